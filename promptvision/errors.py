@@ -1,0 +1,21 @@
+"""The one error a user's mistake may raise: a single clear sentence, which the tools print without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Bad input. The message names the file or key, what is wrong, and the nearest right choice."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
+    """The error for a name that is not among `choices`: suggests the nearest, else lists them all."""
+    known = sorted(choices)
+    near = get_close_matches(str(name), known, n=1, cutoff=0.6) or get_close_matches(
+        str(name).lower(), [choice.lower() for choice in known], n=1, cutoff=0.6
+    )
+    nearest = next((choice for choice in known if near and choice.lower() == near[0].lower()), None)
+    hint = f"did you mean {nearest!r}?" if nearest else f"one of: {', '.join(known)}"
+    return InputError(f"unknown {kind} {str(name)!r}; {hint}")

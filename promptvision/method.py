@@ -1,0 +1,76 @@
+"""The contract between a method and everything around it: the loop, the checkpoints and the tools know no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from promptvision.errors import InputError
+
+
+class Method(nn.Module):
+    """A classifier that learns a few tensors on a frozen backbone, kept as the submodule `backbone`.
+
+    Subclasses take `(backbone, classes, *, option=default, ...)`; the keyword-only arguments are the options a
+    config may set. They implement `forward(images)`: (B, 3, H, W) normalised pictures to (B, C) logits.
+    """
+
+    no_decay: frozenset[str] = frozenset()
+    """Names of learned tensors that weight decay leaves alone."""
+
+    def __init__(self, backbone: nn.Module, classes: Sequence[str]):
+        super().__init__()
+        if not classes:
+            raise InputError("no classes: a method needs at least one class name")
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.classes = list(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, C) logits."""
+        raise InputError(f"{type(self).__name__} defines no forward(images)")
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy, a scalar; `labels` (B,) int64."""
+        return F.cross_entropy(self(images), labels)
+
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        """`forward` for many batches with unchanged parameters: whatever does not depend on images is done once."""
+        return self.forward
+
+    def train(self, mode: bool = True) -> Method:
+        """Switch the learned part to training; a frozen backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def learned(self) -> list[str]:
+        """Names of the tensors that training changes, as the official checkpoints call them."""
+        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        own_buffers = {name for name, _ in self.named_buffers() if not name.startswith("backbone.")}
+        return [name for name in self.state_dict() if name in names | own_buffers]
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """Copies of the learned tensors by name."""
+        state = self.state_dict()
+        return {name: state[name].detach().clone() for name in self.learned()}
+
+    def load_learned_state(self, state: dict[str, Tensor]) -> None:
+        """Set the learned tensors; names and shapes must fit exactly."""
+        own = self.state_dict()
+        for name in self.learned():
+            if name not in state:
+                raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")
+            if state[name].shape != own[name].shape:
+                raise InputError(
+                    f"learned tensor {name!r} has shape {tuple(state[name].shape)}, this method needs {tuple(own[name].shape)}"
+                )
+        extra = sorted(set(state) - set(self.learned()))
+        if extra:
+            raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
+        self.load_state_dict(state, strict=False)
+
+    def for_classes(self, names: Sequence[str]) -> Method:
+        """This method with the same learned tensors for other classes, or a refusal."""
+        raise InputError(f"{type(self).__name__} is tied to the classes it was trained on and cannot name new ones")

@@ -1,0 +1,34 @@
+"""Packaging: installs promptvision, vpt and coop; the data cards ride inside the wheel as promptvision/datacards."""
+
+from setuptools import find_packages, setup
+
+PACKAGES = ["promptvision", "vpt", "coop"]
+
+setup(
+    name="promptvision",
+    version="0.1.0",
+    description="Vision prompt learning on frozen ViT and CLIP backbones: CoOp, VPT and their rivals",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=PACKAGES + [f"{name}.*" for name in PACKAGES]) + ["promptvision.datacards"],
+    package_dir={"promptvision.datacards": "datasets"},
+    package_data={"promptvision": ["py.typed", "backbones/*.safetensors"], "promptvision.datacards": ["*.yaml", "names/*.txt"]},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision",
+        "timm>=1.0.12",
+        "open_clip_torch>=2.30",
+        "numpy",
+        "yacs",
+        "safetensors",
+        "pandas",
+        "matplotlib",
+        "rich",
+        "tensorboard",
+        "scikit-learn",
+        "torchmetrics",
+    ],
+    extras_require={"test": ["pytest", "ruff", "mypy", "hypothesis", "build", "types-PyYAML"]},
+)
