@@ -1,0 +1,1 @@
+"""Data sets as cards, their readers, the published splits, the official transforms and the loader."""
