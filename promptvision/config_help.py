@@ -1,0 +1,69 @@
+"""The schema in words: for `--help`, and as the page docs/config.md."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from textwrap import fill
+from typing import Any
+
+from promptvision.schema import KEYS, Key
+
+
+def help_text() -> str:
+    """Every key with its default and its sentence, for a terminal."""
+    keys = [
+        fill(f"{key.name} ({_default(key.default)}): {_sentence(key)}", 100, subsequent_indent="    ")
+        for key in KEYS
+    ]
+    return "\n".join(
+        ["Keys, each with its default; set them in a config file, or as KEY VALUE on the command line.", ""]
+        + [*keys, "METHOD.OPTIONS.*: the options of the method; docs/config.md lists them."]
+    )
+
+
+def options_table(families: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{family: {method: {OPTION: default}}}."""
+    return {
+        name: {method: dict(family.options(method)) for method in family.METHODS}
+        for name, family in families.items()
+    }
+
+
+def config_page(families: Mapping[str, Any]) -> str:
+    """docs/config.md: every key by section, then every method's options."""
+    lines = [
+        "# Config keys",
+        "",
+        "Made from `promptvision/schema.py` and the methods' signatures by `python tools/docs.py`.",
+        "",
+    ]
+    lines += ["| key | default | meaning |", "|---|---|---|"]
+    lines += [f"| `{key.name}` | {_code(key.default)} | {_sentence(key)} |" for key in KEYS]
+    for name, methods in options_table(families).items():
+        lines += ["", f"## METHOD.OPTIONS of the `{name}` family"]
+        for method, options in methods.items():
+            lines += ["", f"### `{method}`", "", _first_sentence(families[name].METHODS[method])]
+            rows = [f"| `{option}` | {_code(default)} |" for option, default in options.items()]
+            lines += ["", "| option | default |", "|---|---|", *rows] if rows else ["", "No options."]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(key: Key) -> str:
+    return (
+        f"{key.help} One of {', '.join(key.choices)}."
+        if key.choices and key.choices[0] not in key.help
+        else key.help
+    )
+
+
+def _first_sentence(method: object) -> str:
+    return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
+
+
+def _default(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) and (not value or " " in value) else str(value)
+
+
+def _code(value: Any) -> str:
+    return f"`{_default(value)}`".replace("|", "\\|")

@@ -1,0 +1,1 @@
+"""Training, evaluation and what they leave on disk; knows methods only by their contract."""

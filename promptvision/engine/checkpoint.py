@@ -1,0 +1,109 @@
+"""Files that are whole or not there: checkpoints to go on from, learned tensors to keep, and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from promptvision.errors import InputError
+
+FORMAT = "promptvision checkpoint 1"
+DAMAGE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Replace the file `path` by `content`, so that a crash at any moment leaves the old or the new file."""
+    path = Path(path)
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """`content` as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Tensors and plain values, atomically."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, on the CPU; runs no code from the file and refuses a damaged or foreign one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        state = None if broken else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"checkpoint {path} does not exist") from error
+    except (zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
+        raise InputError(f"{path} is damaged or not a checkpoint of promptvision; delete it to start anew") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path} is damaged or not a checkpoint of promptvision; delete it to start anew")
+    return state
+
+
+def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Learned tensors as safetensors. `metadata`: `classes`, a list of names, kept as JSON; texts otherwise."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
+    write_atomically(path, safetensors.torch.save(tensors, {"format": "pt", **texts}))
+
+
+def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors by name, metadata) as `save_learned` wrote them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = dict(file.metadata() or {})
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        metadata["classes"] = json.loads(metadata["classes"])
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; has the run been trained to its end?") from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or not a safetensors file") from error
+    except KeyError as error:
+        raise InputError(f"{path} was not written by promptvision: its metadata lacks {error.args[0]!r}") from error
+    return state, metadata
+
+
+def _umask() -> int:
+    """The permissions that new files lack here; the system tells it only by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,95 @@
+"""Predictions over a whole set, and the numbers that tables report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from rich.progress import track
+from sklearn.metrics import f1_score, roc_auc_score
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from promptvision.engine.device import autocast
+from promptvision.errors import InputError
+from promptvision.method import Method
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse labels (B,) that are not 0 .. classes - 1."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise InputError(f"label {int(wrong[0])} is out of range: the method has {classes} classes, 0 to {classes - 1}")
+
+
+@torch.no_grad()
+def predict(
+    method: Method, batches: Batches, device: torch.device, precision: str = "fp32", *, progress: str = ""
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) in float32 and labels (N,), both on the CPU, of all batches in order, in eval mode.
+
+    `progress`: what a progress bar is to be called; empty for none.
+    """
+    was_training = method.training
+    method.to(device).eval()
+    logits, labels = [], []
+    with autocast(device, precision):
+        predictor = method.predictor()
+        for images, targets in track(batches, progress, transient=True) if progress else batches:
+            logits.append(predictor(images.to(device)).float().cpu())
+            labels.append(targets.cpu())
+    method.train(was_training)
+    if not logits:
+        raise InputError("there are no pictures to evaluate on")
+    return torch.cat(logits), torch.cat(labels)
+
+
+def evaluate(
+    method: Method, batches: Batches, device: torch.device, precision: str = "fp32", *, progress: str = ""
+) -> dict[str, Any]:
+    """`scores` of the method's predictions."""
+    logits, labels = predict(method, batches, device, precision, progress=progress)
+    return scores(logits, labels)
+
+
+def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """What result.json reports of logits (N, C) and labels (N,); all but `n` in per cent.
+
+    `accuracy`; `top5` (top-C with fewer classes); `per_class`, the accuracy of each class, None without pictures;
+    `per_class_mean` over classes with pictures; `macro_f1` over classes with pictures (as Dassl takes it); `ece`:
+    expected calibration error, 15 equal bins of the softmax confidence (Guo et al. 2017, arXiv:1706.04599);
+    with two classes `roc_auc`, the mean over both of the area under each one's logit (as VPT takes it).
+    """
+    check_labels(labels, logits.shape[1])
+    broken = int((~logits.isfinite().all(dim=1)).sum())
+    if broken:
+        raise InputError(f"the method gives NaN or infinite logits for {broken} of {len(logits)} pictures")
+    hits = (logits.argmax(dim=1) == labels).double()
+    per_class = [hits[labels == c].mean().item() * 100 if (labels == c).any() else None for c in range(logits.shape[1])]
+    there = [accuracy for accuracy in per_class if accuracy is not None]
+    found = {
+        "n": len(labels),
+        "accuracy": hits.mean().item() * 100,
+        "top5": _top(logits, labels, 5),
+        "per_class_mean": sum(there) / len(there),
+        "macro_f1": 100 * float(f1_score(labels, logits.argmax(dim=1), average="macro", labels=labels.unique())),
+        "ece": 100 * _calibration_error(logits, labels),
+        "per_class": per_class,
+    }
+    if logits.shape[1] == 2 and len(there) == 2:
+        found["roc_auc"] = 100 * float(roc_auc_score(torch.eye(2)[labels], logits, average="macro"))
+    return found
+
+
+def _top(logits: Tensor, labels: Tensor, k: int) -> float:
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (best == labels[:, None]).any(dim=1).double().mean().item() * 100
+
+
+def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+    # torchmetrics gives a confidence of exactly 1 a bin of its own; just below 1 it falls into the last
+    probabilities = logits.double().softmax(dim=1).clamp(max=1 - 1e-12)
+    return multiclass_calibration_error(probabilities, labels, num_classes=logits.shape[1], n_bins=15).item()

@@ -1,0 +1,163 @@
+"""The run folder: everything that one run leaves behind, and the facts that make it repeatable."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import promptvision
+from promptvision.engine.checkpoint import write_atomically, write_json
+from promptvision.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG = logging.getLogger("promptvision")
+
+
+class RunFolder:
+    """OUTPUT_DIR of one run, locked against a second one; use it in a `with` statement.
+
+    Without `resume` what an earlier run left is removed first.
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool = False):
+        self.path = Path(path)
+        self.config, self.metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
+        self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
+        self.checkpoint, self.log = self.path / "last.ckpt", self.path / "log.txt"
+        self._lock = self._open_locked()
+        if not resume:
+            self._remove_earlier()
+        self._handler = logging.FileHandler(self.log, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOG.addHandler(self._handler)
+        LOG.setLevel(logging.INFO)
+        self._rows = self.metrics.open("a", encoding="utf-8")
+        self._events: SummaryWriter | None = None
+        self._purge_from: int | None = None
+
+    def row(self, **values: Any) -> None:
+        """One line of metrics.jsonl, at once on disk; numbers also go to TensorBoard under `step`."""
+        self._rows.write(json.dumps(values) + "\n")
+        self._rows.flush()
+        for name, value in _scalars(values):
+            self._tensorboard().add_scalar(name, value, values.get("step"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
+        return [row for line in self.metrics.read_text(encoding="utf-8").splitlines() if (row := _parsed(line))]
+
+    def forget_from(self, step: int) -> None:
+        """Drop the rows of this step and later ones: a resumed run writes them again."""
+        kept = [row for row in self.rows() if row["step"] < step]
+        self._rows.close()
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._rows = self.metrics.open("a", encoding="utf-8")
+        self._purge_from = step
+
+    def write_config(self, text: str) -> None:
+        """config.yaml."""
+        write_atomically(self.config, text.encode())
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """result.json."""
+        write_json(self.result, result)
+
+    def close(self) -> None:
+        """Close the files and give the folder free."""
+        LOG.removeHandler(self._handler)
+        self._handler.close()
+        self._rows.close()
+        if self._events:
+            self._events.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_locked(self) -> int:
+        """A lock of this process, not of its children: workers that outlive a killed run do not hold it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(f"OUTPUT_DIR {self.path} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            os.close(lock)
+            raise InputError(f"OUTPUT_DIR {self.path} is in use by another run; wait for it or take another") from error
+        except OSError as error:
+            LOG.warning(
+                "%s cannot be locked (%s): take care not to start a second run in it", self.path, error.strerror
+            )
+        return lock
+
+    def _remove_earlier(self) -> None:
+        earlier = [self.config, self.metrics, self.result, self.learned, self.checkpoint, self.log]
+        for file in [*earlier, *self.path.glob("events.out.tfevents.*")]:
+            file.unlink(missing_ok=True)
+
+    def _tensorboard(self) -> SummaryWriter:
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter  # two seconds, which only training needs to spend
+
+            self._events = SummaryWriter(str(self.path), purge_step=self._purge_from)
+        return self._events
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    """What makes a run repeatable besides its config: versions, machine, and where the code lies."""
+    packages = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
+    versions = {name: _version(name) for name in packages}
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
+        "promptvision": promptvision.__version__,
+        "code": str(Path(promptvision.__file__).resolve().parent),
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "device": gpu or platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """The numbers in a row but for its coordinates, those of nested dicts as `outer/inner`."""
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name not in ("step", "epoch"):
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None

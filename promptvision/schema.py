@@ -1,0 +1,137 @@
+"""Every key a config may hold: its default, what it may be, and one sentence of help.
+
+The default config, `--help` and docs/config.md are all made from this table. The keys of METHOD.OPTIONS are not
+here: they are the keyword-only arguments of the method's class.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Key(NamedTuple):
+    """One row; the type of `default` is the type of the key, `items` that of the entries of a list."""
+
+    name: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    """A regular expression for names that `choices` cannot list."""
+    low: float | None = None
+    high: float | None = None
+    items: type = float
+    lengths: tuple[int, ...] = ()
+    """The allowed lengths of a list; empty: any."""
+
+
+KEYS = (
+    Key(
+        "SEED",
+        1,
+        "Seed of everything random: picked pictures, initial values, order, views, dropout.",
+        low=0,
+        high=2**32 - 1,
+    ),
+    Key(
+        "OUTPUT_DIR",
+        "out",
+        "Folder of the run: config, metrics, result, learned tensors, checkpoint and log.",
+    ),
+    Key("METHOD.FAMILY", "coop", "Family of the method: coop prompts a CLIP, vpt prompts an image tower."),
+    Key("METHOD.NAME", "coop", "Name of the method within its family."),
+    Key(
+        "BACKBONE.NAME",
+        "embedded",
+        "A timm or open_clip model, a weights file, `module:function`, or the shipped `embedded`.",
+    ),
+    Key(
+        "BACKBONE.PRETRAINED",
+        "default",
+        "Weights: `default` (the library's), `none` (random), a tag, or a file.",
+    ),
+    Key(
+        "DATASET.NAME",
+        "world_backgrounds",
+        "Name of a card in datasets/, or the path of a card of one's own.",
+    ),
+    Key("DATASET.ROOT", "data", "Folder that holds the data sets."),
+    Key("DATASET.SHOTS", 16, "Training pictures per class; 0 takes every one.", low=0),
+    Key(
+        "DATASET.CLASSES",
+        "all",
+        "Classes to use: all, the first half (base), or the second half (new).",
+        choices=("all", "base", "new"),
+    ),
+    Key("INPUT.SIZE", 0, "Side of the square input in pixels; 0 takes the backbone's.", low=0),
+    Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
+    Key(
+        "INPUT.STD",
+        [],
+        "Deviation of the three colour channels; empty takes the backbone's.",
+        lengths=(0, 3),
+        low=1e-6,
+    ),
+    Key("INPUT.TRAIN", "random_resized_crop_flip", "Transform of training pictures."),
+    Key("INPUT.TEST", "resize_crop", "Transform of test pictures."),
+    Key(
+        "INPUT.CROP_SCALE",
+        [0.08, 1.0],
+        "Least and largest share of the area that a random crop keeps.",
+        lengths=(2,),
+        low=0,
+        high=1,
+    ),
+    Key("OPTIM.NAME", "sgd", "Optimiser.", choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw")),
+    Key("OPTIM.LR", 0.002, "Base learning rate.", low=0),
+    Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0),
+    Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
+    Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0),
+    Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
+    Key(
+        "OPTIM.SCHEDULE",
+        "cosine",
+        "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys.",
+        choices=("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart"),
+    ),
+    Key(
+        "OPTIM.STEPS", [], "Epochs of multi_step's drops; the last entry is single_step's period.", items=int
+    ),
+    Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0),
+    Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0),
+    Key(
+        "OPTIM.WARMUP_TYPE",
+        "constant",
+        "Warm-up at WARMUP_LR, or linear up to LR.",
+        choices=("constant", "linear"),
+    ),
+    Key(
+        "OPTIM.WARMUP_LR",
+        1e-5,
+        "Learning rate of the constant warm-up, and of the first epoch of the linear one.",
+        low=0,
+    ),
+    Key(
+        "OPTIM.WARMUP_RECOUNT",
+        True,
+        "Whether the schedule starts counting after the warm-up (as published) or includes it.",
+    ),
+    Key(
+        "TRAIN.DEVICE",
+        "auto",
+        "Where to compute: auto, cpu, cuda or cuda:N.",
+        choices=("auto", "cpu", "cuda"),
+        pattern=r"cuda:\d+",
+    ),
+    Key(
+        "TRAIN.PRECISION",
+        "fp32",
+        "Arithmetic of the backbone; learned tensors stay fp32.",
+        choices=("fp32", "fp16", "bf16"),
+    ),
+    Key("TRAIN.WORKERS", 0, "Processes that read pictures; 0 reads in the main one.", low=0),
+    Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
+    Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation pictures; 0 for none.", low=0),
+    Key("TEST.SPLIT", "test", "Pictures to evaluate on.", choices=("train", "val", "test")),
+    Key("TEST.BATCH_SIZE", 100, "Test pictures per step.", low=1),
+)
