@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptvision.errors import InputError
+from promptvision.errors import InputError, unknown
 
 
 class Method(nn.Module):
@@ -63,9 +65,8 @@ class Method(nn.Module):
             if name not in state:
                 raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")
             if state[name].shape != own[name].shape:
-                raise InputError(
-                    f"learned tensor {name!r} has shape {tuple(state[name].shape)}, this method needs {tuple(own[name].shape)}"
-                )
+                theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
+                raise InputError(f"learned tensor {name!r} has shape {theirs}, this method needs {ours}")
         extra = sorted(set(state) - set(self.learned()))
         if extra:
             raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
@@ -74,3 +75,27 @@ class Method(nn.Module):
     def for_classes(self, names: Sequence[str]) -> Method:
         """This method with the same learned tensors for other classes, or a refusal."""
         raise InputError(f"{type(self).__name__} is tied to the classes it was trained on and cannot name new ones")
+
+
+def option_defaults(method: type[Method]) -> dict[str, Any]:
+    """The keyword-only arguments of a method, in upper case, with their defaults: the keys METHOD.OPTIONS may hold."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name.upper(): p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def find_method(family: str, methods: Mapping[str, type[Method]], name: str) -> type[Method]:
+    """The class of a row of a family's table, or an error that names the nearest row."""
+    if name not in methods:
+        raise unknown(f"{family} method", name, methods)
+    return methods[name]
+
+
+def build_method(
+    method: type[Method], name: str, backbone: nn.Module, classes: Sequence[str], options: Mapping[str, Any]
+) -> Method:
+    """Construct a method after checking that it has every option asked for."""
+    known = [option.lower() for option in option_defaults(method)]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    return method(backbone, classes, **options)

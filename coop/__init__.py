@@ -1,0 +1,28 @@
+"""Prompt learning for CLIP: a table of methods, their options, and one way to build them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coop.coop import CoOp
+from coop.zero_shot import ZeroShot
+from promptvision.backbones import CLIP, load_clip
+from promptvision.errors import InputError
+from promptvision.method import Method, build_method, find_method, option_defaults
+
+METHODS: dict[str, type[Method]] = {"zero_shot": ZeroShot, "coop": CoOp}
+load_backbone = load_clip
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a method with their defaults, as METHOD.OPTIONS spells them."""
+    return option_defaults(find_method("coop", METHODS, name))
+
+
+def build(name: str, backbone: CLIP, classes: Sequence[str], **options: Any) -> Method:
+    """A method on a CLIP for these class names; options are the keyword-only arguments of its class."""
+    method = find_method("coop", METHODS, name)
+    if not isinstance(backbone, CLIP):
+        raise InputError(f"coop methods need a CLIP (load_clip), not a {type(backbone).__name__}")
+    return build_method(method, name, backbone, classes, options)

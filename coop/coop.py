@@ -1,0 +1,67 @@
+"""CoOp: learning to prompt for vision-language models (Zhou et al., IJCV 2022, arXiv:2109.01134)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from coop.context import ContextPrompts, class_text, initial_context
+from promptvision.backbones import CLIP
+from promptvision.errors import InputError
+from promptvision.method import Method
+
+
+class CoOp(Method):
+    """Context vectors in CLIP's text prompt, learned by gradient descent through the frozen text tower.
+
+    `n_ctx`: number of vectors M. `csc`: class-specific contexts, one set per class. `class_token_position`: end,
+    middle or front. `ctx_init`: words to start from instead of noise; their number of tokens then is M.
+    Learns `ctx`, (M, D), or (C, M, D) with `csc`.
+    """
+
+    backbone: CLIP
+
+    def __init__(
+        self,
+        backbone: CLIP,
+        classes: Sequence[str],
+        *,
+        n_ctx: int = 16,
+        csc: bool = False,
+        class_token_position: str = "end",
+        ctx_init: str = "",
+    ):
+        super().__init__(backbone, classes)
+        ctx = initial_context(backbone.text, n_ctx, ctx_init)
+        self.options = dict(csc=csc, class_token_position=class_token_position, ctx_init=ctx_init, n_ctx=n_ctx)
+        if csc:
+            ctx = (
+                ctx.repeat(len(classes), 1, 1)
+                if ctx_init
+                else ctx.new_empty(len(classes), *ctx.shape).normal_(std=0.02)
+            )
+        prefix = class_text(ctx_init)
+        self.prompts = ContextPrompts(backbone.text, classes, ctx.shape[-2], class_token_position, prefix)
+        self.ctx = nn.Parameter(ctx)
+
+    def text_features(self) -> Tensor:
+        """(C, E), not normalised: the text tower's features of the prompts."""
+        return self.backbone.text.encode(self.prompts(self.ctx), self.prompts.eot)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone.logits(self.backbone.image(images), self.text_features())
+
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        features = self.text_features()
+        return lambda images: self.backbone.logits(self.backbone.image(images), features)
+
+    def for_classes(self, names: Sequence[str]) -> Method:
+        """The same contexts with other class names."""
+        if self.options["csc"]:
+            raise InputError(
+                "class-specific contexts (csc) belong to the classes they were trained on; train with csc off"
+            )
+        other = CoOp(self.backbone, names, **self.options)  # type: ignore[arg-type]
+        other.load_learned_state(self.learned_state())
+        return other.to(self.ctx.device)

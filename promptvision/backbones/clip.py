@@ -1,0 +1,190 @@
+"""CLIP models of open_clip: by name and tag, or from a local file in OpenAI's or open_clip's layout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import get_model_config
+from open_clip.model import build_model_from_openai_state_dict
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from promptvision.backbones.custom import call_custom, is_custom
+from promptvision.backbones.text import OpenClipText
+from promptvision.backbones.towers import CLIP, ImageTower
+from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
+from promptvision.errors import InputError, unknown
+
+EMBEDDED = Path(__file__).with_name("embedded.safetensors")
+FILES = (".safetensors", ".pth", ".pt", ".bin")
+OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
+"""0-dim entries that OpenAI's checkpoints hold beside the weights; who has them was trained with QuickGELU."""
+
+
+class OpenClipImage(ImageTower):
+    """The image tower of an open_clip model; `projected=False` stops before the projection into the text space."""
+
+    def __init__(self, model: nn.Module, name: str = "", projected: bool = True):
+        super().__init__()
+        visual: Any = model
+        self.model, self.name, self.projected = model, name, projected
+        self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
+        self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
+        size = visual.image_size
+        self.image_size = size[0] if isinstance(size, tuple) else size
+        if isinstance(visual, VisionTransformer):
+            self.width, self.patch_size = visual.conv1.out_channels, visual.patch_size[0]
+            self.feature_dim = visual.output_dim if projected else self.width
+        else:
+            self.feature_dim = visual.output_dim
+
+    @property
+    def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
+        return self.model.transformer.resblocks if isinstance(self.model, VisionTransformer) else ()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.projected:
+            return self.model(images)
+        tokens = self.enter(self.embed(images))
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.pool(tokens)
+
+    def embed(self, images: Tensor) -> Tensor:
+        if not self.blocks:
+            return super().embed(images)
+        visual: Any = self.model
+        patches = visual.conv1(images).flatten(2).transpose(1, 2)
+        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        return visual.patch_dropout(torch.cat([cls, patches], dim=1) + visual.positional_embedding.to(patches.dtype))
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        return self.model.ln_pre(tokens)  # type: ignore[operator]
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        pooled = self.model._pool(tokens)[0]  # type: ignore[operator]
+        return pooled @ self.model.proj if self.projected else pooled
+
+
+def load_clip(
+    name: str | Path,
+    pretrained: str | bool | None = "openai",
+    image_size: int = 0,
+    *,
+    quick_gelu: bool | None = None,
+) -> CLIP:
+    """A CLIP in float32, frozen and in eval mode.
+
+    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, or a weight file. Of a file in OpenAI's
+    layout the sizes are inferred; other layouts need open_clip's configuration in the file's metadata.
+    `pretrained`: a tag of open_clip ("default" is "openai"), "none" for random weights, or a local weight file.
+    `quick_gelu`: needed only where neither tag nor file tells which activation the weights were trained with.
+    """
+    if is_custom(name):
+        clip = call_custom(str(name))
+    elif name == "embedded" or Path(name).suffix in FILES:
+        random = name == "embedded" and pretrained in (None, False, "none")
+        clip = _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
+    else:
+        clip = _wrap(_from_name(str(name), pretrained, image_size, quick_gelu), str(name))
+    if not isinstance(clip, CLIP):
+        raise InputError(
+            f"BACKBONE.NAME {name} gives a {type(clip).__name__}; it must give a promptvision.backbones.CLIP"
+        )
+    if image_size not in (0, clip.image.image_size):
+        raise InputError(
+            f"backbone {name} takes pictures of {clip.image.image_size} pixels; INPUT.SIZE asks for {image_size}"
+        )
+    return clip.requires_grad_(False).eval()
+
+
+def _wrap(model: Any, name: str) -> CLIP:
+    name = "embedded" if name == str(EMBEDDED) else name
+    tokenizer_name = name if get_model_config(name) else "ViT-B-32"
+    text = OpenClipText(model, open_clip.get_tokenizer(tokenizer_name), name)
+    return CLIP(name, OpenClipImage(model.visual, name), text, model.logit_scale)
+
+
+def _from_name(name: str, pretrained: str | bool | None, image_size: int, quick_gelu: bool | None) -> nn.Module:
+    if get_model_config(name) is None:
+        raise unknown("CLIP backbone", name, ["embedded", *open_clip.list_models()])
+    options: dict[str, Any] = {"force_image_size": image_size} if image_size else {}
+    if pretrained in (None, False, "none", ""):
+        return _create(name, None, bool(quick_gelu), options)
+    tag = "openai" if pretrained in (True, "default") else str(pretrained)
+    if Path(tag).suffix in FILES or Path(tag).is_file():
+        return _named_file(name, Path(tag), quick_gelu, options)
+    facts = get_pretrained_cfg(name, tag)
+    if not facts:
+        tags = list_pretrained_tags_by_model(name)
+        raise unknown(f"weights of {name} (BACKBONE.PRETRAINED)", tag, [*tags, "none"])
+    wanted = facts.get("quick_gelu", False)
+    if quick_gelu not in (None, wanted):
+        raise InputError(
+            f"{name} {tag} was trained with {'QuickGELU' if wanted else 'GELU'}; quick_gelu={quick_gelu} would be wrong"
+        )
+    return _create(name, tag, wanted, options)
+
+
+def _create(name: str, tag: str | None, quick_gelu: bool, options: dict[str, Any]) -> nn.Module:
+    logging.getLogger().disabled, was = True, logging.getLogger().disabled
+    try:
+        return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu, **options)
+    except (OSError, RuntimeError) as error:
+        if tag is None:
+            raise
+        raise InputError(
+            f"the weights {tag!r} of {name} could not be downloaded through open_clip; give a file: "
+            f"BACKBONE.PRETRAINED path/to/weights.pt (or 'none' for random weights)"
+        ) from error
+    finally:
+        logging.getLogger().disabled = was
+
+
+def _named_file(name: str, path: Path, quick_gelu: bool | None, options: dict[str, Any]) -> nn.Module:
+    state, _ = read_weights(path)
+    if any(key in state for key in OPENAI_ONLY):
+        if quick_gelu is False:
+            raise InputError(f"{path} is an OpenAI checkpoint, trained with QuickGELU; quick_gelu=False would be wrong")
+        quick_gelu = True
+    return _fill(_create(name, None, bool(quick_gelu), options), state, path)
+
+
+def _from_file(path: Path, quick_gelu: bool | None, random: bool = False) -> nn.Module:
+    state, metadata = read_weights(path)
+    if "open_clip_config" in metadata:
+        model = open_clip.CLIP(**json.loads(metadata["open_clip_config"]))
+        return model if random else _fill(model, state, path)
+    if quick_gelu is None and not any(key in state for key in OPENAI_ONLY):
+        raise InputError(
+            f"{path} does not tell whether it was trained with GELU or QuickGELU; name the model: "
+            f"BACKBONE.NAME ViT-B-16 (or ViT-B-16-quickgelu) BACKBONE.PRETRAINED {path}"
+        )
+    return _from_openai(state, path, quick_gelu is not False)
+
+
+def _from_openai(state: dict[str, Tensor], path: Path, quick_gelu: bool) -> nn.Module:
+    if "token_embedding.rows" in state:
+        state = expand_rows(state, int(state.get("vocab_size", torch.tensor(49408))))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return build_model_from_openai_state_dict(dict(state), quick_gelu, torch.float32).float()
+    except (KeyError, RuntimeError, AssertionError, IndexError) as error:
+        raise InputError(
+            f"{path} is not a CLIP checkpoint in OpenAI's layout ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _fill(model: Any, state: dict[str, Tensor], path: Path) -> nn.Module:
+    if "token_embedding.rows" in state:
+        state = expand_rows(state, model.vocab_size)
+    state = {key: value.float() for key, value in state.items() if key not in (*OPENAI_ONLY, "attn_mask")}
+    return load_strictly(model, state, path)

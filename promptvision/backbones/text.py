@@ -1,0 +1,73 @@
+"""Text encoding, the plain way: every block of the tower is called as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+
+from promptvision.backbones.towers import TextTower
+from promptvision.errors import InputError
+
+
+class OpenClipText(TextTower):
+    """The text tower of an open_clip model: OpenAI's causal one, or one without causal mask (SigLIP's)."""
+
+    mask: Tensor | None
+
+    def __init__(self, model: nn.Module, tokenizer: Any, name: str = ""):
+        super().__init__()
+        tower: Any = model.text if hasattr(model, "text") else model
+        if hasattr(model, "text") and (not isinstance(tower, TextTransformer) or tower.cls_emb is not None):
+            raise InputError(f"the text tower of {name} ({type(tower).__name__}) takes no learned contexts yet")
+        self.name, self.tokenizer = name, tokenizer
+        self.token_embedding, self.transformer = tower.token_embedding, tower.transformer
+        self.positional_embedding, self.ln_final = tower.positional_embedding, tower.ln_final
+        self.projection = tower.text_projection
+        self.register_buffer("mask", tower.attn_mask, persistent=False)
+        self.pool_type = getattr(model, "text_pool_type", None) or tower.pool_type
+        self.eos_id = getattr(model, "text_eos_id", None) or getattr(tower, "eos_id", None)
+        self.context_length, self.width = tower.context_length, self.token_embedding.embedding_dim
+        self.causal = tower.attn_mask is not None
+
+    @property
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]
+        return self.transformer.resblocks
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        for text in texts:
+            if self.count(text) + 2 > self.context_length:
+                raise InputError(
+                    f"{text[:60]!r}... has {self.count(text)} tokens; the text tower of {self.name} "
+                    f"takes {self.context_length - 2} between start and end"
+                )
+        ids = self.tokenizer(list(texts), context_length=self.context_length)
+        return ids.to(self.token_embedding.weight.device)
+
+    def count(self, text: str) -> int:
+        return len(self.tokenizer.encode(text))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.token_embedding(ids)
+
+    def eot(self, ids: Tensor) -> Tensor:
+        if self.pool_type == "argmax":
+            return ids.argmax(dim=-1)
+        if self.pool_type == "eos":
+            return ids.eq(self.eos_id).int().argmax(dim=-1)
+        return torch.full_like(ids[:, 0], 0 if self.pool_type == "first" else ids.shape[1] - 1)
+
+    def encode(self, embeddings: Tensor, eot: Tensor) -> Tensor:
+        """(N, L, D) and (N,) to (N, E). A causal tower stops at the last EOT: what follows is never looked at."""
+        length = int(eot.max()) + 1 if self.causal else embeddings.shape[1]
+        tokens = embeddings[:, :length] + self.positional_embedding[:length].to(embeddings.dtype)
+        mask = None if self.mask is None else self.mask[:length, :length].to(tokens.dtype)
+        for block in self.blocks:
+            tokens = block(tokens, attn_mask=mask)
+        features = self.ln_final(tokens)[torch.arange(len(tokens), device=tokens.device), eot]
+        if self.projection is None:
+            return features
+        return self.projection(features) if isinstance(self.projection, nn.Module) else features @ self.projection

@@ -1,0 +1,149 @@
+"""Reading weight files as plain tensors: nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from promptvision.errors import InputError
+
+WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
+"""Keys under which training scripts keep the weights in a .pth file."""
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a .safetensors, .pth, .pt, .bin or TorchScript file, and a safetensors file's metadata."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weight file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        state = _read_torchscript(path) if _is_torchscript(path) else _unwrap(_read_pickle(path), path)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        EOFError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        KeyError,
+    ) as error:
+        raise InputError(f"cannot read weights from {path}: {_first_line(error)}") from error
+    return state, {}
+
+
+def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
+    """A compact checkpoint keeps only the token rows in use: put them back into a table of `vocabulary` rows.
+
+    Rows of words the model never met are random, N(0, 0.02), and the same every time.
+    """
+    state = dict(state)
+    rows, ids = state.pop("token_embedding.rows"), state.pop("token_embedding.ids").long()
+    table = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
+    table[ids] = rows.to(table.dtype)
+    return {**state, "token_embedding.weight": table.to(rows.dtype)}
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Load `state` into `model`; the first name or shape that does not fit is named."""
+    own = model.state_dict()
+    for key in [*own, *state]:
+        if key not in state or key not in own:
+            verb = "lacks" if key in own else "holds the unexpected"
+            raise InputError(f"{path} {verb} {key!r}; is it a {type(model).__name__} of the same kind and size?")
+        if state[key].shape != own[key].shape:
+            theirs, ours = tuple(state[key].shape), tuple(own[key].shape)
+            raise InputError(f"{path}: {key!r} has shape {theirs}, the model needs {ours}")
+    model.load_state_dict(state)
+    return model
+
+
+def _read_pickle(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path} holds no named tensors")
+    return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+class _Node:
+    """Stands for any scripted module of an archive; its attributes are what was saved, its code stays unread."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class _ArchiveReader(pickle.Unpickler):
+    """Reads `data.pkl` of a TorchScript archive: tensors and module attributes, nothing callable but the two below."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str):
+        super().__init__(archive.open(f"{root}/data.pkl"))
+        self.archive, self.root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return type(name, (_Node,), {})
+        if module == "torch" and name.endswith("Storage"):
+            return getattr(torch, name).dtype
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "torch.jit._pickle":
+            return _keep_first
+        raise pickle.UnpicklingError(f"it wants {module}.{name}, which a weight file has no need of")
+
+    def persistent_load(self, pid: tuple[Any, ...]) -> Tensor:
+        _, dtype, key, _, count = pid
+        if not count:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(bytearray(self.archive.read(f"{self.root}/data/{key}")), dtype=dtype)
+
+
+def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset).clone()
+
+
+def _keep_first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
+        module = _ArchiveReader(archive, root).load()
+    state: dict[str, Tensor] = {}
+    _walk(module, "", state.__setitem__)
+    return state
+
+
+def _walk(node: Any, prefix: str, put: Callable[[str, Tensor], None]) -> None:
+    for name, value in vars(node).items():
+        if isinstance(value, Tensor):
+            put(prefix + name, value)
+        elif isinstance(value, _Node):
+            _walk(value, f"{prefix}{name}.", put)

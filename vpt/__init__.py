@@ -1,0 +1,27 @@
+"""Visual prompt tuning of ViTs and its rivals: a table of methods, their options, and one way to build them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from promptvision.backbones import ImageTower, load_vit
+from promptvision.method import Method, build_method, find_method, option_defaults
+from vpt.prompt import Prompt
+from vpt.tune import Linear
+
+METHODS: dict[str, type[Method]] = {"linear": Linear, "prompt": Prompt}
+load_backbone = load_vit
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a method with their defaults, as METHOD.OPTIONS spells them."""
+    return option_defaults(find_method("vpt", METHODS, name))
+
+
+def build(name: str, backbone: ImageTower | nn.Module, classes: Sequence[str], **options: Any) -> Method:
+    """A method on an image tower for these class names; options are the keyword-only arguments of its class."""
+    method = find_method("vpt", METHODS, name)
+    return build_method(method, name, load_vit(backbone), classes, options)
