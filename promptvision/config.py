@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as short
@@ -67,11 +68,7 @@ def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
     rows = ROWS | _option_rows(cfg.METHOD.FAMILY, cfg.METHOD.NAME, families)
     always = ("METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "SEED")
     values = _flat(resolved(cfg), "")
-    lines = [
-        f"{name}: {values[name]}"
-        for name in rows
-        if name in always or values[name] != _plain(rows[name].default)
-    ]
+    lines = [f"{name}: {values[name]}" for name in rows if name in always or values[name] != _plain(rows[name].default)]
     return "\n".join(lines)
 
 
@@ -92,9 +89,7 @@ def _read(path: Path, child: Path | None) -> dict[Any, Any]:
     if not path.is_file():
         what = f"the _BASE_ of {child}, {path}," if child else f"config file {str(path)!r}"
         near = get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")), n=1)
-        raise InputError(
-            f"{what} does not exist" + (f"; did you mean {str(path.parent / near[0])!r}?" if near else "")
-        )
+        raise InputError(f"{what} does not exist" + (f"; did you mean {str(path.parent / near[0])!r}?" if near else ""))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -120,9 +115,7 @@ def _settings(content: Mapping[Any, Any], prefix: str, source: str) -> dict[str,
         name = f"{prefix}{part}"
         if name in SECTIONS:
             if not isinstance(value, Mapping | None):
-                raise InputError(
-                    f"{source}: {name} is a section; set one of its keys, as in {_example(name)}"
-                )
+                raise InputError(f"{source}: {name} is a section; set one of its keys, as in {_example(name)}")
             found.update(_settings(value or {}, f"{name}.", source))
         elif name in ROWS or name.startswith(f"{OPTIONS}."):
             found[name] = Setting(value, source)
@@ -142,11 +135,8 @@ def _assemble(given: dict[str, Setting], families: Mapping[str, Any]) -> CfgNode
     rows = ROWS | _option_rows(family, name, families)
     for key, setting in given.items():
         if key not in rows:
-            options = [row.removeprefix(f"{OPTIONS}.") for row in rows if row.startswith(OPTIONS)]
-            option = key.removeprefix(f"{OPTIONS}.")
-            kind = f"{OPTIONS} of {family} method {name!r}:"
-            raise InputError(
-                f"{setting.source}: {unknown(kind, option, options) if options else f'{kind} it has none, not {option!r}'}"
+            raise _unknown_option(
+                key, [row for row in rows if row.startswith(OPTIONS)], setting.source, f"{family} {name}"
             )
     cfg = CfgNode()
     for key, row in rows.items():
@@ -205,10 +195,8 @@ def _list(row: Key, value: Any, where: str) -> list[Any]:
 def _scalar(kind: type, value: Any, where: str) -> Any:
     """`value` as `kind`; whole numbers and texts like 1e-3 pass as numbers; `object` and None take any scalar."""
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
+        with suppress(ValueError, OverflowError):
             value = float(value)
-        except (ValueError, OverflowError):
-            pass
     if kind in TYPES and type(value) is not kind:
         quote = "; put it in quotes" if kind is str and isinstance(value, bool | int | float) else ""
         raise InputError(f"{where} takes {TYPES[kind]}, not {short(value)}{quote}")
@@ -254,10 +242,15 @@ def _example(section: str) -> str:
 def _unknown_key(name: str, keys: Sequence[str], source: str) -> InputError:
     """Suggests the key of the same last word, else the nearest, else the keys of the section, else the sections."""
     upper = name.upper()
-    near = [key for key in keys if key.rpartition(".")[2] == upper] or get_close_matches(
-        upper, keys, n=1, cutoff=0.6
-    )
+    near = [key for key in keys if key.rpartition(".")[2] == upper] or get_close_matches(upper, keys, n=1, cutoff=0.6)
     section = upper.partition(".")[0]
     inside = [key for key in keys if key.startswith(f"{section}.")]
     hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(inside or sorted(SECTIONS - {''}))}"
     return InputError(f"{source}: unknown key {name!r}; {hint}")
+
+
+def _unknown_option(name: str, options: Sequence[str], source: str, method: str) -> InputError:
+    option, *known = (key.removeprefix(f"{OPTIONS}.") for key in (name, *options))
+    if not known:
+        return InputError(f"{source}: {name} does not exist; the method {method} has no options")
+    return InputError(f"{source}: {unknown(f'METHOD.OPTIONS of {method}', option, known)}")

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from reprlib import repr as short
-from typing import Any, NamedTuple, Protocol
+from types import FrameType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim import Optimizer
 
-from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
 from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.log import RunFolder
-from promptvision.errors import InputError
+from promptvision.engine.resume import Position, Saver
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -37,14 +36,6 @@ class Loader(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of an epoch, from batch `start` on."""
-
-
-class Position(NamedTuple):
-    """The step that comes next, and the seconds of training before it."""
-
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
 
 
 def fit(
@@ -65,13 +56,110 @@ def fit(
 ) -> dict[str, Any]:
     """Train the learned part, one epoch per entry of `rates`, going on from the folder's last.ckpt if it is there.
 
-    The result tells `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that
-    learns nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone:
-    a run that was stopped or killed ends bit-identical, on the same machine, to one never stopped. `identity` is what
-    a checkpoint to go on from must agree with. Ctrl-C and SIGTERM save a checkpoint after the step at hand and
-    exit with 130 and 143. A loss that is not finite raises InputError and leaves the last good checkpoint.
+    Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
+    nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
+    that was stopped or killed ends bit-identical, on the same machine, to one never stopped. `identity` (plain
+    values) is what a checkpoint to go on from must agree with. Ctrl-C and SIGTERM save a checkpoint after the step
+    at hand and exit with 130 and 143. A loss that is not finite raises InputError and leaves the last good
+    checkpoint.
     """
     if optimizer is None:
         LOG.info("%s learns nothing: no training", type(method).__name__)
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
-    return {}
+    size = len(loader)
+    ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
+    method.to(device)
+    _in_float32(optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    saver = Saver(folder, method, optimizer, scaler, size, {**(identity or {}), **ours})
+    LOG.info("training: %d epochs of %d batches on %s in %s", len(rates), size, device, precision)
+    at = saver.restore()
+    began = time.monotonic() - at.seconds
+    with _signals() as stop, _bar(progress, len(rates) * size, at.epoch * size + at.batch) as advance:
+        for epoch in range(at.epoch, len(rates)):
+            method.train()
+            for group in optimizer.param_groups:
+                group["lr"] = rates[epoch]
+            for batch, (images, labels) in enumerate(loader.epoch(epoch, at.batch), start=at.batch):
+                check_labels(labels, len(method.classes))
+                _seed_all(seed, epoch * size + batch)
+                loss = _step(method, images.to(device), labels.to(device), optimizer, scaler, precision)
+                if not math.isfinite(loss):
+                    raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
+                at = Position(epoch, batch + 1, round(time.monotonic() - began, 3), loss)
+                folder.row(step=epoch * size + batch, epoch=epoch, loss=loss, lr=rates[epoch], seconds=at.seconds)
+                advance(f"epoch {epoch + 1}/{len(rates)}, loss {loss:.4f}")
+                saver.stop_if(stop, at)
+            if validate and validate_every and (epoch + 1) % validate_every == 0:
+                folder.row(step=(epoch + 1) * size - 1, epoch=epoch, val=_numbers(validate()))
+            at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), at.loss)
+            if at.epoch % checkpoint_every == 0 or at.epoch == len(rates):
+                saver.save(at)
+            saver.stop_if(stop, at)
+    return {"steps": len(rates) * size, "epochs": len(rates), "seconds": at.seconds, "loss": at.loss}
+
+
+def _step(
+    method: Method,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    precision: str,
+) -> float:
+    """One update, and the loss before it; a loss that is not finite changes nothing."""
+    with autocast(images.device, precision):
+        loss = method.loss(images, labels)
+    value = loss.item()
+    if math.isfinite(value):
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return value
+
+
+def _in_float32(optimizer: Optimizer) -> None:
+    """Learned tensors are float32 whatever the backbone is: small updates vanish in 16 bits."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.data = parameter.data.float()
+
+
+def _seed_all(seed: int, step: int) -> None:
+    """Make every global generator a function of (seed, step), so that no state of them need be kept."""
+    words = np.random.SeedSequence([seed, step]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM goes into; a second exits at once. Only the main thread can listen."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise SystemExit(128 + number)
+        received.append(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(wanted: bool, total: int, done: int) -> Iterator[Callable[[str], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not wanted) as bar:
+        task = bar.add_task("training", total=total, completed=done)
+        yield lambda text: bar.update(task, advance=1, description=text)
