@@ -68,8 +68,9 @@ class Prompt(Method):
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, E): the backbone's pooled feature; the prompts' own outputs are left out of the pool."""
         batch, tower = len(images), self.backbone
+        first = self._tokens(self.prompt_embeddings[0], batch)
         deep = [self._tokens(prompts, batch) for prompts in self.deep_prompt_embeddings] if self.deep else []
-        tokens = prompted_tokens(tower, images, self._tokens(self.prompt_embeddings[0], batch), deep)
+        tokens = prompted_tokens(tower, images, first, deep)
         return tower.pool(remove(tokens, tower.prefix, self.num_tokens))
 
     def forward(self, images: Tensor) -> Tensor:

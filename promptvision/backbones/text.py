@@ -17,6 +17,7 @@ class OpenClipText(TextTower):
     """The text tower of an open_clip model: OpenAI's causal one, or one without causal mask (SigLIP's)."""
 
     mask: Tensor | None
+    eos_id: Any
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str = ""):
         super().__init__()

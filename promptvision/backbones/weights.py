@@ -18,6 +18,17 @@ WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
 """Keys under which training scripts keep the weights in a .pth file."""
 
 
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+}
+
+
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a .safetensors, .pth, .pt, .bin or TorchScript file, and a safetensors file's metadata."""
     path = Path(path)
@@ -107,8 +118,8 @@ class _ArchiveReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return type(name, (_Node,), {})
-        if module == "torch" and name.endswith("Storage"):
-            return getattr(torch, name).dtype
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild
         if (module, name) == ("collections", "OrderedDict"):

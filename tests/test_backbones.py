@@ -1,0 +1,294 @@
+"""Backbones: the reference features, every way to give weights, and a clear sentence for every way to fail."""
+
+import json
+import sys
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from promptvision.backbones import CLIP, load_clip, load_vit
+from promptvision.backbones.weights import expand_rows, read_weights
+from promptvision.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def openai(golden):
+    state = load_file(golden.root / "coop/clip_vit_tiny.safetensors")
+    return expand_rows(state, 49408) if "token_embedding.rows" in state else state
+
+
+@pytest.fixture(scope="module")
+def vit(golden):
+    return load_vit(golden.root / "vpt/backbone.safetensors")
+
+
+@pytest.mark.parametrize("name", ["clip_vit_tiny", "clip_rn_tiny"])
+def test_openai_file_gives_the_reference_features(name, golden):
+    facts, expected = golden("coop/clip_reference_features")
+    clip = load_clip(golden.root / f"coop/{name}.safetensors")
+    images = golden("coop/inputs")[1]["images"]
+    torch.testing.assert_close(clip.image(images), expected[f"{name}.image_features"], atol=2e-5, rtol=0)
+    torch.testing.assert_close(clip.text(facts["texts"]), expected[f"{name}.text_features"], atol=2e-5, rtol=0)
+    assert torch.equal(clip.text.tokenize(facts["texts"]), expected["tokens"])
+    torch.testing.assert_close(
+        clip.logits(clip.image(images), clip.text(facts["texts"])),
+        expected[f"{name}.logits_per_image"],
+        atol=1e-4,
+        rtol=0,
+    )
+
+
+def test_vit_file_gives_the_reference_feature(vit, golden):
+    _, inputs = golden("vpt/inputs")
+    torch.testing.assert_close(vit(inputs["images"]), inputs["cls_feature"], atol=5e-5, rtol=0)
+    assert (vit.width, vit.depth, vit.patch_size, vit.prefix, vit.image_size) == (64, 4, 16, 1, 64)
+
+
+def test_steps_make_the_forward_pass(vit, golden):
+    clip = load_clip(golden.root / "coop/clip_vit_tiny.safetensors").image
+    images = golden("vpt/inputs")[1]["images"]
+    for tower in (vit, clip, load_vit("embedded")):
+        pictures = images[:, :, : tower.image_size, : tower.image_size]
+        tokens = tower.enter(tower.embed(pictures))
+        for block in tower.blocks:
+            tokens = block(tokens)
+        torch.testing.assert_close(tower.pool(tokens), tower(pictures))
+
+
+def test_backbones_come_frozen_and_in_eval_mode(vit):
+    for backbone in (vit, load_clip("embedded")):
+        assert not backbone.training
+        assert not any(parameter.requires_grad for parameter in backbone.parameters())
+        assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+
+
+def google_layout(state, heads):
+    """The published .npz names and shapes of a timm ViT's weights."""
+    flat = {k: v.numpy() for k, v in state.items()}
+    out = {"cls": flat["cls_token"], "Transformer/posembed_input/pos_embedding": flat["pos_embed"]}
+    out["embedding/kernel"] = flat["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
+    out["embedding/bias"] = flat["patch_embed.proj.bias"]
+    out["Transformer/encoder_norm/scale"], out["Transformer/encoder_norm/bias"] = flat["norm.weight"], flat["norm.bias"]
+    for i in range(4):
+        here, there = f"blocks.{i}.", f"Transformer/encoderblock_{i}/"
+        for norm, name in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            out[f"{there}{name}/scale"], out[f"{there}{name}/bias"] = (
+                flat[f"{here}{norm}.weight"],
+                flat[f"{here}{norm}.bias"],
+            )
+        width = flat[f"{here}attn.proj.weight"].shape[0]
+        weights, biases = (np.split(flat[f"{here}attn.qkv.{kind}"], 3) for kind in ("weight", "bias"))
+        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            out[f"{there}MultiHeadDotProductAttention_1/{name}/kernel"] = weight.T.reshape(width, heads, -1)
+            out[f"{there}MultiHeadDotProductAttention_1/{name}/bias"] = bias.reshape(heads, -1)
+        out[f"{there}MultiHeadDotProductAttention_1/out/kernel"] = flat[f"{here}attn.proj.weight"].T.reshape(
+            heads, -1, width
+        )
+        out[f"{there}MultiHeadDotProductAttention_1/out/bias"] = flat[f"{here}attn.proj.bias"]
+        for j, layer in enumerate(("fc1", "fc2")):
+            out[f"{there}MlpBlock_3/Dense_{j}/kernel"] = flat[f"{here}mlp.{layer}.weight"].T
+            out[f"{there}MlpBlock_3/Dense_{j}/bias"] = flat[f"{here}mlp.{layer}.bias"]
+    return out
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz"])
+def test_vit_weights_of_every_kind_of_file(suffix, golden, tmp_path):
+    state = load_file(golden.root / "vpt/backbone.safetensors")
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    elif suffix == ".pth":
+        torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    else:
+        np.savez(path, **google_layout(state, heads=4))
+    args = dict(img_size=64, patch_size=16, embed_dim=64, depth=4, num_heads=4, mlp_ratio=2.0)
+    path.with_suffix(".json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": args}))
+    _, inputs = golden("vpt/inputs")
+    torch.testing.assert_close(load_vit(path)(inputs["images"]), inputs["cls_feature"], atol=5e-5, rtol=0)
+
+
+def test_named_vit_with_a_local_file_and_a_classifier_left_over(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    tower = load_vit("vit_tiny_patch16_224", pretrained=tmp_path / "w.pth")
+    images = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(
+        tower(images), model.eval().forward_head(model.forward_features(images), pre_logits=True)
+    )
+
+
+def test_random_vit_of_another_size():
+    tower = load_vit("vit_tiny_patch16_224", pretrained="none", image_size=64)
+    assert tower(torch.randn(1, 3, 64, 64)).shape == (1, 192)
+    assert tower.image_size == 64 and tower.feature_dim == 192
+
+
+def test_models_without_tokens_still_give_features():
+    tower = load_vit("resnet18", pretrained="none")
+    assert tower(torch.randn(2, 3, 64, 64)).shape == (2, tower.feature_dim)
+    with pytest.raises(InputError, match="'resnet18' has no tokens"):
+        tower.embed(torch.randn(2, 3, 64, 64))
+
+
+def test_own_backbone_from_a_module_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_backbones.py").write_text(
+        "import timm\n\ndef tiny():\n    return timm.create_model('vit_tiny_patch16_224', img_size=32)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert load_vit("my_backbones:tiny")(torch.randn(1, 3, 32, 32)).shape == (1, 192)
+    with pytest.raises(InputError, match="did you mean 'tiny'"):
+        load_vit("my_backbones:tinny")
+    with pytest.raises(InputError, match="no module 'no_such_package'"):
+        load_vit("no_such_package:build")
+    with pytest.raises(InputError, match="gives a VisionTransformer"):
+        load_clip("my_backbones:tiny")
+
+
+class Scripted(torch.nn.Module):
+    """Nested parameters and buffers, as in an OpenAI archive."""
+
+    def __init__(self, state):
+        super().__init__()
+        for name, value in state.items():
+            node = self
+            *path, last = name.split(".")
+            for part in path:
+                if not hasattr(node, part):
+                    node.add_module(part, torch.nn.Module())
+                node = getattr(node, part)
+            if value.is_floating_point():
+                node.register_parameter(last, torch.nn.Parameter(value, requires_grad=False))
+            else:
+                node.register_buffer(last, value)
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_jit_archive_is_read_without_running_it(half, openai, golden, tmp_path, monkeypatch):
+    state = {k: v.half() if half and v.is_floating_point() else v for k, v in openai.items()}
+    torch.jit.script(Scripted(state)).save(tmp_path / "ViT.pt")
+    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("the archive was loaded as code"))
+    read, _ = read_weights(tmp_path / "ViT.pt")
+    assert read.keys() == openai.keys()
+    assert all(torch.equal(read[name], state[name]) for name in state)
+    images = golden("coop/inputs")[1]["images"]
+    expected = golden("coop/clip_reference_features")[1]["clip_vit_tiny.image_features"]
+    torch.testing.assert_close(load_clip(tmp_path / "ViT.pt").image(images), expected, atol=2e-5, rtol=0)
+
+
+def test_openai_weights_are_always_read_with_quick_gelu(openai, tmp_path):
+    torch.save(openai, tmp_path / "openai.pt")
+    clip = load_clip(tmp_path / "openai.pt")
+    assert type(clip.image.blocks[0].mlp.gelu) is open_clip.transformer.QuickGELU
+    with pytest.raises(InputError, match="QuickGELU"):
+        load_clip("ViT-B-16", pretrained=tmp_path / "openai.pt", quick_gelu=False)
+    with pytest.raises(InputError, match="was trained with QuickGELU"):
+        load_clip("ViT-B-16", pretrained="openai", quick_gelu=False)
+
+
+def test_a_file_that_does_not_tell_its_activation_is_refused(openai, tmp_path):
+    markers = ("input_resolution", "context_length", "vocab_size")
+    torch.save({k: v for k, v in openai.items() if k not in markers}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match="other.pt does not tell whether it was trained with GELU or QuickGELU"):
+        load_clip(tmp_path / "other.pt")
+    assert isinstance(load_clip(tmp_path / "other.pt", quick_gelu=True), CLIP)
+
+
+def test_open_clip_by_name_with_random_weights_and_with_a_file(tmp_path):
+    options = dict(embed_dim=32, quick_gelu=True)
+    vision, text = dict(image_size=32, layers=1, width=64, patch_size=16), dict(width=64, heads=1, layers=1)
+    (tmp_path / "my-CLIP.json").write_text(json.dumps({**options, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(tmp_path / "my-CLIP.json")
+    clip = load_clip("my-CLIP", pretrained="none")
+    images = torch.randn(2, 3, 32, 32)
+    assert clip.logits(clip.image(images), clip.text(["a cat", "a dog"])).shape == (2, 2)
+    model = open_clip.create_model("my-CLIP")
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    same = load_clip("my-CLIP", pretrained=tmp_path / "w.pt")
+    torch.testing.assert_close(same.image(images), model.eval().encode_image(images))
+    tokens = open_clip.tokenize(["a cat", "a dog"])
+    torch.testing.assert_close(same.text(["a cat", "a dog"]), model.encode_text(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_text_tower_without_causal_mask_looks_at_every_position():
+    text = dict(width=32, heads=1, layers=1, context_length=8, no_causal_mask=True, pool_type="last")
+    vision = dict(image_size=32, layers=1, width=64, patch_size=16)
+    model = open_clip.CustomTextCLIP(16, vision, text).eval()
+    from promptvision.backbones.text import OpenClipText
+
+    tower = OpenClipText(model, open_clip.get_tokenizer("ViT-B-32"), "siglip-like")
+    ids = tower.tokenize(["a cat", "a dog"])
+    assert not tower.causal
+    torch.testing.assert_close(tower.encode(tower.embed(ids), tower.eot(ids)), model.encode_text(ids))
+
+
+def test_embedded_clip_knows_words_it_never_met_apart():
+    clip = load_clip("embedded")
+    features = clip.text(["a photo of a zebra.", "a photo of an aardvark."])
+    assert not torch.allclose(features[0], features[1])
+    assert torch.equal(features, load_clip("embedded").text(["a photo of a zebra.", "a photo of an aardvark."]))
+
+
+def broken(tmp_path, content=b"not weights"):
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    return path
+
+
+class Bomb:
+    def __reduce__(self):
+        return (sys.exit, ("code from a weight file ran",))
+
+
+FAILURES = {
+    "vit name": (lambda t: load_vit("vit_base_patch16_225"), "did you mean 'vit_base_patch16_224'"),
+    "vit tag": (
+        lambda t: load_vit("vit_base_patch16_224.augreg_in22k"),
+        "did you mean 'vit_base_patch16_224.augreg_in21k'",
+    ),
+    "vit download": (lambda t: load_vit("vit_base_patch16_224.augreg_in21k"), "could not be downloaded.*give a file"),
+    "vit file": (lambda t: load_vit("vit_tiny_patch16_224", "gone.pth"), "gone.pth.*exists"),
+    "vit facts": (lambda t: load_vit(broken(t)), "needs broken.json beside it"),
+    "vit broken": (lambda t: load_vit("vit_tiny_patch16_224", broken(t)), "cannot read weights from .*broken.pth"),
+    "vit size": (lambda t: load_vit("embedded", image_size=48), "takes pictures of 32 pixels; INPUT.SIZE asks for 48"),
+    "clip name": (lambda t: load_clip("ViT-B-17"), "unknown CLIP backbone 'ViT-B-17'"),
+    "clip tag": (lambda t: load_clip("ViT-B-16", "openia"), "did you mean 'openai'"),
+    "clip file": (lambda t: load_clip(t / "gone.pt"), "no weight file .*gone.pt"),
+    "clip other": (lambda t: load_clip(broken(t)), "cannot read weights from .*broken.pth"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures_are_one_clear_sentence(case, tmp_path):
+    call, sentence = FAILURES[case]
+    with pytest.raises(InputError, match=sentence) as error:
+        call(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path, openai):
+    model = timm.create_model("vit_tiny_patch16_224", depth=2).state_dict()
+    torch.save(model, tmp_path / "short.pth")
+    with pytest.raises(InputError, match="short.pth lacks 'blocks.2.norm1.weight'"):
+        load_vit("vit_tiny_patch16_224", tmp_path / "short.pth")
+    torch.save({k: v for k, v in openai.items() if k != "ln_final.weight"}, tmp_path / "half.pt")
+    with pytest.raises(InputError, match="half.pt is not a CLIP checkpoint in OpenAI's layout"):
+        load_clip(tmp_path / "half.pt")
+
+
+def test_no_code_from_a_weight_file_runs(tmp_path):
+    torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(InputError, match="cannot read weights from .*bomb.pth"):
+        read_weights(tmp_path / "bomb.pth")

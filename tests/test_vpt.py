@@ -1,0 +1,197 @@
+"""ViT methods against the numbers of the official implementation: values, gradients, training trajectories."""
+
+import math
+
+import pytest
+import torch
+
+import vpt
+from promptvision.backbones import load_clip, load_vit
+from promptvision.engine.optim import build_optimizer, learning_rates
+from promptvision.errors import InputError
+from vpt.prompt import init_bound
+
+CLASSES = [f"class {i}" for i in range(7)]
+HEAD = ("head.last_layer.weight", "head.last_layer.bias")
+
+
+@pytest.fixture(scope="module")
+def vit(golden):
+    return load_vit(golden.root / "vpt/backbone.safetensors")
+
+
+@pytest.fixture(scope="module")
+def inputs(golden):
+    return golden("vpt/inputs")[1]
+
+
+def cases(golden, name):
+    """{case: (settings, tensors)} of one golden file."""
+    settings, tensors = golden(name)
+    names = dict.fromkeys(key.partition("/")[0] for key in tensors)
+    return {
+        case: (
+            settings["cases"][case],
+            {k.partition("/")[2]: v for k, v in tensors.items() if k.startswith(f"{case}/")},
+        )
+        for case in names
+    }
+
+
+def prompt_method(vit, inputs, settings, expected):
+    prompt = settings.get("prompt_cfg", {})
+    deep = "deep_prompt_embeddings" in expected
+    tokens = expected["prompt_embeddings"].shape[1]
+    method = vpt.build("prompt", vit, CLASSES, num_tokens=tokens, deep=deep, project=prompt.get("PROJECT", -1))
+    head = {f"head.last_layer.{part}": inputs[f"head.{part}"] for part in ("weight", "bias")}
+    method.load_learned_state({**head, **{name: expected[name] for name in method.learned() if name in expected}})
+    return method
+
+
+def check_step(method, inputs, expected):
+    loss = method.loss(inputs["images"], inputs["labels"])
+    loss.backward()
+    torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, expected[f"grad/{name}"], atol=2e-5, rtol=1e-4)
+
+
+def test_linear(vit, inputs):
+    method = vpt.build("linear", vit, CLASSES)
+    method.load_learned_state(dict(zip(HEAD, (inputs["head.weight"], inputs["head.bias"]), strict=True)))
+    torch.testing.assert_close(method(inputs["images"]), inputs["logits"], atol=5e-5, rtol=0)
+
+
+def test_prompts_shallow_deep_and_projected(vit, inputs, golden):
+    found = cases(golden, "vpt/vpt")
+    assert len(found) >= 8
+    for settings, expected in found.values():
+        method = prompt_method(vit, inputs, settings, expected)
+        assert method.learned() == settings["trainable"]
+        assert sum(tensor.numel() for tensor in method.learned_state().values()) == settings["trainable_count"]
+        torch.testing.assert_close(method.features(inputs["images"]), expected["cls_feature"], atol=5e-5, rtol=0)
+        torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
+        check_step(method, inputs, expected)
+
+
+class Masks(torch.nn.Module):
+    """The dropout masks of the reference run, handed out one insertion after the other."""
+
+    def __init__(self, factors):
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, prompts):
+        factor, self.factors = self.factors[0], self.factors.roll(-1, 0)
+        return prompts * factor
+
+
+def test_prompt_dropout_is_drawn_per_picture_after_projection(vit, inputs, golden):
+    for settings, expected in cases(golden, "vpt/vpt_dropout").values():
+        method = prompt_method(vit, inputs, settings, expected).train()
+        method.prompt_dropout = Masks(expected["dropout_factor"])
+        torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
+        check_step(method, inputs, expected)
+
+
+def test_prompt_dropout_is_off_in_evaluation(vit, inputs):
+    method = vpt.build("prompt", vit, CLASSES, num_tokens=5, dropout=0.5)
+    images = inputs["images"]
+    assert not torch.equal(method.train()(images), method(images))
+    assert torch.equal(method.eval()(images), method(images))
+
+
+RUNS = {"A": ("prompt", "vpt_cosine"), "D": ("linear", "vpt_cosine"), "F": ("prompt", "vpt_cosine_hardrestart")}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_training_trajectory(run, vit, golden):
+    settings, tensors = golden("vpt/train_trajectory")
+    names = [name for name in settings["runs"] if name.startswith(f"{run}_")]
+    assert names or run == "F"
+    for name in names:
+        replay(vit, settings["runs"][name]["solver"], tensors, f"{name}/", *RUNS[run])
+
+
+def replay(vit, solver, tensors, prefix, method_name, schedule):
+    options = dict(num_tokens=5, deep=True) if method_name == "prompt" else {}
+    method = vpt.build(method_name, vit, CLASSES, **options)
+    method.load_learned_state({name: tensors[f"{prefix}init/{name}"] for name in method.learned()})
+    rates = learning_rates(schedule, solver["BASE_LR"], solver["TOTAL_EPOCH"], warmup_epochs=solver["WARMUP_EPOCH"])
+    optimizer = build_optimizer(
+        "sgd", method.named_parameters(), solver["BASE_LR"], solver["WEIGHT_DECAY"], solver["MOMENTUM"], method.no_decay
+    )
+    for step in range(20):
+        for group in optimizer.param_groups:
+            group["lr"] = rates[step // 2]
+        batch = slice(0, 6) if step % 2 == 0 else slice(6, 12)
+        loss = method.train().loss(tensors["train_images"][batch], tensors["train_labels"][batch])
+        torch.testing.assert_close(loss, tensors[f"{prefix}loss"][step], atol=1e-4, rtol=0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in method.learned_state().items():
+        torch.testing.assert_close(value, tensors[f"{prefix}after_step20/{name}"], atol=1e-4, rtol=0)
+
+
+def test_initial_values(vit, golden):
+    torch.manual_seed(0)
+    method = vpt.build("prompt", vit, CLASSES, num_tokens=50, deep=True, project=16, head_init="published")
+    bound = init_bound(16, 16)
+    assert bound == pytest.approx(math.sqrt(6 / (3 * 16 * 16 + 16)))
+    for prompts in (method.prompt_embeddings, method.deep_prompt_embeddings):
+        assert prompts.abs().max() <= bound and prompts.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    assert method.prompt_proj.weight.std().item() == pytest.approx(math.sqrt(2 / 64), rel=0.1)
+    assert torch.equal(method.head.last_layer.bias, torch.full((7,), -math.log(99)))
+
+
+def test_prompts_on_the_image_tower_of_a_clip():
+    method = vpt.build("prompt", load_clip("embedded").image, ["a", "b"], num_tokens=3, deep=True)
+    method.loss(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])).backward()
+    assert method.deep_prompt_embeddings.grad.abs().sum() > 0
+
+
+def test_a_prompted_backbone_is_left_as_it_was(vit, inputs):
+    before = vit(inputs["images"])
+    vpt.build("prompt", vit, CLASSES, deep=True).loss(inputs["images"], inputs["labels"]).backward()
+    assert torch.equal(vit(inputs["images"]), before)
+    assert all(parameter.grad is None for parameter in vit.parameters())
+
+
+@pytest.mark.parametrize("name", vpt.METHODS)
+def test_only_declared_tensors_move(name, vit, inputs):
+    method = vpt.build(name, vit, CLASSES).train()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    optimizer = build_optimizer("sgd", method.named_parameters(), 0.1, 0.01)
+    method.loss(inputs["images"], inputs["labels"]).backward()
+    optimizer.step()
+    moved = {key for key, value in method.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == set(method.learned())
+    assert not method.backbone.training
+
+
+def test_bad_arguments(vit):
+    with pytest.raises(InputError, match="unknown vpt method 'promt'; did you mean 'prompt'"):
+        vpt.build("promt", vit, CLASSES)
+    with pytest.raises(InputError, match="unknown option of prompt 'num_token'; did you mean 'num_tokens'"):
+        vpt.build("prompt", vit, CLASSES, num_token=3)
+    with pytest.raises(InputError, match="num_tokens is 0"):
+        vpt.build("prompt", vit, CLASSES, num_tokens=0)
+    with pytest.raises(InputError, match="'resnet18' has no tokens"):
+        vpt.build("prompt", load_vit("resnet18", pretrained="none"), CLASSES)
+    with pytest.raises(InputError, match="did you mean 'published'"):
+        vpt.build("linear", vit, CLASSES, head_init="publishd")
+    with pytest.raises(InputError, match="tied to the classes"):
+        vpt.build("linear", vit, CLASSES).for_classes(["new"])
+
+
+def test_learned_state_must_fit(vit):
+    method = vpt.build("prompt", vit, CLASSES, num_tokens=4)
+    state = method.learned_state()
+    with pytest.raises(InputError, match="lacks 'prompt_embeddings'"):
+        method.load_learned_state({k: v for k, v in state.items() if k != "prompt_embeddings"})
+    with pytest.raises(InputError, match=r"'prompt_embeddings' has shape \(1, 5, 64\), this method needs \(1, 4, 64\)"):
+        method.load_learned_state({**state, "prompt_embeddings": torch.zeros(1, 5, 64)})
+    with pytest.raises(InputError, match="holds 'ctx', which this method does not learn"):
+        method.load_learned_state({**state, "ctx": torch.zeros(1)})
