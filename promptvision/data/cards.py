@@ -1,0 +1,115 @@
+"""Data cards: what is known about a data set, one YAML file each, checked when read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from promptvision.data.readers import READERS
+from promptvision.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Card:
+    """The facts about one data set. `options` holds the keys that only its reader takes."""
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    where: str
+    """How to get it, as a request: it ends the sentence that says what is missing."""
+    reader: str
+    template: str
+    """The hand-written prompt; `{}` is the class name."""
+    classes: int | None = None
+    """Number of classes; None where the data decide."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Pictures in train, val and test, where known."""
+    traps: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def card_folder() -> Path:
+    """The cards inside an installed wheel, else those of the checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "datacards"
+    return installed if installed.is_dir() else package.parent / "datasets"
+
+
+def card_names() -> list[str]:
+    """Names of all cards, sorted."""
+    return sorted(path.stem for path in card_folder().glob("*.yaml"))
+
+
+def load_card(name: str) -> Card:
+    """The card called `name`, or that in somebody's own `.yaml` file. InputError if missing or wrong."""
+    own = name.endswith((".yaml", ".yml"))
+    if not own and name not in card_names():
+        raise unknown("data set", name, card_names())
+    path = Path(name) if own else card_folder() / f"{name}.yaml"
+    facts = _parse(path)
+    reader = facts.get("reader")
+    if reader not in READERS:
+        raise InputError(f"card {path}: {unknown('reader', reader, READERS)}")
+    hints = get_type_hints(READERS[reader], localns={"Card": Card})
+    takes = {
+        key: parameter.default is parameter.empty
+        for key, parameter in inspect.signature(READERS[reader]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    _check(path, facts, takes, hints)
+    options = {key: facts.pop(key) for key in takes if key in facts}
+    return Card(name=path.stem, options=options, **facts)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"card {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"card {path} is not plain YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"card {path} must hold keys and values")
+    return facts
+
+
+def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hints: Mapping[str, Any]) -> None:
+    """Every key known and of the right type, and none missing."""
+    own = {f.name for f in fields(Card)} - {"name", "options"}
+    needed = {"title", "source", "licence", "where", "reader", "template"}
+    hints = {**hints, **{key: hint for key, hint in get_type_hints(Card).items() if key in own}}
+    for key, value in facts.items():
+        if key not in own | set(takes):
+            raise InputError(f"card {path}: {unknown('key', key, own | set(takes))}")
+        if not _fits(value, hints[key]):
+            raise InputError(f"card {path}: {key} must be {_describe(hints[key])}, not {value!r}")
+    for key in sorted(needed | {key for key, required in takes.items() if required}):
+        if key not in facts:
+            raise InputError(f"card {path} lacks the key {key!r}")
+    if "{}" not in facts["template"]:
+        raise InputError(f"card {path}: template {facts['template']!r} has no {{}} for the class name")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a YAML value is of a type such as `str`, `int | None`, `list[str]` or `dict[str, int]`."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(key, inner[0]) and _fits(each, inner[1]) for key, each in value.items()
+        )
+    if inner:
+        return any(_fits(value, each) for each in inner)
+    return isinstance(value, hint) and not isinstance(value, bool)
+
+
+def _describe(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -1,0 +1,48 @@
+"""The readers: each turns one layout on disk, or in memory, into the lists of `Pictures`.
+
+A reader takes the card and the data root; its keyword-only arguments are the keys that only its cards hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from promptvision.data.arrays import read_digits, read_torchvision
+from promptvision.data.coop_split import read_coop_split
+from promptvision.data.folders import read_folder
+from promptvision.data.pictures import Pictures
+from promptvision.errors import InputError
+
+if TYPE_CHECKING:
+    from promptvision.data.cards import Card
+
+
+def read_world(card: Card, root: str, *, task: str) -> Pictures:
+    """A task of the embedded world, rendered on the spot; needs no root."""
+    from promptvision.data.world import (
+        read_task,
+    )  # renders on import of its tasks: only where a run asks for it
+
+    return read_task(task)
+
+
+READERS: dict[str, Callable[..., Pictures]] = {
+    "world": read_world,
+    "digits": read_digits,
+    "torchvision": read_torchvision,
+    "folder": read_folder,
+    "coop_split": read_coop_split,
+}
+
+
+def read(card: Card, root: str | Path = "") -> Pictures:
+    """The pictures of a card's data set under the data root (DATASET.ROOT); "" where it needs none.
+
+    Raises InputError, one sentence with the file or folder, for whatever is missing, unreadable or malformed.
+    """
+    pictures = READERS[card.reader](card, str(root), **card.options)
+    if not pictures.classes:
+        raise InputError(f"data set {card.name!r} has no classes: its lists hold no pictures")
+    return pictures

@@ -1,0 +1,120 @@
+"""Every card: complete, of the right types, and true where the data are at hand; and what a wrong card says."""
+
+import pytest
+import yaml
+
+from promptvision.data.cards import card_names, load_card
+from promptvision.data.readers import READERS
+from promptvision.errors import InputError
+
+GOOD = {
+    "title": "Mine",
+    "source": "me",
+    "licence": "CC0",
+    "where": "ask me",
+    "reader": "folder",
+    "template": "a photo of a {}.",
+}
+"""The least a card can say."""
+
+
+@pytest.fixture
+def card(tmp_path):
+    """Load a card of these facts (or this text) as somebody's own file."""
+
+    def load(facts):
+        path = tmp_path / "mine.yaml"
+        path.write_text(facts if isinstance(facts, str) else yaml.safe_dump(facts))
+        return load_card(str(path))
+
+    return load
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_every_card_is_whole(name):
+    card = load_card(name)
+    assert card.name == name and card.reader in READERS
+    assert "{}" in card.template and card.template.format("dog") != card.template
+    for fact in (card.title, card.source, card.licence, card.where):
+        assert fact and fact == fact.strip() and not fact.endswith(".")
+    assert card.classes is None or card.classes > 1
+    assert set(card.counts) in (set(), {"train", "val", "test"})
+    assert all(trap.endswith(".") for trap in card.traps)
+    names = card.options.get("names", [])
+    assert len(set(names)) == len(names) and len(names) in (0, card.classes)
+
+
+def test_every_data_set_of_the_first_slice_has_a_card():
+    files = {"caltech101", "dtd", "oxford_flowers", "oxford_pets", "folder"}
+    assert set(card_names()) >= files | {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"}
+
+
+@pytest.mark.parametrize("name", [name for name in card_names() if load_card(name).reader == "coop_split"])
+def test_templates_are_those_of_coop(name, golden):
+    folders = {"caltech101": "Caltech101", "dtd": "DescribableTextures"}
+    official = folders.get(name, "".join(word.title() for word in name.split("_")))
+    assert load_card(name).template == golden("coop/zeroshot")[0]["CUSTOM_TEMPLATES"][official]
+
+
+def test_somebodys_own_card(card):
+    own = card({**GOOD, "classes": 3, "counts": {"train": 6}, "traps": ["none."]})
+    assert (own.name, own.title, own.classes, own.counts, own.options) == ("mine", "Mine", 3, {"train": 6}, {})
+    assert card({**GOOD, "reader": "world", "task": "shapes"}).options == {"task": "shapes"}
+
+
+def test_an_unknown_data_set_names_the_nearest():
+    with pytest.raises(InputError, match="unknown data set 'oxford_flower'; did you mean 'oxford_flowers'"):
+        load_card("oxford_flower")
+    with pytest.raises(InputError, match="unknown data set 'zzz'; one of: .*caltech101, .*digits"):
+        load_card("zzz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"licens": "MIT"}, "unknown key 'licens'; did you mean 'licence'"),
+        ({"task": "shapes"}, "unknown key 'task'"),
+        ({"reader": "foldr"}, "unknown reader 'foldr'; did you mean 'folder'"),
+        ({"reader": None}, "unknown reader 'None'"),
+        ({"classes": "ten"}, "classes must be int | None, not 'ten'"),
+        ({"classes": True}, "classes must be int | None, not True"),
+        ({"title": 7}, "title must be str, not 7"),
+        ({"traps": "none"}, "traps must be list[str], not 'none'"),
+        ({"counts": {"train": "many"}}, "counts must be dict[str, int], not {'train': 'many'}"),
+        ({"template": "a photo."}, "template 'a photo.' has no {}"),
+        ({"reader": "world"}, "lacks the key 'task'"),
+        ({"reader": "digits", "names": [0, 1]}, "names must be list[str], not [0, 1]"),
+    ],
+)
+def test_a_wrong_card_names_file_and_key(card, tmp_path, change, message):
+    with pytest.raises(InputError) as caught:
+        card({**GOOD, **change})
+    assert message in str(caught.value)
+    assert str(tmp_path / "mine.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_a_missing_key_is_named(card, key):
+    with pytest.raises(InputError, match=f"{key}|unknown reader 'None'"):
+        card({name: fact for name, fact in GOOD.items() if name != key})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title: [", "is not plain YAML"),
+        ("title: !!python/object/apply:os.getcwd []", "is not plain YAML: could not determine a constructor"),
+        ("- title", "must hold keys and values"),
+        ("", "must hold keys and values"),
+    ],
+)
+def test_a_card_that_is_no_mapping(card, tmp_path, text, message):
+    with pytest.raises(InputError) as caught:
+        card(text)
+    assert message in str(caught.value) and str(tmp_path / "mine.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="none.yaml cannot be read: No such file"):
+        load_card(str(tmp_path / "none.yaml"))
