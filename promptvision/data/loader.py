@@ -1,0 +1,139 @@
+"""Batches of pictures, the same whatever the number of worker processes and wherever an epoch is resumed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from promptvision.data.pictures import Item
+from promptvision.data.transforms import Transform
+from promptvision.errors import InputError
+
+Open = Callable[[str], Image.Image]
+Batch = tuple[Tensor, Tensor]
+"""images (B, 3, H, W) float32 and labels (B,) int64."""
+
+
+@dataclass(frozen=True)
+class _Views(Dataset):
+    """Item i as (tensor, label), or the InputError of a broken picture: raised here, a worker would garble it."""
+
+    items: Sequence[Item]
+    open: Open
+    transform: Transform
+    stream: str | None = None
+    """Seeds the random choices of every view together with its index; None leaves the generator alone."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
+        path, label, _ = self.items[index]
+        try:
+            picture = self.open(path)
+        except InputError as error:
+            return error
+        if self.stream is None:
+            return self.transform(picture), label
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(random.Random(f"{self.stream}/{index}").getrandbits(63))
+            return self.transform(picture), label
+
+
+def _collate(views: list[tuple[Tensor, int] | InputError]) -> Batch | InputError:
+    good = []
+    for view in views:
+        if isinstance(view, InputError):
+            return view
+        good.append(view)
+    images, labels = zip(*good, strict=True)
+    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+
+
+def _batches(views: _Views, indices: list[list[int]], workers: int) -> Iterator[Batch]:
+    """The batches of these picture indices; a broken picture raises its InputError."""
+    own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
+    loader = DataLoader(views, batch_sampler=indices, num_workers=workers, collate_fn=_collate, generator=own)
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
+    return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+
+
+class TrainLoader:
+    """Shuffled batches of training views.
+
+    The order is a function of (seed, epoch), the view of a picture of (seed, epoch, its index in `items`). An
+    incomplete last batch is dropped, but if it is the only one (Dassl `build_data_loader`). `keep` decodes all
+    pictures now and holds them in memory: for few-shot sets, and a broken picture is then found before training.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        open_picture: Open,
+        transform: Transform,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        keep: bool = False,
+    ):
+        _check(items, batch_size, workers, "train on")
+        self.items, self.transform = list(items), transform
+        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        self.open = {path: open_picture(path) for path, _, _ in items}.__getitem__ if keep else open_picture
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return max(1, len(self.items) // self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on."""
+        stream = f"{self.seed}/{epoch}"
+        order = list(range(len(self.items)))
+        random.Random(stream).shuffle(order)
+        indices = _chunks(order, self.batch_size)[start : len(self)]
+        return _batches(_Views(self.items, self.open, self.transform, stream), indices, self.workers)
+
+
+class TestLoader:
+    """All items in their order; the last batch may be smaller."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        open_picture: Open,
+        transform: Transform,
+        *,
+        batch_size: int,
+        workers: int = 0,
+    ):
+        _check(items, batch_size, workers, "test on")
+        self.views = _Views(list(items), open_picture, transform)
+        self.indices, self.workers = _chunks(range(len(items)), batch_size), workers
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _batches(self.views, self.indices, self.workers)
+
+
+def _check(items: Sequence[Item], batch_size: int, workers: int, purpose: str) -> None:
+    if not items:
+        raise InputError(f"no pictures to {purpose}")
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1, not {batch_size}")
+    if workers < 0:
+        raise InputError(f"the number of workers must be at least 0, not {workers}")
