@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
-from promptvision.schema import KEYS, Key
+from promptvision.key import Key
+from promptvision.schema import KEYS
 
 
 def help_text() -> str:
     """Every key with its default and its sentence, for a terminal."""
     keys = [
-        fill(f"{key.name} ({_default(key.default)}): {_sentence(key)}", 100, subsequent_indent="    ")
-        for key in KEYS
+        fill(f"{key.name} ({_default(key.default)}): {_sentence(key)}", 100, subsequent_indent="    ") for key in KEYS
     ]
     return "\n".join(
         ["Keys, each with its default; set them in a config file, or as KEY VALUE on the command line.", ""]
@@ -25,8 +25,7 @@ def help_text() -> str:
 def options_table(families: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """{family: {method: {OPTION: default}}}."""
     return {
-        name: {method: dict(family.options(method)) for method in family.METHODS}
-        for name, family in families.items()
+        name: {method: dict(family.options(method)) for method in family.METHODS} for name, family in families.items()
     }
 
 
@@ -50,11 +49,8 @@ def config_page(families: Mapping[str, Any]) -> str:
 
 
 def _sentence(key: Key) -> str:
-    return (
-        f"{key.help} One of {', '.join(key.choices)}."
-        if key.choices and key.choices[0] not in key.help
-        else key.help
-    )
+    told = all(choice in key.help for choice in key.choices)
+    return key.help if told else f"{key.help} One of {', '.join(key.choices)}."
 
 
 def _first_sentence(method: object) -> str:
@@ -62,7 +58,10 @@ def _first_sentence(method: object) -> str:
 
 
 def _default(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) and (not value or " " in value) else str(value)
+    """As one would write it in YAML."""
+    if isinstance(value, str):
+        return f'"{value}"' if not value or " " in value else value
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _code(value: Any) -> str:

@@ -6,24 +6,7 @@ here: they are the keyword-only arguments of the method's class.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-
-class Key(NamedTuple):
-    """One row; the type of `default` is the type of the key, `items` that of the entries of a list."""
-
-    name: str
-    default: Any
-    help: str
-    choices: tuple[str, ...] = ()
-    pattern: str = ""
-    """A regular expression for names that `choices` cannot list."""
-    low: float | None = None
-    high: float | None = None
-    items: type = float
-    lengths: tuple[int, ...] = ()
-    """The allowed lengths of a list; empty: any."""
-
+from promptvision.key import Key
 
 KEYS = (
     Key(
@@ -72,21 +55,13 @@ KEYS = (
         lengths=(0, 3),
         low=1e-6,
     ),
-    Key("INPUT.TRAIN", "random_resized_crop_flip", "Transform of training pictures."),
-    Key("INPUT.TEST", "resize_crop", "Transform of test pictures."),
-    Key(
-        "INPUT.CROP_SCALE",
-        [0.08, 1.0],
-        "Least and largest share of the area that a random crop keeps.",
-        lengths=(2,),
-        low=0,
-        high=1,
-    ),
+    Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab or center."),
     Key("OPTIM.NAME", "sgd", "Optimiser.", choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw")),
     Key("OPTIM.LR", 0.002, "Base learning rate.", low=0),
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
-    Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0),
+    Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
     Key(
         "OPTIM.SCHEDULE",
@@ -94,9 +69,7 @@ KEYS = (
         "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys.",
         choices=("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart"),
     ),
-    Key(
-        "OPTIM.STEPS", [], "Epochs of multi_step's drops; the last entry is single_step's period.", items=int
-    ),
+    Key("OPTIM.STEPS", [], "Epochs of multi_step's drops; the last entry is single_step's period.", items=int),
     Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0),
     Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0),
     Key(

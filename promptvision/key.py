@@ -1,0 +1,91 @@
+"""One key of a config: what it is by default, what it may be, and what it means."""
+
+from __future__ import annotations
+
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from reprlib import repr as short
+from typing import Any
+
+import yaml
+
+from promptvision.errors import InputError, unknown
+
+KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """The type of `default` is the type of the key; None stands for any plain value."""
+
+    name: str
+    default: Any
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    """A regular expression for names that `choices` cannot list."""
+    low: float | None = None
+    high: float | None = None
+    items: type = float
+    """Type of a list's entries; `object` for any plain value."""
+    lengths: tuple[int, ...] = ()
+    """Allowed lengths of a list; empty for any."""
+
+    @property
+    def initial(self) -> Any:
+        """The default, as a config holds it: a new list where it is a list or tuple."""
+        return list(self.default) if isinstance(self.default, list | tuple) else self.default
+
+    def decode(self, text: str) -> Any:
+        """What a command-line value means: text for a text key, else YAML, and text where that means nothing."""
+        if isinstance(self.default, str):
+            return text
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return text
+        return value if isinstance(value, bool | int | float | list | None) else text
+
+    def accept(self, value: Any, source: str) -> Any:
+        """`value`, which `source` gave, in the type of the key; another type, choice or range raises InputError."""
+        where = f"{source}: {self.name}"
+        if isinstance(self.default, list | tuple):
+            return self._accept_list(value, where)
+        value = _scalar(type(self.default), value, where)
+        if self.choices and value not in self.choices and not (self.pattern and re.fullmatch(self.pattern, value)):
+            raise InputError(f"{source}: {unknown(f'value of {self.name}', value, self.choices)}")
+        return self._in_range(value, where)
+
+    def _accept_list(self, value: Any, where: str) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} takes a list such as {self.initial or [1, 2]}, not {short(value)}")
+        if self.lengths and len(value) not in self.lengths:
+            raise InputError(f"{where} takes {' or '.join(map(str, self.lengths))} entries, not {len(value)}")
+        return [self._in_range(_scalar(self.items, item, f"an entry of {where}"), where) for item in value]
+
+    def _in_range(self, value: Any, where: str) -> Any:
+        if self.low is not None and value < self.low:
+            raise InputError(f"{where} must be at least {self.low:g}, not {short(value)}")
+        if self.high is not None and value > self.high:
+            raise InputError(f"{where} must be at most {self.high:.0f}, not {short(value)}")
+        return value
+
+
+def _scalar(kind: type, value: Any, where: str, lists: bool = True) -> Any:
+    """`value` as `kind`, where whole numbers and texts like 1e-3 pass as numbers; another kind: any plain value or,
+    with `lists`, a list of them (of which none holds another: files could nest them without end)."""
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            value = float(value)
+    if kind in KINDS and type(value) is not kind:
+        quotes = "; put it in quotes" if kind is str and isinstance(value, bool | int | float) else ""
+        raise InputError(f"{where} takes {KINDS[kind]}, not {short(value)}{quotes}")
+    if isinstance(value, list | tuple) and kind not in KINDS and lists:
+        return [_scalar(object, item, where, lists=False) for item in value]
+    if not isinstance(value, bool | int | float | str | None):
+        raise InputError(f"{where} takes a plain value, not {short(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} takes a finite number, not {value}")
+    return value

@@ -1,0 +1,291 @@
+"""Config files, overrides, and what is said about each mistake in them."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from promptvision.config import dump, load_config, method_options, resolved, summary
+from promptvision.config_help import config_page, help_text, options_table
+from promptvision.errors import InputError
+from promptvision.schema import KEYS
+
+ROOT = Path(__file__).parents[1]
+
+
+class Context:
+    """Learned contexts. In more than
+    one line.
+
+    Not told.
+    """
+
+
+OPTIONS = {
+    "coop": {
+        "N_CTX": 16,
+        "CSC": False,
+        "DROPOUT": 0.0,
+        "CTX_INIT": "",
+        "SCALES": (1, 0.5),
+        "TEMPLATES": (),
+        "SEED": None,
+    },
+    "plain": {},
+}
+FAMILIES = {
+    "coop": SimpleNamespace(METHODS={"coop": Context, "plain": object}, options=OPTIONS.__getitem__),
+    "vpt": SimpleNamespace(METHODS={"linear": object}, options=lambda name: {"HEAD": "small"}),
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text="", name="a.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def load(path, *overrides):
+    return load_config(path, overrides, FAMILIES)
+
+
+def refusal(path, *overrides):
+    with pytest.raises(InputError) as error:
+        load(path, *overrides)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_defaults_come_from_the_schema(write):
+    cfg = load(write())
+    values = resolved(cfg)
+    for key in KEYS:
+        section, _, last = key.name.rpartition(".")
+        assert (values[section] if section else values)[last] == key.initial
+    assert cfg.METHOD.OPTIONS.N_CTX == 16
+    assert cfg.is_frozen() and cfg.OPTIM.is_frozen()
+
+
+def test_bases_then_file_then_overrides(write):
+    write("OPTIM: {LR: 0.1, EPOCHS: 3}\nMETHOD: {NAME: coop, OPTIONS: {N_CTX: 4, CSC: true}}", "base.yaml")
+    write("_BASE_: ../base.yaml\nOPTIM: {LR: 1}\nMETHOD: {OPTIONS: {CSC: false}}", "sub/middle.yaml")
+    cfg = load(write("_BASE_: sub/middle.yaml\nTRAIN:\n"), "OPTIM.EPOCHS", "7")
+    assert (cfg.OPTIM.LR, cfg.OPTIM.EPOCHS) == (1.0, 7)
+    assert (cfg.METHOD.OPTIONS.N_CTX, cfg.METHOD.OPTIONS.CSC) == (4, False)
+
+
+def test_dump_loads_back_to_the_same_config(write):
+    overrides = ("OPTIM.LR", "1e-5", "METHOD.OPTIONS.CTX_INIT", "a photo: ‘of’ {a}", "METHOD.OPTIONS.SCALES", "[3]")
+    cfg = load(write(), *overrides, "METHOD.OPTIONS.TEMPLATES", "['a {}.', yes]", "DATASET.NAME", "123")
+    assert load(write(dump(cfg), "again.yaml")) == cfg
+    assert cfg.DATASET.NAME == "123"
+
+
+def test_options_reach_the_class_as_keyword_arguments(write):
+    options = method_options(load(write(), "METHOD.OPTIONS.SEED", "3"))
+    assert options == {
+        "n_ctx": 16,
+        "csc": False,
+        "dropout": 0.0,
+        "ctx_init": "",
+        "scales": (1.0, 0.5),
+        "templates": (),
+        "seed": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("OPTIM.LR", "1", 1.0),
+        ("OPTIM.LR", "1e-3", 0.001),
+        ("OPTIM.LR", 1, 1.0),
+        ("OPTIM.WARMUP_RECOUNT", "false", False),
+        ("OPTIM.STEPS", "[3, 7]", [3, 7]),
+        ("INPUT.MEAN", "[0, 0.5, 1]", [0.0, 0.5, 1.0]),
+        ("INPUT.MEAN", (0, 0.5, 1), [0.0, 0.5, 1.0]),
+        ("TRAIN.DEVICE", "cuda:3", "cuda:3"),
+        ("DATASET.NAME", "0017", "0017"),
+        ("OUTPUT_DIR", "", ""),
+        ("METHOD.OPTIONS.CTX_INIT", "a photo of a", "a photo of a"),
+        ("METHOD.OPTIONS.CTX_INIT", "null", "null"),
+        ("METHOD.OPTIONS.SCALES", "[2, 1e-3]", [2.0, 0.001]),
+        ("METHOD.OPTIONS.SEED", "null", None),
+        ("METHOD.OPTIONS.SEED", "a: b", "a: b"),
+        ("METHOD.OPTIONS.SEED", "[", "["),
+    ],
+)
+def test_overrides_are_read_in_the_type_of_their_key(write, key, given, expected):
+    value = load(write(), key, given)
+    for part in key.split("."):
+        value = value[part]
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["OPTIM.LRR", "1"], "command line: unknown key 'OPTIM.LRR'; did you mean OPTIM.LR?"),
+        (["optim.lr", "1"], "command line: unknown key 'optim.lr'; did you mean OPTIM.LR?"),
+        (["EPOCHS", "1"], "command line: unknown key 'EPOCHS'; did you mean OPTIM.EPOCHS?"),
+        (["DATASET.XYZZYXYZZY", "1"], "there are DATASET.NAME, DATASET.ROOT, DATASET.SHOTS, DATASET.CLASSES"),
+        (["QQQ", "1"], "unknown key 'QQQ'; there are BACKBONE, DATASET, INPUT, METHOD, METHOD.OPTIONS, OPTIM"),
+        (["OPTIM", "1"], "command line: OPTIM is a section; set one of its keys, such as OPTIM.NAME"),
+        (["METHOD.OPTIONS", "1"], "command line: METHOD.OPTIONS is a section; set one of its keys"),
+        (["SEED"], "overrides come as KEY VALUE pairs; the last one, 'SEED', is alone"),
+        (["SEED", "1.5"], "command line: SEED takes a whole number, not 1.5"),
+        (["SEED", "one"], "command line: SEED takes a whole number, not 'one'"),
+        (["SEED", "-1"], "command line: SEED must be at least 0, not -1"),
+        (["SEED", "9" * 30], "command line: SEED must be at most 4294967295, not 999999999999999999999999999999"),
+        (["OPTIM.LR", "big"], "command line: OPTIM.LR takes a number, not 'big'"),
+        (["OPTIM.LR", "true"], "command line: OPTIM.LR takes a number, not True"),
+        (["OPTIM.LR", "nan"], "command line: OPTIM.LR takes a finite number, not nan"),
+        (["OPTIM.LR", "9" * 400], "command line: OPTIM.LR takes a number, not 99999"),
+        (["OPTIM.WARMUP_RECOUNT", "1"], "command line: OPTIM.WARMUP_RECOUNT takes True or False, not 1"),
+        (["OPTIM.STEPS", "30,60"], "command line: OPTIM.STEPS takes a list such as [1, 2], not '30,60'"),
+        (["OPTIM.STEPS", "[a]"], "an entry of command line: OPTIM.STEPS takes a whole number, not 'a'"),
+        (["INPUT.MEAN", "[1, 2]"], "command line: INPUT.MEAN takes 0 or 3 entries, not 2"),
+        (["INPUT.STD", "[0, 1, 1]"], "command line: INPUT.STD must be at least 1e-06, not 0.0"),
+        (["OPTIM.NAME", "adan"], "command line: unknown value of OPTIM.NAME 'adan'; did you mean 'adam'?"),
+        (["TRAIN.DEVICE", "gpu"], "unknown value of TRAIN.DEVICE 'gpu'; "),
+        (["METHOD.FAMILY", "vpt"], "default: unknown value of METHOD.NAME 'coop'; one of: linear"),
+        (["METHOD.FAMILY", "cop"], "command line: unknown value of METHOD.FAMILY 'cop'; did you mean 'coop'?"),
+        (["METHOD.NAME", "plane"], "command line: unknown value of METHOD.NAME 'plane'; did you mean 'plain'?"),
+        (["METHOD.OPTIONS.N_CTXX", "1"], "command line: unknown METHOD.OPTIONS of the coop method coop: 'N_CTXX'"),
+        (["METHOD.OPTIONS.n_ctx", "1"], "did you mean 'N_CTX'?"),
+        (["METHOD.OPTIONS.N_CTX", "4.0"], "command line: METHOD.OPTIONS.N_CTX takes a whole number, not 4.0"),
+        (["METHOD.OPTIONS.SEED", {"a": 1}], "command line: METHOD.OPTIONS.SEED takes a plain value, not {'a': 1}"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(write, overrides, said):
+    assert said in refusal(write(), *overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("OPTIM: {LRR: 1}", "a.yaml: unknown key 'OPTIM.LRR'; did you mean OPTIM.LR?"),
+        ("OPTIM: 5", "a.yaml: OPTIM is a section; set one of its keys, such as OPTIM.NAME"),
+        ("SEED: {A: 1}", "a.yaml: SEED takes a whole number, not {'A': 1}"),
+        ("SEED:", "a.yaml: SEED takes a whole number, not None"),
+        ("1: 2", "a.yaml: unknown key '1'"),
+        ("DATASET: {NAME: 5}", "a.yaml: DATASET.NAME takes text, not 5; put it in quotes"),
+        ("DATASET: {NAME: 2020-01-01}", "a.yaml: DATASET.NAME takes text, not datetime.date(2020, 1, 1)"),
+        ("- a", "a.yaml should hold KEY: value lines, not ['a']"),
+        ("SEED: [", "a.yaml is not plain YAML: expected the node content"),
+        ("SEED: 2020-13-45", "a.yaml is not plain YAML: month must be in 1..12"),
+        ("SEED: " + "[" * 5000, "a.yaml is not plain YAML: maximum recursion depth exceeded"),
+        ("SEED: !!python/object/apply:os.getcwd []", "constructor for the tag 'tag:yaml.org,2002:python/object/apply:"),
+        ("SEED: \x00", "a.yaml is not plain YAML: "),
+        ("_BASE_: [a, b]", "a.yaml: _BASE_ takes the path of one file, not ['a', 'b']"),
+        ("_BASE_: a.yaml", "a.yaml closes a loop: "),
+        (
+            "METHOD: {NAME: plain, OPTIONS: {N_CTX: 1}}",
+            "METHOD.OPTIONS.N_CTX does not exist; the coop method plain has",
+        ),
+        (
+            "METHOD: {OPTIONS: {SEED: &a [*a]}}",
+            "a.yaml: METHOD.OPTIONS.SEED takes a plain value, not [[[[[[[...]]]]]]]",
+        ),
+        ("SEED: &a [*a]", "a.yaml: SEED takes a whole number, not [[[[[[[...]]]]]]]"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_that_names_it(write, text, said):
+    assert said in refusal(write(text))
+
+
+def test_python_in_a_config_does_not_run(write, tmp_path):
+    there = tmp_path / "touched"
+    assert "not plain YAML" in refusal(write(f"SEED: !!python/object/apply:os.mkdir ['{there}']"))
+    assert not there.exists()
+
+
+def test_aliases_that_multiply_are_refused_without_being_written_out(write):
+    lists = ["&a [x, x, x, x, x, x, x, x, x]"]
+    lists += [f"&{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)]
+    for text in ("METHOD: {OPTIONS: {SEED: [%s]}}", "INPUT: {MEAN: [%s]}", "SEED: [%s]"):
+        said = refusal(write(text % ", ".join(lists)))
+        assert " takes " in said and len(said) < 1000
+
+
+def test_missing_files_are_named_with_the_nearest(write, tmp_path):
+    write("SEED: 1", "embedded.yaml")
+    assert f"did you mean {tmp_path / 'embedded.yaml'}?" in refusal(tmp_path / "embeded.yaml")
+    assert "is not" not in refusal(tmp_path)
+    said = refusal(write("_BASE_: nowhere/base.yml"))
+    assert said == f"the _BASE_ of {tmp_path / 'a.yaml'}, {tmp_path / 'nowhere/base.yml'} does not exist"
+
+
+def test_a_loop_of_bases_is_shown(write, tmp_path):
+    write("_BASE_: sub/../a.yaml", "b.yaml")
+    (tmp_path / "sub").mkdir()
+    assert "a.yaml -> " in refusal(write("_BASE_: b.yaml")) and "b.yaml -> " in refusal(tmp_path / "a.yaml")
+
+
+def test_a_base_of_another_method_names_the_option_that_is_left_over(write, tmp_path):
+    write("METHOD: {NAME: coop, OPTIONS: {N_CTX: 4}}", "base.yaml")
+    said = refusal(write("_BASE_: base.yaml\nMETHOD: {FAMILY: vpt, NAME: linear}"))
+    assert said == f"{tmp_path / 'base.yaml'}: unknown METHOD.OPTIONS of the vpt method linear: 'N_CTX'; one of: HEAD"
+
+
+def test_the_summary_tells_what_differs(write):
+    lines = summary(load(write(), "OPTIM.LR", "1", "METHOD.OPTIONS.CSC", "true", "SEED", "1"), FAMILIES).splitlines()
+    assert {"OPTIM.LR: 1.0", "METHOD.OPTIONS.CSC: True", "METHOD.NAME: coop", "SEED: 1"} <= set(lines)
+    assert not any("MOMENTUM" in line or "SCALES" in line for line in lines)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([key.name for key in KEYS] + ["METHOD.OPTIONS.N_CTX", "METHOD.OPTIONS.SEED"]), values)
+def test_any_value_is_taken_and_kept_or_refused_in_words(write, key, value):
+    path = write()
+    try:
+        cfg = load(path, key, value)
+    except InputError as error:
+        assert "METHOD" in str(error) or key in str(error)
+    else:
+        assert load(write(dump(cfg), "again.yaml")) == cfg
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text() | st.text(alphabet="SEED: {}[]&*!|>-'\"\n0a_BASE_,?%@#"))
+def test_any_file_is_read_or_refused_in_words(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        load(path)
+    except InputError as error:
+        assert str(path) in str(error) or "METHOD" in str(error)
+
+
+def test_help_and_page_tell_every_key_and_option():
+    page, text = config_page(FAMILIES), help_text()
+    for key in KEYS:
+        assert f"| `{key.name}` |" in page and f"\n{key.name} (" in text
+        assert key.help.endswith(".") and "\n" not in key.help
+    assert "### `coop`\n\nLearned contexts. In more than one line.\n" in page
+    assert "| `SCALES` | `[1, 0.5]` |" in page and '| `CTX_INIT` | `""` |' in page
+    assert options_table(FAMILIES)["vpt"] == {"linear": {"HEAD": "small"}}
+
+
+def test_the_page_in_docs_is_current(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+    families = runpy.run_path(str(ROOT / "tools" / "families.py"))["FAMILIES"]
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == config_page(families), (
+        "run python tools/docs.py"
+    )

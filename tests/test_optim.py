@@ -1,0 +1,108 @@
+"""Learning rates and optimisers against the official codes."""
+
+import re
+
+import pytest
+import torch
+
+from promptvision.engine.optim import OPTIMIZERS, build_optimizer, learning_rates
+from promptvision.errors import InputError
+
+
+def dassl(settings, count):
+    constant = settings["WARMUP_TYPE"] == "constant"
+    return learning_rates(
+        settings["LR_SCHEDULER"],
+        settings["LR"],
+        settings["MAX_EPOCH"],
+        steps=settings["STEPSIZE"],
+        gamma=settings["GAMMA"],
+        warmup_epochs=settings["WARMUP_EPOCH"],
+        warmup_type=settings["WARMUP_TYPE"],
+        warmup_lr=settings["WARMUP_CONS_LR" if constant else "WARMUP_MIN_LR"],
+        warmup_recount=settings["WARMUP_RECOUNT"],
+        count=count,
+    )
+
+
+def test_dassl_schedules(golden):
+    cases, _ = golden("coop/lr_schedules")
+    assert len(cases) >= 16
+    for name, case in cases.items():
+        expected = [*case["lr_during_epoch"], case["lr_after_last_step"]]
+        assert dassl(case["settings"], len(expected)) == pytest.approx(expected, rel=1e-12, abs=1e-15), name
+        assert len(dassl(case["settings"], None)) == case["settings"]["MAX_EPOCH"]
+
+
+def test_vpt_schedules(golden):
+    tables, _ = golden("vpt/lr_schedule")
+    for name, table in tables["tables"].items():
+        warmup, total = map(int, re.findall(r"\d+", name))
+        for rule, expected in table.items():
+            rates = learning_rates(f"vpt_{rule}", 1.0, total, warmup_epochs=warmup)
+            assert rates == pytest.approx(expected, rel=1e-12, abs=1e-15), (name, rule)
+
+
+def test_a_schedule_read_per_step_swings_back(golden):
+    case, _ = golden("coop/dapl/lr_per_iteration")
+    expected = case["lr_at_iteration"]
+    rates = learning_rates("cosine", 3e-3, 25, warmup_epochs=1, warmup_type="linear", count=len(expected))
+    assert rates == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_vpt_hard_restart_stays_at_zero():
+    assert learning_rates("vpt_cosine_hardrestart", 1.0, 4, count=7)[4:] == [0.0, 0.0, 0.0]
+    assert learning_rates("vpt_cosine", 1.0, 4, count=7)[5] > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "expected"),
+    [
+        ("constant", {}, [2, 2, 2, 2]),
+        ("constant", {"warmup_epochs": 2, "warmup_lr": 1}, [1, 1, 2, 2]),
+        ("cosine", {"warmup_epochs": 9, "warmup_lr": 1}, [1, 1, 1, 1]),
+        ("cosine", {"warmup_epochs": 4, "warmup_recount": False, "warmup_lr": 1, "count": 5}, [1, 1, 1, 1, 2]),
+        ("multi_step", {"steps": [-1]}, [2, 2, 2, 2]),
+        ("multi_step", {"steps": [1, 3], "warmup_epochs": 2, "warmup_recount": False, "warmup_lr": 0}, [0, 0, 2, 0.2]),
+        ("single_step", {"steps": [9, 2]}, [2, 2, 0.2, 0.2]),
+    ],
+)
+def test_edges_of_the_rules(schedule, options, expected):
+    assert learning_rates(schedule, 2.0, 4, **options) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers(golden, name):
+    settings, tensors = golden("coop/optimizers")
+    weight = torch.nn.Parameter(tensors["w0"].clone())
+    optimizer = build_optimizer(name, [("w", weight)], settings["lr"], 5e-4, 0.9)
+    for gradient, expected in zip(tensors["grads"], tensors[f"{name}.w"], strict=True):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), expected, atol=5e-7, rtol=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_named_tensors_escape_decay(name):
+    weight, bias = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = build_optimizer(name, [("weight", weight), ("bias", bias)], 0.1, 0.5, 0.9, no_decay={"bias"})
+    weight.grad = bias.grad = torch.zeros(2)
+    optimizer.step()
+    assert (weight < 1).all()
+    assert torch.equal(bias.detach(), torch.ones(2))
+
+
+def test_frozen_tensors_are_left_out():
+    frozen, learned = torch.nn.Parameter(torch.ones(2), requires_grad=False), torch.nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer("sgd", [("frozen", frozen), ("learned", learned)], 0.1, 0.0)
+    assert [group["params"] for group in optimizer.param_groups] == [[learned]]
+    assert build_optimizer("sgd", [("frozen", frozen)], 0.1, 0.0) is None
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(InputError, match="unknown optimiser 'adamv'; did you mean 'adam"):
+        build_optimizer("adamv", [], 0.1, 0.0)
+    with pytest.raises(InputError, match="unknown schedule 'cosin'; did you mean 'cosine'"):
+        learning_rates("cosin", 0.1, 3)
+    with pytest.raises(InputError, match="unknown type of warm-up 'const'; did you mean 'constant'"):
+        learning_rates("cosine", 0.1, 3, warmup_epochs=1, warmup_type="const")
