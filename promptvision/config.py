@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import yaml
 from yacs.config import CfgNode
 
 from promptvision.errors import InputError, unknown
-from promptvision.key import Key
+from promptvision.key import Key, short
 from promptvision.schema import KEYS
 
 OPTIONS = "METHOD.OPTIONS"

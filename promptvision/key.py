@@ -6,7 +6,7 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from reprlib import repr as short
+from reprlib import Repr
 from typing import Any
 
 import yaml
@@ -14,6 +14,13 @@ import yaml
 from promptvision.errors import InputError, unknown
 
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def short(value: Any) -> str:
+    """A value in an error message: files can hold lists whose full text fills the memory."""
+    brief = Repr()
+    brief.maxlevel, brief.maxother = 2, 60
+    return brief.repr(value)
 
 
 @dataclass(frozen=True)

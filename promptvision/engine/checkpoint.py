@@ -99,6 +99,8 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged or not a safetensors file") from error
     except KeyError as error:
         raise InputError(f"{path} was not written by promptvision: its metadata lacks {error.args[0]!r}") from error
+    if not isinstance(metadata["classes"], list) or not all(isinstance(name, str) for name in metadata["classes"]):
+        raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
     return state, metadata
 
 

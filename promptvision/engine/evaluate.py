@@ -91,5 +91,5 @@ def _top(logits: Tensor, labels: Tensor, k: int) -> float:
 
 def _calibration_error(logits: Tensor, labels: Tensor) -> float:
     # torchmetrics gives a confidence of exactly 1 a bin of its own; just below 1 it falls into the last
-    probabilities = logits.double().softmax(dim=1).clamp(max=1 - 1e-12)
+    probabilities = logits.double().softmax(dim=1).float().clamp(max=1 - torch.finfo(torch.float32).eps)
     return multiclass_calibration_error(probabilities, labels, num_classes=logits.shape[1], n_bins=15).item()

@@ -70,7 +70,9 @@ def learning_rates(
     """
     count = epochs if count is None else count
     if schedule in ("vpt_cosine", "vpt_cosine_hardrestart"):
-        return [lr * _vpt_factor(epoch, max(warmup_epochs, 0), epochs, schedule == "vpt_cosine") for epoch in range(count)]
+        return [
+            lr * _vpt_factor(epoch, max(warmup_epochs, 0), epochs, schedule == "vpt_cosine") for epoch in range(count)
+        ]
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, [*SCHEDULES, "vpt_cosine", "vpt_cosine_hardrestart"])
     if warmup_type not in ("constant", "linear"):

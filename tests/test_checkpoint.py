@@ -1,0 +1,149 @@
+"""Files that are whole or not there, and what is said about damaged ones."""
+
+import io
+import os
+import pickle
+import random
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from promptvision.engine.checkpoint import (
+    load_checkpoint,
+    load_learned,
+    read_json,
+    save_checkpoint,
+    save_learned,
+    write_atomically,
+    write_json,
+)
+from promptvision.errors import InputError
+
+STATE = {"tensor": torch.arange(6.0).reshape(2, 3), "nested": {"list": [1, 2.5, None, "x"], "n": torch.tensor(3)}}
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    save_checkpoint(tmp_path / "last.ckpt", STATE)
+    state = load_checkpoint(tmp_path / "last.ckpt")
+    assert torch.equal(state["tensor"], STATE["tensor"]) and state["nested"]["list"] == STATE["nested"]["list"]
+
+
+def test_nothing_but_the_file_is_left_and_it_has_ordinary_permissions(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", b"1")
+        write_atomically(tmp_path / "a", b"2")
+    finally:
+        os.umask(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"2"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    write_atomically(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="a cannot be written: No space left on device"):
+        write_atomically(tmp_path / "a", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="none/a cannot be written: No such file or directory"):
+        write_json(tmp_path / "none" / "a", {})
+
+
+def test_json_comes_back_and_wrong_json_is_named(tmp_path):
+    write_json(tmp_path / "a.json", {"ü": [1, None]})
+    assert read_json(tmp_path / "a.json") == {"ü": [1, None]}
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(InputError, match="a.json is not JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(InputError, match="b.json cannot be read: No such file"):
+        read_json(tmp_path / "b.json")
+
+
+def test_every_truncation_and_many_changed_bytes_are_refused_by_name(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, STATE)
+    whole, pick = path.read_bytes(), random.Random(0)
+    damaged = [whole[:length] for length in range(0, len(whole), 97)]
+    for place in pick.sample(range(len(whole)), 60):
+        damaged.append(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            state = load_checkpoint(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path} is damaged or not a checkpoint of promptvision")
+        else:  # a byte that nobody reads
+            assert torch.equal(state["tensor"], STATE["tensor"]) and state["nested"]["list"] == [1, 2.5, None, "x"]
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_foreign_files_are_refused_and_run_no_code(tmp_path):
+    path, touched = tmp_path / "last.ckpt", str(tmp_path / "touched")
+    torch.save({"format": Evil(touched)}, path)
+    evil, other, archive = path.read_bytes(), io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": {}}, other)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a", "b")
+    for content in (evil, pickle.dumps(Evil(touched)), other.getvalue(), archive.getvalue(), b"", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is damaged or not a checkpoint of promptvision; delete it to start anew"):
+            load_checkpoint(path)
+    assert not os.path.exists(touched)
+    with pytest.raises(InputError, match="checkpoint .*gone.ckpt does not exist"):
+        load_checkpoint(tmp_path / "gone.ckpt")
+
+
+def test_learned_tensors_come_back_with_their_facts(tmp_path):
+    path = tmp_path / "learned.safetensors"
+    facts = {"classes": ["kitten", "a, b", 'Ü"'], "family": "coop", "config": "SEED: 1\n"}
+    save_learned(path, {"ctx": torch.randn(4, 6).t(), "half": torch.ones(2, dtype=torch.float16)}, facts)
+    state, metadata = load_learned(path)
+    assert state["ctx"].shape == (6, 4) and state["half"].dtype == torch.float16
+    assert {name: metadata[name] for name in facts} == facts
+
+
+def test_a_method_that_learned_nothing_has_a_file_too(tmp_path):
+    save_learned(tmp_path / "a.safetensors", {}, {"classes": ["a"]})
+    assert load_learned(tmp_path / "a.safetensors")[0] == {}
+
+
+def test_wrong_files_of_learned_tensors_are_named(tmp_path):
+    path = tmp_path / "learned.safetensors"
+    with pytest.raises(InputError, match="learned.safetensors does not exist; has the run been trained to its end?"):
+        load_learned(path)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(InputError, match="was not written by promptvision: its metadata lacks 'classes'"):
+        load_learned(path)
+    save_file({"a": torch.ones(1)}, path, {"classes": "["})
+    with pytest.raises(InputError, match="is damaged or not a safetensors file"):
+        load_learned(path)
+    save_learned(path, STATE | {"nested": torch.ones(3)}, {"classes": ["a"]})
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="learned.safetensors is damaged or not a safetensors file"):
+            load_learned(path)
+
+
+def test_classes_that_are_no_list_of_names_are_refused(tmp_path):
+    path = tmp_path / "learned.safetensors"
+    for classes in ("{}", "[1]", '"ab"'):
+        save_file({"a": torch.ones(1)}, path, {"classes": classes})
+        with pytest.raises(InputError, match="its classes are not a list of names"):
+            load_learned(path)
