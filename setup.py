@@ -14,13 +14,18 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=PACKAGES + [f"{name}.*" for name in PACKAGES]) + ["promptvision.datacards"],
     package_dir={"promptvision.datacards": "datasets"},
-    package_data={"promptvision": ["py.typed", "backbones/*.safetensors"], "promptvision.datacards": ["*.yaml", "names/*.txt"]},
+    package_data={
+        "promptvision": ["py.typed", "backbones/*.safetensors"],
+        "promptvision.datacards": ["*.yaml", "names/*.txt"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision",
         "timm>=1.0.12",
         "open_clip_torch>=2.30",
         "numpy",
+        "pillow",
+        "pyyaml",
         "yacs",
         "safetensors",
         "pandas",
@@ -30,5 +35,5 @@ setup(
         "scikit-learn",
         "torchmetrics",
     ],
-    extras_require={"test": ["pytest", "ruff", "mypy", "hypothesis", "build", "types-PyYAML"]},
+    extras_require={"test": ["pytest", "pytest-xdist", "ruff", "mypy", "hypothesis", "build", "types-PyYAML"]},
 )

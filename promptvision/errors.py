@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -19,3 +21,16 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     nearest = next((choice for choice in known if near and choice.lower() == near[0].lower()), None)
     hint = f"did you mean {nearest!r}?" if nearest else f"one of: {', '.join(known)}"
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """For the tools: bad input ends as one sentence and exit status 2, Ctrl-C as one line and 130."""
+    try:
+        yield
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None

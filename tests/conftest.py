@@ -31,7 +31,9 @@ def golden():
         settings = json.loads((GOLDEN / f"{name}.json").read_text()) if (GOLDEN / f"{name}.json").exists() else {}
         path = GOLDEN / f"{name}.safetensors"
         tensors = load_file(path) if path.exists() else {}
-        return settings, {k: v.float() if v.is_floating_point() and v.dtype != torch.float64 else v for k, v in tensors.items()}
+        return settings, {
+            k: v.float() if v.is_floating_point() and v.dtype != torch.float64 else v for k, v in tensors.items()
+        }
 
     load.root = GOLDEN
     return load

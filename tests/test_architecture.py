@@ -1,0 +1,101 @@
+"""The import directions that keep the parts apart, and the packaging."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+MAY_IMPORT = {
+    "promptvision/errors.py": [],
+    "promptvision/method.py": ["promptvision.errors"],
+    "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
+    "promptvision/data": ["promptvision.data", "promptvision.errors"],
+    "promptvision/engine": ["promptvision", "promptvision.engine", "promptvision.method", "promptvision.errors"],
+    "promptvision/report": [],
+    "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
+    "coop": ["coop", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
+}
+OURS = ("promptvision", "vpt", "coop", "tools")
+
+
+def imports(path):
+    """Full names of our own modules that a file imports, at its top or within functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively"
+            names = [node.module]
+        yield from (name for name in names if name.partition(".")[0] in OURS)
+
+
+def files(place):
+    return [ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py"))
+
+
+def within(name, package):
+    return name == package or (package != "promptvision" and name.startswith(f"{package}."))
+
+
+@pytest.mark.parametrize("place", MAY_IMPORT)
+def test_import_direction(place):
+    found = [(path, name) for path in files(place) for name in imports(path)]
+    for path, name in found:
+        assert any(within(name, allowed) for allowed in MAY_IMPORT[place]), f"{path} imports {name}"
+    assert found or not MAY_IMPORT[place]
+
+
+def test_promptvision_knows_no_family():
+    for path in files("promptvision"):
+        assert not [name for name in imports(path) if name.partition(".")[0] in ("vpt", "coop", "tools")], path
+
+
+def test_folders_that_hold_no_package():
+    assert not list((ROOT / "datasets").rglob("*.py"))
+    for folder in ("tools", "tests", "configs", "datasets"):
+        assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_no_tool_hides_a_library():
+    names = {path.stem for path in (ROOT / "tools").glob("*.py")}
+    assert not names & (set(sys.stdlib_module_names) | {"datasets", "evaluate", "torch", "timm", "coop", "vpt", "yacs"})
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel_holds_the_packages_and_the_cards(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"promptvision", "vpt", "coop"}
+    cards = {Path(name).name for name in names if name.startswith("promptvision/datacards/")}
+    assert cards == {path.name for path in (ROOT / "datasets").glob("*.yaml")}
+    assert "promptvision/backbones/embedded.safetensors" in names and "promptvision/py.typed" in names
+
+
+def test_installed_beside_another_package_called_datasets(wheel, tmp_path):
+    """As Hugging Face's: it stays as it is, and the cards are found inside the wheel."""
+    other = tmp_path / "datasets"
+    other.mkdir()
+    (other / "__init__.py").write_text("name = 'the other one'\n")
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", tmp_path, wheel]
+    subprocess.run(command, check=True, capture_output=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import datasets, promptvision\n"
+        "from promptvision.data.cards import card_folder, card_names\n"
+        "from promptvision.backbones import load_clip\n"
+        "load_clip('embedded')\n"
+        "print(datasets.name, promptvision.__file__, card_folder(), 'world_shapes' in card_names())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    assert said.startswith("the other one") and said.strip().endswith("True")
+    assert str(tmp_path / "promptvision" / "datacards") in said

@@ -1,0 +1,41 @@
+"""Evaluate a run, perhaps on other pictures: python tools/eval.py --run out DATASET.CLASSES new"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from families import FAMILIES
+from rich.console import Console
+from rich.logging import RichHandler
+
+from promptvision.config import load_config
+from promptvision.config_help import help_text
+from promptvision.engine.checkpoint import write_json
+from promptvision.errors import one_sentence
+from promptvision.experiment import retest
+from promptvision.report.tables import results_table, worst_classes
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", required=True, type=Path, help="folder that tools/train.py wrote")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently from the run")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    cfg = load_config(args.run / "config.yaml", args.overrides, FAMILIES)
+    console = Console(stderr=True)
+    logging.getLogger("promptvision").addHandler(RichHandler(console=console, show_path=False))
+    result = retest(cfg, FAMILIES, args.run)
+    name = f"{result['dataset']}-{result['class_subset']}-{result['split']}"
+    write_json(args.run / f"eval-{name}.json", result)
+    Console().print(results_table({name: result}), worst_classes(result))
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()

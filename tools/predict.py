@@ -1,0 +1,46 @@
+"""Name what is on pictures: python tools/predict.py --run out photos/ 'more/*.jpg' --top 3"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from families import FAMILIES
+from rich.console import Console
+
+from promptvision.config import load_config
+from promptvision.errors import InputError, one_sentence
+from promptvision.experiment import load_run
+from promptvision.predict import find_pictures, predict_pictures
+from promptvision.report.tables import predictions_table
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True, type=Path, help="folder that tools/train.py wrote")
+    parser.add_argument("pictures", nargs="+", help="files, folders (searched through) and globs")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to name for each picture")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    if args.top < 1:
+        raise InputError(f"--top is {args.top}; at least one class must be named")
+    pictures = find_pictures(args.pictures)
+    cfg = load_config(args.run / "config.yaml", [], FAMILIES)
+    rows, broken = predict_pictures(cfg, load_run(cfg, FAMILIES, args.run), pictures, args.top)
+    if args.json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        Console().print(predictions_table(rows))
+    for sentence in broken:
+        sys.stderr.write(f"error: {sentence}\n")
+    raise SystemExit(2 if broken else 0)
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()

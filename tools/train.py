@@ -1,0 +1,45 @@
+"""Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out"""
+
+import argparse
+import logging
+
+from families import FAMILIES
+from rich.console import Console
+from rich.logging import RichHandler
+
+import promptvision
+from promptvision.config import load_config, summary
+from promptvision.config_help import help_text
+from promptvision.engine.log import RunFolder
+from promptvision.errors import one_sentence
+from promptvision.experiment import run
+from promptvision.report.tables import results_table, worst_classes
+
+LOG = logging.getLogger("promptvision")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file; its _BASE_ may name another")
+    parser.add_argument("--resume", choices=("never", "auto"), default="never", help="auto: go on from last.ckpt")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    cfg = load_config(args.config, args.overrides, FAMILIES)
+    LOG.propagate = False
+    LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
+    with RunFolder(cfg.OUTPUT_DIR, resume=args.resume == "auto") as folder:
+        LOG.info("code in %s", promptvision.__path__[0])
+        LOG.info("%s", summary(cfg, FAMILIES))
+        result = run(cfg, FAMILIES, folder)
+    Console().print(results_table({cfg.OUTPUT_DIR: result}), worst_classes(result))
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
