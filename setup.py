@@ -1,5 +1,7 @@
 """Packaging: installs promptvision, vpt and coop; the data cards ride inside the wheel as promptvision/datacards."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 PACKAGES = ["promptvision", "vpt", "coop"]
@@ -8,7 +10,7 @@ setup(
     name="promptvision",
     version="0.1.0",
     description="Vision prompt learning on frozen ViT and CLIP backbones: CoOp, VPT and their rivals",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",

@@ -105,7 +105,7 @@ def train_loader(cfg: CfgNode, data: Data, method: Method) -> TrainLoader:
         batch_size=cfg.OPTIM.BATCH_SIZE,
         seed=cfg.SEED,
         workers=cfg.TRAIN.WORKERS,
-        keep=0 < cfg.DATASET.SHOTS and len(items) <= KEEP_AT_MOST,
+        keep=cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST,
     )
 
 
