@@ -13,7 +13,7 @@ from promptvision.config_help import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.errors import one_sentence
 from promptvision.experiment import retest
-from promptvision.report.tables import results_table, worst_classes
+from promptvision.report.tables import run_table, worst_classes
 
 
 def arguments():
@@ -33,7 +33,7 @@ def main():
     result = retest(cfg, FAMILIES, args.run)
     name = f"{result['dataset']}-{result['class_subset']}-{result['split']}"
     write_json(args.run / f"eval-{name}.json", result)
-    Console().print(results_table({name: result}), worst_classes(result))
+    Console().print(run_table(result, name), worst_classes(result))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from promptvision.config_help import help_text
 from promptvision.engine.log import RunFolder
 from promptvision.errors import one_sentence
 from promptvision.experiment import run
-from promptvision.report.tables import results_table, worst_classes
+from promptvision.report.tables import run_table, worst_classes
 
 LOG = logging.getLogger("promptvision")
 
@@ -37,7 +37,7 @@ def main():
         LOG.info("code in %s", promptvision.__path__[0])
         LOG.info("%s", summary(cfg, FAMILIES))
         result = run(cfg, FAMILIES, folder)
-    Console().print(results_table({cfg.OUTPUT_DIR: result}), worst_classes(result))
+    Console().print(run_table(result, cfg.OUTPUT_DIR), worst_classes(result))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 import matplotlib
 
@@ -25,8 +26,8 @@ def few_shot_curve(
     figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
     for name, points in curves.items():
         shots = sorted(points)
-        means = [sum(points[k]) / len(points[k]) for k in shots]
-        spread = [_deviation(points[k]) for k in shots]
+        means = [mean(points[k]) for k in shots]
+        spread = [stdev(points[k]) if len(points[k]) > 1 else 0.0 for k in shots]
         (line,) = axes.plot(shots, means, marker="o", label=name)
         low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
         axes.fill_between(shots, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -41,8 +42,3 @@ def few_shot_curve(
         figure.savefig(target, dpi=150)
     pyplot.close(figure)
     return paths
-
-
-def _deviation(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from rich.table import Table
@@ -16,17 +17,37 @@ COLUMNS = {
 """Keys of result.json that are in per cent, and what a table calls them."""
 
 
-def results_table(results: Mapping[str, Mapping[str, Any]], title: str = "") -> Table:
-    """One row per run, by name: scores in per cent, learned parameters, seconds of training."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("run")
-    for name in (*COLUMNS.values(), "pictures", "learned", "seconds"):
-        table.add_column(name, justify="right")
-    for name, result in results.items():
-        scores = [f"{result[key]:.1f}" for key in COLUMNS]
-        seconds = f"{result['seconds']:.1f}" if "seconds" in result else "–"
-        table.add_row(name, *scores, f"{result['n']}", f"{result['learned_parameters']:,}", seconds)
+def run_table(result: Mapping[str, Any], title: str = "") -> Table:
+    """One run: its scores in per cent, what it learned and how long it took."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, name in COLUMNS.items():
+        table.add_row(name, f"{result[key]:.1f}")
+    table.add_row(f"{result['split']} pictures", f"{result['n']:,}")
+    table.add_row("learned parameters", f"{result['learned_parameters']:,}")
+    if "seconds" in result:
+        table.add_row("seconds of training", f"{result['seconds']:.1f}")
     return table
+
+
+def seeds_table(cells: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Table:
+    """One row per cell, a list of results that differ in their seed: mean and deviation of the scores."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for name in (*COLUMNS.values(), "seeds", "learned", "seconds"):
+        table.add_column(name, justify="right")
+    for name, results in cells.items():
+        scores = [mean_and_deviation([result[key] for result in results]) for key in COLUMNS]
+        seconds = sum(result["seconds"] for result in results) / len(results)
+        learned = f"{results[0]['learned_parameters']:,}"
+        table.add_row(name, *scores, str(len(results)), learned, f"{seconds:.1f}")
+    return table
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """`61.2 ± 1.3`, the sample deviation; a single value stands alone."""
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def worst_classes(result: Mapping[str, Any], most: int = 5) -> Table:
