@@ -58,8 +58,8 @@ KEYS = (
     Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab or center."),
     Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab or center."),
     Key("OPTIM.NAME", "sgd", "Optimiser.", choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw")),
-    Key("OPTIM.LR", 0.002, "Base learning rate.", low=0),
-    Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0),
+    Key("OPTIM.LR", 0.002, "Base learning rate.", low=0, high=1e6),
+    Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
@@ -70,7 +70,7 @@ KEYS = (
         choices=("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart"),
     ),
     Key("OPTIM.STEPS", [], "Epochs of multi_step's drops; the last entry is single_step's period.", items=int),
-    Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0),
+    Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
     Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0),
     Key(
         "OPTIM.WARMUP_TYPE",
@@ -83,6 +83,7 @@ KEYS = (
         1e-5,
         "Learning rate of the constant warm-up, and of the first epoch of the linear one.",
         low=0,
+        high=1e6,
     ),
     Key(
         "OPTIM.WARMUP_RECOUNT",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short
 from typing import Any, NamedTuple
@@ -50,7 +50,9 @@ class Saver:
         save_checkpoint(self.folder.checkpoint, {**state, "position": tuple(at), "identity": _plain(self.identity)})
 
     def restore(self) -> Position:
-        """Set everything to what last.ckpt holds and drop the metrics of later steps; without it, the beginning."""
+        """Set everything to what last.ckpt holds and drop the metrics of later steps; else begin at the beginning."""
+        if not self.folder.resume:
+            self.folder.checkpoint.unlink(missing_ok=True)
         at = self._load() if self.folder.checkpoint.exists() else Position()
         self.folder.forget_from(at.epoch * self.batches + at.batch)
         return at
@@ -80,19 +82,34 @@ class Saver:
             self.method.load_learned_state(state["learned"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            at = Position(*state["position"])
+            at = self._position(*state["position"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path} does not fit this run: {error}") from error
         LOG.info("going on from %s: epoch %d, batch %d", path, at.epoch, at.batch)
         return at
 
+    def _position(self, epoch: int, batch: int, seconds: float, loss: float | None) -> Position:
+        if not (isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 and 0 <= batch <= self.batches):
+            raise ValueError(f"there is no batch {batch} in epoch {epoch}")
+        return Position(epoch, batch, float(seconds), loss)
+
     def _check_identity(self, theirs: Mapping[str, Any]) -> None:
-        for key, value in _plain(self.identity).items():
-            if theirs.get(key) != value:
-                was, now = short(theirs.get(key)), short(value)
-                raise InputError(f"its {key} is {was}, here it is {now}; take another OUTPUT_DIR, or start anew")
+        was, now = dict(_leaves(theirs)), dict(_leaves(_plain(self.identity)))
+        for key in [*now, *was]:
+            if was.get(key) != now.get(key):
+                values = f"its {key} is {short(was.get(key))}, here it is {short(now.get(key))}"
+                raise InputError(f"{values}; take another OUTPUT_DIR, or start anew")
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
     """As it looks after a round trip through a file: tuples as lists."""
     return json.loads(json.dumps(identity))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("OUTER.INNER", value) of nested dicts."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

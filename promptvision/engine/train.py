@@ -54,7 +54,7 @@ def fit(
     identity: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train the learned part, one epoch per entry of `rates`, going on from the folder's last.ckpt if it is there.
+    """Train the learned part, one epoch per entry of `rates`; a folder opened to resume goes on from its last.ckpt.
 
     Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
