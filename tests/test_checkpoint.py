@@ -118,6 +118,15 @@ def test_learned_tensors_come_back_with_their_facts(tmp_path):
     assert {name: metadata[name] for name in facts} == facts
 
 
+def test_the_same_learned_tensors_make_the_same_file(tmp_path):
+    facts = {"classes": ["a"], **{name: name for name in "bcdefgh"}}
+    state = {name: torch.full((3,), float(i)) for i, name in enumerate("xyzw")}
+    for name in ("one", "two"):
+        save_learned(tmp_path / name, state, facts)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in load_learned(tmp_path / "one")[0].items())
+
+
 def test_a_method_that_learned_nothing_has_a_file_too(tmp_path):
     save_learned(tmp_path / "a.safetensors", {}, {"classes": ["a"]})
     assert load_learned(tmp_path / "a.safetensors")[0] == {}

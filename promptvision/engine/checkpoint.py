@@ -83,7 +83,7 @@ def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     """Learned tensors as safetensors. `metadata`: `classes`, a list of names, kept as JSON; texts otherwise."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
-    write_atomically(path, safetensors.torch.save(tensors, {"format": "pt", **texts}))
+    write_atomically(path, _in_fixed_order(safetensors.torch.save(tensors, {"format": "pt", **texts})))
 
 
 def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,6 +102,14 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(metadata["classes"], list) or not all(isinstance(name, str) for name in metadata["classes"]):
         raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
     return state, metadata
+
+
+def _in_fixed_order(content: bytes) -> bytes:
+    """The same safetensors file with its header sorted: the library writes metadata in another order every time."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:begin]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[begin:]
 
 
 def _umask() -> int:
