@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[1]
 COOP = str(ROOT / "configs/coop/embedded.yaml")
 QUICK = ["OPTIM.EPOCHS", "2", "DATASET.SHOTS", "1"]
+WORDS = ["METHOD.OPTIONS.CTX_INIT", "a circle on a", "OPTIM.LR", "0.02"]
 
 
 @pytest.fixture
@@ -53,18 +54,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def folder_run(tool, photos, tmp_path):
-    words = [
-        "DATASET.NAME",
-        "folder",
-        "DATASET.ROOT",
-        photos,
-        "DATASET.SHOTS",
-        "4",
-        "OPTIM.EPOCHS",
-        "20",
-        "OPTIM.LR",
-        "0.02",
-    ]
+    words = ["DATASET.NAME", "folder", "DATASET.ROOT", photos, "DATASET.SHOTS", "4", "OPTIM.EPOCHS", "30", *WORDS]
     status, _, err = tool("train", "--config", COOP, *words, "OUTPUT_DIR", tmp_path / "run")
     assert status == 0, err
     return tmp_path / "run"
@@ -75,9 +65,9 @@ def test_run_folder_holds_what_a_table_needs(folder_run):
     assert result["accuracy"] > 80 and result["n"] == 6 and result["classes"] == ["blue", "red"]
     wanted = {"per_class_mean", "macro_f1", "ece", "learned_parameters", "seconds", "peak_memory_bytes", "train_hash"}
     assert wanted | {"templates", "test_transform", "environment", "seed"} <= result.keys()
-    assert result["learned_parameters"] == 16 * 128
+    assert result["learned_parameters"] == 4 * 128
     rows = [json.loads(line) for line in (folder_run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(60))
+    assert [row["step"] for row in rows] == list(range(30))
     assert {"config.yaml", "learned.safetensors", "last.ckpt", "log.txt"} <= {
         file.name for file in folder_run.iterdir()
     }
