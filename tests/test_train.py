@@ -329,11 +329,6 @@ def test_devices_and_precisions():
         autocast(CPU, "fp64")
 
 
-def start(path):
-    """This file as a program: the run below, slowed down, in a process of its own."""
-    return subprocess.Popen([sys.executable, __file__, str(path)], stderr=subprocess.PIPE, text=True)
-
-
 def wait_for_rows(path, count):
     until = time.monotonic() + 60
     while not path.exists() or path.read_bytes().count(b"\n") < count:
@@ -341,17 +336,22 @@ def wait_for_rows(path, count):
         time.sleep(0.002)
 
 
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+
+
 def test_a_process_that_is_killed_and_stopped_again_and_again_ends_the_same(tmp_path):
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    for count, number, code in ((5, signal.SIGKILL, -9), (8, signal.SIGTERM, 143), (11, signal.SIGINT, 130)):
-        with start(tmp_path / "parts") as process:
+    metrics, program = tmp_path / "parts" / "metrics.jsonl", [sys.executable, __file__, str(tmp_path / "parts")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, **pipes) as runner:
+        for count, number, code in ((2, KILL, -9), (5, KILL, -9), (6, KILL, -9), (9, TERM, 143), (12, INT, 130)):
+            print(file=runner.stdin, flush=True)
+            child = int(runner.stdout.readline())
             wait_for_rows(metrics, count)
-            process.send_signal(number)
-            said = process.communicate()[1]
-        assert process.returncode == code, said
-        assert said.count("\n") == (code > 0), said
-    with start(tmp_path / "parts") as process:
-        assert process.wait() == 0
+            os.kill(child, number)
+            assert int(runner.stdout.readline()) == code
+        codes, said = runner.communicate("\n")
+    assert codes.split()[1] == "0"
+    assert [line.partition(" in epoch")[0] for line in said.splitlines()] == ["stopped", "stopped"]
     method, rows, _ = train(tmp_path / "whole")
     save_learned(tmp_path / "whole.safetensors", method.learned_state(), {"classes": ["a", "b"]})
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
@@ -359,11 +359,22 @@ def test_a_process_that_is_killed_and_stopped_again_and_again_ends_the_same(tmp_
     assert [{name: value for name, value in row.items() if name != "seconds"} for row in parts] == rows
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def run_slowly(out):
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
     logging.getLogger("promptvision").addHandler(console)
-    out = Path(sys.argv[1])
-    learned = train(out, resume=True, loader=Batches(lambda epoch, batch: time.sleep(0.1)))[0].learned_state()
-    save_learned(out.with_suffix(".safetensors"), learned, {"classes": ["a", "b"]})
+    method, _, _ = train(out, resume=True, loader=Batches(lambda epoch, batch: time.sleep(0.05)))
+    save_learned(out.with_suffix(".safetensors"), method.learned_state(), {"classes": ["a", "b"]})
+
+
+if __name__ == "__main__":  # for each line of input: a run in a process of its own, its number, its exit status
+    import torch.utils.tensorboard
+
+    torch.set_num_threads(1)
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run_slowly(Path(sys.argv[1]))
+            break
+        os.write(1, f"{child}\n".encode())
+        os.write(1, f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
