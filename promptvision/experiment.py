@@ -62,6 +62,8 @@ def load_data(cfg: CfgNode) -> Data:
 def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Method:
     """The configured method on its backbone, started from the seed, on the configured device."""
     device, family = choose_device(cfg.TRAIN.DEVICE), families[cfg.METHOD.FAMILY]
+    if cfg.TRAIN.THREADS:
+        torch.set_num_threads(cfg.TRAIN.THREADS)
     options = method_options(cfg)
     if "templates" in options:
         options["templates"] = options["templates"] or [load_card(cfg.DATASET.NAME).template]

@@ -38,7 +38,7 @@ KEYS = (
         "world_backgrounds",
         "Name of a card in datasets/, or the path of a card of one's own.",
     ),
-    Key("DATASET.ROOT", "data", "Folder that holds the data sets."),
+    Key("DATASET.ROOT", "", "Folder that holds the data sets, or one's own pictures; some data sets need none."),
     Key("DATASET.SHOTS", 16, "Training pictures per class; 0 takes every one.", low=0),
     Key(
         "DATASET.CLASSES",
@@ -104,6 +104,7 @@ KEYS = (
         choices=("fp32", "fp16", "bf16"),
     ),
     Key("TRAIN.WORKERS", 0, "Processes that read pictures; 0 reads in the main one.", low=0),
+    Key("TRAIN.THREADS", 0, "CPU threads; 0 takes torch's choice, 1 repeats bit for bit.", low=0),
     Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
     Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation pictures; 0 for none.", low=0),
     Key("TEST.SPLIT", "test", "Pictures to evaluate on.", choices=("train", "val", "test")),
