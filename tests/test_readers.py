@@ -237,8 +237,9 @@ def test_files_and_folders_without_permission_are_named(tmp_path):
     pictures = read(load_card("folder"), home / "dtd")
     for place in (home / "cat/1.png", home / "cat", home / "dtd" / load_card("dtd").options["split"]):
         place.chmod(0)
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
+    for place in (tmp_path, *tmp_path.parents):
+        if "pytest" in str(place):
+            place.chmod(0o755)
     split = without_permission(lambda: read(load_card("dtd"), home))
     assert split.endswith("cannot be read: Permission denied") and load_card("dtd").options["split"] in split
     folder = without_permission(lambda: read(load_card("folder"), home))
