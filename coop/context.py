@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from promptvision.backbones import TextTower
+from promptvision.backbones.packing import CONSTANT
+from promptvision.backbones.prompt_encoder import PromptEncoder
 from promptvision.errors import InputError, unknown
 
 POSITIONS = ("end", "middle", "front")
@@ -20,46 +22,47 @@ def class_text(name: str) -> str:
     return name.replace("_", " ")
 
 
+def noise(*shape: int) -> Tensor:
+    """Random context vectors, N(0, 0.02) (CoOp, section 4.1)."""
+    return torch.empty(*shape).normal_(std=0.02)
+
+
 def initial_context(text: TextTower, n_ctx: int, ctx_init: str) -> Tensor:
-    """(M, D): the token embeddings of `ctx_init`, or, if it is empty, `n_ctx` vectors from N(0, 0.02) (section 4.1)."""
+    """(M, D): the token embeddings of `ctx_init`, or, if it is empty, `n_ctx` vectors of noise."""
     if not ctx_init:
         if n_ctx < 1:
             raise InputError(f"n_ctx is {n_ctx}; a prompt needs at least one context vector")
-        return torch.empty(n_ctx, text.width).normal_(std=0.02)
+        return noise(n_ctx, text.width)
     words = class_text(ctx_init)
     return text.embed(text.tokenize([words]))[0, 1 : 1 + text.count(words)].detach().float().clone()
 
 
-class ContextPrompts(nn.Module):
-    """The prompts "[ctx] class." of all classes as embeddings in which the context vectors can be exchanged.
+def context_prompts(
+    text: TextTower,
+    classes: Sequence[str],
+    n_ctx: int,
+    *,
+    position: str = "end",
+    prefix: str = "",
+    class_specific: bool = False,
+    way: str = "auto",
+    chunk: int = 0,
+) -> PromptEncoder:
+    """The prompts "[ctx] class." of all classes, in which the context vectors can be exchanged.
 
     `position`: where the class name stands. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
     name, the others behind it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
-    and the end token come last in each. `prefix` is the text that is replaced by ctx: placeholders or words.
+    and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `way` and `chunk`
+    as in PromptEncoder.
     """
-
-    embeddings: Tensor
-    order: Tensor
-    eot: Tensor
-
-    def __init__(self, text: TextTower, classes: Sequence[str], n_ctx: int, position: str, prefix: str = ""):
-        super().__init__()
-        if position not in POSITIONS:
-            raise unknown("class_token_position", position, POSITIONS)
-        self.n_ctx = n_ctx
-        names = [class_text(name) for name in classes]
-        ids = text.tokenize([f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}." for name in names])
-        lengths = [text.count(name) for name in names]
-        self.register_buffer("embeddings", text.embed(ids).detach(), persistent=False)
-        self.register_buffer("eot", text.eot(ids), persistent=False)
-        self.register_buffer("order", _orders(position, n_ctx, lengths, ids.shape[1]).to(ids.device), persistent=False)
-
-    def forward(self, ctx: Tensor) -> Tensor:
-        """Shared (M, D) or class-specific (C, M, D) contexts to prompts (C, L, D)."""
-        known = self.embeddings
-        vectors = ctx.to(known.dtype).expand(len(known), -1, -1)
-        prompts = torch.cat([known[:, :1], vectors, known[:, 1 + self.n_ctx :]], dim=1)
-        return prompts.gather(1, self.order[..., None].expand_as(prompts))
+    if position not in POSITIONS:
+        raise unknown("class_token_position", position, POSITIONS)
+    names = [class_text(name) for name in classes]
+    ids = text.tokenize([f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}." for name in names])
+    order = _orders(position, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
+    slots = torch.where((order >= 1) & (order <= n_ctx), order - 1, CONSTANT)
+    embeddings = text.embed(ids.gather(1, order)).detach()
+    return PromptEncoder(text, embeddings, slots, text.eot(ids), class_specific=class_specific, way=way, chunk=chunk)
 
 
 def _orders(position: str, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:

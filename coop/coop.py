@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from coop.context import ContextPrompts, class_text, initial_context
+from coop.context import class_text, context_prompts, initial_context, noise
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method
@@ -16,7 +16,8 @@ class CoOp(Method):
     """Context vectors in CLIP's text prompt, learned by gradient descent through the frozen text tower.
 
     `n_ctx`: number of vectors M. `csc`: class-specific contexts, one set per class. `class_token_position`: end,
-    middle or front. `ctx_init`: words to start from instead of noise; their number of tokens then is M.
+    middle or front. `ctx_init`: words to start from instead of noise; their number of tokens then is M. `way` and
+    `chunk`: how the text tower is run and how many classes at once (PromptEncoder); neither changes a result.
     Learns `ctx`, (M, D), or (C, M, D) with `csc`.
     """
 
@@ -31,23 +32,31 @@ class CoOp(Method):
         csc: bool = False,
         class_token_position: str = "end",
         ctx_init: str = "",
+        way: str = "auto",
+        chunk: int = 0,
     ):
         super().__init__(backbone, classes)
+        self.options = dict(
+            n_ctx=n_ctx, csc=csc, class_token_position=class_token_position, ctx_init=ctx_init, way=way, chunk=chunk
+        )
         ctx = initial_context(backbone.text, n_ctx, ctx_init)
-        self.options = dict(csc=csc, class_token_position=class_token_position, ctx_init=ctx_init, n_ctx=n_ctx)
         if csc:
-            ctx = (
-                ctx.repeat(len(classes), 1, 1)
-                if ctx_init
-                else ctx.new_empty(len(classes), *ctx.shape).normal_(std=0.02)
-            )
-        prefix = class_text(ctx_init)
-        self.prompts = ContextPrompts(backbone.text, classes, ctx.shape[-2], class_token_position, prefix)
+            ctx = ctx.repeat(len(classes), 1, 1) if ctx_init else noise(len(classes), *ctx.shape)
+        self.encoder = context_prompts(
+            backbone.text,
+            classes,
+            ctx.shape[-2],
+            position=class_token_position,
+            prefix=class_text(ctx_init),
+            class_specific=csc,
+            way=way,
+            chunk=chunk,
+        )
         self.ctx = nn.Parameter(ctx)
 
     def text_features(self) -> Tensor:
         """(C, E), not normalised: the text tower's features of the prompts."""
-        return self.backbone.text.encode(self.prompts(self.ctx), self.prompts.eot)
+        return self.encoder(self.backbone.text, self.ctx)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone.logits(self.backbone.image(images), self.text_features())

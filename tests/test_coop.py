@@ -20,8 +20,8 @@ def inputs(golden):
     return golden("coop/inputs")
 
 
-def learned_coop(clips, inputs, settings, tensors):
-    options = {name: settings[name] for name in ("n_ctx", "csc", "class_token_position", "ctx_init")}
+def learned_coop(clips, inputs, settings, tensors, way):
+    options = {"way": way} | {name: settings[name] for name in ("n_ctx", "csc", "class_token_position", "ctx_init")}
     method = coop.build("coop", clips[settings["backbone"]], inputs[0]["classnames"], **options)
     if settings["ctx_init"]:
         assert torch.equal(method.ctx, tensors["ctx"])
@@ -29,10 +29,11 @@ def learned_coop(clips, inputs, settings, tensors):
     return method
 
 
+@pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.golden("coop/coop/*")
-def test_coop_logits_loss_and_gradient(case, golden, clips, inputs):
+def test_coop_logits_loss_and_gradient(case, way, golden, clips, inputs):
     settings, expected = golden(case)
-    method = learned_coop(clips, inputs, settings, expected)
+    method = learned_coop(clips, inputs, settings, expected, way)
     images, labels = inputs[1]["images"], inputs[1]["labels"]
     loss = method.loss(images, labels)
     loss.backward()
@@ -44,13 +45,14 @@ def test_coop_logits_loss_and_gradient(case, golden, clips, inputs):
     torch.testing.assert_close(method.ctx.grad, expected["grad_ctx"], atol=1e-4 * scale, rtol=0)
 
 
-def test_coop_trajectories(golden, clips, inputs):
+@pytest.mark.parametrize("way", ["plain", "fast"])
+def test_coop_trajectories(way, golden, clips, inputs):
     names = sorted(path.stem for path in golden.root.glob("coop/coop/*.json"))
     cases = [golden(f"coop/coop/{name}") for name in names]
     trained = [(settings, expected) for settings, expected in cases if "traj.loss" in expected]
     assert len(trained) >= 4
     for settings, expected in trained:
-        method = learned_coop(clips, inputs, settings, expected)
+        method = learned_coop(clips, inputs, settings, expected, way)
         replay(method, inputs[1], expected)
         torch.testing.assert_close(method.ctx.data, expected["traj.ctx_final"], rtol=1e-3, atol=1e-4)
 
@@ -96,7 +98,7 @@ def test_prompt_layout(position, n_ctx, clips):
     """Every token of a prompt, read off its embedding: SOS, then contexts and name in the order asked for."""
     clip = clips["clip_vit_tiny"]
     method = coop.build("coop", clip, ["cat", "golden_retriever"], n_ctx=n_ctx, class_token_position=position)
-    prompts = method.prompts(method.ctx)
+    prompts = method.encoder.prompts(method.ctx[None])[0]
     for row, name in zip(prompts, ["cat", "golden retriever"], strict=True):
         ids = clip.text.tokenize([f"{name}."])[0]
         word = list(clip.text.embed(ids)[1 : 1 + clip.text.count(name)])

@@ -64,11 +64,15 @@ class OpenClipText(TextTower):
     def encode(self, embeddings: Tensor, eot: Tensor) -> Tensor:
         """(N, L, D) and (N,) to (N, E). A causal tower stops at the last EOT: what follows is never looked at."""
         length = int(eot.max()) + 1 if self.causal else embeddings.shape[1]
-        tokens = embeddings[:, :length] + self.positional_embedding[:length].to(embeddings.dtype)
+        tokens = embeddings[:, :length].to(self.positional_embedding.dtype) + self.positional_embedding[:length]
         mask = None if self.mask is None else self.mask[:length, :length].to(tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, attn_mask=mask)
-        features = self.ln_final(tokens)[torch.arange(len(tokens), device=tokens.device), eot]
+        return self.project(tokens[torch.arange(len(tokens), device=tokens.device), eot])
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """End tokens (..., D) after the last block to features (..., E)."""
+        normed = self.ln_final(tokens)
         if self.projection is None:
-            return features
-        return self.projection(features) if isinstance(self.projection, nn.Module) else features @ self.projection
+            return normed
+        return self.projection(normed) if isinstance(self.projection, nn.Module) else normed @ self.projection

@@ -1,0 +1,235 @@
+"""Text encoding, the exact fast way: prompts of many classes share what they have in common.
+
+A causal tower's output at a token depends on earlier tokens alone. So: nothing behind the last end token is computed;
+what all prompts begin with runs once, and each class's own tokens attend to it; those own tokens of many classes are
+packed into tiles with a mask; the last block is computed at the end tokens only; and what no context vector precedes
+(start token, class names in front) is computed once per set of weights. Equal to the plain way up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.packing import CONSTANT, lay_out, plan, visible
+from promptvision.backbones.text import OpenClipText
+from promptvision.backbones.towers import TextTower
+
+Cache = list[tuple[Tensor, Tensor]]
+"""Keys and values of every block, (..., H, tokens, D / H)."""
+
+
+def known_views(tower: nn.Module) -> list[BlockView] | None:
+    """Views of all blocks of a frozen causal tower, or None if any part of it is not known."""
+    if not isinstance(tower, OpenClipText) or not tower.causal:
+        return None
+    if any(parameter.requires_grad for parameter in tower.parameters()):
+        return None
+    views = [view_block(block) for block in tower.blocks]
+    return None if None in views else views  # type: ignore[return-value]
+
+
+class PackedPrompts(nn.Module):
+    """Prompts of C classes, (C, L, D) embeddings with context vectors in their `slots` (C, L), ready to be encoded.
+
+    `class_specific`: every class has contexts of its own. `tile`: tokens a tile holds.
+    """
+
+    embeddings: Tensor
+    slots: Tensor
+    classes: Tensor
+    position: Tensor
+    fixed_class: Tensor
+    fixed_position: Tensor
+    ends: Tensor
+    order: Tensor
+
+    def __init__(self, embeddings: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64):
+        super().__init__()
+        same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
+        self.plan = plan(same.cpu(), slots, eot, class_specific, tile)
+        for name, tensor in vars(lay_out(self.plan)).items():
+            self.register_buffer(name, tensor.to(embeddings.device), persistent=False)
+        self.register_buffer("embeddings", embeddings, persistent=False)
+        self.register_buffer("slots", slots, persistent=False)
+        self.class_specific = class_specific
+        self._key: tuple[object, ...] = ()
+
+    def forward(self, tower: TextTower, views: Sequence[BlockView], ctx: Tensor, chunk: int = 0) -> Tensor:
+        """Contexts (R, M, D), or (R, C, M, D) if class-specific, to features (R, C, E).
+
+        `chunk`: classes computed at once, about, 0 for all; each chunk is computed again in backward.
+        """
+        assert isinstance(tower, OpenClipText)
+        ctx = ctx.to(tower.positional_embedding.dtype)
+        constant = self._constants(tower, views)
+        trunk = self._trunk(views, constant, ctx)
+        size = max(1, self.plan.tiles * chunk // len(self.slots)) if chunk else self.plan.tiles
+        starts = range(0, self.plan.tiles, size)
+        again = len(starts) > 1 and torch.is_grad_enabled()
+        found = []
+        for start in starts:
+            work = (views, constant, trunk, ctx, slice(start, start + size))
+            found.append(checkpoint(self._ends, *work, use_reentrant=False) if again else self._ends(*work))
+        return tower.project(torch.cat(found, dim=1).flatten(1, 2)[:, self.order])
+
+    def _constants(self, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
+        """What no context vector touches; computed anew when a weight, its place or its precision has changed."""
+        autocast = torch.is_autocast_enabled(self.embeddings.device.type)
+        precision = torch.get_autocast_dtype(self.embeddings.device.type) if autocast else None
+        key = (precision, *((p.data_ptr(), p._version, p.dtype, p.device) for p in tower.parameters()))
+        if key != self._key:
+            with torch.no_grad():
+                self._kept = Constants.of(self, tower, views)
+            self._key = key
+        return self._kept
+
+    def _trunk(self, views: Sequence[BlockView], constant: Constants, ctx: Tensor) -> Cache:
+        """Keys and values (R, H, trunk, D / H) of what all prompts begin with, at every block."""
+        rows = len(ctx)
+        cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in constant.frozen]
+        if self.plan.frozen == self.plan.trunk:
+            return cache
+        slots = self.slots[0, self.plan.frozen : self.plan.trunk]
+        tokens = _with_contexts(constant.live, slots, ctx[:, slots.clamp(min=0)])
+        for index, view in enumerate(views):
+            query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
+            keys, values = _join(cache[index], (key, value))
+            cache[index] = keys, values
+            if index < len(views) - 1:
+                mask = _causal(len(slots), keys.shape[-2], keys.device)
+                tokens = view.finish(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask), tokens)
+        return cache
+
+    def _ends(self, views: Sequence[BlockView], constant: Constants, trunk: Cache, ctx: Tensor, tiles: slice) -> Tensor:
+        """The end tokens (R, T, E, D) of some tiles after the last block."""
+        tokens, ends = self._start(constant, ctx, tiles), self.ends[tiles]
+        mask, end_mask = constant.mask[tiles], constant.end_mask[tiles]
+        each = torch.arange(len(ends), device=ends.device)[:, None]
+        for index, view in enumerate(views):
+            last = index == len(views) - 1
+            if index == 0 and constant.first is not None and not last:
+                projected = constant.first[tiles].expand(len(ctx), -1, -1, -1)
+                query, key, value = view.split(projected, 3)
+            else:
+                normed = view.norm1(tokens)
+                key, value = view.split(view.part(normed, 1, 3), 2)
+                (query,) = view.split(view.part(normed[:, each, ends] if last else normed, 0, 1), 1)
+            fixed_key, fixed_value = (t[tiles].expand(len(ctx), -1, -1, -1, -1) for t in constant.fixed[index])
+            shared = tuple(t[:, None].expand(-1, len(ends), -1, -1, -1) for t in trunk[index])
+            keys, values = torch.cat([shared[0], fixed_key, key], -2), torch.cat([shared[1], fixed_value, value], -2)
+            attended = _attend(query, keys, values, end_mask if last else mask)
+            tokens = view.finish(attended, tokens[:, each, ends] if last else tokens)
+        return tokens
+
+    def _start(self, constant: Constants, ctx: Tensor, tiles: slice) -> Tensor:
+        """The tokens (R, T, L, D) of some tiles as they enter the first block."""
+        slots = constant.slots[tiles]
+        if not constant.contexts_inside:
+            return constant.tokens[tiles].expand(len(ctx), -1, -1, -1)
+        which = slots.clamp(min=0)
+        own = self.classes[tiles].clamp(max=len(self.slots) - 1)
+        vectors = ctx[:, own, which] if self.class_specific else ctx[:, which]
+        return _with_contexts(constant.tokens[tiles], slots, vectors)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What stays the same from step to step, for one set of weights."""
+
+    frozen: Cache
+    """Of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
+    fixed: Cache
+    """Of the classes' tokens that no context precedes, (T, H, F, D / H) per block."""
+    live: Tensor
+    """(trunk - frozen, D): the trunk's other tokens as they enter, context vectors missing."""
+    tokens: Tensor
+    """(T, L, D): the tiles as they enter, context vectors missing."""
+    slots: Tensor
+    """(T, L): context vector of a tile's token, or -1."""
+    contexts_inside: bool
+    first: Tensor | None
+    """(T, L, 3 D): query, key, value of the tiles at the first block, where no context stands in them."""
+    mask: Tensor
+    """(T, 1, L, trunk + F + L): what a token attends to."""
+    end_mask: Tensor
+    """(T, 1, E, trunk + F + L): what an end token attends to."""
+
+    @classmethod
+    def of(cls, prompts: PackedPrompts, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
+        """Computed from the tower's weights as they are now."""
+        plan, count = prompts.plan, len(prompts.slots)
+        position = tower.positional_embedding
+        known = torch.where(prompts.slots[..., None] >= 0, 0, prompts.embeddings).to(position.dtype)
+        entering = known + position[: known.shape[1]]
+        own = prompts.classes.clamp(max=count - 1)
+        real = (prompts.classes < count)[..., None]
+        tokens = torch.where(real, entering[own, prompts.position], 0)
+        slots = torch.where(real[..., 0], prompts.slots[own, prompts.position], CONSTANT)
+        frozen = _run(views, entering[:1, : plan.frozen], None)
+        fixed = _run_fixed(views, entering, prompts, frozen)
+        inside = bool((slots >= 0).any())
+        first = None if inside else views[0].part(views[0].norm1(tokens), 0, 3)
+        mask = _tile_mask(prompts, plan.trunk)
+        each = torch.arange(plan.tiles, device=mask.device)[:, None]
+        live = entering[0, plan.frozen : plan.trunk]
+        return cls(frozen, fixed, live, tokens, slots, inside, first, mask, mask[each, 0, prompts.ends][:, None])
+
+
+def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before: Cache | None = None) -> Cache:
+    """Keys and values of tokens (B, N, D) at every block; they attend to `before` and, by `mask`, to each other."""
+    cache: Cache = []
+    mask = _causal(tokens.shape[1], tokens.shape[1], tokens.device) if mask is None else mask
+    for index, view in enumerate(views):
+        query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
+        cache.append((key, value))
+        if before:
+            earlier = before[index][0].expand(len(tokens), -1, -1, -1), before[index][1].expand(len(tokens), -1, -1, -1)
+            key, value = _join(earlier, (key, value))
+        tokens = view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=mask), tokens)
+    return cache
+
+
+def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedPrompts, frozen: Cache) -> Cache:
+    """Keys and values of the fixed tokens of every tile."""
+    classes, position = prompts.fixed_class, prompts.fixed_position
+    width = classes.shape[1]
+    alone = torch.where(classes < 0, -1 - torch.arange(width, device=classes.device), classes)
+    own = visible(alone, alone) & _causal(width, width, classes.device)
+    mask = torch.cat([own.new_ones(len(own), width, prompts.plan.frozen), own], -1)[:, None]
+    return _run(views, entering[classes.clamp(min=0), position], mask, frozen)
+
+
+def _tile_mask(prompts: PackedPrompts, trunk: int) -> Tensor:
+    classes = prompts.classes
+    own = visible(classes, classes) & _causal(classes.shape[1], classes.shape[1], classes.device)
+    shared = own.new_ones(len(own), classes.shape[1], trunk)
+    return torch.cat([shared, visible(classes, prompts.fixed_class), own], -1)[:, None]
+
+
+def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(queries, keys): the last query sees every key."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def _with_contexts(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
+    """Tokens (..., D) plus, where a slot is not -1, their context vectors (R, ..., D)."""
+    return tokens + torch.where(slots[..., None] >= 0, vectors, 0)
+
+
+def _join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.cat([first[0], second[0]], -2), torch.cat([first[1], second[1]], -2)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of (R, T, H, N, d), the mask (T, 1, N, K) the same for all R."""
+    rows, tiles = query.shape[:2]
+    mask = mask if rows == 1 else mask.expand(rows, *mask.shape).flatten(0, 1)
+    query, keys, values = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).unflatten(0, (rows, tiles))

@@ -1,0 +1,113 @@
+"""How the prompts of many classes are laid out so that nothing is computed twice: a shared trunk, and packed tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CONSTANT = -1
+"""The slot of a token that is not a context vector."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Positions, per class, of what is shared, what never changes, and the rest. All counts are of tokens.
+
+    Every prompt begins with `trunk` tokens that are the same for all classes; the first `frozen` of them hold no
+    context, so what they compute never changes. Class c goes on with `fixed[c]` constant tokens, which never change
+    either (only where no context stands before them), and then the tokens that are computed in every step, up to
+    its end token. Those are packed: they lie at `offset[c]` of tile `tile[c]`.
+    """
+
+    trunk: int
+    frozen: int
+    fixed: list[int]
+    length: list[int]
+    tile: list[int]
+    offset: list[int]
+    tiles: int
+    width: int
+
+
+def plan(same: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64) -> Plan:
+    """`same` (L,): whether all classes have one token there; `slots` (C, L): index of the context vector, or -1."""
+    ends = eot.tolist()
+    rows = slots.tolist()
+    trunk = _leading([bool(s) and not (class_specific and rows[0][i] >= 0) for i, s in enumerate(same)][: min(ends)])
+    frozen = _leading([slot == CONSTANT for slot in rows[0][:trunk]])
+    fixed = [0] * len(rows)
+    if frozen == trunk:
+        fixed = [_leading([s == CONSTANT for s in row[trunk:end]]) for row, end in zip(rows, ends, strict=True)]
+    length = [end + 1 - trunk - fix for end, fix in zip(ends, fixed, strict=True)]
+    tiles, offsets, filled = first_fit(length, max(tile, *length))
+    return Plan(trunk, frozen, fixed, length, tiles, offsets, len(filled), max(filled))
+
+
+def first_fit(lengths: Sequence[int], capacity: int) -> tuple[list[int], list[int], list[int]]:
+    """First-fit decreasing: the tile and the offset of each length, and how far each tile is filled."""
+    tile, offset, filled = [0] * len(lengths), [0] * len(lengths), list[int]()
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        home = next((t for t, used in enumerate(filled) if used + lengths[item] <= capacity), len(filled))
+        if home == len(filled):
+            filled.append(0)
+        tile[item], offset[item] = home, filled[home]
+        filled[home] += lengths[item]
+    return tile, offset, filled
+
+
+def _leading(flags: Sequence[bool]) -> int:
+    """How many flags are set before the first that is not."""
+    return next((index for index, flag in enumerate(flags) if not flag), len(flags))
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The packed tokens as index tensors. T tiles of L tokens, F fixed tokens and E end tokens a tile at most."""
+
+    classes: Tensor
+    """(T, L): class of a token; padding has a number of its own, so that it attends to itself alone."""
+    position: Tensor
+    """(T, L): position of a token in its prompt; 0 in padding."""
+    fixed_class: Tensor
+    """(T, F): class of a fixed token, or -1."""
+    fixed_position: Tensor
+    """(T, F)."""
+    ends: Tensor
+    """(T, E): where the end tokens lie; 0 beyond the last."""
+    order: Tensor
+    """(C,): row of each class among the T E end tokens."""
+
+
+def lay_out(plan: Plan) -> Tiles:
+    """The tiles of a plan."""
+    count, start = len(plan.length), plan.trunk
+    padding = count + torch.arange(plan.tiles * plan.width).view(plan.tiles, plan.width)
+    classes, position = padding.clone(), torch.zeros_like(padding)
+    members: list[list[int]] = [[] for _ in range(plan.tiles)]
+    for c, (t, o, n) in enumerate(zip(plan.tile, plan.offset, plan.length, strict=True)):
+        classes[t, o : o + n] = c
+        position[t, o : o + n] = start + plan.fixed[c] + torch.arange(n)
+        members[t].append(c)
+    fixed = [[(c, start + i) for c in tile for i in range(plan.fixed[c])] for tile in members]
+    ends = [[plan.offset[c] + plan.length[c] - 1 for c in tile] for tile in members]
+    most = max(map(len, ends))
+    order = torch.empty(count, dtype=torch.long)
+    for t, tile in enumerate(members):
+        order[tile] = t * most + torch.arange(len(tile))
+    fixed_class = _padded([[c for c, _ in tokens] for tokens in fixed], -1)
+    fixed_position = _padded([[place for _, place in tokens] for tokens in fixed], 0)
+    return Tiles(classes, position, fixed_class, fixed_position, _padded(ends, 0), order)
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    filled = [[*row, *[value] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.long).view(len(rows), width)
+
+
+def visible(rows: Tensor, columns: Tensor) -> Tensor:
+    """(T, rows, columns): whether two tokens of a tile belong to one class."""
+    return rows[:, :, None] == columns[:, None, :]
