@@ -47,13 +47,14 @@ def context_prompts(
     class_specific: bool = False,
     way: str = "auto",
     chunk: int = 0,
+    tile: int = 64,
 ) -> PromptEncoder:
     """The prompts "[ctx] class." of all classes, in which the context vectors can be exchanged.
 
     `position`: where the class name stands. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
     name, the others behind it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
-    and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `way` and `chunk`
-    as in PromptEncoder.
+    and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `way`, `chunk`
+    and `tile` as in PromptEncoder.
     """
     if position not in POSITIONS:
         raise unknown("class_token_position", position, POSITIONS)
@@ -62,7 +63,8 @@ def context_prompts(
     order = _orders(position, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
     slots = torch.where((order >= 1) & (order <= n_ctx), order - 1, CONSTANT)
     embeddings = text.embed(ids.gather(1, order)).detach()
-    return PromptEncoder(text, embeddings, slots, text.eot(ids), class_specific=class_specific, way=way, chunk=chunk)
+    eot = text.eot(ids)
+    return PromptEncoder(text, embeddings, slots, eot, class_specific=class_specific, way=way, chunk=chunk, tile=tile)
 
 
 def _orders(position: str, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:
