@@ -22,6 +22,7 @@ class CoOp(Method):
     """
 
     backbone: CLIP
+    frozen_images = True
 
     def __init__(
         self,
@@ -59,11 +60,11 @@ class CoOp(Method):
         return self.encoder(self.backbone.text, self.ctx)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.logits(self.backbone.image(images), self.text_features())
+        return self.backbone.logits(self.backbone.image.as_features(images), self.text_features())
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
         features = self.text_features()
-        return lambda images: self.backbone.logits(self.backbone.image(images), features)
+        return lambda images: self.backbone.logits(self.backbone.image.as_features(images), features)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """The same contexts with other class names."""

@@ -30,6 +30,7 @@ class ZeroShot(Method):
     """
 
     backbone: CLIP
+    frozen_images = True
     features: Tensor
 
     def __init__(self, backbone: CLIP, classes: Sequence[str], *, templates: Sequence[str] = (), ensemble: str = ""):
@@ -54,7 +55,7 @@ class ZeroShot(Method):
         return F.normalize(torch.stack(per_template).mean(dim=0), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.logits(self.backbone.image(images), self.features)
+        return self.backbone.logits(self.backbone.image.as_features(images), self.features)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         return ZeroShot(self.backbone, names, **self.options).to(self.features.device)  # type: ignore[arg-type]

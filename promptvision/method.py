@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.errors import InputError, unknown
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Pictures (B, 3, H, W), not augmented, on the method's device, and labels (B,); can be walked through again."""
 
 
 class Method(nn.Module):
@@ -22,10 +25,13 @@ class Method(nn.Module):
     no_decay: frozenset[str] = frozenset()
     """Names of learned tensors that weight decay leaves alone."""
 
+    frozen_images: bool = False
+    """Whether pictures meet nothing but the frozen image tower: then `forward`, `loss` and `predictor` also take its
+    features (B, E) in their place (`ImageTower.as_features`), which can be computed once and kept."""
+
     def __init__(self, backbone: nn.Module, classes: Sequence[str]):
         super().__init__()
-        if not classes:
-            raise InputError("no classes: a method needs at least one class name")
+        check_names(classes)
         self.backbone = backbone.requires_grad_(False).eval()
         self.classes = list(classes)
 
@@ -36,6 +42,12 @@ class Method(nn.Module):
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy, a scalar; `labels` (B,) int64."""
         return F.cross_entropy(self(images), labels)
+
+    def prepare(self, train: Batches, val: Batches) -> None:  # noqa: B027 - most methods need nothing
+        """Called once before training: what is made from the pictures' features in closed form is made here."""
+
+    def finish(self, train: Batches, val: Batches) -> None:  # noqa: B027
+        """Called once after training: what is chosen by validation pictures is chosen here."""
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
         """`forward` for many batches with unchanged parameters: whatever does not depend on images is done once."""
@@ -75,6 +87,22 @@ class Method(nn.Module):
     def for_classes(self, names: Sequence[str]) -> Method:
         """This method with the same learned tensors for other classes, or a refusal."""
         raise InputError(f"{type(self).__name__} is tied to the classes it was trained on and cannot name new ones")
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Refuse class names that are empty or stand twice: nothing could tell the two apart."""
+    if not classes:
+        raise InputError("no classes: a method needs at least one class name")
+    for label, name in enumerate(classes):
+        if not name.strip(" _\t\r\n"):
+            raise InputError(f"class {label} has no name ({name!r}); every class needs one")
+    if len(set(classes)) < len(classes):
+        twin = next(name for label, name in enumerate(classes) if name in classes[:label])
+        raise InputError(f"two classes are called {twin!r} (labels {_labels(classes, twin)}); rename one of them")
+
+
+def _labels(classes: Sequence[str], name: str) -> str:
+    return " and ".join(str(label) for label, other in enumerate(classes) if other == name)
 
 
 def option_defaults(method: type[Method]) -> dict[str, Any]:

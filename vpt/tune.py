@@ -18,6 +18,7 @@ class Linear(Method):
     """
 
     backbone: ImageTower
+    frozen_images = True
     no_decay = frozenset({"head.last_layer.bias"})
 
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
@@ -25,4 +26,4 @@ class Linear(Method):
         self.head = Head(backbone.feature_dim, len(classes), head_init)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        return self.head(self.backbone.as_features(images))

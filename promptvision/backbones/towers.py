@@ -51,6 +51,10 @@ class ImageTower(nn.Module):
         """Tokens (B, N, D) after the last block to features (B, E): final norm, pooling, projection."""
         raise InputError(f"backbone {self.name!r} has no tokens to pool; choose a ViT")
 
+    def as_features(self, images: Tensor) -> Tensor:
+        """(B, E): `forward` of pictures (B, 3, H, W); features (B, E), computed earlier, come back as they are."""
+        return images if images.dim() == 2 else self(images)
+
 
 class TextTower(nn.Module):
     """Turns token embeddings into text features. Positions are added by `encode`, not by `embed`."""
