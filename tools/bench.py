@@ -1,0 +1,147 @@
+"""The fast ways against the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
+
+FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are what autograd keeps
+for backward. The plain way is the official one: every prompt whole, all 77 tokens of it.
+"""
+
+import argparse
+import statistics
+import time
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from coop.context import context_prompts
+from promptvision.backbones.text import OpenClipText
+from promptvision.errors import one_sentence
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("text",))
+    parser.add_argument("--classes", type=int, nargs="+", default=[100])
+    parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
+    parser.add_argument("--position", nargs="+", default=["end", "middle", "front"])
+    parser.add_argument("--csc", action="store_true", help="class-specific contexts")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-time", action="store_true", help="count only: exactness, FLOPs, bytes")
+    return parser.parse_args()
+
+
+def text_tower(device):
+    """A random text tower of CLIP ViT-B/16's sizes."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = open_clip.CLIP(512, dict(layers=1, width=64, image_size=32, patch_size=16), {}, quick_gelu=True)
+    tower = OpenClipText(model.eval().requires_grad_(False), open_clip.get_tokenizer("ViT-B-32"), "ViT-B-16")
+    tower.positional_embedding.normal_(std=0.02)
+    return tower.to(device)
+
+
+def class_names(count):
+    """`count` of CLIP's names for ImageNet, evenly picked."""
+    return [IMAGENET_CLASSNAMES[i * len(IMAGENET_CLASSNAMES) // count] for i in range(count)]
+
+
+def official(tower, encoder):
+    """Contexts to features as CoOp's `TextEncoder` computes them: all 77 tokens through every block."""
+
+    def features(ctx):
+        prompts = encoder.prompts(ctx[None])[0]
+        tokens = F.pad(prompts, (0, 0, 0, tower.context_length - prompts.shape[1])) + tower.positional_embedding
+        for block in tower.blocks:
+            tokens = block(tokens, attn_mask=tower.mask)
+        ends = tower.ln_final(tokens)[torch.arange(len(tokens)), encoder.eot]
+        return ends @ tower.projection
+
+    return features
+
+
+def step(features, ctx, images):
+    """Forward and backward of one training step: cosine logits of 32 pictures, cross-entropy."""
+    logits = 100 * images @ F.normalize(features(ctx), dim=-1).T
+    loss = F.cross_entropy(logits, torch.arange(len(images), device=images.device) % logits.shape[1])
+    ctx.grad = None
+    loss.backward()
+    return logits.detach(), ctx.grad
+
+
+def kept_bytes(features, ctx):
+    """Bytes that autograd keeps for backward, every storage once, weights and inputs left out."""
+    storages = {}
+
+    def note(tensor):
+        if not tensor.is_leaf or tensor.requires_grad:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = features(ctx)
+    del kept
+    return sum(storages.values())
+
+
+def seconds(work, device):
+    start = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def compare(tower, classes, n_ctx, position, args):
+    """One row: how equal, and plain divided by fast of FLOPs, time and bytes."""
+    device, names = args.device, class_names(classes)
+    options = dict(position=position, class_specific=args.csc)
+    encoder = context_prompts(tower, names, n_ctx, way="fast", **options).to(device)
+    ways = {"plain": official(tower, encoder), "fast": lambda ctx: encoder(tower, ctx)}
+    shape = (classes, n_ctx, 512) if args.csc else (n_ctx, 512)
+    ctx = (torch.randn(shape, device=device) * 0.02).requires_grad_()
+    images = F.normalize(torch.randn(32, 512, device=device), dim=-1)
+    results = {name: step(way, ctx, images) for name, way in ways.items()}
+    counts = {}
+    for name, way in ways.items():
+        with FlopCounterMode(display=False) as counter:
+            step(way, ctx, images)
+        counts[name] = counter.get_total_flops()
+    bytes_kept = {name: kept_bytes(way, ctx) for name, way in ways.items()}
+    times = {name: [] for name in ways}
+    for _ in range(0 if args.no_time else args.repeats):
+        for name, way in ways.items():
+            times[name].append(seconds(lambda way=way: step(way, ctx, images), device))
+    medians = {name: statistics.median(values) if values else float("nan") for name, values in times.items()}
+    return [
+        f"{classes}", f"{n_ctx}", position + (", class-specific" if args.csc else ""),
+        *(f"{(b - a).abs().max() / a.abs().max():.0e}" for a, b in zip(results["plain"], results["fast"], strict=True)),
+        f"{counts['fast'] / 1e9:.2f}", f"{counts['plain'] / counts['fast']:.1f}x",
+        f"{medians['fast']:.2f}", f"{medians['plain'] / medians['fast']:.1f}x",
+        f"{bytes_kept['fast'] / 1e6:.0f}", f"{bytes_kept['plain'] / bytes_kept['fast']:.1f}x",
+    ]  # fmt: skip
+
+
+COLUMNS = ("classes", "M", "position", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory")
+
+
+def main():
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    tower = text_tower(args.device)
+    table = Table(*COLUMNS, title=f"CoOp's text step, ViT-B/16 sizes, float32, {args.device}, {args.threads} thread")
+    for classes in args.classes:
+        for n_ctx in args.ctx:
+            for position in args.position:
+                table.add_row(*compare(tower, classes, n_ctx, position, args))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
