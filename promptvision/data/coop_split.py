@@ -30,7 +30,7 @@ def read_coop_split(card: Card, root: str, *, folders: list[str], images: str, s
     lists = read_split(file, card.classes)
     pictures = find_folder(card, folder, [images])
     _all_there(card, file, pictures, lists)
-    return Pictures(lists["train"], lists["val"], lists["test"], partial(open_picture, str(pictures)))
+    return Pictures(lists["train"], lists["val"], lists["test"], partial(open_picture, str(pictures)), str(pictures))
 
 
 def read_split(file: Path, classes: int | None) -> dict[str, list[Item]]:

@@ -34,7 +34,7 @@ def read_folder(card: Card, root: str) -> Pictures:
     top = data_root(card, root)
     given = {PARTS[name.lower()]: name for name in _folders(top) if name.lower() in PARTS}
     lists = _given_splits(card, top, given) if len(given) > 1 and "train" in given else _fresh_splits(card, top)
-    return Pictures(*lists, partial(open_picture, str(top)))
+    return Pictures(*lists, partial(open_picture, str(top)), str(top))
 
 
 def _folders(place: Path) -> list[str]:

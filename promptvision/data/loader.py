@@ -21,7 +21,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class _Views(Dataset):
+class Views(Dataset):
     """Item i as (tensor, label), or the InputError of a broken picture: raised here, a worker would garble it."""
 
     items: Sequence[Item]
@@ -53,7 +53,7 @@ def _collate(views: list[tuple[Tensor, int] | InputError]) -> Batch | InputError
     return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
 
 
-def _batches(views: _Views, indices: list[list[int]], workers: int) -> Iterator[Batch]:
+def _batches(views: Views, indices: list[list[int]], workers: int) -> Iterator[Batch]:
     """The batches of these picture indices; a broken picture raises its InputError."""
     own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
     loader = DataLoader(views, batch_sampler=indices, num_workers=workers, collate_fn=_collate, generator=own)
@@ -70,10 +70,14 @@ def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
 class TrainLoader:
     """Shuffled batches of training views.
 
-    The order is a function of (seed, epoch), the view of a picture of (seed, epoch, its index in `items`). An
-    incomplete last batch is dropped, but if it is the only one (Dassl `build_data_loader`). `keep` decodes all
-    pictures now and holds them in memory: for few-shot sets, and a broken picture is then found before training.
+    The order is a function of (seed, epoch). Epoch e shows view e of every picture, or view e modulo `views` if that
+    is not 0; a view is a function of (seed, its number, the picture's index in `items`). `fixed`: the transform draws
+    nothing, so there is one view. An incomplete last batch is dropped, but if it is the only one (Dassl
+    `build_data_loader`). `keep` decodes all pictures now and holds them in memory: for few-shot sets, and a broken
+    picture is then found before training.
     """
+
+    source = "pictures"
 
     def __init__(
         self,
@@ -84,30 +88,54 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         workers: int = 0,
+        views: int = 0,
+        fixed: bool = False,
         keep: bool = False,
     ):
         _check(items, batch_size, workers, "train on")
-        self.items, self.transform = list(items), transform
+        self.items, self.open, self.transform = list(items), open_picture, transform
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
-        self.open = {path: open_picture(path) for path, _, _ in items}.__getitem__ if keep else open_picture
+        self.views, self.fixed = 1 if fixed else views, fixed
+        if keep:
+            self.keep()
 
     def __len__(self) -> int:
         """Batches per epoch."""
         return max(1, len(self.items) // self.batch_size)
 
+    def keep(self) -> None:
+        """Decode all pictures now and hold them in memory."""
+        self.open = {path: self.open(path) for path, _, _ in self.items}.__getitem__
+
+    def view_of(self, epoch: int) -> int:
+        """Number of the view that an epoch shows."""
+        return epoch % self.views if self.views else epoch
+
+    def view(self, number: int, batch_size: int) -> TestLoader:
+        """One view of every picture, in the order of `items`."""
+        stream, workers = self._stream(number), self.workers
+        return TestLoader(self.items, self.open, self.transform, batch_size=batch_size, workers=workers, stream=stream)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The indices of an epoch's batches."""
+        order = list(range(len(self.items)))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return _chunks(order, self.batch_size)[: len(self)]
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
-        stream = f"{self.seed}/{epoch}"
-        order = list(range(len(self.items)))
-        random.Random(stream).shuffle(order)
-        indices = _chunks(order, self.batch_size)[start : len(self)]
-        return _batches(_Views(self.items, self.open, self.transform, stream), indices, self.workers)
+        views = Views(self.items, self.open, self.transform, self._stream(self.view_of(epoch)))
+        return _batches(views, self.batches(epoch)[start:], self.workers)
+
+    def _stream(self, view: int) -> str | None:
+        return None if self.fixed else f"{self.seed}/{view}"
 
 
 class TestLoader:
-    """All items in their order; the last batch may be smaller."""
+    """All items in their order; the last batch may be smaller. `stream`: of a training view, see `TrainLoader.view`."""
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
+    source = "pictures"
 
     def __init__(
         self,
@@ -117,10 +145,12 @@ class TestLoader:
         *,
         batch_size: int,
         workers: int = 0,
+        stream: str | None = None,
     ):
         _check(items, batch_size, workers, "test on")
-        self.views = _Views(list(items), open_picture, transform)
-        self.indices, self.workers = _chunks(range(len(items)), batch_size), workers
+        self.views = Views(list(items), open_picture, transform, stream)
+        self.batch_size, self.workers = batch_size, workers
+        self.indices = _chunks(range(len(items)), batch_size)
 
     def __len__(self) -> int:
         """Number of batches."""

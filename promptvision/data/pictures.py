@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from PIL import Image
@@ -13,15 +16,41 @@ Item = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class Pictures:
-    """A data set: lists in the order of its split file, and `open(path)` to an RGB PIL picture."""
+    """A data set: lists in the order of its split file, and `open(path)` to an RGB PIL picture.
+
+    `root`: the folder that the paths lie below, where pictures are files; None where they are in memory.
+    """
 
     train: list[Item]
     val: list[Item]
     test: list[Item]
     open: Callable[[str], Image.Image]
+    root: str | None = None
 
     @property
     def classes(self) -> list[str]:
         """Class names in the order of their labels, over all three lists."""
         names = {label: name for items in (self.train, self.val, self.test) for _, label, name in items}
         return [names[label] for label in sorted(names)]
+
+    def fingerprint(self, items: Sequence[Item]) -> str:
+        """SHA-256 of what the pictures of a list are, in its order: of files the place, size and times of change,
+        of pictures in memory the pixels."""
+        digest = hashlib.sha256()
+        for path, _, _ in items:
+            digest.update(f"{path}\0".encode("utf-8", "surrogateescape"))
+            digest.update(self._pixels(path) if self.root is None else _state(os.path.join(self.root, path)))
+        return digest.hexdigest()
+
+    def _pixels(self, path: str) -> bytes:
+        picture = self.open(path)
+        return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
+
+
+def _state(file: str) -> bytes:
+    """Where a file is and when it was changed last; one that is not there has no times."""
+    times: tuple[int, ...] = ()
+    with suppress(OSError, ValueError):
+        found = os.stat(file)
+        times = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return f"{os.path.abspath(file)}\0{times}\0".encode("utf-8", "surrogateescape")

@@ -60,6 +60,10 @@ TEST = {"coop": coop_test, "fgvc": fgvc_test, "vtab": squash, "center": coop_tes
 """Recipe -> its test side."""
 
 
+FIXED = ("vtab", "center")
+"""Recipes whose train side draws nothing at random: all views of a picture are the same."""
+
+
 def train_transform(name: str, size: int | Size, mean: Sequence[float], std: Sequence[float]) -> Transform:
     """The train side of a recipe: RGB picture to (3, *size), normalised by channel `mean` and `std` (of 0..1)."""
     return _build(TRAIN, name, size, mean, std)

@@ -8,10 +8,11 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -24,20 +25,29 @@ FORMAT = "promptvision checkpoint 1"
 DAMAGE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` in the end: a crash at any moment leaves the old or the new one.
+
+    An error, within or in the end, leaves the old one; OSError where nothing can be written.
+    """
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Replace the file `path` by `content`, so that a crash at any moment leaves the old or the new file."""
-    path = Path(path)
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with replacing(Path(path)) as file:
+            file.write(content)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -29,6 +29,14 @@ class Position(NamedTuple):
     loss: float | None = None
 
 
+def first_epoch(folder: RunFolder) -> int:
+    """The epoch that `fit` will begin with in this folder, as far as one can tell before it checks the checkpoint."""
+    if not (folder.resume and folder.checkpoint.exists()):
+        return 0
+    position = load_checkpoint(folder.checkpoint).get("position")
+    return position[0] if isinstance(position, tuple | list) and position and isinstance(position[0], int) else 0
+
+
 @dataclass
 class Saver:
     """Writes and reads last.ckpt of a run: learned tensors, optimiser, gradient scale, position, and whose it is."""

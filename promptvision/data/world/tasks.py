@@ -169,4 +169,4 @@ def read_task(name: str) -> Pictures:
             raise unknown(f"picture of the world's task {name!r}", key, pixels)
         return Image.fromarray(pixels[key])
 
-    return Pictures(**lists, open=open_picture)
+    return Pictures(lists["train"], lists["val"], lists["test"], open_picture)

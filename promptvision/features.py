@@ -1,0 +1,190 @@
+"""Features of a frozen image tower in place of pictures: computed once, ahead, in large batches, and kept in files.
+
+A training view is a function of (seed, number of the view, picture), so what one run computed serves every later run
+with the same tower, transform, pictures and seed. A view takes pictures x feature length x 4 bytes (2 in 16 bits):
+1,600 pictures of ViT-B/16 with a fresh view in each of 200 epochs 655 MB. A file whose tower, pictures or transform
+changed is never looked at again; files may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from promptvision import feature_file
+from promptvision.backbones.fingerprint import fingerprint
+from promptvision.data.loader import Batch, TestLoader, TrainLoader
+from promptvision.data.pictures import Item
+from promptvision.engine.device import autocast
+from promptvision.engine.log import facts
+
+LOG = logging.getLogger(__name__)
+FORMAT = 1
+COMPUTED_BY = ("torch", "torchvision", "timm", "open_clip_torch", "device", "threads")
+"""Facts of the environment on which the last digits depend."""
+
+
+def cache_folder(name: str) -> Path | None:
+    """CACHE_DIR as a folder: "auto" is $PROMPTVISION_CACHE, else the user's cache; None for "", and without a home."""
+    if name == "auto":
+        users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "promptvision"
+        name = os.environ.get("PROMPTVISION_CACHE") or str(users)
+    try:
+        return Path(name).expanduser() if name else None
+    except RuntimeError:
+        return None
+
+
+class FeatureCache:
+    """The features of one frozen tower, from the files in `folder`, where they are put if they are missing.
+
+    Whether they come from a file or not, they are the same bit for bit; those of `TestLoader`'s batches are what the
+    tower gives for each batch. Without a writable folder they are held in memory.
+    """
+
+    def __init__(self, tower: nn.Module, folder: Path | None, precision: str = "fp32", *, progress: bool = False):
+        self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
+        self.device = next(tower.parameters()).device
+
+    def get(self, loader: TestLoader, pictures: str, title: str = "") -> tuple[Tensor, str]:
+        """Features (N, E) of all pictures in order, on the CPU, and their source: "cache", or "computed".
+
+        `pictures`: the fingerprint of the loader's pictures. `title`: of a progress bar; empty for none.
+        """
+        key = self._key(loader, pictures)
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+        if self.folder:
+            found = feature_file.read(self.folder / name, key)
+            if found is not None:
+                return found, "cache"
+            found = self._write(self.folder / name, key, loader, title)
+            if found is not None:
+                return found, "computed"
+        return torch.cat(list(self._compute(loader, title))), "computed"
+
+    def _write(self, path: Path, key: str, loader: TestLoader, title: str) -> Tensor | None:
+        try:
+            feature_file.write(path, key, len(loader.views.items), self._compute(loader, title))
+        except OSError as error:
+            reason = error.strerror or error
+            LOG.warning("no image features can be kept in CACHE_DIR %s (%s): going on without", path.parent, reason)
+            self.folder = None
+        return feature_file.read(path, key)
+
+    @torch.no_grad()
+    def _compute(self, loader: TestLoader, title: str) -> Iterator[Tensor]:
+        """The features of each batch."""
+        shown = self.progress and bool(title)
+        for images, _ in track(loader, f"image features, {title}", transient=True, disable=not shown):
+            with autocast(self.device, self.precision):
+                features = self.tower(images.to(self.device))
+            yield features.cpu()
+
+    def _key(self, loader: TestLoader, pictures: str) -> str:
+        """Everything that a feature depends on."""
+        parts = {
+            "format": FORMAT,
+            "tower": self._fingerprint,
+            "transform": repr(loader.views.transform),
+            "pictures": pictures,
+            "view": loader.views.stream,
+            "batch": loader.batch_size,
+            "precision": [self.precision, torch.get_float32_matmul_precision()],
+            **self._environment,
+        }
+        return json.dumps(parts, sort_keys=True)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.tower)
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        known = facts(self.device)
+        return {"pillow": PIL.__version__, **{name: known[name] for name in COMPUTED_BY}}
+
+
+class FeatureTestLoader:
+    """`TestLoader`'s batches, with features (B, E) in place of pictures; computed when they are first asked for.
+
+    `pictures`: their fingerprint.
+    """
+
+    def __init__(self, loader: TestLoader, cache: FeatureCache, pictures: str):
+        self.loader, self.cache, self.pictures = loader, cache, pictures
+        self.labels = _labels(loader.views.items)
+        self.features, self.source = torch.empty(0), ""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.loader)
+
+    def prepare(self, title: str = "") -> None:
+        """Compute what the cache lacks, now, under a progress bar of this title."""
+        if not self.source:
+            self.features, self.source = self.cache.get(self.loader, self.pictures, title)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.prepare()
+        return ((self.features[batch], self.labels[batch]) for batch in self.loader.indices)
+
+
+class FeatureTrainLoader:
+    """`TrainLoader`'s batches in its order, with features (B, E) in place of pictures.
+
+    `pictures`: their fingerprint. `batch_size`: pictures that the tower sees at once. `keep`: whether pictures are
+    few enough to be held in memory while many views of them are computed.
+    """
+
+    def __init__(
+        self, loader: TrainLoader, cache: FeatureCache, pictures: str, batch_size: int, *, keep: bool = False
+    ):
+        self.loader, self.cache, self.pictures, self.batch_size = loader, cache, pictures, batch_size
+        self.labels, self.keep = _labels(loader.items), keep
+        self.source = "cache"
+        self._held: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.loader)
+
+    def prepare(self, epochs: Iterable[int]) -> None:
+        """Compute what the cache lacks for these epochs, now; views that come back are held ready."""
+        views = list(dict.fromkeys(self.loader.view_of(epoch) for epoch in epochs))
+        for number, view in enumerate(views, start=1):
+            if self.cache.folder or self.loader.views:
+                self._view(view, f"training view {number} of {len(views)}")
+            if self.keep and self.source == "computed" and number < len(views):
+                self.loader.keep()
+                self.keep = False
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on."""
+        features = self._view(self.loader.view_of(epoch))
+        for batch in self.loader.batches(epoch)[start:]:
+            yield features[batch], self.labels[batch]
+
+    def _view(self, number: int, title: str = "") -> Tensor:
+        if number not in self._held:
+            if not self.loader.views:
+                self._held.clear()
+            self._held[number], source = self.cache.get(
+                self.loader.view(number, self.batch_size), self.pictures, title
+            )
+            self.source = "computed" if source == "computed" else self.source
+        return self._held[number]
+
+
+def _labels(items: Iterable[Item]) -> Tensor:
+    return torch.tensor([label for _, label, _ in items], dtype=torch.int64)
