@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from promptvision import feature_file
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
-from promptvision.data.pictures import Item
+from promptvision.data.pictures import Item, Pictures
 from promptvision.engine.device import autocast
 from promptvision.engine.log import facts
 
@@ -116,12 +116,9 @@ class FeatureCache:
 
 
 class FeatureTestLoader:
-    """`TestLoader`'s batches, with features (B, E) in place of pictures; computed when they are first asked for.
+    """`TestLoader`'s batches, with features (B, E) in place of pictures; computed when they are first asked for."""
 
-    `pictures`: their fingerprint.
-    """
-
-    def __init__(self, loader: TestLoader, cache: FeatureCache, pictures: str):
+    def __init__(self, loader: TestLoader, cache: FeatureCache, pictures: Pictures):
         self.loader, self.cache, self.pictures = loader, cache, pictures
         self.labels = _labels(loader.views.items)
         self.features, self.source = torch.empty(0), ""
@@ -133,7 +130,8 @@ class FeatureTestLoader:
     def prepare(self, title: str = "") -> None:
         """Compute what the cache lacks, now, under a progress bar of this title."""
         if not self.source:
-            self.features, self.source = self.cache.get(self.loader, self.pictures, title)
+            pictures = self.pictures.fingerprint(self.loader.views.items)
+            self.features, self.source = self.cache.get(self.loader, pictures, title)
 
     def __iter__(self) -> Iterator[Batch]:
         self.prepare()
@@ -143,12 +141,12 @@ class FeatureTestLoader:
 class FeatureTrainLoader:
     """`TrainLoader`'s batches in its order, with features (B, E) in place of pictures.
 
-    `pictures`: their fingerprint. `batch_size`: pictures that the tower sees at once. `keep`: whether pictures are
-    few enough to be held in memory while many views of them are computed.
+    `batch_size`: pictures that the tower sees at once. `keep`: whether pictures are few enough to be held in memory
+    while many views of them are computed.
     """
 
     def __init__(
-        self, loader: TrainLoader, cache: FeatureCache, pictures: str, batch_size: int, *, keep: bool = False
+        self, loader: TrainLoader, cache: FeatureCache, pictures: Pictures, batch_size: int, *, keep: bool = False
     ):
         self.loader, self.cache, self.pictures, self.batch_size = loader, cache, pictures, batch_size
         self.labels, self.keep = _labels(loader.items), keep
@@ -175,13 +173,16 @@ class FeatureTrainLoader:
         for batch in self.loader.batches(epoch)[start:]:
             yield features[batch], self.labels[batch]
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.pictures.fingerprint(self.loader.items)
+
     def _view(self, number: int, title: str = "") -> Tensor:
         if number not in self._held:
             if not self.loader.views:
                 self._held.clear()
-            self._held[number], source = self.cache.get(
-                self.loader.view(number, self.batch_size), self.pictures, title
-            )
+            loader = self.loader.view(number, self.batch_size)
+            self._held[number], source = self.cache.get(loader, self._fingerprint, title)
             self.source = "computed" if source == "computed" else self.source
         return self._held[number]
 

@@ -1,0 +1,116 @@
+"""What a configured run looks at: its pictures and classes, and the loaders that bring them, or their features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yacs.config import CfgNode
+
+from promptvision.backbones import CLIP, ImageTower
+from promptvision.data.cards import Card, load_card
+from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.pictures import Item, Pictures
+from promptvision.data.readers import read
+from promptvision.data.splits import class_subset, few_shot, short_classes, subset_classes
+from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
+from promptvision.errors import InputError
+from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+from promptvision.method import Method
+
+LOG = logging.getLogger(__name__)
+KEEP_AT_MOST = 1024
+"""Few-shot sets of up to this many pictures are decoded once and kept in memory."""
+
+
+@dataclass
+class Data:
+    """The pictures and classes a run may see."""
+
+    card: Card
+    pictures: Pictures
+    classes: list[str]
+
+
+def load_data(cfg: CfgNode) -> Data:
+    """Few-shot picks first, from all classes, then the class subset, as published."""
+    card = load_card(cfg.DATASET.NAME)
+    pictures = read(card, cfg.DATASET.ROOT)
+    train, val = few_shot(pictures.train, pictures.val, cfg.DATASET.SHOTS, cfg.SEED)
+    for name, count in short_classes(pictures.train, cfg.DATASET.SHOTS).items():
+        LOG.warning("class %r has only %d training pictures for %d shots: all are used", name, count, cfg.DATASET.SHOTS)
+
+    def subset(items: Sequence[Item]) -> list[Item]:
+        return class_subset(items, cfg.DATASET.CLASSES, pictures.classes)
+
+    chosen = replace(pictures, train=subset(train), val=subset(val), test=subset(pictures.test))
+    return Data(card, chosen, subset_classes(pictures.classes, cfg.DATASET.CLASSES))
+
+
+def image_tower(method: Method) -> ImageTower:
+    """The tower that sees the pictures: it decides their size and normalisation."""
+    backbone: Any = method.backbone
+    return backbone.image if isinstance(backbone, CLIP) else backbone
+
+
+def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transform:
+    """The configured recipe, at the backbone's size and normalisation unless the config sets its own."""
+    tower = image_tower(method)
+    size, mean, std = cfg.INPUT.SIZE or tower.image_size, cfg.INPUT.MEAN or tower.mean, cfg.INPUT.STD or tower.std
+    if training:
+        return train_transform(cfg.INPUT.TRAIN, size, mean, std)
+    return test_transform(cfg.INPUT.TEST, size, mean, std)
+
+
+def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
+    """Features in place of pictures, if the method leaves the image tower frozen and CACHE_DIR names a folder."""
+    tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
+    thawed = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
+    if folder is None or thawed or not method.frozen_images:
+        return None
+    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress)
+
+
+def test_loader(
+    cfg: CfgNode, data: Data, method: Method, split: str, cache: FeatureCache | None, *, ahead: bool = True
+) -> TestLoader | FeatureTestLoader:
+    """The pictures of a split, in order, or with a cache their features, computed `ahead` or when first asked for."""
+    items = getattr(data.pictures, split)
+    if not items:
+        raise InputError(f"data set {data.card.name!r} has no {split} pictures")
+    size, workers = cfg.TEST.BATCH_SIZE, cfg.TRAIN.WORKERS
+    loader = TestLoader(items, data.pictures.open, transform_of(cfg, method), batch_size=size, workers=workers)
+    if cache is None:
+        return loader
+    features = FeatureTestLoader(loader, cache, data.pictures)
+    if ahead:
+        features.prepare(f"{split} pictures")
+    return features
+
+
+def train_loader(
+    cfg: CfgNode, data: Data, method: Method, epochs: Iterable[int], cache: FeatureCache | None
+) -> TrainLoader | FeatureTrainLoader:
+    """Shuffled, augmented batches of the training pictures, or with a cache, where TRAIN.CACHE says so, of their
+    features, those of `epochs` computed ahead."""
+    items, fixed = data.pictures.train, cfg.INPUT.TRAIN in FIXED
+    ahead = {"off": False, "auto": fixed or cfg.TRAIN.VIEWS > 0, "all": True}[cfg.TRAIN.CACHE]
+    few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
+    loader = TrainLoader(
+        items,
+        data.pictures.open,
+        transform_of(cfg, method, training=True),
+        batch_size=cfg.OPTIM.BATCH_SIZE,
+        seed=cfg.SEED,
+        workers=cfg.TRAIN.WORKERS,
+        views=cfg.TRAIN.VIEWS,
+        fixed=fixed,
+        keep=few and not (cache and ahead),
+    )
+    if cache is None or not ahead:
+        return loader
+    features = FeatureTrainLoader(loader, cache, data.pictures, cfg.TEST.BATCH_SIZE, keep=few)
+    features.prepare(epochs)
+    return features
