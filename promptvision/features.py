@@ -36,12 +36,13 @@ COMPUTED_BY = ("torch", "torchvision", "timm", "open_clip_torch", "device", "thr
 
 
 def cache_folder(name: str) -> Path | None:
-    """CACHE_DIR as a folder: "auto" is $PROMPTVISION_CACHE, else the user's cache; None for "", and without a home."""
+    """`features` in CACHE_DIR: "auto" is $PROMPTVISION_CACHE, else promptvision in the user's cache; None for "", and
+    where there is no home."""
     if name == "auto":
-        users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "promptvision"
+        users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "promptvision")
         name = os.environ.get("PROMPTVISION_CACHE") or str(users)
     try:
-        return Path(name).expanduser() if name else None
+        return Path(name, "features").expanduser() if name else None
     except RuntimeError:
         return None
 
