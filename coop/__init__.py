@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coop.cocoop import CoCoOp
 from coop.coop import CoOp
+from coop.linear_probe import LinearProbe
+from coop.official import load_official
+from coop.tip_adapter import TipAdapter, TipAdapterF
 from coop.zero_shot import ZeroShot
 from promptvision.backbones import CLIP, load_clip
 from promptvision.errors import InputError
 from promptvision.method import Method, build_method, find_method, option_defaults
 
-METHODS: dict[str, type[Method]] = {"zero_shot": ZeroShot, "coop": CoOp}
+METHODS: dict[str, type[Method]] = {
+    "zero_shot": ZeroShot,
+    "coop": CoOp,
+    "cocoop": CoCoOp,
+    "linear_probe": LinearProbe,
+    "tip_adapter": TipAdapter,
+    "tip_adapter_f": TipAdapterF,
+}
 load_backbone = load_clip
+load_checkpoint = load_official
 
 
 def options(name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -59,12 +59,31 @@ def context_prompts(
     if position not in POSITIONS:
         raise unknown("class_token_position", position, POSITIONS)
     names = [class_text(name) for name in classes]
-    ids = text.tokenize([f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}." for name in names])
+    prompts = [f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}." for name in names]
+    _refuse_too_long(text, n_ctx, classes, [text.count(prompt) for prompt in prompts])
+    ids = text.tokenize(prompts)
     order = _orders(position, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
     slots = torch.where((order >= 1) & (order <= n_ctx), order - 1, CONSTANT)
     embeddings = text.embed(ids.gather(1, order)).detach()
     eot = text.eot(ids)
     return PromptEncoder(text, embeddings, slots, eot, class_specific=class_specific, way=way, chunk=chunk, tile=tile)
+
+
+def check_width(state: Mapping[str, Tensor], text: TextTower) -> None:
+    """Refuse learned contexts (..., M, D) of a backbone whose text tower has another width."""
+    ctx = state.get("ctx")
+    if ctx is not None and ctx.shape[-1:] != (text.width,):
+        raise InputError(f"ctx has shape {tuple(ctx.shape)}; this backbone's text width is {text.width}")
+
+
+def _refuse_too_long(text: TextTower, n_ctx: int, classes: Sequence[str], lengths: Sequence[int]) -> None:
+    longest = max(range(len(classes)), key=lambda index: lengths[index])
+    name = classes[longest] if len(classes[longest]) <= 60 else f"{classes[longest][:60]}..."
+    if lengths[longest] + 2 > text.context_length:
+        raise InputError(
+            f"{n_ctx} context vectors and the longest class name, {name!r}, make {lengths[longest]} tokens; the text "
+            f"tower takes {text.context_length - 2} between start and end"
+        )
 
 
 def _orders(position: str, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from coop.context import class_text, context_prompts, initial_context, noise
+from coop.context import check_width, class_text, context_prompts, initial_context, noise
+from coop.reparameterize import Network
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method
@@ -16,9 +18,10 @@ class CoOp(Method):
     """Context vectors in CLIP's text prompt, learned by gradient descent through the frozen text tower.
 
     `n_ctx`: number of vectors M. `csc`: class-specific contexts, one set per class. `class_token_position`: end,
-    middle or front. `ctx_init`: words to start from instead of noise; their number of tokens then is M. `way` and
-    `chunk`: how the text tower is run and how many classes at once (PromptEncoder); neither changes a result.
-    Learns `ctx`, (M, D), or (C, M, D) with `csc`.
+    middle or front. `ctx_init`: words to start from instead of noise; their number of tokens then is M.
+    `reparameterize`: "mlp" or "lstm" makes the contexts by a network that is learned with its inputs (P-tuning).
+    `way` and `chunk`: how the text tower is run and how many classes at once (PromptEncoder); neither changes a
+    result. Learns `ctx`, (M, D), or (C, M, D) with `csc`; of a network these are the inputs, and it is learned too.
     """
 
     backbone: CLIP
@@ -33,13 +36,15 @@ class CoOp(Method):
         csc: bool = False,
         class_token_position: str = "end",
         ctx_init: str = "",
+        reparameterize: str = "",
         way: str = "auto",
         chunk: int = 0,
     ):
         super().__init__(backbone, classes)
-        self.options = dict(
-            n_ctx=n_ctx, csc=csc, class_token_position=class_token_position, ctx_init=ctx_init, way=way, chunk=chunk
-        )
+        if reparameterize and ctx_init:
+            raise InputError("a network (reparameterize) makes contexts of its own: it cannot start from ctx_init")
+        self.options = dict(n_ctx=n_ctx, csc=csc, class_token_position=class_token_position, ctx_init=ctx_init)
+        self.options |= dict(reparameterize=reparameterize, way=way, chunk=chunk)
         ctx = initial_context(backbone.text, n_ctx, ctx_init)
         if csc:
             ctx = ctx.repeat(len(classes), 1, 1) if ctx_init else noise(len(classes), *ctx.shape)
@@ -53,11 +58,16 @@ class CoOp(Method):
             way=way,
             chunk=chunk,
         )
-        self.ctx = nn.Parameter(ctx)
+        self.ctx = nn.Parameter(torch.randn_like(ctx) if reparameterize else ctx)
+        self.network = Network(reparameterize, ctx.shape[-1]) if reparameterize else nn.Identity()
+
+    def contexts(self) -> Tensor:
+        """The context vectors in the prompts, (M, D) or (C, M, D): `ctx`, or what the network makes of it."""
+        return self.network(self.ctx)
 
     def text_features(self) -> Tensor:
         """(C, E), not normalised: the text tower's features of the prompts."""
-        return self.encoder(self.backbone.text, self.ctx)
+        return self.encoder(self.backbone.text, self.contexts())
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone.logits(self.backbone.image.as_features(images), self.text_features())
@@ -65,6 +75,10 @@ class CoOp(Method):
     def predictor(self) -> Callable[[Tensor], Tensor]:
         features = self.text_features()
         return lambda images: self.backbone.logits(self.backbone.image.as_features(images), features)
+
+    def load_learned_state(self, state: dict[str, Tensor]) -> None:
+        check_width(state, self.backbone.text)
+        super().load_learned_state(state)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """The same contexts with other class names."""

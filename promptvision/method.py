@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from promptvision.errors import InputError, unknown
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""Pictures (B, 3, H, W), not augmented, on the method's device, and labels (B,); can be walked through again."""
+"""Pictures (B, 3, H, W) that are not augmented, or their features (B, E), and labels (B,), wherever they are."""
 
 
 class Method(nn.Module):
@@ -43,10 +43,10 @@ class Method(nn.Module):
         """Mean cross-entropy, a scalar; `labels` (B,) int64."""
         return F.cross_entropy(self(images), labels)
 
-    def prepare(self, train: Batches, val: Batches) -> None:  # noqa: B027 - most methods need nothing
+    def prepare(self, train: Batches, val: Batches) -> None:
         """Called once before training: what is made from the pictures' features in closed form is made here."""
 
-    def finish(self, train: Batches, val: Batches) -> None:  # noqa: B027
+    def finish(self, train: Batches, val: Batches) -> None:
         """Called once after training: what is chosen by validation pictures is chosen here."""
 
     def predictor(self) -> Callable[[Tensor], Tensor]:

@@ -21,8 +21,19 @@ KEYS = (
         "out",
         "Folder of the run: config, metrics, result, learned tensors, checkpoint and log.",
     ),
+    Key(
+        "CACHE_DIR",
+        "auto",
+        "Folder where image features of frozen towers are kept for later runs: auto is $PROMPTVISION_CACHE, or "
+        "promptvision in the user's cache (~/.cache); empty keeps none, and the tower sees every picture every time.",
+    ),
     Key("METHOD.FAMILY", "coop", "Family of the method: coop prompts a CLIP, vpt prompts an image tower."),
     Key("METHOD.NAME", "coop", "Name of the method within its family."),
+    Key(
+        "METHOD.WEIGHTS",
+        "",
+        "Learned tensors to start from: a learned.safetensors, or a checkpoint of the official CoOp or CoCoOp.",
+    ),
     Key(
         "BACKBONE.NAME",
         "embedded",
@@ -61,6 +72,7 @@ KEYS = (
     Key("OPTIM.LR", 0.002, "Base learning rate.", low=0, high=1e6),
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
+    Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
     Key(
@@ -105,6 +117,20 @@ KEYS = (
     ),
     Key("TRAIN.WORKERS", 0, "Processes that read pictures; 0 reads in the main one.", low=0),
     Key("TRAIN.THREADS", 0, "CPU threads; 0 takes torch's choice, 1 repeats bit for bit.", low=0),
+    Key(
+        "TRAIN.VIEWS",
+        0,
+        "Augmented views of each training picture: 0 a fresh one in every epoch, as published; n take turns.",
+        low=0,
+    ),
+    Key(
+        "TRAIN.CACHE",
+        "auto",
+        "Train on image features computed ahead, if the image tower stays frozen: auto where views come back (VIEWS, "
+        "or a recipe without chance); all also for fresh views, epochs x pictures x feature length x 4 bytes of disk; "
+        "off never.",
+        choices=("auto", "all", "off"),
+    ),
     Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
     Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation pictures; 0 for none.", low=0),
     Key("TEST.SPLIT", "test", "Pictures to evaluate on.", choices=("train", "val", "test")),

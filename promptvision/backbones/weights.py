@@ -12,21 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from promptvision.backbones.archives import Inert, is_torchscript, read_torchscript
 from promptvision.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
 """Keys under which training scripts keep the weights in a .pth file."""
-
-
-STORAGES = {
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "BoolStorage": torch.bool,
-}
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -38,7 +28,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        state = _read_torchscript(path) if _is_torchscript(path) else _unwrap(_read_pickle(path), path)
+        state = _read_torchscript(path) if is_torchscript(path) else _unwrap(_read_pickle(path), path)
     except (
         SafetensorError,
         pickle.UnpicklingError,
@@ -94,61 +84,9 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-class _Node:
-    """Stands for any scripted module of an archive; its attributes are what was saved, its code stays unread."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
-class _ArchiveReader(pickle.Unpickler):
-    """Reads `data.pkl` of a TorchScript archive: tensors and module attributes, nothing callable but the two below."""
-
-    def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f"{root}/data.pkl"))
-        self.archive, self.root = archive, root
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("__torch__"):
-            return type(name, (_Node,), {})
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "torch.jit._pickle":
-            return _keep_first
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, which a weight file has no need of")
-
-    def persistent_load(self, pid: tuple[Any, ...]) -> Tensor:
-        _, dtype, key, _, count = pid
-        if not count:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(bytearray(self.archive.read(f"{self.root}/data/{key}")), dtype=dtype)
-
-
-def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
-
-
-def _keep_first(value: Any, *_: Any) -> Any:
-    return value
-
-
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
-        module = _ArchiveReader(archive, root).load()
     state: dict[str, Tensor] = {}
-    _walk(module, "", state.__setitem__)
+    _walk(read_torchscript(path), "", state.__setitem__)
     return state
 
 
@@ -156,5 +94,5 @@ def _walk(node: Any, prefix: str, put: Callable[[str, Tensor], None]) -> None:
     for name, value in vars(node).items():
         if isinstance(value, Tensor):
             put(prefix + name, value)
-        elif isinstance(value, _Node):
+        elif isinstance(value, Inert):
             _walk(value, f"{prefix}{name}.", put)

@@ -101,11 +101,12 @@ def build_optimizer(
     weight_decay: float,
     momentum: float = 0.9,
     no_decay: Collection[str] = (),
+    eps: float = 1e-8,
 ) -> Optimizer | None:
     """The optimiser over those of the named tensors that want gradients, one group each; None if there are none.
 
     Tensors named in `no_decay` have weight decay 0. Settings are Dassl's: decay added to the gradient but for
-    radam and adamw (decoupled), betas 0.9 and 0.999, rmsprop alpha 0.99, eps 1e-8. VPT's SGD and Adam are the same.
+    radam and adamw (decoupled), betas 0.9 and 0.999, rmsprop alpha 0.99, `eps` 1e-8. VPT's SGD and Adam are the same.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimiser", name, OPTIMIZERS)
@@ -119,9 +120,9 @@ def build_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if name == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, alpha=0.99)
+        return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, alpha=0.99, eps=eps)
     if name == "radam":
-        return torch.optim.RAdam(groups, lr=lr, decoupled_weight_decay=True)
+        return torch.optim.RAdam(groups, lr=lr, decoupled_weight_decay=True, eps=eps)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
-    return torch.optim.Adam(groups, lr=lr, amsgrad=name == "amsgrad")
+        return torch.optim.AdamW(groups, lr=lr, eps=eps)
+    return torch.optim.Adam(groups, lr=lr, amsgrad=name == "amsgrad", eps=eps)

@@ -64,7 +64,7 @@ def fit(
     checkpoint.
     """
     if optimizer is None:
-        LOG.info("%s learns nothing: no training", type(method).__name__)
+        LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
     size = len(loader)
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}

@@ -1,0 +1,43 @@
+"""Reading the checkpoints that the official CoOp and CoCoOp wrote (`model.pth.tar-50`)."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from promptvision.backbones.archives import read_inert
+from promptvision.errors import InputError
+
+MADE_ANEW = ("token_prefix", "token_suffix")
+"""Embeddings of the class names, which every method computes for its own classes."""
+DAMAGE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+
+
+def load_official(path: str | Path) -> dict[str, Tensor]:
+    """The learned tensors of an official checkpoint, in float32: `ctx`, and `meta_net.*` of CoCoOp.
+
+    Dassl saves {"state_dict", "epoch", "optimizer", "scheduler"}, with pickled scheduler objects of its own classes;
+    none of it but tensors is rebuilt, and no code from the file is run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}; the official ones are named as in prompt_learner/model.pth.tar-50")
+    try:
+        content = read_inert(path)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
+        raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later") from error
+    tensors = _tensors(content)
+    if "ctx" not in tensors:
+        raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
+    return {name: tensor.float() for name, tensor in tensors.items() if name not in MADE_ANEW}
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    named = state.items() if isinstance(state, dict) else ()
+    return {str(name): value for name, value in named if isinstance(value, Tensor)}

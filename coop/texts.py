@@ -1,0 +1,51 @@
+"""Somebody's own texts for every class, read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coop.context import class_text
+from promptvision.errors import InputError
+
+
+def read_texts(path: str | Path, classes: Sequence[str]) -> list[list[str]]:
+    """The texts of each class from a YAML or JSON file, {class name: text, or list of texts}.
+
+    Names may be written with spaces or underscores; classes that are not asked for may stand in the file too.
+    """
+    given = {class_text(name): value for name, value in _read(Path(path)).items()}
+    return [_texts_of(name, given, path) for name in classes]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"texts: {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"texts: {path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"texts: {path} should hold lines 'class name: text', or 'class name: [text, text]'")
+    for name in content:
+        if not isinstance(name, str):
+            raise InputError(f"texts: class name {name!r} in {path} is no text; put it in quotes")
+    return content
+
+
+def _texts_of(name: str, given: Mapping[str, Any], path: str | Path) -> list[str]:
+    key = class_text(name)
+    if key not in given:
+        near = get_close_matches(key, given, n=1)
+        hint = f"; did you mean its {near[0]!r}?" if near else f"; it has {len(given)} other classes"
+        raise InputError(f"texts: {path} has no text for class {name!r}{hint}")
+    texts = [given[key]] if isinstance(given[key], str) else given[key]
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(f"texts: class {name!r} in {path} takes a text or a list of texts, none of them empty")
+    return texts

@@ -1,0 +1,134 @@
+"""Tip-Adapter: training-free adaption of CLIP (Zhang et al., ECCV 2022, arXiv:2207.09519)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coop.features import all_features
+from coop.zero_shot import ZeroShot
+from promptvision.backbones import CLIP
+from promptvision.errors import InputError
+from promptvision.method import Batches, Method
+
+BETAS, ALPHAS = 200, 20
+"""Values of beta and alpha that are tried, in even steps from 0.1 (gaopengcuhk/Tip-Adapter, search_step)."""
+
+
+def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
+    """Cosines (B, N) with the cached pictures and their one-hot labels (N, C) to votes (B, C) (equation 4)."""
+    return torch.exp(-beta * (1 - affinity)) @ values
+
+
+def search(
+    zero_shot: Tensor, affinity: Tensor, values: Tensor, labels: Tensor, ends: Sequence[float]
+) -> tuple[float, float]:
+    """(alpha, beta) with the best accuracy of `zero_shot` (B, C) + alpha * cache; the first of equals.
+
+    `ends`: beta runs from 0.1 up to, but not including, the first; alpha to the second.
+    """
+    best, found = -1, (0.1, 0.1)
+    for beta in _steps(ends[0], BETAS):
+        votes = cache_logits(affinity, values, beta)
+        for alpha in _steps(ends[1], ALPHAS):
+            hits = int(((zero_shot + alpha * votes).argmax(dim=1) == labels).sum())
+            if hits > best:
+                best, found = hits, (alpha, beta)
+    return found
+
+
+def _steps(end: float, count: int) -> list[float]:
+    return [0.1 + index * (end - 0.1) / count for index in range(count)]
+
+
+class TipAdapter(ZeroShot):
+    """Zero-shot logits plus alpha times a vote of the training pictures: exp(-beta (1 - cosine)) of each one's class.
+
+    `templates`, `ensemble`, `texts`: as for zero_shot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
+    upper ends of beta and alpha, which are then chosen on the validation pictures; an empty list keeps the two as
+    given. Learns `keys` (N, E), the normalised features of the pictures (not augmented; the official code averages
+    ten augmented views), `values` (N, C), `alpha` and `beta`.
+    """
+
+    learns_keys = False
+    keys: Tensor
+    values: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(
+        self,
+        backbone: CLIP,
+        classes: Sequence[str],
+        *,
+        templates: Sequence[str] = (),
+        ensemble: str = "",
+        texts: str = "",
+        alpha: float = 1.17,
+        beta: float = 1.0,
+        search: Sequence[float] = (7.0, 3.0),
+    ):
+        super().__init__(backbone, classes, templates=templates, ensemble=ensemble, texts=texts)
+        if len(search) not in (0, 2) or any(end <= 0.1 for end in search):
+            raise InputError(f"search takes the upper ends of beta and alpha, such as [7, 3], not {list(search)}")
+        self.search = tuple(search)
+        self.register_buffer("values", torch.empty(0, len(classes)))
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
+        self.register_buffer("beta", torch.tensor(float(beta)))
+        keys = torch.empty(0, backbone.image.feature_dim)
+        if self.learns_keys:
+            self.keys = nn.Parameter(keys)
+        else:
+            self.register_buffer("keys", keys)
+
+    def prepare(self, train: Batches, val: Batches) -> None:
+        """Put the training pictures into the cache."""
+        features, labels = all_features(self.backbone, train)
+        self.keys.data = F.normalize(features, dim=-1)
+        self.values.data = F.one_hot(labels, len(self.classes)).float()
+
+    @torch.no_grad()
+    def finish(self, train: Batches, val: Batches) -> None:
+        """Choose alpha and beta on the validation pictures."""
+        if not self.search:
+            return
+        features, labels = all_features(self.backbone, val)
+        if not len(labels):
+            raise InputError(
+                "the search for alpha and beta needs validation pictures; METHOD.OPTIONS.SEARCH [] does not"
+            )
+        zero_shot = self.backbone.logits(features, self.features)
+        alpha, beta = search(zero_shot, self._affinity(features), self.values, labels, self.search)
+        self.alpha.fill_(alpha)
+        self.beta.fill_(beta)
+
+    def _affinity(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=-1).to(self.keys.dtype) @ self.keys.T
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.backbone.image.as_features(images)
+        votes = cache_logits(self._affinity(features), self.values, self.beta)
+        return self.backbone.logits(features, self.features) + self.alpha * votes
+
+    def load_learned_state(self, state: dict[str, Tensor]) -> None:
+        """The cache takes the size that the state has."""
+        for name, own in (("keys", self.keys), ("values", self.values)):
+            if name in state and state[name].dim() == 2:
+                own.data = own.new_empty(len(state[name]), own.shape[1])
+        super().load_learned_state(state)
+
+    def for_classes(self, names: Sequence[str]) -> Method:
+        """Refused: the cache votes for the classes of its pictures."""
+        return Method.for_classes(self, names)
+
+
+class TipAdapterF(TipAdapter):
+    """Tip-Adapter-F: Tip-Adapter whose keys are then trained, with `alpha` and `beta` as given; the search comes last.
+
+    Published: AdamW at 0.001, eps 1e-4, 20 epochs, cosine, batch 256.
+    """
+
+    learns_keys = True
