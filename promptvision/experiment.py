@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,51 +12,23 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from promptvision.backbones import CLIP, ImageTower
 from promptvision.config import dump, method_options, resolved
 from promptvision.data.cards import Card, load_card
-from promptvision.data.loader import TestLoader, TrainLoader
-from promptvision.data.pictures import Item, Pictures
-from promptvision.data.readers import read
-from promptvision.data.splits import class_subset, few_shot, short_classes, subset_classes, subset_hash
-from promptvision.data.transforms import Transform, test_transform, train_transform
+from promptvision.data.splits import subset_hash
 from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.device import choose_device, peak_memory
+from promptvision.engine.device import autocast, choose_device, peak_memory
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.log import RunFolder, facts
 from promptvision.engine.optim import build_optimizer, learning_rates
+from promptvision.engine.resume import first_epoch
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
-from promptvision.method import Method
+from promptvision.features import FeatureCache
+from promptvision.inputs import Data, feature_cache, image_tower, load_data, test_loader, train_loader
+from promptvision.method import Batches, Method
 
 LOG = logging.getLogger(__name__)
 Families = Mapping[str, ModuleType]
-KEEP_AT_MOST = 1024
-"""Few-shot sets of up to this many pictures are decoded once and kept in memory."""
-
-
-@dataclass
-class Data:
-    """The pictures and classes a run may see."""
-
-    card: Card
-    pictures: Pictures
-    classes: list[str]
-
-
-def load_data(cfg: CfgNode) -> Data:
-    """Few-shot picks first, from all classes, then the class subset, as published."""
-    card = load_card(cfg.DATASET.NAME)
-    pictures = read(card, cfg.DATASET.ROOT)
-    train, val = few_shot(pictures.train, pictures.val, cfg.DATASET.SHOTS, cfg.SEED)
-    for name, count in short_classes(pictures.train, cfg.DATASET.SHOTS).items():
-        LOG.warning("class %r has only %d training pictures for %d shots: all are used", name, count, cfg.DATASET.SHOTS)
-
-    def subset(items: Sequence[Item]) -> list[Item]:
-        return class_subset(items, cfg.DATASET.CLASSES, pictures.classes)
-
-    chosen = Pictures(train=subset(train), val=subset(val), test=subset(pictures.test), open=pictures.open)
-    return Data(card, chosen, subset_classes(pictures.classes, cfg.DATASET.CLASSES))
 
 
 def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Method:
@@ -66,49 +38,39 @@ def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Met
         torch.set_num_threads(cfg.TRAIN.THREADS)
     options = method_options(cfg)
     if "templates" in options:
-        options["templates"] = options["templates"] or [load_card(cfg.DATASET.NAME).template]
+        options["templates"] = options["templates"] or own_templates(cfg.DATASET.NAME, options)
     backbone = family.load_backbone(cfg.BACKBONE.NAME, cfg.BACKBONE.PRETRAINED, cfg.INPUT.SIZE)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
 
 
-def image_tower(method: Method) -> ImageTower:
-    """The tower that sees the pictures: it decides their size and normalisation."""
-    backbone: Any = method.backbone
-    return backbone.image if isinstance(backbone, CLIP) else backbone
+def own_templates(dataset: str, options: Mapping[str, Any]) -> list[str]:
+    """The data set's template; an ensemble goes without that of ImageNet (CoOp `ZeroshotCLIP2`)."""
+    card = load_card(dataset)
+    return [] if options.get("ensemble") and card.name == "imagenet" else [card.template]
 
 
-def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transform:
-    """The configured recipe, at the backbone's size and normalisation unless the config sets its own."""
-    tower = image_tower(method)
-    size, mean, std = cfg.INPUT.SIZE or tower.image_size, cfg.INPUT.MEAN or tower.mean, cfg.INPUT.STD or tower.std
-    if training:
-        return train_transform(cfg.INPUT.TRAIN, size, mean, std)
-    return test_transform(cfg.INPUT.TEST, size, mean, std)
+def start_from(cfg: CfgNode, family: ModuleType, method: Method) -> None:
+    """Set the learned tensors to those of METHOD.WEIGHTS, ours or of the official code, if they fit."""
+    path = Path(cfg.METHOD.WEIGHTS)
+    if path.suffix == ".safetensors":
+        state, metadata = load_learned(path)
+        check_origin(cfg, path, metadata)
+    elif hasattr(family, "load_checkpoint"):
+        state = family.load_checkpoint(path)
+    else:
+        raise InputError(f"METHOD.WEIGHTS {path}: the {cfg.METHOD.FAMILY} family starts from learned.safetensors only")
+    try:
+        method.load_learned_state(state)
+    except InputError as error:
+        raise InputError(f"METHOD.WEIGHTS {path} does not fit: {error}") from error
 
 
-def test_loader(cfg: CfgNode, data: Data, method: Method, split: str) -> TestLoader:
-    """The pictures of a split, in order."""
-    items = getattr(data.pictures, split)
-    if not items:
-        raise InputError(f"data set {data.card.name!r} has no {split} pictures")
-    transform = transform_of(cfg, method)
-    size, workers = cfg.TEST.BATCH_SIZE, cfg.TRAIN.WORKERS
-    return TestLoader(items, data.pictures.open, transform, batch_size=size, workers=workers)
-
-
-def train_loader(cfg: CfgNode, data: Data, method: Method) -> TrainLoader:
-    """Shuffled, augmented batches of the training pictures."""
-    items = data.pictures.train
-    return TrainLoader(
-        items,
-        data.pictures.open,
-        transform_of(cfg, method, training=True),
-        batch_size=cfg.OPTIM.BATCH_SIZE,
-        seed=cfg.SEED,
-        workers=cfg.TRAIN.WORKERS,
-        keep=cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST,
-    )
+def check_origin(cfg: CfgNode, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuse learned tensors of another method or backbone."""
+    for key, ours in (("family", cfg.METHOD.FAMILY), ("method", cfg.METHOD.NAME), ("backbone", cfg.BACKBONE.NAME)):
+        if metadata.get(key) != ours:
+            raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it anew")
 
 
 def rates(cfg: CfgNode) -> list[float]:
@@ -132,28 +94,57 @@ def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool =
     data = load_data(cfg)
     method = load_method(cfg, families, data.classes)
     folder.write_config(dump(cfg))
-    trained = train(cfg, data, method, folder, progress)
+    cache = feature_cache(cfg, method, progress=progress)
+    prepare(cfg, families[cfg.METHOD.FAMILY], data, method, cache)
+    trained = train(cfg, data, method, folder, cache, progress)
+    finish(cfg, data, method, cache)
     save_learned(folder.learned, method.learned_state(), learned_metadata(cfg, data.card, method))
-    found = test(cfg, data, method, progress)
+    found = test(cfg, data, method, cache, progress)
     result = {**found, **trained, **describe(cfg, data, method), **environment(method)}
     folder.write_result(result)
     return result
 
 
-def train(cfg: CfgNode, data: Data, method: Method, folder: RunFolder, progress: bool) -> dict[str, Any]:
+def prepare(cfg: CfgNode, family: ModuleType, data: Data, method: Method, cache: FeatureCache | None) -> None:
+    """What the method does before training, then METHOD.WEIGHTS."""
+    with autocast(choose_device(cfg.TRAIN.DEVICE), cfg.TRAIN.PRECISION):
+        method.prepare(*unaugmented(cfg, data, method, cache))
+    if cfg.METHOD.WEIGHTS:
+        start_from(cfg, family, method)
+
+
+def finish(cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | None) -> None:
+    """What the method does after training."""
+    method.eval()
+    with autocast(choose_device(cfg.TRAIN.DEVICE), cfg.TRAIN.PRECISION):
+        method.finish(*unaugmented(cfg, data, method, cache))
+
+
+def unaugmented(cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | None) -> tuple[Batches, Batches]:
+    """The training and validation pictures as a test sees them; nothing is read before somebody walks through."""
+    train, val = (
+        test_loader(cfg, data, method, split, cache, ahead=False) if getattr(data.pictures, split) else ()
+        for split in ("train", "val")
+    )
+    return train, val
+
+
+def train(
+    cfg: CfgNode, data: Data, method: Method, folder: RunFolder, cache: FeatureCache | None, progress: bool
+) -> dict[str, Any]:
     """`fit` with everything the config says; a method that learns nothing reads no training pictures."""
+    began = time.monotonic()
     learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
     optim, device = cfg.OPTIM, choose_device(cfg.TRAIN.DEVICE)
     optimizer = build_optimizer(
-        optim.NAME, learned.items(), optim.LR, optim.WEIGHT_DECAY, optim.MOMENTUM, method.no_decay
+        optim.NAME, learned.items(), optim.LR, optim.WEIGHT_DECAY, optim.MOMENTUM, method.no_decay, optim.EPS
     )
-
-    def validate() -> dict[str, Any]:
-        return evaluate(method, test_loader(cfg, data, method, "val"), device, cfg.TRAIN.PRECISION)
-
-    return fit(
+    loader = train_loader(cfg, data, method, range(first_epoch(folder), optim.EPOCHS), cache) if learned else None
+    val = test_loader(cfg, data, method, "val", cache) if learned and cfg.TRAIN.EVAL_EVERY else ()
+    prepared = {"train_features": loader and loader.source, "preparation_seconds": round(time.monotonic() - began, 3)}
+    fitted = fit(
         method,
-        train_loader(cfg, data, method) if learned else (),  # type: ignore[arg-type]
+        loader or (),  # type: ignore[arg-type]
         optimizer,
         rates(cfg),
         folder,
@@ -161,26 +152,29 @@ def train(cfg: CfgNode, data: Data, method: Method, folder: RunFolder, progress:
         device=device,
         precision=cfg.TRAIN.PRECISION,
         checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
-        validate=validate,
+        validate=lambda: evaluate(method, val, device, cfg.TRAIN.PRECISION),
         validate_every=cfg.TRAIN.EVAL_EVERY,
         identity=identity(cfg, data),
         progress=progress,
     )
+    return {**fitted, **prepared}
 
 
 def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
     """What a checkpoint must agree with: the whole config but where and how often things are written."""
     plain = resolved(cfg)
     sections = {name: plain[name] for name in ("SEED", "METHOD", "BACKBONE", "DATASET", "INPUT", "OPTIM")}
-    return {**sections, "pictures": subset_hash(data.pictures.train)}
+    return {**sections, "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS}, "pictures": subset_hash(data.pictures.train)}
 
 
-def test(cfg: CfgNode, data: Data, method: Method, progress: bool = False) -> dict[str, Any]:
-    """The scores on TEST.SPLIT."""
-    split = cfg.TEST.SPLIT
-    loader, device = test_loader(cfg, data, method, split), choose_device(cfg.TRAIN.DEVICE)
+def test(
+    cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | None, progress: bool = False
+) -> dict[str, Any]:
+    """The scores on TEST.SPLIT, and whether features came from the cache."""
+    split, device = cfg.TEST.SPLIT, choose_device(cfg.TRAIN.DEVICE)
+    loader = test_loader(cfg, data, method, split, cache)
     found = evaluate(method, loader, device, cfg.TRAIN.PRECISION, progress=f"testing on {split}" if progress else "")
-    return {"split": split, **found}
+    return {"split": split, **found, "test_features": loader.source}
 
 
 def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
@@ -203,6 +197,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "test_hash": subset_hash(data.pictures.test),
         "templates": getattr(method, "templates", []),
         "train_transform": cfg.INPUT.TRAIN,
+        "train_views": cfg.TRAIN.VIEWS,
         "test_transform": cfg.INPUT.TEST,
         "image_size": cfg.INPUT.SIZE or tower.image_size,
         "mean": list(cfg.INPUT.MEAN or tower.mean),
@@ -233,9 +228,7 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     """The trained method of a run folder, for the classes it was trained on."""
     path = Path(folder) / "learned.safetensors"
     state, metadata = load_learned(path)
-    for key, ours in (("family", cfg.METHOD.FAMILY), ("method", cfg.METHOD.NAME), ("backbone", cfg.BACKBONE.NAME)):
-        if metadata.get(key) != ours:
-            raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it anew")
+    check_origin(cfg, path, metadata)
     method = load_method(cfg, families, metadata["classes"])
     method.load_learned_state(state)
     return method
@@ -247,4 +240,5 @@ def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bo
     if data.classes != method.classes:
         LOG.info("the run was trained on %d other classes: naming %d new ones", len(method.classes), len(data.classes))
         method = method.for_classes(data.classes)
-    return {**test(cfg, data, method, progress), **describe(cfg, data, method), **environment(method)}
+    cache = feature_cache(cfg, method, progress=progress)
+    return {**test(cfg, data, method, cache, progress), **describe(cfg, data, method), **environment(method)}

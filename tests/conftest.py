@@ -14,6 +14,12 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = Path(os.environ.get("PROMPTVISION_GOLDEN", Path(__file__).parent / "golden"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Image features of the tests' runs are kept apart from the user's."""
+    os.environ["PROMPTVISION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def pytest_generate_tests(metafunc):
     """`@pytest.mark.golden("coop/coop/*")` runs a test once per golden file that matches, as `case`."""
     mark = metafunc.definition.get_closest_marker("golden")

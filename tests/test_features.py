@@ -1,0 +1,576 @@
+"""Features in place of pictures: the same numbers, computed once; never those of another tower, picture or view."""
+
+import functools
+import logging
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import coop
+import vpt
+from promptvision import feature_file
+from promptvision.backbones import ImageTower, load_clip
+from promptvision.backbones.clip import OpenClipImage
+from promptvision.backbones.fingerprint import fingerprint
+from promptvision.config import load_config
+from promptvision.data import world
+from promptvision.data.folders import read_folder
+from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.pictures import Pictures
+from promptvision.data.transforms import FIXED, TRAIN, train_transform
+from promptvision.data.transforms import test_transform as make_test_transform
+from promptvision.data.world import read_task
+from promptvision.engine.evaluate import predict
+from promptvision.engine.log import RunFolder
+from promptvision.errors import InputError
+from promptvision.experiment import retest, run
+from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+
+FAMILIES = {"vpt": vpt, "coop": coop}
+CPU = torch.device("cpu")
+HALVES = ((0.5,) * 3, (0.25,) * 3)
+CROPPED = train_transform("coop", 8, *HALVES)
+PLAIN = make_test_transform("coop", 8, *HALVES)
+
+
+class Tower(ImageTower):
+    """(B, 3, 8, 8) to (B, 5)."""
+
+    feature_dim, image_size = 5, 8
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv, self.slope = nn.Conv2d(3, 5, 3), 0.5
+        self.requires_grad_(False).eval()
+
+    def forward(self, images):
+        SEEN.append(len(images))
+        return nn.functional.leaky_relu(self.conv(images), self.slope).mean(dim=(2, 3))
+
+
+SEEN = []
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """How many pictures each call of a tower got."""
+    forward = OpenClipImage.forward
+    monkeypatch.setattr(OpenClipImage, "forward", lambda self, x: SEEN.append(len(x)) or forward(self, x))
+    SEEN.clear()
+    return SEEN
+
+
+def save_photos(root, count=7):
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            noise = np.random.default_rng(index).integers(-25, 25, (12 + index, 14, 3))
+            Image.fromarray((np.array(colour) + noise).astype("uint8")).save(root / name / f"{index}.bmp")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """14 small pictures in two class folders, all of them as `test`."""
+    lists = read_folder(None, str(save_photos(tmp_path / "photos")))
+    items = sorted([*lists.train, *lists.val, *lists.test])
+    return Pictures([], [], items, lists.open, lists.root)
+
+
+def test_batches(photos, **changes):
+    options = {"transform": PLAIN, "batch_size": 4, **changes}
+    return TestLoader(photos.test, photos.open, **options)
+
+
+test_batches.__test__ = False
+
+
+def get(photos, folder, tower=None, precision="fp32", **changes):
+    """(features, source) of all photos through a cache object of its own; a copy, as tests overwrite the file."""
+    cache = FeatureCache(tower or Tower(), folder, precision)
+    features, source = cache.get(test_batches(photos, **changes), photos.fingerprint(photos.test))
+    return features.clone(), source
+
+
+def directly(photos, tower, **changes):
+    return torch.cat([tower(images) for images, _ in test_batches(photos, **changes)])
+
+
+def test_features_are_those_of_the_tower_bit_for_bit_and_computed_once(photos, tmp_path, seen):
+    first, source = get(photos, tmp_path / "c")
+    assert source == "computed" and seen == [4, 4, 4, 2] and torch.equal(first, directly(photos, Tower()))
+    seen.clear()
+    again, source = get(photos, tmp_path / "c")
+    assert source == "cache" and not seen and torch.equal(again, first)
+    assert [file.suffix for file in (tmp_path / "c").iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_features_keep_their_dtype_and_lie_aligned(dtype, tmp_path):
+    rows = torch.randn(6, 3).to(dtype)
+    feature_file.write(tmp_path / "a.safetensors", "key", 6, iter([rows[:4], rows[4:]]))
+    read = feature_file.read(tmp_path / "a.safetensors", "key")
+    assert read.dtype == dtype and torch.equal(read, rows) and read.data_ptr() % 8 == 0
+    assert torch.equal(load_file(tmp_path / "a.safetensors")["features"], rows)
+
+
+def weight(tower):
+    tower.conv.weight.view(-1)[7] += 1e-6
+
+
+def unseen_weight(tower):
+    tower.conv.weight.data[0, 0, 0, 0] *= 1.0001
+
+
+def attribute(tower):
+    tower.slope = 0.25
+
+
+def submodule(tower):
+    tower.act = nn.ReLU()
+
+
+def hook(tower):
+    tower.conv.register_forward_hook(lambda module, args, out: out + 1)
+
+
+def buffer(tower):
+    tower.register_buffer("shift", torch.ones(1), persistent=False)
+
+
+@pytest.mark.parametrize("change", [weight, unseen_weight, attribute, submodule, hook, buffer, lambda t: t.half()])
+def test_another_tower_is_told_apart(change, photos, tmp_path):
+    assert fingerprint(Tower()) == fingerprint(Tower()) != fingerprint(Tower(1))
+    tower = Tower()
+    change(tower)
+    assert fingerprint(tower) != fingerprint(Tower())
+    if next(tower.parameters()).dtype == torch.float32:
+        get(photos, tmp_path)
+        features, source = get(photos, tmp_path, tower)
+        assert source == "computed" and torch.equal(features, directly(photos, tower))
+
+
+def test_heads_and_activations_belong_to_a_tower():
+    """Neither stands among the weights."""
+    image = load_clip("embedded").image
+    known = fingerprint(image)
+    image.blocks[1].attn.num_heads //= 2
+    fewer_heads = fingerprint(image)
+    image.blocks[0].mlp.gelu = nn.GELU("tanh")
+    assert len({known, fewer_heads, fingerprint(image), fingerprint(load_clip("embedded").image)}) == 3
+
+
+def brighter(photos):
+    file = os.path.join(photos.root, photos.test[3][0])
+    before = os.stat(file)
+    Image.eval(Image.open(file), lambda value: 255 - value).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(file).st_size == before.st_size
+
+
+def exchanged(photos):
+    photos.test[2], photos.test[9] = photos.test[9], photos.test[2]
+
+
+CHANGES = {
+    "a picture of the same size and age": (brighter, {}),
+    "order": (exchanged, {}),
+    "fewer pictures": (lambda photos: photos.test.pop(), {}),
+    "pixels": (None, {"transform": make_test_transform("coop", 9, *HALVES)}),
+    "recipe": (None, {"transform": make_test_transform("vtab", 8, *HALVES)}),
+    "mean": (None, {"transform": make_test_transform("coop", 8, (0.4,) * 3, HALVES[1])}),
+    "deviation": (None, {"transform": make_test_transform("coop", 8, HALVES[0], (0.2,) * 3)}),
+    "batch size": (None, {"batch_size": 5}),
+    "seed": (None, {"transform": CROPPED, "stream": "2/0"}),
+    "view": (None, {"transform": CROPPED, "stream": "1/1"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_of_something_else_are_never_used(change, photos, tmp_path):
+    alter, options = CHANGES[change]
+    get(photos, tmp_path / "c")
+    get(photos, tmp_path / "c", transform=CROPPED, stream="1/0")
+    if alter:
+        alter(photos)
+    features, source = get(photos, tmp_path / "c", **options)
+    assert source == "computed" and torch.equal(features, directly(photos, Tower(), **options))
+    assert get(photos, tmp_path / "c", **options)[1] == "cache"
+
+
+def test_precisions_are_kept_apart(photos, tmp_path):
+    assert get(photos, tmp_path)[0].dtype == torch.float32
+    features, source = get(photos, tmp_path, precision="bf16")
+    assert source == "computed" and features.dtype == torch.bfloat16
+    assert torch.equal(get(photos, tmp_path, precision="bf16")[0], features)
+
+
+def test_pictures_in_memory_are_known_by_their_pixels():
+    def pictures(value):
+        return Pictures([], [], [("0", 0, "a")], lambda path: Image.new("RGB", (4, 4), (value, 0, 0)))
+
+    prints = [pictures(value).fingerprint([("0", 0, "a")]) for value in (1, 2, 1)]
+    assert prints[0] == prints[2] != prints[1]
+
+
+def cut(content):
+    return content[:-3]
+
+
+def cut_header(content):
+    return content[:40]
+
+
+def flipped(content):
+    return content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]
+
+
+def other_key(content):
+    return content.replace(b"fp32", b"fp16", 1)
+
+
+def other_dtype(content):
+    return content.replace(b'"F32"', b'"I32"', 1)
+
+
+def other_shape(content):
+    return content.replace(b"[14, 5]", b"[7, 10]", 1)
+
+
+DAMAGES = [cut, cut_header, flipped, other_key, other_dtype, other_shape, lambda c: b"", lambda c: b"\xff" * 99]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_rebuilt(damage, photos, tmp_path, caplog):
+    features, _ = get(photos, tmp_path / "c")
+    (file,) = (tmp_path / "c").iterdir()
+    whole = file.read_bytes()
+    assert damage(whole) != whole
+    file.write_bytes(damage(whole))
+    again, source = get(photos, tmp_path / "c")
+    assert source == "computed" and torch.equal(again, features) and file.read_bytes() == whole
+    assert [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
+
+
+def test_a_foreign_file_is_rebuilt(photos, tmp_path):
+    features, _ = get(photos, tmp_path / "c")
+    (file,) = (tmp_path / "c").iterdir()
+    save_file({"features": torch.zeros(14, 5)}, file)
+    again, source = get(photos, tmp_path / "c")
+    assert source == "computed" and torch.equal(again, features)
+
+
+def test_no_changed_byte_goes_unnoticed(tmp_path):
+    """Every byte of the rows, and many of the header: what is read is what was written, or nothing."""
+    path, rows = tmp_path / "a.safetensors", torch.randn(4, 3)
+    feature_file.write(path, "a key", 4, iter([rows]))
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ int(random.integers(1, 256))]) + whole[place + 1 :])
+        found = feature_file.read(path, "a key")
+        assert found is None or (place < len(whole) - 48 and torch.equal(found, rows))
+
+
+def test_two_processes_at_once(photos, tmp_path):
+    want = directly(photos, Tower())
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            same = all(torch.equal(get(photos, tmp_path / "c" / f"{n}")[0], want) for n in range(20))
+            os._exit(0 if same else 1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert len([file for file in (tmp_path / "c").rglob("*") if file.is_file()]) == 20
+    assert all(get(photos, folder)[1] == "cache" for folder in (tmp_path / "c").iterdir())
+
+
+def test_what_killed_processes_left_is_removed_in_the_end(photos, tmp_path):
+    old, young = tmp_path / ".a.safetensors.x1", tmp_path / ".a.safetensors.x2"
+    for file, age in ((old, 90_000), (young, 10)):
+        file.write_bytes(b"part")
+        os.utime(file, (time.time() - age,) * 2)
+    get(photos, tmp_path)
+    assert young.exists() and not old.exists()
+
+
+def full(*args):
+    raise OSError(28, "No space left on device")
+
+
+def test_without_a_place_to_keep_them_features_are_held_in_memory(photos, tmp_path, caplog, monkeypatch):
+    (tmp_path / "file").write_text("")
+    places = [tmp_path / "file" / "features", tmp_path / "full"]
+    for folder in places:
+        if folder.name == "full":
+            monkeypatch.setattr(os, "fsync", full)
+        caplog.clear()
+        cache = FeatureCache(Tower(), folder)
+        for _ in range(2):
+            features, source = cache.get(test_batches(photos), photos.fingerprint(photos.test))
+            assert source == "computed" and torch.equal(features, directly(photos, Tower()))
+        assert len(caplog.records) == 1
+        assert f"no image features can be kept in CACHE_DIR {folder}" in caplog.text
+    assert not list(places[1].iterdir())
+
+
+def test_a_broken_picture_is_named_and_nothing_is_kept(photos, tmp_path):
+    broken = os.path.join(photos.root, photos.test[5][0])
+    with open(broken, "r+b") as file:
+        file.truncate(30)
+    with pytest.raises(InputError, match=f"picture {broken} cannot be read"):
+        get(photos, tmp_path / "c")
+    assert not list((tmp_path / "c").iterdir())
+
+
+def test_where_the_cache_lies(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMPTVISION_CACHE", str(tmp_path))
+    assert cache_folder("auto") == tmp_path / "features" and cache_folder("") is None
+    assert cache_folder("some/where").parts == ("some", "where", "features")
+    monkeypatch.delenv("PROMPTVISION_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert cache_folder("auto") == tmp_path / "x" / "promptvision" / "features"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder("auto") == tmp_path / "home" / ".cache" / "promptvision" / "features"
+
+
+# Loaders
+
+
+def train_loader(photos, **options):
+    return TrainLoader(photos.test, photos.open, CROPPED, **{"batch_size": 4, "seed": 1, **options})
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_fixed_recipes_are_those_without_chance(name, photos):
+    loader = TrainLoader(photos.test, photos.open, train_transform(name, 6, *HALVES), batch_size=14, seed=1)
+    views = [next(iter(loader.view(number, 14)))[0] for number in range(3)]
+    assert all(torch.equal(views[0], view) for view in views) == (name in FIXED)
+
+
+def by_picture(loader, epoch):
+    order = [index for batch in loader.batches(epoch) for index in batch]
+    return dict(zip(order, torch.cat([images for images, _ in loader.epoch(epoch)]), strict=True))
+
+
+def test_views_take_turns_but_the_order_does_not(photos):
+    fresh, turns = train_loader(photos, batch_size=7), train_loader(photos, batch_size=7, views=2)
+    for epoch in range(5):
+        shown = by_picture(turns, epoch)
+        assert turns.batches(epoch) == fresh.batches(epoch)
+        assert all(torch.equal(shown[index], image) for index, image in by_picture(fresh, epoch % 2).items())
+    assert fresh.batches(0) != fresh.batches(2)
+    assert not torch.equal(by_picture(fresh, 0)[3], by_picture(fresh, 2)[3])
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_training_batches_are_the_same_as_with_pictures(views, photos, tmp_path, seen):
+    pictures = train_loader(photos, views=views)
+    loader = FeatureTrainLoader(train_loader(photos, views=views), FeatureCache(Tower(), tmp_path), photos, 5)
+    loader.prepare(range(4))
+    assert sum(seen) == 14 * (views or 4) and max(seen) == 5 and len(loader) == len(pictures) == 3
+    seen.clear()
+    batches = [list(loader.epoch(epoch)) for epoch in range(4)]
+    assert not seen and loader.source == "computed"
+    for epoch, found in enumerate(batches):
+        for (features, labels), (images, wanted) in zip(found, pictures.epoch(epoch), strict=True):
+            torch.testing.assert_close(features, Tower()(images), atol=1e-6, rtol=1e-6)
+            assert torch.equal(labels, wanted)
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(found[1:], loader.epoch(epoch, 1), strict=True))
+    again = FeatureTrainLoader(train_loader(photos, views=views), FeatureCache(Tower(), tmp_path), photos, 5)
+    again.prepare(range(2, 4))
+    assert again.source == "cache"
+
+
+def test_only_the_epochs_ahead_are_computed(photos, tmp_path, seen):
+    FeatureTrainLoader(train_loader(photos), FeatureCache(Tower(), tmp_path), photos, 7).prepare(range(3, 5))
+    assert seen == [7] * 4
+    FeatureTrainLoader(train_loader(photos), FeatureCache(Tower(), tmp_path), photos, 7).prepare(range(2, 6))
+    assert seen == [7] * 8
+
+
+def test_few_pictures_are_decoded_once_for_many_views(photos, tmp_path):
+    opened = []
+    noting = Pictures([], [], photos.test, lambda path: opened.append(path) or photos.open(path), photos.root)
+    FeatureTrainLoader(train_loader(noting, views=9), FeatureCache(Tower(), tmp_path), noting, 7, keep=True).prepare(
+        range(20)
+    )
+    assert len(opened) == 2 * 14 and len(list(tmp_path.glob("*.safetensors"))) == 9
+
+
+def test_views_without_a_place_are_made_when_their_epoch_comes(photos, tmp_path, seen):
+    (tmp_path / "file").write_text("")
+    cache = FeatureCache(Tower(), tmp_path / "file")
+    loader = FeatureTrainLoader(train_loader(photos), cache, photos, 7)
+    loader.prepare(range(5))
+    assert seen == [7] * 2
+    wanted = Tower()(torch.cat([images for images, _ in train_loader(photos).epoch(2)]))
+    torch.testing.assert_close(torch.cat([features for features, _ in loader.epoch(2)]), wanted)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["coop", "zero_shot"])
+def test_logits_from_features_are_the_same_bit_for_bit(name, precision, photos, tmp_path):
+    clip = load_clip("embedded")
+    torch.manual_seed(0)
+    method = coop.build(name, clip, ["red", "blue"])
+    loader = test_batches(photos, transform=make_test_transform("coop", 32, clip.image.mean, clip.image.std))
+    features = FeatureTestLoader(loader, FeatureCache(clip.image, tmp_path, precision), photos)
+    wanted, labels = predict(method, loader, CPU, precision)
+    for _ in range(2):
+        logits, same = predict(method, features, CPU, precision)
+        assert torch.equal(logits, wanted) and torch.equal(same, labels)
+
+
+# Whole runs
+
+
+WORLD = ["DATASET.NAME", "world_backgrounds", "DATASET.SHOTS", 1, "TEST.SPLIT", "val"]
+SHORT = ["OPTIM.EPOCHS", 3, "OPTIM.BATCH_SIZE", 4, "TRAIN.THREADS", 1]
+
+
+rendered = functools.cache(read_task)
+"""The world's pictures, rendered once for all runs."""
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """`go("name", *overrides)` makes a run in a folder of that name with a cache shared by the test."""
+    monkeypatch.setattr(world, "read_task", rendered)
+
+    def call(name, *overrides, folder=RunFolder, resume=False):
+        (tmp_path / "empty.yaml").write_text("")
+        words = [*WORLD, *SHORT, "CACHE_DIR", str(tmp_path / "cache"), "OUTPUT_DIR", str(tmp_path / name), *overrides]
+        cfg = load_config(tmp_path / "empty.yaml", words, FAMILIES)
+        with folder(cfg.OUTPUT_DIR, resume=resume) as open_folder:
+            result = run(cfg, FAMILIES, open_folder, progress=False)
+            rows = [{key: row[key] for key in row if key != "seconds"} for row in open_folder.rows()]
+        return result, rows, load_file(tmp_path / name / "learned.safetensors")
+
+    return call
+
+
+VPT = ["METHOD.FAMILY", "vpt", "OPTIM.LR", 0.1]
+COOP = ["METHOD.OPTIONS.N_CTX", 2]
+MODES = {
+    "views": [*COOP, "TRAIN.VIEWS", 2],
+    "all": [*COOP, "TRAIN.CACHE", "all"],
+    "fixed": [*COOP, "INPUT.TRAIN", "center"],
+    "linear": [*VPT, "METHOD.NAME", "linear", "TRAIN.VIEWS", 2],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_ends_the_same_with_and_without(mode, go, seen):
+    words = [*MODES[mode], "TRAIN.EVAL_EVERY", 2]
+    without, rows, learned = go("without", *words, "CACHE_DIR", "")
+    assert (without["train_features"], without["test_features"]) == ("pictures", "pictures")
+    first, first_rows, first_learned = go("first", *words)
+    assert (first["train_features"], first["test_features"]) == ("computed", "cache")  # val was tested on before
+    seen.clear()
+    second, second_rows, second_learned = go("second", *words)
+    assert (second["train_features"], second["test_features"], sum(seen)) == ("cache", "cache", 0)
+    assert first_rows == second_rows and first["train_views"] == (2 if "TRAIN.VIEWS" in words else 0)
+    for name, tensor in learned.items():
+        torch.testing.assert_close(first_learned[name], tensor, atol=1e-6, rtol=1e-6)
+        assert torch.equal(second_learned[name], first_learned[name])
+    for row, other in zip(rows, first_rows, strict=True):
+        assert row.keys() == other.keys() and row["step"] == other["step"] and row.get("lr") == other.get("lr")
+        assert row.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-5)
+    assert without["accuracy"] == first["accuracy"] == second["accuracy"]
+
+
+def test_a_second_method_pays_nothing_for_pictures(go, seen):
+    go("first", "TRAIN.VIEWS", 2, "METHOD.OPTIONS.N_CTX", 4)
+    assert sum(seen) == 2 * 10 + 10  # two views of the training pictures, and those to test on
+    seen.clear()
+    result, _, _ = go("second", "TRAIN.VIEWS", 2, *COOP, "METHOD.OPTIONS.CSC", True)
+    assert not seen and result["preparation_seconds"] < 5
+    go("zero", "METHOD.NAME", "zero_shot")
+    assert not seen
+    go("other seed", "TRAIN.VIEWS", 2, "SEED", 2, *COOP)
+    assert sum(seen) == 2 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        ([], "pictures"),
+        (["TRAIN.CACHE", "all"], "computed"),
+        (["TRAIN.VIEWS", 1], "computed"),
+        (["TRAIN.VIEWS", 1, "TRAIN.CACHE", "off"], "pictures"),
+        (["INPUT.TRAIN", "vtab"], "computed"),
+        (["INPUT.TRAIN", "vtab", "TRAIN.CACHE", "off"], "pictures"),
+    ],
+)
+def test_when_training_uses_features(words, source, go):
+    result, _, _ = go("run", *words, *COOP, "OPTIM.EPOCHS", 2)
+    assert result["train_features"] == source and result["test_features"] == "computed"
+
+
+def test_prompted_images_are_never_taken_from_a_cache(go, tmp_path):
+    words = [*VPT, "METHOD.NAME", "prompt", "TRAIN.VIEWS", 1, "INPUT.TRAIN", "center"]
+    result, _, _ = go("run", *words, "OPTIM.EPOCHS", 1)
+    assert (result["train_features"], result["test_features"]) == ("pictures", "pictures")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_is_tested_again_without_pictures(go, tmp_path, seen):
+    result, _, _ = go("run", *COOP, "OPTIM.EPOCHS", 1)
+    seen.clear()
+    again = retest(load_config(tmp_path / "run" / "config.yaml", [], FAMILIES), FAMILIES, tmp_path / "run")
+    assert not seen and again["test_features"] == "cache"
+    assert all(again[key] == result[key] for key in ("accuracy", "ece", "per_class"))
+
+
+class Stopped(RunFolder):
+    """Gets a signal after step 4, in the middle of the second epoch."""
+
+    def row(self, **values):
+        super().row(**values)
+        if values["step"] == 4 and not self.resume:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("words", [["TRAIN.VIEWS", 2], ["TRAIN.CACHE", "all"]])
+def test_a_stopped_run_goes_on_exactly_even_if_the_cache_was_lost(words, go, tmp_path, seen):
+    words = ["OPTIM.BATCH_SIZE", 3, *COOP, *words]
+    whole = go("whole", *words)
+    with pytest.raises(SystemExit, match="143"):
+        go("parts", *words, folder=Stopped)
+    shutil.rmtree(tmp_path / "cache")
+    seen.clear()
+    result, rows, learned = go("parts", *words, resume=True)
+    assert sum(seen) == 2 * 10 + 10  # the views of the epochs that are left, and the pictures to test on
+    assert rows == whole[1] and torch.equal(learned["ctx"], whole[2]["ctx"])
+    assert result["loss"] == whole[0]["loss"] and result["accuracy"] == whole[0]["accuracy"]
+
+
+def test_a_checkpoint_with_other_views_is_refused(go):
+    words = [*COOP, "TRAIN.VIEWS"]
+    with pytest.raises(SystemExit):
+        go("run", *words, 2, folder=Stopped)
+    with pytest.raises(InputError, match="its TRAIN.VIEWS is 2, here it is 1"):
+        go("run", *words, 1, resume=True)
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning(go, tmp_path, caplog):
+    kept, _, learned = go("kept", *COOP, "TRAIN.VIEWS", 2)
+    (tmp_path / "file").write_text("")
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        words = ["CACHE_DIR", str(tmp_path / "file"), "TRAIN.EVAL_EVERY", 1]
+        result, _, other = go("unkept", *COOP, "TRAIN.VIEWS", 2, *words)
+    assert len([record for record in caplog.records if "CACHE_DIR" in record.getMessage()]) == 1
+    assert torch.equal(other["ctx"], learned["ctx"]) and result["accuracy"] == kept["accuracy"]
+    assert result["train_features"] == "computed"
