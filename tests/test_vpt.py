@@ -38,11 +38,13 @@ def cases(golden, name):
     }
 
 
-def prompt_method(vit, inputs, settings, expected):
+def prompt_method(vit, inputs, settings, expected, way, dropout=0.0):
     prompt = settings.get("prompt_cfg", {})
     deep = "deep_prompt_embeddings" in expected
     tokens = expected["prompt_embeddings"].shape[1]
-    method = vpt.build("prompt", vit, CLASSES, num_tokens=tokens, deep=deep, project=prompt.get("PROJECT", -1))
+    project = prompt.get("PROJECT", -1)
+    options = dict(num_tokens=tokens, deep=deep, project=project, dropout=dropout, way=way)
+    method = vpt.build("prompt", vit, CLASSES, **options)
     head = {f"head.last_layer.{part}": inputs[f"head.{part}"] for part in ("weight", "bias")}
     method.load_learned_state({**head, **{name: expected[name] for name in method.learned() if name in expected}})
     return method
@@ -63,11 +65,12 @@ def test_linear(vit, inputs):
     torch.testing.assert_close(method(inputs["images"]), inputs["logits"], atol=5e-5, rtol=0)
 
 
-def test_prompts_shallow_deep_and_projected(vit, inputs, golden):
+@pytest.mark.parametrize("way", ["plain", "fast"])
+def test_prompts_shallow_deep_and_projected(way, vit, inputs, golden):
     found = cases(golden, "vpt/vpt")
     assert len(found) >= 8
     for settings, expected in found.values():
-        method = prompt_method(vit, inputs, settings, expected)
+        method = prompt_method(vit, inputs, settings, expected, way)
         assert method.learned() == settings["trainable"]
         assert sum(tensor.numel() for tensor in method.learned_state().values()) == settings["trainable_count"]
         torch.testing.assert_close(method.features(inputs["images"]), expected["cls_feature"], atol=5e-5, rtol=0)
@@ -87,9 +90,10 @@ class Masks(torch.nn.Module):
         return prompts * factor
 
 
-def test_prompt_dropout_is_drawn_per_picture_after_projection(vit, inputs, golden):
+@pytest.mark.parametrize("way", ["plain", "fast"])
+def test_prompt_dropout_is_drawn_per_picture_after_projection(way, vit, inputs, golden):
     for settings, expected in cases(golden, "vpt/vpt_dropout").values():
-        method = prompt_method(vit, inputs, settings, expected).train()
+        method = prompt_method(vit, inputs, settings, expected, way, dropout=settings["p"]).train()
         method.prompt_dropout = Masks(expected["dropout_factor"])
         torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
         check_step(method, inputs, expected)

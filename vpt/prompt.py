@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
-from promptvision.backbones.image import prompted_tokens, remove
+from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError
 from promptvision.method import Method
 from vpt.heads import Head
@@ -26,6 +26,7 @@ class Prompt(Method):
     `num_tokens`: P. `deep`: new prompts at every block, else only at the first. `project`: the prompts' own width d,
     brought to the tokens' width D by one linear layer shared by all blocks; -1 for none. `dropout`: on the prompts,
     after projection, independently per picture. `head_init`: "small" or "published".
+    `way`: how the tower is run (`prompted_features`); it changes no result.
     Learns `prompt_embeddings` (1, P, d), with `deep` `deep_prompt_embeddings` (blocks - 1, P, d), with `project`
     `prompt_proj.{weight, bias}`, and `head.last_layer.{weight, bias}`.
     """
@@ -43,6 +44,7 @@ class Prompt(Method):
         project: int = -1,
         dropout: float = 0.0,
         head_init: str = "small",
+        way: str = "auto",
     ):
         super().__init__(backbone, classes)
         if not backbone.depth:
@@ -58,20 +60,20 @@ class Prompt(Method):
             )
         self.prompt_proj = _projection(dim, backbone.width) if project > 0 else nn.Identity()
         self.prompt_dropout = nn.Dropout(dropout)
-        self.deep, self.num_tokens = deep, num_tokens
+        self.deep, self.dropout, self.way = deep, dropout, way
         self.head = Head(backbone.feature_dim, len(classes), head_init)
 
     def _tokens(self, embeddings: Tensor, batch: int) -> Tensor:
-        """Prompts (P, d) as they enter a block, (B, P, D)."""
-        return self.prompt_dropout(self.prompt_proj(embeddings).expand(batch, -1, -1))
+        """Prompts (P, d) as they enter a block: (P, D), or with dropout (B, P, D), which differ between pictures."""
+        prompts = self.prompt_proj(embeddings)
+        return self.prompt_dropout(prompts.expand(batch, -1, -1)) if self.training and self.dropout else prompts
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, E): the backbone's pooled feature; the prompts' own outputs are left out of the pool."""
-        batch, tower = len(images), self.backbone
+        batch = len(images)
         first = self._tokens(self.prompt_embeddings[0], batch)
         deep = [self._tokens(prompts, batch) for prompts in self.deep_prompt_embeddings] if self.deep else []
-        tokens = prompted_tokens(tower, images, first, deep)
-        return tower.pool(remove(tokens, tower.prefix, self.num_tokens))
+        return prompted_features(self.backbone, images, first, deep, self.way)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

@@ -42,6 +42,7 @@ class OpenClipImage(ImageTower):
         if isinstance(visual, VisionTransformer):
             self.width, self.patch_size = visual.conv1.out_channels, visual.patch_size[0]
             self.feature_dim = visual.output_dim if projected else self.width
+            self.pools_first = visual.attn_pool is None and visual.pool_type == "tok"
         else:
             self.feature_dim = visual.output_dim
 

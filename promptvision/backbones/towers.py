@@ -33,6 +33,8 @@ class ImageTower(nn.Module):
     prefix: int = 1
     """Tokens before the patches (class token, distillation, registers); prompts are put behind them."""
     blocks: Sequence[nn.Module] = ()
+    pools_first: bool = False
+    """Whether the feature depends on the first token alone, so that `pool(tokens[:, :1])` is enough."""
 
     @property
     def depth(self) -> int:

@@ -36,6 +36,8 @@ class TimmTower(ImageTower):
             self.width, self.prefix = model.embed_dim, model.num_prefix_tokens
             self.patch_size = model.patch_embed.patch_size[0]
             self.image_size = (model.patch_embed.img_size or (self.image_size,))[0]
+            plain = type(model) is VisionTransformer and model.attn_pool is None
+            self.pools_first = plain and model.global_pool == "token"
 
     @property
     def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
