@@ -20,13 +20,14 @@ from typing import Any
 import PIL
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from promptvision import feature_file
+from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.data.pictures import Item, Pictures
-from promptvision.engine.device import autocast
+from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.log import facts
 
 LOG = logging.getLogger(__name__)
@@ -54,9 +55,10 @@ class FeatureCache:
     tower gives for each batch. Without a writable folder they are held in memory.
     """
 
-    def __init__(self, tower: nn.Module, folder: Path | None, precision: str = "fp32", *, progress: bool = False):
+    def __init__(self, tower: ImageTower, folder: Path | None, precision: str = "fp32", *, progress: bool = False):
         self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
         self.device = next(tower.parameters()).device
+        self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
 
     def get(self, loader: TestLoader, pictures: str, title: str = "") -> tuple[Tensor, str]:
         """Features (N, E) of all pictures in order, on the CPU, and their source: "cache", or "computed".
@@ -117,10 +119,13 @@ class FeatureCache:
 
 
 class FeatureTestLoader:
-    """`TestLoader`'s batches, with features (B, E) in place of pictures; computed when they are first asked for."""
+    """`TestLoader`'s batches, with features (B, E) in place of pictures; computed when they are first asked for.
 
-    def __init__(self, loader: TestLoader, cache: FeatureCache, pictures: Pictures):
-        self.loader, self.cache, self.pictures = loader, cache, pictures
+    `title`: of the progress bar then; empty for none.
+    """
+
+    def __init__(self, loader: TestLoader, cache: FeatureCache, pictures: Pictures, title: str = ""):
+        self.loader, self.cache, self.pictures, self.title = loader, cache, pictures, title
         self.labels = _labels(loader.views.items)
         self.features, self.source = torch.empty(0), ""
 
@@ -128,11 +133,11 @@ class FeatureTestLoader:
         """Number of batches."""
         return len(self.loader)
 
-    def prepare(self, title: str = "") -> None:
-        """Compute what the cache lacks, now, under a progress bar of this title."""
+    def prepare(self) -> None:
+        """Compute what the cache lacks, now."""
         if not self.source:
             pictures = self.pictures.fingerprint(self.loader.views.items)
-            self.features, self.source = self.cache.get(self.loader, pictures, title)
+            self.features, self.source = self.cache.get(self.loader, pictures, self.title)
 
     def __iter__(self) -> Iterator[Batch]:
         self.prepare()
@@ -161,6 +166,8 @@ class FeatureTrainLoader:
     def prepare(self, epochs: Iterable[int]) -> None:
         """Compute what the cache lacks for these epochs, now; views that come back are held ready."""
         views = list(dict.fromkeys(self.loader.view_of(epoch) for epoch in epochs))
+        size = len(views) * len(self.labels) * self.cache.bytes_each
+        LOG.info("training on image features: %d views, %.1f MB, in %s", len(views), size / 1e6, self.cache.folder)
         for number, view in enumerate(views, start=1):
             if self.cache.folder or self.loader.views:
                 self._view(view, f"training view {number} of {len(views)}")

@@ -84,9 +84,9 @@ def test_loader(
     loader = TestLoader(items, data.pictures.open, transform_of(cfg, method), batch_size=size, workers=workers)
     if cache is None:
         return loader
-    features = FeatureTestLoader(loader, cache, data.pictures)
+    features = FeatureTestLoader(loader, cache, data.pictures, f"{split} pictures")
     if ahead:
-        features.prepare(f"{split} pictures")
+        features.prepare()
     return features
 
 

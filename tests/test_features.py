@@ -28,11 +28,13 @@ from promptvision.data.pictures import Pictures
 from promptvision.data.transforms import FIXED, TRAIN, train_transform
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.world import read_task
+from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import predict
 from promptvision.engine.log import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import retest, run
 from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+from promptvision.inputs import image_tower
 
 FAMILIES = {"vpt": vpt, "coop": coop}
 CPU = torch.device("cpu")
@@ -418,18 +420,30 @@ def test_views_without_a_place_are_made_when_their_epoch_comes(photos, tmp_path,
     torch.testing.assert_close(torch.cat([features for features, _ in loader.epoch(2)]), wanted)
 
 
+FROZEN = [(family, name) for family in FAMILIES for name, row in FAMILIES[family].METHODS.items() if row.frozen_images]
+
+
+def test_methods_that_prompt_images_do_not_take_features():
+    assert ("vpt", "prompt") not in FROZEN and {("vpt", "linear"), ("coop", "coop"), ("coop", "zero_shot")} < set(
+        FROZEN
+    )
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["coop", "zero_shot"])
-def test_logits_from_features_are_the_same_bit_for_bit(name, precision, photos, tmp_path):
-    clip = load_clip("embedded")
+@pytest.mark.parametrize(("family", "name"), FROZEN)
+def test_logits_from_features_are_the_same_bit_for_bit(family, name, precision, photos, tmp_path):
     torch.manual_seed(0)
-    method = coop.build(name, clip, ["red", "blue"])
-    loader = test_batches(photos, transform=make_test_transform("coop", 32, clip.image.mean, clip.image.std))
-    features = FeatureTestLoader(loader, FeatureCache(clip.image, tmp_path, precision), photos)
+    method = FAMILIES[family].build(name, FAMILIES[family].load_backbone("embedded"), ["red", "blue"])
+    tower = image_tower(method)
+    loader = test_batches(photos, transform=make_test_transform("coop", 32, tower.mean, tower.std))
+    features = FeatureTestLoader(loader, FeatureCache(tower, tmp_path, precision), photos)
     wanted, labels = predict(method, loader, CPU, precision)
     for _ in range(2):
         logits, same = predict(method, features, CPU, precision)
         assert torch.equal(logits, wanted) and torch.equal(same, labels)
+    (images, labels), (given, _) = next(iter(loader)), next(iter(features))
+    with autocast(CPU, precision):
+        assert given.dim() == 2 and torch.equal(method.loss(given, labels), method.loss(images, labels))
 
 
 # Whole runs
@@ -467,6 +481,7 @@ MODES = {
     "all": [*COOP, "TRAIN.CACHE", "all"],
     "fixed": [*COOP, "INPUT.TRAIN", "center"],
     "linear": [*VPT, "METHOD.NAME", "linear", "TRAIN.VIEWS", 2],
+    "tip_adapter_f": ["METHOD.NAME", "tip_adapter_f", "TRAIN.VIEWS", 2],
 }
 
 
