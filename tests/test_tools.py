@@ -26,14 +26,15 @@ def tool(monkeypatch, capsys):
     def call(name, *words):
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, words)])
         monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
-        handlers = list(logging.getLogger("promptvision").handlers)
+        log = logging.getLogger("promptvision")
+        handlers = list(log.handlers)
         try:
             runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
             status = 0
         except SystemExit as stop:
             status = stop.code or 0
         finally:
-            logging.getLogger("promptvision").handlers[:] = handlers
+            log.handlers[:], log.propagate = handlers, True
         out, err = capsys.readouterr()
         return status, out, " ".join(err.split())
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from promptvision.config import dump, load_config
 from promptvision.engine.checkpoint import read_json
-from promptvision.engine.log import RunFolder
+from promptvision.engine.log import RunFolder, log_to_terminal
 from promptvision.errors import one_sentence
 from promptvision.experiment import run
 from promptvision.report.curves import few_shot_curve
@@ -53,6 +53,7 @@ def result_of(cfg):
 
 def main():
     args = arguments()
+    log_to_terminal()
     console = Console()
     runs = list(plan(range(1, args.seeds + 1)))
     cells = defaultdict(list)

@@ -1,16 +1,15 @@
 """Evaluate a run, perhaps on other pictures: python tools/eval.py --run out DATASET.CLASSES new"""
 
 import argparse
-import logging
 from pathlib import Path
 
 from families import FAMILIES
 from rich.console import Console
-from rich.logging import RichHandler
 
 from promptvision.config import load_config
 from promptvision.config_help import help_text
 from promptvision.engine.checkpoint import write_json
+from promptvision.engine.log import log_to_terminal
 from promptvision.errors import one_sentence
 from promptvision.experiment import retest
 from promptvision.report.tables import run_table, worst_classes
@@ -28,8 +27,7 @@ def arguments():
 def main():
     args = arguments()
     cfg = load_config(args.run / "config.yaml", args.overrides, FAMILIES)
-    console = Console(stderr=True)
-    logging.getLogger("promptvision").addHandler(RichHandler(console=console, show_path=False))
+    log_to_terminal()
     result = retest(cfg, FAMILIES, args.run)
     name = f"{result['dataset']}-{result['class_subset']}-{result['split']}"
     write_json(args.run / f"eval-{name}.json", result)

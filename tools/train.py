@@ -1,21 +1,17 @@
 """Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out"""
 
 import argparse
-import logging
 
 from families import FAMILIES
 from rich.console import Console
-from rich.logging import RichHandler
 
 import promptvision
 from promptvision.config import load_config, summary
 from promptvision.config_help import help_text
-from promptvision.engine.log import RunFolder
+from promptvision.engine.log import LOG, RunFolder, log_to_terminal
 from promptvision.errors import one_sentence
 from promptvision.experiment import run
 from promptvision.report.tables import run_table, worst_classes
-
-LOG = logging.getLogger("promptvision")
 
 
 def arguments():
@@ -31,8 +27,7 @@ def arguments():
 def main():
     args = arguments()
     cfg = load_config(args.config, args.overrides, FAMILIES)
-    LOG.propagate = False
-    LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
+    log_to_terminal()
     with RunFolder(cfg.OUTPUT_DIR, resume=args.resume == "auto") as folder:
         LOG.info("code in %s", promptvision.__path__[0])
         LOG.info("%s", summary(cfg, FAMILIES))

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.console import Console
+from rich.logging import RichHandler
 
 import promptvision
 from promptvision.engine.checkpoint import write_atomically, write_json
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG = logging.getLogger("promptvision")
+
+
+def log_to_terminal() -> None:
+    """Show what the library tells on the terminal, beside progress bars, and nowhere else."""
+    LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
+    LOG.propagate = False
 
 
 class RunFolder:
