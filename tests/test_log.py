@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -44,6 +45,7 @@ def test_rows_of_later_steps_and_torn_lines_are_forgotten(tmp_path):
             folder.row(step=step, loss=1.0)
     with folder.metrics.open("a") as file:
         file.write('{"step": 4, "lo')
+    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
     with RunFolder(tmp_path, resume=True) as folder:
         assert [row["step"] for row in folder.rows()] == [0, 1, 2, 3]
         folder.forget_from(2)
