@@ -40,6 +40,9 @@ class Inert:
         if isinstance(state, dict):
             self.__dict__.update({name: value for name, value in state.items() if isinstance(name, str)})
 
+    def __call__(self, *args: Any, **options: Any) -> Inert:
+        return Inert()
+
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
 
