@@ -1,0 +1,92 @@
+"""Every config loads, and the presets say what the official ones say."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import coop
+import vpt
+from promptvision.config import load_config
+from promptvision.experiment import rates
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"coop": coop, "vpt": vpt}
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+RUNNABLE = [name for name in CONFIGS if Path(name).name != "base.yaml"]
+
+COOP = {  # name: backbone, number of contexts, their words, epochs (KaiyangZhou/CoOp, configs/trainers/CoOp)
+    "rn50": ("RN50", 16, "", 200),
+    "rn50_ctxv1": ("RN50", 4, "a photo of a", 200),
+    "rn50_ep100": ("RN50", 16, "", 100),
+    "rn50_ep50": ("RN50", 16, "", 50),
+    "rn50_ep50_ctxv1": ("RN50", 4, "a photo of a", 50),
+    "rn101": ("RN101", 16, "", 200),
+    "rn101_ep50": ("RN101", 16, "", 50),
+    "vit_b32": ("ViT-B-32", 16, "", 200),
+    "vit_b32_ep50": ("ViT-B-32", 16, "", 50),
+    "vit_b16": ("ViT-B-16", 16, "", 200),
+    "vit_b16_ctxv1": ("ViT-B-16", 4, "a photo of a", 200),
+    "vit_b16_ep100": ("ViT-B-16", 16, "", 100),
+    "vit_b16_ep100_ctxv1": ("ViT-B-16", 4, "a photo of a", 100),
+    "vit_b16_ep50": ("ViT-B-16", 16, "", 50),
+    "vit_b16_ep50_ctxv1": ("ViT-B-16", 4, "a photo of a", 50),
+}
+COCOOP = {  # the same, of configs/trainers/CoCoOp
+    "cocoop_vit_b16_c4_ep10_batch1": ("ViT-B-16", 4, "", 10),
+    "cocoop_vit_b16_c4_ep10_batch1_ctxv1": ("ViT-B-16", 4, "a photo of a", 10),
+    "cocoop_vit_b16_c8_ep10_batch1": ("ViT-B-16", 8, "", 10),
+    "cocoop_vit_b16_c16_ep10_batch1": ("ViT-B-16", 16, "", 10),
+}
+
+
+def load(name, *words):
+    return load_config(ROOT / name, words, FAMILIES)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_loads(name):
+    cfg = load(name)
+    assert cfg.METHOD.NAME in FAMILIES[cfg.METHOD.FAMILY].METHODS
+
+
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if name.startswith("configs/coop")])
+def test_the_first_comment_holds_a_command_that_is_understood(name):
+    first = (ROOT / name).read_text().partition("\n")[0]
+    assert first.startswith("#") and "python tools/train.py" in first
+    words = shlex.split(first[first.index("python") :])
+    assert words[3] == name
+    cfg = load(name, *words[4:])
+    assert cfg.OUTPUT_DIR == "out"
+
+
+@pytest.mark.parametrize("name", COOP | COCOOP)
+def test_presets_are_the_official_ones(name):
+    cfg = load(f"configs/coop/{name}.yaml")
+    expected = (COOP | COCOOP)[name]
+    options, optim = cfg.METHOD.OPTIONS, cfg.OPTIM
+    found = (cfg.BACKBONE.NAME, options.N_CTX, options.CTX_INIT, optim.EPOCHS)
+    assert found == expected
+    method, batch = (cfg.METHOD.NAME, optim.BATCH_SIZE)
+    assert (method, batch) == (("coop", 32) if name in COOP else ("cocoop", 1))
+    assert (optim.NAME, optim.LR, optim.MOMENTUM, optim.WEIGHT_DECAY) == ("sgd", 0.002, 0.9, 5e-4)
+    assert (cfg.BACKBONE.PRETRAINED, cfg.INPUT.SIZE, cfg.INPUT.TRAIN, cfg.INPUT.TEST) == ("openai", 224, "coop", "coop")
+    assert (cfg.TEST.BATCH_SIZE, cfg.TEST.SPLIT, cfg.TRAIN.VIEWS) == (100, "test", 0)
+    if name in COOP:
+        assert not options.CSC and options.CLASS_TOKEN_POSITION == "end"
+    each = rates(cfg)
+    assert each[:2] == [1e-5, 0.002] and len(each) == expected[-1] and each[-1] > 0
+
+
+def test_the_published_rates_of_ten_epochs():
+    """Read off the official code's run (in units of 1e-3)."""
+    found = [1000 * rate for rate in rates(load("configs/coop/cocoop_vit_b16_c4_ep10_batch1.yaml"))]
+    assert found == pytest.approx([0.01, 2.0, 1.951, 1.809, 1.588, 1.309, 1.0, 0.691, 0.412, 0.191], abs=5e-4)
+
+
+def test_every_number_in_a_comment_names_its_paper():
+    for name in RUNNABLE:
+        comment = "".join(line for line in (ROOT / name).read_text().splitlines() if line.startswith("#"))
+        if "Expected" in comment:
+            assert re.search(r"\((CoOp|CoCoOp|PromptSRC|Tip-Adapter)", comment), name
