@@ -10,6 +10,7 @@ import coop
 import vpt
 from promptvision.backbones import load_clip
 from promptvision.errors import InputError
+from promptvision.experiment import own_templates
 
 NAMES = ["cat", "golden_retriever", "Washington D.C."]
 
@@ -89,6 +90,18 @@ def test_networks_start_small_apart_and_serve_new_classes(clip, batch):
 
 def test_without_a_network_nothing_else_is_learned(clip):
     assert coop.build("coop", clip, NAMES).learned() == ["ctx"]
+
+
+def test_an_ensemble_goes_without_the_template_of_imagenet(tmp_path):
+    """As ZeroshotCLIP2 does for the data set of exactly this name."""
+    card = "title: t\nsource: s\nlicence: l\nwhere: w\nreader: folder\ntemplate: a picture of a {}.\n"
+    for name, ensemble, expected in [
+        ("imagenet", "select", []),
+        ("imagenet", "", ["a picture of a {}."]),
+        ("imagenet_a", "select", ["a picture of a {}."]),
+    ]:
+        path = write(tmp_path / f"{name}.yaml", card)
+        assert own_templates(path, {"ensemble": ensemble}) == expected
 
 
 def write(path, content):

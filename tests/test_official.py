@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import subprocess
 import sys
 import types
 import zipfile
@@ -223,6 +224,12 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
 
 
 COCOOP = ["METHOD.NAME", "cocoop"]
+
+
+def test_eval_says_how_to_test_other_weights(tmp_path):
+    words = ["--run", tmp_path, "METHOD.WEIGHTS", "model.pth.tar-50"]
+    done = subprocess.run([sys.executable, ROOT / "tools/eval.py", *words], capture_output=True, text=True)
+    assert done.returncode == 2 and "tools/train.py OPTIM.EPOCHS 0" in done.stderr
 
 
 def test_weights_of_another_backbone_method_or_family_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from promptvision.config import load_config
 from promptvision.config_help import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import log_to_terminal
-from promptvision.errors import one_sentence
+from promptvision.errors import InputError, one_sentence
 from promptvision.experiment import retest
 from promptvision.report.tables import run_table, worst_classes
 
@@ -26,6 +26,8 @@ def arguments():
 
 def main():
     args = arguments()
+    if "METHOD.WEIGHTS" in args.overrides:
+        raise InputError("a run is tested with what it learned; test other tensors by tools/train.py OPTIM.EPOCHS 0")
     cfg = load_config(args.run / "config.yaml", args.overrides, FAMILIES)
     log_to_terminal()
     result = retest(cfg, FAMILIES, args.run)
