@@ -20,7 +20,7 @@ from promptvision.data.world.captions import captions
 from promptvision.data.world.render import render
 from promptvision.data.world.scene import COLOURS, PRETRAINING, STYLES, TEXTURES, held_out, replace, sample
 from promptvision.data.world.shapes import SHAPES, outline_distance, templates
-from promptvision.data.world.tasks import paired_colour
+from promptvision.data.world.tasks import colour_shape_pairs
 from promptvision.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -157,14 +157,12 @@ def test_tasks_repeat(tasks):
         assert np.array_equal(array(again, item), array(tasks["backgrounds"], item))
 
 
-def test_base_and_new_pairs_share_no_word_and_only_new_ones_are_held_out():
-    shapes = np.arange(len(SHAPES))
-    assert held_out(paired_colour(shapes), shapes).tolist() == [False] * 12 + [True] * 12
-    base, new = (
-        {word for name in half for word in name.split()}
-        for half in np.split(np.array(TASKS["colour_shapes"].classes), 2)
-    )
-    assert not base & new
+def test_base_and_new_pairs_share_no_shape_and_only_new_ones_are_held_out():
+    colours, shapes = np.array(colour_shape_pairs()).T
+    assert held_out(colours, shapes).tolist() == [False] * 24 + [True] * 24
+    base, new = np.split(np.array([name.split()[1] for name in TASKS["colour_shapes"].classes]), 2)
+    assert not set(base) & set(new)
+    assert len(set(TASKS["colour_shapes"].classes)) == 48
 
 
 def test_location_and_counting_show_what_they_say(tasks):

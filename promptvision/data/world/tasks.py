@@ -1,7 +1,7 @@
 """The world's data sets: tasks whose classes are words, shifted copies of one, and visual tasks without words.
 
-They were fixed before results were looked at and are not to be chosen by them; the card of `location` tells of the
-one change, made on validation results.
+They were fixed before results were looked at and are not to be chosen by them; the cards of `location` and
+`colour_shapes` tell of the two changes.
 """
 
 from __future__ import annotations
@@ -65,13 +65,21 @@ def _adversarial(rng: Rng, labels: Numbers) -> Scenes:
     return _photos(rng, labels, ADVERSE, shape=labels, texture=texture, size=size)
 
 
-def paired_colour(shape: Numbers) -> Numbers:
-    """The colour of each shape in `colour_shapes`, so that base and new classes share no word.
+def colour_shape_pairs() -> list[tuple[int, int]]:
+    """(colour, shape) of the classes of `colour_shapes`: every shape in two colours, so that both words count.
 
-    The first half of the shapes has one of the first five colours, in pairs seen in pretraining; the second half
-    has one of the last five, in pairs held out from it.
+    The first half of the pairs was met in pretraining; the other half are other shapes, in the two colours that were
+    held out from it.
     """
-    return np.where(shape < len(SHAPES) // 2, (1 - 2 * shape) % 5, 5 + (-2 * shape) % 5)
+    half = len(SHAPES) // 2
+    base = [((1 - 2 * shape) % 5 + other, shape) for shape in range(half) for other in (0, 5)]
+    new = [((-2 * shape) % 5 + other, shape) for shape in range(half, 2 * half) for other in (0, 5)]
+    return base + new
+
+
+def _colour_shapes(rng: Rng, labels: Numbers) -> Scenes:
+    pairs = np.array(colour_shape_pairs())[labels]
+    return _photos(rng, labels, colour=pairs[:, 0], shape=pairs[:, 1])
 
 
 def _counted(rng: Rng, labels: Numbers) -> Scenes:
@@ -122,9 +130,7 @@ TASKS: dict[str, Task] = {
     "shapes_rendition": Task(SHAPES, TEST_ONLY, lambda rng, labels: _styled(rng, labels, STYLES[2:])),
     "sketches": Task(SHAPES, POOL, lambda rng, labels: _styled(rng, labels, ("sketch",), SKETCH)),
     "colour_shapes": Task(
-        tuple(f"{HUES[paired_colour(np.array(i))]} {name}" for i, name in enumerate(SHAPES)),
-        POOL,
-        lambda rng, labels: _photos(rng, labels, shape=labels, colour=paired_colour(labels)),
+        tuple(f"{HUES[colour]} {SHAPES[shape]}" for colour, shape in colour_shape_pairs()), (64, 16, 40), _colour_shapes
     ),
     "backgrounds": Task(HUES, (64, 16, 200), lambda rng, labels: _photos(rng, labels, background=labels)),
     "background_colours": Task(
