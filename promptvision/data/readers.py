@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 def read_world(card: Card, root: str, *, task: str) -> Pictures:
     """A task of the embedded world, rendered on the spot; needs no root."""
-    from promptvision.data.world import (
-        read_task,
-    )  # renders on import of its tasks: only where a run asks for it
+    from promptvision.data.world import read_task  # imports torch, which the lists alone do not need
 
     return read_task(task)
 
