@@ -5,6 +5,7 @@ for backward. The plain way is the official one: every prompt whole, all 77 toke
 """
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -17,17 +18,22 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from coop.context import context_prompts
+from coop.per_image import mean_loss
 from promptvision.backbones.text import OpenClipText
+from promptvision.engine.device import peak_memory
 from promptvision.errors import one_sentence
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("text",))
+    parser.add_argument("what", choices=("text", "cocoop"), help="CoOp's text step, or CoCoOp's")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures of a CoCoOp step")
     parser.add_argument("--classes", type=int, nargs="+", default=[100])
     parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
     parser.add_argument("--position", nargs="+", default=["end", "middle", "front"])
     parser.add_argument("--csc", action="store_true", help="class-specific contexts")
+    parser.add_argument("--chunk", type=int, default=0, help="CoCoOp: classes computed at once, 0 for all")
+    parser.add_argument("--fast-only", action="store_true", help="CoCoOp: time and memory of the fast way alone")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -127,6 +133,43 @@ def compare(tower, classes, n_ctx, position, args):
     ]  # fmt: skip
 
 
+def cocoop_step(tower, encoder, ctx, images):
+    """A step as `CoCoOp.loss` takes it: forward and backward picture by picture."""
+    labels = torch.arange(len(images), device=images.device) % len(encoder.slots)
+
+    def losses(contexts, part):
+        logits = 100 * torch.einsum("be,bce->bc", images[part], F.normalize(encoder(tower, contexts), dim=-1))
+        return F.cross_entropy(logits, labels[part], reduction="none")
+
+    ctx.grad = None
+    mean_loss(ctx, losses, 1).backward()
+
+
+def compare_conditional(tower, classes, n_ctx, batch, args):
+    """One row for CoCoOp; the official way loops over the pictures, so one of them is measured, times the batch."""
+    encoder = context_prompts(tower, class_names(classes), n_ctx, way="fast", chunk=args.chunk).to(args.device)
+    ctx = (torch.randn(batch, n_ctx, 512, device=args.device) * 0.02).requires_grad_()
+    images = F.normalize(torch.randn(batch, 512, device=args.device), dim=-1)
+    took = seconds(lambda: cocoop_step(tower, encoder, ctx, images), args.device)
+    used = peak_memory(torch.device(args.device))
+    row = [f"{classes}", f"{n_ctx}", f"{batch}", f"{took:.1f}", f"{used / 1e9:.2f}"]
+    if args.fast_only:
+        return row
+    plain, one = official(tower, encoder), ctx[0].detach().requires_grad_()
+    counts = []
+    for way in (plain, lambda c: encoder(tower, c)):
+        with FlopCounterMode(display=False) as counter:
+            step(way, one, images[:1])
+        counts.append(counter.get_total_flops())
+    kept = kept_bytes(plain, one), kept_bytes(lambda c: encoder(tower, c), ctx[:1])
+    official_took = batch * seconds(lambda: step(plain, one, images[:1]), args.device)
+    return [
+        *row, f"{official_took / took:.1f}x", f"{batch * counts[1] / 1e9:.0f}", f"{counts[0] / counts[1]:.1f}x",
+        f"{kept[1] / 1e6:.0f}", f"{batch * kept[0] / kept[1]:.0f}x",
+    ]  # fmt: skip
+
+
+CONDITIONAL = ("classes", "M", "batch", "seconds", "process GB", "time", "GFLOP", "FLOPs", "MB", "memory")
 COLUMNS = ("classes", "M", "position", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory")
 
 
@@ -134,11 +177,12 @@ def main():
     args = arguments()
     torch.set_num_threads(args.threads)
     tower = text_tower(args.device)
-    table = Table(*COLUMNS, title=f"CoOp's text step, ViT-B/16 sizes, float32, {args.device}, {args.threads} thread")
-    for classes in args.classes:
-        for n_ctx in args.ctx:
-            for position in args.position:
-                table.add_row(*compare(tower, classes, n_ctx, position, args))
+    conditional = args.what == "cocoop"
+    title = f"{'CoCoOp' if conditional else 'CoOp'}'s text step, ViT-B/16 sizes, float32, {args.device}"
+    table = Table(*(CONDITIONAL if conditional else COLUMNS), title=f"{title}, {args.threads} thread")
+    work, last = (compare_conditional, args.batch) if conditional else (compare, args.position)
+    for cell in itertools.product(args.classes, args.ctx, last):
+        table.add_row(*work(tower, *cell, args))
     Console(width=120).print(table)
 
 
