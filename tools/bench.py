@@ -179,7 +179,8 @@ def main():
     tower = text_tower(args.device)
     conditional = args.what == "cocoop"
     title = f"{'CoCoOp' if conditional else 'CoOp'}'s text step, ViT-B/16 sizes, float32, {args.device}"
-    table = Table(*(CONDITIONAL if conditional else COLUMNS), title=f"{title}, {args.threads} thread")
+    columns = (CONDITIONAL[:5] if args.fast_only else CONDITIONAL) if conditional else COLUMNS
+    table = Table(*columns, title=f"{title}, {args.threads} thread")
     work, last = (compare_conditional, args.batch) if conditional else (compare, args.position)
     for cell in itertools.product(args.classes, args.ctx, last):
         table.add_row(*work(tower, *cell, args))

@@ -35,7 +35,7 @@ def plan(seeds):
     yield "zero-shot CLIP", "coop/embedded_zero_shot.yaml", []
     for shots in SHOTS:
         for seed in seeds:
-            yield f"CoOp, {shots} shots", "coop/embedded.yaml", ["DATASET.SHOTS", shots, "SEED", seed]
+            yield f"CoOp, {shots} per class", "coop/embedded.yaml", ["DATASET.SHOTS", shots, "SEED", seed]
     for seed in seeds:
         yield "linear, location", "vpt/embedded_linear.yaml", ["SEED", seed]
         yield "VPT-deep, location", "vpt/embedded.yaml", ["SEED", seed]
@@ -62,7 +62,7 @@ def main():
         console.print(f"[{number}/{len(runs)}] {name} {' '.join(map(str, overrides))}", highlight=False)
         cells[name].append(result_of(load_config(CONFIGS / config, [*overrides, "OUTPUT_DIR", str(folder)], FAMILIES)))
     console.print(seeds_table(cells, "Embedded world: mean and deviation over seeds"))
-    curve = {shots: [result["accuracy"] for result in cells[f"CoOp, {shots} shots"]] for shots in SHOTS}
+    curve = {shots: [result["accuracy"] for result in cells[f"CoOp, {shots} per class"]] for shots in SHOTS}
     level = cells["zero-shot CLIP"][0]["accuracy"]
     drawn = few_shot_curve({"CoOp, M = 16": curve}, {"zero-shot CLIP": level}, TITLE, args.output / "few_shot.png")
     console.print(f"few-shot curve: {' '.join(map(str, drawn))}", highlight=False)

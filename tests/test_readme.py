@@ -1,0 +1,92 @@
+"""The README's examples, run as they stand there."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import coop
+import vpt
+from coop.context import class_text
+from promptvision.config import load_config
+from promptvision.data.cards import load_card
+from promptvision.data.readers import read
+from promptvision.engine.log import RunFolder
+from promptvision.experiment import retest, run
+from promptvision.method import Method
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FAMILIES = {"coop": coop, "vpt": vpt}
+
+
+def block(language, start):
+    """The code block of a language that begins with these words."""
+    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if text.startswith(start)]
+    assert len(found) == 1, f"the README has {len(found)} {language} blocks that start with {start!r}"
+    return found[0]
+
+
+def test_library_example():
+    code = block("python", "from promptvision.backbones import load_clip, load_vit")
+    code = re.sub(r"load_clip\(.*?\)", 'load_clip("embedded")', code)
+    code = re.sub(r"load_vit\(.*?\)", 'load_vit("embedded")', code)
+    names = {"images": torch.randn(2, 3, 32, 32), "labels": torch.tensor([0, 1])}
+    exec(code, names)
+    assert names["logits"].shape == (2, 2) and names["loss"].dim() == 0 and set(names["state"]) == {"ctx"}
+    assert names["head"](names["images"]).shape == (2, 2)
+
+
+def test_a_method_is_one_file_one_row_one_config(tmp_path, monkeypatch):
+    names = {"Method": Method, "F": F, "nn": nn, "torch": torch, "class_text": class_text}
+    exec(block("python", "# coop/task_residual.py"), names)
+    monkeypatch.setitem(coop.METHODS, "task_residual", names["TaskResidual"])
+    config = tmp_path / "task_residual.yaml"
+    config.write_text(f"_BASE_: {ROOT}/configs/base.yaml\nMETHOD: {{FAMILY: coop, NAME: task_residual}}\n")
+    words = ["METHOD.OPTIONS.ALPHA", "1.0", "OPTIM.EPOCHS", 5, "DATASET.SHOTS", 2, "DATASET.NAME", "world_shapes"]
+    cfg = load_config(config, [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
+    with RunFolder(cfg.OUTPUT_DIR) as folder:
+        result = run(cfg, FAMILIES, folder, progress=False)
+    assert result["accuracy"] > 50 and result["learned_parameters"] == 24 * 128
+    assert retest(cfg, FAMILIES, cfg.OUTPUT_DIR, progress=False)["accuracy"] == result["accuracy"]
+
+
+def test_a_data_set_is_one_card(tmp_path):
+    card = tmp_path / "my_birds.yaml"
+    card.write_text(block("yaml", "# datasets/my_birds.yaml"))
+    (tmp_path / "birds/images").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "birds/images/1.png")
+    rows = [["1.png", 0, "robin"]]
+    (tmp_path / "birds/split.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
+    pictures = read(load_card(str(card)), tmp_path)
+    assert pictures.classes == ["robin"] and pictures.open("1.png").size == (9, 9)
+
+
+def test_a_backbone_is_a_function_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/my_module.py").write_text(
+        "import timm\n\ndef build():\n    return timm.create_model('vit_tiny_patch16_224', img_size=32)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ["BACKBONE.NAME", "my_package.my_module:build", "OPTIM.EPOCHS", 1, "DATASET.SHOTS", 1, "OUTPUT_DIR", "run"]
+    cfg = load_config(ROOT / "configs/vpt/embedded.yaml", words, FAMILIES)
+    with RunFolder(cfg.OUTPUT_DIR) as folder:
+        assert run(cfg, FAMILIES, folder, progress=False)["learned_parameters"] > 0
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^python tools/(\w+)\.py .*?(?=\s{2,}#|$)", README, re.M))))
+def test_every_tool_named_is_there(command):
+    assert (ROOT / "tools" / f"{command}.py").is_file()
+
+
+def test_every_file_named_is_there():
+    for name in re.findall(r"`((?:configs|tests|docs|tools|promptvision|coop|vpt|datasets)/[\w/.]+)`", README):
+        example = name in ("coop/task_residual.py", "datasets/my_birds.yaml")
+        assert example or (ROOT / name).exists() or (ROOT / name).with_suffix("").exists(), name
