@@ -37,5 +37,8 @@ setup(
         "scikit-learn",
         "torchmetrics",
     ],
-    extras_require={"test": ["pytest", "pytest-xdist", "ruff", "mypy", "hypothesis", "build", "types-PyYAML"]},
+    extras_require={
+        "hf": ["transformers"],
+        "test": ["pytest", "pytest-xdist", "ruff", "mypy", "hypothesis", "build", "transformers", "types-PyYAML"],
+    },
 )

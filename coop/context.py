@@ -34,7 +34,7 @@ def initial_context(text: TextTower, n_ctx: int, ctx_init: str) -> Tensor:
             raise InputError(f"n_ctx is {n_ctx}; a prompt needs at least one context vector")
         return noise(n_ctx, text.width)
     words = class_text(ctx_init)
-    return text.embed(text.tokenize([words]))[0, 1 : 1 + text.count(words)].detach().float().clone()
+    return text.embed(text.tokenize([words]))[0, text.starts : text.starts + text.count(words)].detach().float().clone()
 
 
 def context_prompts(
@@ -62,8 +62,9 @@ def context_prompts(
     prompts = [f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}." for name in names]
     _refuse_too_long(text, n_ctx, classes, [text.count(prompt) for prompt in prompts])
     ids = text.tokenize(prompts)
-    order = _orders(position, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
-    slots = torch.where((order >= 1) & (order <= n_ctx), order - 1, CONSTANT)
+    lengths = [text.count(name) for name in names]
+    order = _orders(position, text.starts, n_ctx, lengths, ids.shape[1]).to(ids.device)
+    slots = torch.where((order >= text.starts) & (order < text.starts + n_ctx), order - text.starts, CONSTANT)
     embeddings = text.embed(ids.gather(1, order)).detach()
     eot = text.eot(ids)
     return PromptEncoder(text, embeddings, slots, eot, class_specific=class_specific, way=way, chunk=chunk, tile=tile)
@@ -79,19 +80,20 @@ def check_width(state: Mapping[str, Tensor], text: TextTower) -> None:
 def _refuse_too_long(text: TextTower, n_ctx: int, classes: Sequence[str], lengths: Sequence[int]) -> None:
     longest = max(range(len(classes)), key=lambda index: lengths[index])
     name = classes[longest] if len(classes[longest]) <= 60 else f"{classes[longest][:60]}..."
-    if lengths[longest] + 2 > text.context_length:
+    room = text.context_length - text.marks
+    if lengths[longest] > room:
         raise InputError(
             f"{n_ctx} context vectors and the longest class name, {name!r}, make {lengths[longest]} tokens; the text "
-            f"tower takes {text.context_length - 2} between start and end"
+            f"tower takes {room} between start and end"
         )
 
 
-def _orders(position: str, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:
-    """(C, L): which token of "SOS, ctx, name, rest" stands at each place."""
+def _orders(position: str, start: int, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:
+    """(C, L): which token of "start, ctx, name, rest" stands at each place; the start is one token, or none."""
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
-    ctx = list(range(1, 1 + n_ctx))
+    begin, ctx = list(range(start)), list(range(start, start + n_ctx))
     rows = []
     for count in name_lengths:
-        name = list(range(1 + n_ctx, 1 + n_ctx + count))
-        rows.append([0, *ctx[:before], *name, *ctx[before:], *range(1 + n_ctx + count, length)])
+        name = list(range(start + n_ctx, start + n_ctx + count))
+        rows.append([*begin, *ctx[:before], *name, *ctx[before:], *range(start + n_ctx + count, length)])
     return torch.tensor(rows)

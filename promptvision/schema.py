@@ -49,7 +49,7 @@ KEYS = (
         "world_backgrounds",
         "Name of a card in datasets/, or the path of a card of one's own.",
     ),
-    Key("DATASET.ROOT", "", "Folder that holds the data sets, or one's own pictures; some data sets need none."),
+    Key("DATASET.ROOT", "", "Folder that holds the data sets (empty: `data`), or one's own pictures; some need none."),
     Key("DATASET.SHOTS", 16, "Training pictures per class; 0 takes every one.", low=0),
     Key(
         "DATASET.CLASSES",

@@ -507,3 +507,14 @@ def test_world_tasks_are_read_through_their_cards(name):
     assert {part: len(getattr(pictures, part)) for part in ("train", "val", "test")} == card.counts
     assert len(pictures.classes) == card.classes
     assert pictures.open(pictures.train[0][0]).mode == "RGB"
+
+
+def test_without_a_root_the_folder_data_is_taken(tmp_path, monkeypatch):
+    plant(load_card("dtd"), tmp_path / "data", small_split())
+    monkeypatch.chdir(tmp_path)
+    assert read(load_card("dtd"), "").train == read(load_card("dtd"), tmp_path / "data").train
+    with pytest.raises(InputError, match="DATASET.ROOT is not set"):
+        read(load_card("folder"), "")
+    monkeypatch.chdir(tmp_path / "data")
+    with pytest.raises(InputError, match="DATASET.ROOT is not set and there is no folder 'data' here"):
+        read(load_card("dtd"), "")

@@ -11,12 +11,14 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.factory import get_model_config
+from open_clip.hf_model import HFTextEncoder
 from open_clip.model import build_model_from_openai_state_dict
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from promptvision.backbones.custom import call_custom, is_custom
+from promptvision.backbones.hf_text import HuggingFaceText
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
@@ -109,7 +111,9 @@ def load_clip(
 def _wrap(model: Any, name: str) -> CLIP:
     name = "embedded" if name == str(EMBEDDED) else name
     tokenizer_name = name if get_model_config(name) else "ViT-B-32"
-    text = OpenClipText(model, open_clip.get_tokenizer(tokenizer_name), name)
+    tokenizer = open_clip.get_tokenizer(tokenizer_name)
+    foreign = isinstance(getattr(model, "text", None), HFTextEncoder)
+    text = HuggingFaceText(model.text, tokenizer, name) if foreign else OpenClipText(model, tokenizer, name)
     return CLIP(name, OpenClipImage(model.visual, name), text, model.logit_scale)
 
 

@@ -13,6 +13,13 @@ from promptvision.backbones.towers import TextTower
 from promptvision.errors import InputError
 
 
+def refuse_too_long(tower: TextTower, text: str) -> None:
+    """Raise InputError for a text that would be cut off."""
+    count, room = tower.count(text), tower.context_length - tower.marks
+    if count > room:
+        raise InputError(f"{text[:60]!r}... has {count} tokens; the text tower takes {room} between start and end")
+
+
 class OpenClipText(TextTower):
     """The text tower of an open_clip model: OpenAI's causal one, or one without causal mask (SigLIP's)."""
 
@@ -40,11 +47,7 @@ class OpenClipText(TextTower):
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         for text in texts:
-            if self.count(text) + 2 > self.context_length:
-                raise InputError(
-                    f"{text[:60]!r}... has {self.count(text)} tokens; the text tower of {self.name} "
-                    f"takes {self.context_length - 2} between start and end"
-                )
+            refuse_too_long(self, text)
         ids = self.tokenizer(list(texts), context_length=self.context_length)
         return ids.to(self.token_embedding.weight.device)
 

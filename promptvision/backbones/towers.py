@@ -64,7 +64,11 @@ class TextTower(nn.Module):
     width: int
     context_length: int
     causal: bool = True
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[nn.Module] = ()
+    starts: int = 1
+    """Special tokens before a text."""
+    marks: int = 2
+    """Special tokens before and behind a text."""
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts to token ids (N, context_length); a text that does not fit is refused."""

@@ -40,10 +40,12 @@ def missing(card: Card, what: str) -> InputError:
     return InputError(f"data set {card.name!r}: {what}; {card.where}")
 
 
-def data_root(card: Card, root: str) -> Path:
-    """The data root as an existing folder that is not empty."""
-    if not root:
-        raise missing(card, "DATASET.ROOT is not set")
+def data_root(card: Card, root: str, otherwise: str = "data") -> Path:
+    """The data root, or without one the folder `otherwise`, as an existing folder that is not empty."""
+    if not root and not (otherwise and os.path.isdir(otherwise)):
+        also = f" and there is no folder {otherwise!r} here" if otherwise else ""
+        raise missing(card, f"DATASET.ROOT is not set{also}")
+    root = root or otherwise
     folder = Path(root).expanduser()
     if not os.path.isdir(folder):
         state = "is a file, not a folder" if os.path.exists(folder) else "does not exist"

@@ -31,7 +31,7 @@ def read_folder(card: Card, root: str) -> Pictures:
     with train and val only, val is tested on, and 20 % of train validates. Left out are hidden files, files
     without the suffix of a picture (in any case), and folders beside train, val and test.
     """
-    top = data_root(card, root)
+    top = data_root(card, root, otherwise="")
     given = {PARTS[name.lower()]: name for name in _folders(top) if name.lower() in PARTS}
     lists = _given_splits(card, top, given) if len(given) > 1 and "train" in given else _fresh_splits(card, top)
     return Pictures(*lists, partial(open_picture, str(top)), str(top))
