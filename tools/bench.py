@@ -5,6 +5,7 @@ for backward. The plain way is the official one: every prompt whole, all 77 toke
 """
 
 import argparse
+import gc
 import itertools
 import statistics
 import time
@@ -95,6 +96,14 @@ def kept_bytes(features, ctx):
     return sum(storages.values())
 
 
+def flops(work):
+    """What torch counts; the counter's hooks hold the graph in cycles, hence the collection."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    gc.collect()
+    return counter.get_total_flops()
+
+
 def seconds(work, device):
     start = time.perf_counter()
     work()
@@ -115,9 +124,7 @@ def compare(tower, classes, n_ctx, position, args):
     results = {name: step(way, ctx, images) for name, way in ways.items()}
     counts = {}
     for name, way in ways.items():
-        with FlopCounterMode(display=False) as counter:
-            step(way, ctx, images)
-        counts[name] = counter.get_total_flops()
+        counts[name] = flops(lambda way=way: step(way, ctx, images))
     bytes_kept = {name: kept_bytes(way, ctx) for name, way in ways.items()}
     times = {name: [] for name in ways}
     for _ in range(0 if args.no_time else args.repeats):
@@ -158,9 +165,7 @@ def compare_conditional(tower, classes, n_ctx, batch, args):
     plain, one = official(tower, encoder), ctx[0].detach().requires_grad_()
     counts = []
     for way in (plain, lambda c: encoder(tower, c)):
-        with FlopCounterMode(display=False) as counter:
-            step(way, one, images[:1])
-        counts.append(counter.get_total_flops())
+        counts.append(flops(lambda way=way: step(way, one, images[:1])))
     kept = kept_bytes(plain, one), kept_bytes(lambda c: encoder(tower, c), ctx[:1])
     official_took = batch * seconds(lambda: step(plain, one, images[:1]), args.device)
     return [
