@@ -61,6 +61,10 @@ class Method(nn.Module):
 
     def learned(self) -> list[str]:
         """Names of the tensors that training changes, as the official checkpoints call them."""
+        return [learned_name(name) for name in self._changing()]
+
+    def _changing(self) -> list[str]:
+        """The names in `state_dict()` of the tensors that training changes."""
         names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         own_buffers = {name for name, _ in self.named_buffers() if not name.startswith("backbone.")}
         return [name for name in self.state_dict() if name in names | own_buffers]
@@ -68,25 +72,31 @@ class Method(nn.Module):
     def learned_state(self) -> dict[str, Tensor]:
         """Copies of the learned tensors by name."""
         state = self.state_dict()
-        return {name: state[name].detach().clone() for name in self.learned()}
+        return {learned_name(name): state[name].detach().clone() for name in self._changing()}
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; names and shapes must fit exactly."""
-        own = self.state_dict()
-        for name in self.learned():
+        state_dict = self.state_dict()
+        own = {learned_name(name): state_dict[name] for name in self._changing()}
+        for name in own:
             if name not in state:
                 raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")
             if state[name].shape != own[name].shape:
                 theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
                 raise InputError(f"learned tensor {name!r} has shape {theirs}, this method needs {ours}")
-        extra = sorted(set(state) - set(self.learned()))
+        extra = sorted(set(state) - set(own))
         if extra:
             raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
-        self.load_state_dict(state, strict=False)
+        self.load_state_dict({name: state[learned_name(name)] for name in self._changing()}, strict=False)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """This method with the same learned tensors for other classes, or a refusal."""
         raise InputError(f"{type(self).__name__} is tied to the classes it was trained on and cannot name new ones")
+
+
+def learned_name(name: str) -> str:
+    """The official name of a tensor of `Method.state_dict()`: a thawed part of the backbone goes by its own name."""
+    return name.removeprefix("backbone.").removeprefix("model.") if name.startswith("backbone.") else name
 
 
 def check_names(classes: Sequence[str]) -> None:

@@ -8,6 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from promptvision.backbones import load_vit
+from promptvision.method import learned_name
+
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
@@ -43,3 +46,49 @@ def golden():
 
     load.root = GOLDEN
     return load
+
+
+@pytest.fixture
+def vit(golden):
+    """The tiny ViT of the golden numbers, fresh: a method may thaw it."""
+    return load_vit(golden.root / "vpt/backbone.safetensors")
+
+
+@pytest.fixture(scope="session")
+def inputs(golden):
+    """Pictures, labels, and the head of the ViT family's golden numbers."""
+    return golden("vpt/inputs")[1]
+
+
+@pytest.fixture(scope="session")
+def golden_cases(golden):
+    """`golden_cases("vpt/vpt")` gives {case: (settings, tensors)} of one golden file that holds many."""
+
+    def load(name):
+        settings, tensors = golden(name)
+        names = dict.fromkeys(key.partition("/")[0] for key in tensors)
+        return {
+            case: (
+                settings["cases"].get(case, {}),
+                {k.partition("/")[2]: v for k, v in tensors.items() if k.startswith(f"{case}/")},
+            )
+            for case in names
+        }
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def check_step():
+    """`check_step(method, images, labels, expected)` compares loss and the gradient of every learned tensor."""
+
+    def check(method, images, labels, expected):
+        loss = method.loss(images, labels)
+        loss.backward()
+        torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
+        for name, parameter in method.named_parameters():
+            key = f"grad/{learned_name(name)}"
+            if parameter.requires_grad and (parameter.grad is not None or key in expected):
+                torch.testing.assert_close(parameter.grad, expected[key], atol=2e-5, rtol=1e-4)
+
+    return check

@@ -9,33 +9,11 @@ import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.engine.optim import build_optimizer, learning_rates
 from promptvision.errors import InputError
+from promptvision.method import learned_name
 from vpt.prompt import init_bound
 
 CLASSES = [f"class {i}" for i in range(7)]
 HEAD = ("head.last_layer.weight", "head.last_layer.bias")
-
-
-@pytest.fixture(scope="module")
-def vit(golden):
-    return load_vit(golden.root / "vpt/backbone.safetensors")
-
-
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("vpt/inputs")[1]
-
-
-def cases(golden, name):
-    """{case: (settings, tensors)} of one golden file."""
-    settings, tensors = golden(name)
-    names = dict.fromkeys(key.partition("/")[0] for key in tensors)
-    return {
-        case: (
-            settings["cases"][case],
-            {k.partition("/")[2]: v for k, v in tensors.items() if k.startswith(f"{case}/")},
-        )
-        for case in names
-    }
 
 
 def prompt_method(vit, inputs, settings, expected, way, dropout=0.0):
@@ -50,15 +28,6 @@ def prompt_method(vit, inputs, settings, expected, way, dropout=0.0):
     return method
 
 
-def check_step(method, inputs, expected):
-    loss = method.loss(inputs["images"], inputs["labels"])
-    loss.backward()
-    torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
-    for name, parameter in method.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(parameter.grad, expected[f"grad/{name}"], atol=2e-5, rtol=1e-4)
-
-
 def test_linear(vit, inputs):
     method = vpt.build("linear", vit, CLASSES)
     method.load_learned_state(dict(zip(HEAD, (inputs["head.weight"], inputs["head.bias"]), strict=True)))
@@ -66,8 +35,8 @@ def test_linear(vit, inputs):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_prompts_shallow_deep_and_projected(way, vit, inputs, golden):
-    found = cases(golden, "vpt/vpt")
+def test_prompts_shallow_deep_and_projected(way, vit, inputs, golden_cases, check_step):
+    found = golden_cases("vpt/vpt")
     assert len(found) >= 8
     for settings, expected in found.values():
         method = prompt_method(vit, inputs, settings, expected, way)
@@ -75,7 +44,7 @@ def test_prompts_shallow_deep_and_projected(way, vit, inputs, golden):
         assert sum(tensor.numel() for tensor in method.learned_state().values()) == settings["trainable_count"]
         torch.testing.assert_close(method.features(inputs["images"]), expected["cls_feature"], atol=5e-5, rtol=0)
         torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
-        check_step(method, inputs, expected)
+        check_step(method, inputs["images"], inputs["labels"], expected)
 
 
 class Masks(torch.nn.Module):
@@ -91,12 +60,12 @@ class Masks(torch.nn.Module):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_prompt_dropout_is_drawn_per_picture_after_projection(way, vit, inputs, golden):
-    for settings, expected in cases(golden, "vpt/vpt_dropout").values():
+def test_prompt_dropout_is_drawn_per_picture_after_projection(way, vit, inputs, golden_cases, check_step):
+    for settings, expected in golden_cases("vpt/vpt_dropout").values():
         method = prompt_method(vit, inputs, settings, expected, way, dropout=settings["p"]).train()
         method.prompt_dropout = Masks(expected["dropout_factor"])
         torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
-        check_step(method, inputs, expected)
+        check_step(method, inputs["images"], inputs["labels"], expected)
 
 
 def test_prompt_dropout_is_off_in_evaluation(vit, inputs):
@@ -170,7 +139,7 @@ def test_only_declared_tensors_move(name, vit, inputs):
     optimizer = build_optimizer("sgd", method.named_parameters(), 0.1, 0.01)
     method.loss(inputs["images"], inputs["labels"]).backward()
     optimizer.step()
-    moved = {key for key, value in method.state_dict().items() if not torch.equal(value, before[key])}
+    moved = {learned_name(key) for key, value in method.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == set(method.learned())
     assert not method.backbone.training
 

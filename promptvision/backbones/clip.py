@@ -64,16 +64,30 @@ class OpenClipImage(ImageTower):
         if not self.blocks:
             return super().embed(images)
         visual: Any = self.model
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)
+        patches = self.patchify(images)
         cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         return visual.patch_dropout(torch.cat([cls, patches], dim=1) + visual.positional_embedding.to(patches.dtype))
 
     def enter(self, tokens: Tensor) -> Tensor:
         return self.model.ln_pre(tokens)  # type: ignore[operator]
 
+    def normalize(self, tokens: Tensor) -> Tensor:
+        return self.model.ln_post(tokens)  # type: ignore[operator]
+
+    def project(self, pooled: Tensor) -> Tensor:
+        return pooled @ self.model.proj if self.projected else pooled  # type: ignore[operator]
+
+    def patchify(self, pixels: Tensor) -> Tensor:
+        if not self.blocks:
+            return super().patchify(pixels)
+        return self.model.conv1(pixels).flatten(2).transpose(1, 2)  # type: ignore[operator]
+
+    @property
+    def class_position(self) -> Tensor:
+        return self.model.positional_embedding[0] if self.blocks else super().class_position  # type: ignore[index]
+
     def pool(self, tokens: Tensor) -> Tensor:
-        pooled = self.model._pool(tokens)[0]  # type: ignore[operator]
-        return pooled @ self.model.proj if self.projected else pooled
+        return self.project(self.model._pool(tokens)[0])  # type: ignore[operator]
 
 
 def load_clip(

@@ -53,6 +53,23 @@ class ImageTower(nn.Module):
         """Tokens (B, N, D) after the last block to features (B, E): final norm, pooling, projection."""
         raise InputError(f"backbone {self.name!r} has no tokens to pool; choose a ViT")
 
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """The final norm of tokens (B, N, D) -> (B, N, D), before any pooling."""
+        raise InputError(f"backbone {self.name!r} has no tokens to pool; choose a ViT")
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """What follows the pooling: (B, D) -> (B, E), a norm (`fc_norm`), CLIP's projection, or nothing."""
+        return pooled
+
+    def patchify(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, h, w) of any size the patch divides to patch embeddings (B, n, D), without positions."""
+        raise InputError(f"backbone {self.name!r} has no patches; choose a ViT")
+
+    @property
+    def class_position(self) -> Tensor:
+        """(D,), the position embedding of the class token, zero where it has none."""
+        raise InputError(f"backbone {self.name!r} has no class token; choose a ViT that has one")
+
     def as_features(self, images: Tensor) -> Tensor:
         """(B, E): `forward` of pictures (B, 3, H, W); features (B, E), computed earlier, come back as they are."""
         return images if images.dim() == 2 else self(images)

@@ -55,6 +55,26 @@ class TimmTower(ImageTower):
     def enter(self, tokens: Tensor) -> Tensor:
         return self.model.norm_pre(tokens)  # type: ignore[operator]
 
+    def normalize(self, tokens: Tensor) -> Tensor:
+        return self.model.norm(tokens)  # type: ignore[operator]
+
+    def project(self, pooled: Tensor) -> Tensor:
+        return self.model.fc_norm(pooled)  # type: ignore[operator]
+
+    def patchify(self, pixels: Tensor) -> Tensor:
+        if not self.blocks:
+            return super().patchify(pixels)
+        patches: Any = self.model.patch_embed
+        return patches.norm(patches.proj(pixels).flatten(2).transpose(1, 2))
+
+    @property
+    def class_position(self) -> Tensor:
+        model: Any = self.model
+        if not self.blocks or model.cls_token is None:
+            return super().class_position
+        positioned = model.pos_embed is not None and not model.no_embed_class
+        return model.pos_embed[0, 0] if positioned else model.cls_token.new_zeros(self.width)
+
     def pool(self, tokens: Tensor) -> Tensor:
         return self.model.forward_head(self.model.norm(tokens), pre_logits=True)  # type: ignore[operator]
 
