@@ -1,0 +1,74 @@
+"""Prefix tuning of an image tower: learned keys and values before those of the tokens.
+
+The form of Li and Liang (2021, arXiv:2101.00190), which DualPrompt (arXiv:2204.04799, section 4.2) and CODA-Prompt
+take for vision: a prefix is put behind the projection, so that attention meets it as it is, and it has no output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.towers import ImageTower
+from promptvision.errors import InputError
+
+Prefix = tuple[Tensor, Tensor]
+"""Keys and values, each (P, D), the same for every picture, or (B, P, D)."""
+
+
+def prefixed_tokens(
+    tower: ImageTower, tokens: Tensor, prefixes: Sequence[Prefix | None], first: int | None = None
+) -> Tensor:
+    """Tokens (B, N, D) that enter the first block (`tower.enter(tower.embed(images))`) to those after the last.
+
+    `prefixes[i]` is for block i, None where it has none; blocks beyond the list have none. `first`: how many tokens
+    of a prefixed last block are computed, None for all. The sequence keeps its length.
+    """
+    if len(prefixes) > tower.depth:
+        raise InputError(f"{len(prefixes)} layers of prefixes; backbone {tower.name!r} has {tower.depth} blocks")
+    given = [*prefixes, *[None] * (tower.depth - len(prefixes))]
+    for index, (block, prefix) in enumerate(zip(tower.blocks, given, strict=True)):
+        if prefix is None:
+            tokens = block(tokens)
+        else:
+            view = _known(tower, index)
+            keys, values = (part.to(tokens.dtype) for part in prefix)
+            tokens = attend(view, tokens, keys, values, first if index == tower.depth - 1 else None)
+    return tokens
+
+
+def prefixed_features(tower: ImageTower, images: Tensor, prefixes: Sequence[Prefix | None]) -> Tensor:
+    """Pictures (B, 3, H, W) to the pooled features (B, E) of `prefixed_tokens`."""
+    tokens = tower.enter(tower.embed(images))
+    return tower.pool(prefixed_tokens(tower, tokens, prefixes, 1 if tower.pools_first else None))
+
+
+def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first: int | None = None) -> Tensor:
+    """A block whose attention also meets projected keys and values, (P, D) or (B or 1, P, D): (B, N, D) to (B, N, D).
+
+    `first`: how many tokens are computed, None for all.
+    """
+    normed, batch = view.norm1(tokens), len(tokens)
+    if first is None:
+        query, key, value = view.split(view.part(normed, 0, 3), 3)
+    else:
+        key, value = view.split(view.part(normed, 1, 3), 2)
+        (query,) = view.split(view.part(normed[:, :first], 0, 1), 1)
+    own_keys, own_values = (view.split(part, 1)[0].expand(batch, -1, -1, -1) for part in (keys, values))
+    key, value = torch.cat([own_keys, key], dim=-2), torch.cat([own_values, value], dim=-2)
+    return view.finish(F.scaled_dot_product_attention(query, key, value), tokens[:, :first])
+
+
+def _known(tower: ImageTower, index: int) -> BlockView:
+    view = view_block(tower.blocks[index])
+    if view is None:
+        kind = type(tower.blocks[index]).__name__
+        raise InputError(
+            f"block {index} of backbone {tower.name!r} ({kind}, or a part of it) is not known: prefixes need to reach "
+            f"into its attention; take prompt tokens instead, or a plain ViT"
+        )
+    return view
