@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Bad input. The message names the file or key, what is wrong, and the nearest right choice."""
 
 
+class Diverged(InputError):
+    """Training left the finite numbers: a search over settings goes on with the next one."""
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """The error for a name that is not among `choices`: suggests the nearest, else lists them all."""
     known = sorted(choices)

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from promptvision.config import dump, method_options, resolved
 from promptvision.data.cards import Card, load_card
 from promptvision.data.splits import subset_hash
+from promptvision.engine.best import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import autocast, choose_device, peak_memory
 from promptvision.engine.evaluate import evaluate
@@ -139,6 +140,7 @@ def train(
     optimizer = build_optimizer(
         optim.NAME, learned.items(), optim.LR, optim.WEIGHT_DECAY, optim.MOMENTUM, method.no_decay, optim.EPS
     )
+    best = _best(cfg, folder, method) if learned else None
     loader = train_loader(cfg, data, method, range(first_epoch(folder), optim.EPOCHS), cache) if learned else None
     val = test_loader(cfg, data, method, "val", cache) if learned and cfg.TRAIN.EVAL_EVERY else ()
     prepared = {"train_features": loader and loader.source, "preparation_seconds": round(time.monotonic() - began, 3)}
@@ -152,19 +154,39 @@ def train(
         device=device,
         precision=cfg.TRAIN.PRECISION,
         checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
-        validate=lambda: evaluate(method, val, device, cfg.TRAIN.PRECISION),
+        validate=lambda epoch: _validate(cfg, method, val, epoch, best),
         validate_every=cfg.TRAIN.EVAL_EVERY,
         identity=identity(cfg, data),
         progress=progress,
     )
-    return {**fitted, **prepared}
+    return {**fitted, **prepared, **(best.restore() if best else {})}
+
+
+def _best(cfg: CfgNode, folder: RunFolder, method: Method) -> Best | None:
+    """Where the best epoch is kept, if the config asks for it."""
+    if cfg.TRAIN.KEEP == "last":
+        return None
+    if not 0 < cfg.TRAIN.EVAL_EVERY <= cfg.OPTIM.EPOCHS:
+        raise InputError("TRAIN.KEEP best needs evaluations on the validation pictures: set TRAIN.EVAL_EVERY 1")
+    return Best(folder, method)
+
+
+def _validate(cfg: CfgNode, method: Method, val: Batches, epoch: int, best: Best | None) -> dict[str, Any]:
+    found = evaluate(method, val, choose_device(cfg.TRAIN.DEVICE), cfg.TRAIN.PRECISION)
+    if best:
+        best.note(epoch, found)
+    return found
 
 
 def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
     """What a checkpoint must agree with: the whole config but where and how often things are written."""
     plain = resolved(cfg)
     sections = {name: plain[name] for name in ("SEED", "METHOD", "BACKBONE", "DATASET", "INPUT", "OPTIM")}
-    return {**sections, "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS}, "pictures": subset_hash(data.pictures.train)}
+    return {
+        **sections,
+        "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS, "KEEP": cfg.TRAIN.KEEP},
+        "pictures": subset_hash(data.pictures.train),
+    }
 
 
 def test(

@@ -39,6 +39,8 @@ def load_data(cfg: CfgNode) -> Data:
     card = load_card(cfg.DATASET.NAME)
     pictures = read(card, cfg.DATASET.ROOT)
     train, val = few_shot(pictures.train, pictures.val, cfg.DATASET.SHOTS, cfg.SEED)
+    if cfg.DATASET.TRAIN == "train+val":
+        train, val = [*train, *val], []
     for name, count in short_classes(pictures.train, cfg.DATASET.SHOTS).items():
         LOG.warning("class %r has only %d training pictures for %d shots: all are used", name, count, cfg.DATASET.SHOTS)
 

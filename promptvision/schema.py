@@ -52,6 +52,12 @@ KEYS = (
     Key("DATASET.ROOT", "", "Folder that holds the data sets (empty: `data`), or one's own pictures; some need none."),
     Key("DATASET.SHOTS", 16, "Training pictures per class; 0 takes every one.", low=0),
     Key(
+        "DATASET.TRAIN",
+        "train",
+        "Pictures to train on; train+val leaves none to validate on (final runs of VTAB-1k).",
+        choices=("train", "train+val"),
+    ),
+    Key(
         "DATASET.CLASSES",
         "all",
         "Classes to use: all, the first half (base), or the second half (new).",
@@ -133,6 +139,12 @@ KEYS = (
     ),
     Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
     Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation pictures; 0 for none.", low=0),
+    Key(
+        "TRAIN.KEEP",
+        "last",
+        "Learned tensors of a run: those of the last epoch, or of the first with the best validation accuracy.",
+        choices=("last", "best"),
+    ),
     Key("TEST.SPLIT", "test", "Pictures to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test pictures per step.", low=1),
 )

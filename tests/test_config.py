@@ -137,7 +137,7 @@ def test_overrides_are_read_in_the_type_of_their_key(write, key, given, expected
         (["OPTIM.LRR", "1"], "command line: unknown key 'OPTIM.LRR'; did you mean OPTIM.LR?"),
         (["optim.lr", "1"], "command line: unknown key 'optim.lr'; did you mean OPTIM.LR?"),
         (["EPOCHS", "1"], "command line: unknown key 'EPOCHS'; did you mean OPTIM.EPOCHS?"),
-        (["DATASET.XYZZYXYZZY", "1"], "there are DATASET.NAME, DATASET.ROOT, DATASET.SHOTS, DATASET.CLASSES"),
+        (["DATASET.XYZZYXYZZY", "1"], "there are DATASET.NAME, DATASET.ROOT, DATASET.SHOTS, DATASET.TRAIN, DATASET.CL"),
         (["QQQ", "1"], "unknown key 'QQQ'; there are BACKBONE, DATASET, INPUT, METHOD, METHOD.OPTIONS, OPTIM"),
         (["OPTIM", "1"], "command line: OPTIM is a section; set one of its keys, such as OPTIM.NAME"),
         (["METHOD.OPTIONS", "1"], "command line: METHOD.OPTIONS is a section; set one of its keys"),

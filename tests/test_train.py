@@ -78,7 +78,7 @@ def train(path, *, resume=False, loader=None, precision="fp32", name="adam", lr=
             seed=1,
             device=CPU,
             precision=precision,
-            validate=lambda: evaluate(method, val, CPU),
+            validate=lambda epoch: evaluate(method, val, CPU),
             progress=False,
             **{"validate_every": 2, **options},
         )
@@ -189,7 +189,7 @@ def test_without_resume_everything_starts_anew(tmp_path):
 def test_a_stop_during_validation_is_heeded(tmp_path):
     method, sent = Tiny(), []
 
-    def validate():
+    def validate(epoch):
         sent.append(os.kill(os.getpid(), signal.SIGTERM))
         return {}
 

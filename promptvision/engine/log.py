@@ -45,6 +45,7 @@ class RunFolder:
         self.config, self.metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
         self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
         self.checkpoint, self.log = self.path / "last.ckpt", self.path / "log.txt"
+        self.best = self.path / "best.safetensors"
         self._rows: FileIO | None = None
         self._events: SummaryWriter | None = None
         self._purge_from: int | None = None
@@ -62,7 +63,7 @@ class RunFolder:
     def write_config(self, text: str) -> None:
         """Begin the run: config.yaml, and nothing of an earlier run unless it is resumed."""
         if not self.resume:
-            earlier = (self.metrics, self.result, self.learned, self.checkpoint)
+            earlier = (self.metrics, self.result, self.learned, self.checkpoint, self.best)
             for file in [*earlier, *self.path.glob("events.out.tfevents.*")]:
                 file.unlink(missing_ok=True)
         if not self.checkpoint.exists():

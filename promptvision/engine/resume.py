@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
 from promptvision.engine.log import RunFolder
-from promptvision.errors import InputError
+from promptvision.errors import Diverged, InputError
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -72,12 +72,12 @@ class Saver:
             LOG.warning("stopped in epoch %d after batch %d; go on with --resume auto", at.epoch, at.batch)
             raise SystemExit(128 + signals[0])
 
-    def not_finite(self, what: str, at: Position) -> InputError:
+    def not_finite(self, what: str, at: Position) -> Diverged:
         """The error that names the step, the rate and the checkpoint that is left."""
         step, rate = at.epoch * self.batches + at.batch, self.optimizer.param_groups[0]["lr"]
         there = self.folder.checkpoint.exists()
         left = f"{self.folder.checkpoint} holds the last good state" if there else "there is no checkpoint yet"
-        return InputError(
+        return Diverged(
             f"{what} at step {step} (epoch {at.epoch}, learning rate {rate:g}), so training stopped; {left}; "
             "try a smaller OPTIM.LR"
         )

@@ -49,7 +49,7 @@ def fit(
     device: torch.device,
     precision: str = "fp32",
     checkpoint_every: int = 1,
-    validate: Callable[[], Mapping[str, Any]] | None = None,
+    validate: Callable[[int], Mapping[str, Any]] | None = None,
     validate_every: int = 0,
     identity: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -59,9 +59,9 @@ def fit(
     Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
     that was stopped or killed ends bit-identical, on the same machine, to one never stopped. `identity` (plain
-    values) is what a checkpoint to go on from must agree with. Ctrl-C and SIGTERM save a checkpoint after the step
-    at hand and exit with 130 and 143. A loss that is not finite raises InputError and leaves the last good
-    checkpoint.
+    values) is what a checkpoint to go on from must agree with. `validate(epoch)` gives scores for metrics.jsonl.
+    Ctrl-C and SIGTERM save a checkpoint after the step at hand and exit with 130 and 143. A loss that is not finite
+    raises Diverged and leaves the last good checkpoint.
     """
     if optimizer is None:
         LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
@@ -91,7 +91,7 @@ def fit(
                 advance(f"epoch {epoch + 1}/{len(rates)}, loss {loss:.4f}")
                 saver.stop_if(stop, at)
             if validate and validate_every and (epoch + 1) % validate_every == 0:
-                folder.row(step=(epoch + 1) * size - 1, epoch=epoch, val=_numbers(validate()))
+                folder.row(step=(epoch + 1) * size - 1, epoch=epoch, val=_numbers(validate(epoch)))
             at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), at.loss)
             if at.epoch % checkpoint_every == 0 or at.epoch == len(rates):
                 saver.save(at)
