@@ -83,6 +83,10 @@ class OpenClipImage(ImageTower):
         return self.model.conv1(pixels).flatten(2).transpose(1, 2)  # type: ignore[operator]
 
     @property
+    def stem(self) -> tuple[nn.Module, str]:
+        return (self.model, "conv1") if hasattr(self.model, "conv1") else super().stem
+
+    @property
     def class_position(self) -> Tensor:
         return self.model.positional_embedding[0] if self.blocks else super().class_position  # type: ignore[index]
 

@@ -70,6 +70,11 @@ class ImageTower(nn.Module):
         """(D,), the position embedding of the class token, zero where it has none."""
         raise InputError(f"backbone {self.name!r} has no class token; choose a ViT that has one")
 
+    @property
+    def stem(self) -> tuple[nn.Module, str]:
+        """The first convolution, over the pixels, as (module, attribute): `getattr(*tower.stem)` is the layer."""
+        raise InputError(f"backbone {self.name!r} does not tell which convolution sees the pixels first")
+
     def as_features(self, images: Tensor) -> Tensor:
         """(B, E): `forward` of pictures (B, 3, H, W); features (B, E), computed earlier, come back as they are."""
         return images if images.dim() == 2 else self(images)

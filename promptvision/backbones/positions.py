@@ -1,0 +1,94 @@
+"""Backbones for pictures of another size: position embeddings are resized, all other weights are shared."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from timm.layers import resample_abs_pos_embed
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from promptvision.backbones.towers import ImageTower
+from promptvision.errors import InputError, unknown
+
+WAYS: dict[str, dict[str, Any]] = {
+    "timm": {"interpolation": "bicubic", "antialias": True},
+    "official": {"interpolation": "bilinear", "antialias": False, "align_corners": True},
+}
+"""How a grid of position embeddings is resized: timm's and open_clip's way, or that of Google's and VPT's code, which
+is scipy's `zoom(order=1)`: linear, corners kept. Prefix tokens keep theirs."""
+
+
+def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> ImageTower:
+    """A tower for square pictures of `image_size` pixels; it shares all weights with `tower` but the positions.
+
+    `way`: a row of `WAYS`. Pixels that the patch does not divide are left out at the right and lower edge, as the
+    patch convolution does; `check_size` refuses such sizes. Rotary positions and Swin's shift masks are made anew;
+    Swin's windows keep their size. Convolutional networks take any size.
+    """
+    if way not in WAYS:
+        raise unknown("way to resize positions (BACKBONE.RESIZE)", way, WAYS)
+    if image_size == tower.image_size:
+        return tower
+    resized = copy.deepcopy(tower, {id(parameter): parameter for parameter in tower.parameters()})
+    _resize(resized.model, image_size, way, tower.name)  # type: ignore[arg-type]
+    resized.image_size = image_size
+    return resized
+
+
+def check_size(tower: ImageTower, image_size: int) -> None:
+    """Refuse a size that the patch does not divide: the picture's right and lower edge would not be seen."""
+    patch = tower.patch_size
+    if not patch or image_size % patch == 0:
+        return
+    below, above = image_size // patch * patch, (image_size // patch + 1) * patch
+    nearest = f"{below} or {above}" if below else f"{above}"
+    raise InputError(
+        f"INPUT.SIZE {image_size}: the {patch} pixel patches of backbone {tower.name} do not divide it; take {nearest}"
+    )
+
+
+def _resize(model: Any, image_size: int, way: str, name: str) -> None:
+    if hasattr(model, "set_input_size"):
+        _resize_timm(model, image_size, way)
+    elif hasattr(model, "positional_embedding"):
+        _resize_open_clip(model, image_size, way)
+    elif (getattr(model, "pretrained_cfg", None) or {}).get("fixed_input_size", hasattr(model, "attnpool")):
+        raise InputError(f"backbone {name} ({type(model).__name__}) takes pictures of one size only, not {image_size}")
+
+
+def _resize_timm(model: Any, image_size: int, way: str) -> None:
+    """timm builds whatever depends on the size; then the positions are put in the way asked for."""
+    positions, before = getattr(model, "pos_embed", None), model.patch_embed.grid_size
+    swin = isinstance(model, SwinTransformer)
+    windows = {"window_size": [_window(stage) for stage in model.layers]} if swin else {}
+    model.set_input_size(img_size=(image_size, image_size), **windows)
+    if isinstance(positions, Tensor):
+        bare = getattr(model, "no_embed_class", False)
+        model.pos_embed = _resampled(
+            positions, before, model.patch_embed.grid_size, 0 if bare else model.num_prefix_tokens, way
+        )
+
+
+def _resize_open_clip(visual: Any, image_size: int, way: str) -> None:
+    before, patch = visual.grid_size, visual.patch_size[0]
+    visual.image_size, visual.grid_size = (image_size, image_size), (image_size // patch,) * 2
+    positions = visual.positional_embedding
+    resampled = _resampled(positions[None], before, visual.grid_size, len(positions) - before[0] * before[1], way)
+    visual.positional_embedding = nn.Parameter(resampled.data[0], requires_grad=resampled.requires_grad)
+
+
+def _resampled(
+    positions: Tensor, before: tuple[int, int], after: tuple[int, int], prefix: int, way: str
+) -> nn.Parameter:
+    """(1, prefix + h w, D) on a grid of `before` to one of `after`."""
+    resampled = resample_abs_pos_embed(
+        positions.detach(), new_size=list(after), old_size=list(before), num_prefix_tokens=prefix, **WAYS[way]
+    )
+    return nn.Parameter(resampled, requires_grad=positions.requires_grad)
+
+
+def _window(stage: Any) -> tuple[int, int]:
+    """The largest window of a stage: where the grid was smaller than a window, timm had cut it."""
+    return max(block.window_size for block in stage.blocks)
