@@ -1,7 +1,10 @@
 """One thread, and the golden numbers: the compact set beside the tests, or a larger one of the same layout."""
 
 import json
+import logging
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,25 @@ def check_step():
                 torch.testing.assert_close(parameter.grad, expected[key], atol=2e-5, rtol=1e-4)
 
     return check
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """`tool("train", "--config", ...)` runs a script and gives (exit status, stdout, stderr on one line)."""
+
+    def call(name, *words):
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, words)])
+        monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+        log = logging.getLogger("promptvision")
+        handlers = list(log.handlers)
+        try:
+            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        finally:
+            log.handlers[:], log.propagate = handlers, True
+        out, err = capsys.readouterr()
+        return status, out, " ".join(err.split())
+
+    return call

@@ -1,10 +1,7 @@
 """The command lines, from a config to predictions, and one sentence with exit status 2 for each mistake."""
 
 import json
-import logging
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +14,6 @@ ROOT = Path(__file__).parents[1]
 COOP = str(ROOT / "configs/coop/embedded.yaml")
 QUICK = ["OPTIM.EPOCHS", "2", "DATASET.SHOTS", "1"]
 WORDS = ["METHOD.OPTIONS.CTX_INIT", "a circle on a", "OPTIM.LR", "0.02"]
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """`tool("train", "--config", ...)` runs a script and gives (exit status, stdout, stderr on one line)."""
-
-    def call(name, *words):
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, words)])
-        monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
-        log = logging.getLogger("promptvision")
-        handlers = list(log.handlers)
-        try:
-            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        finally:
-            log.handlers[:], log.propagate = handlers, True
-        out, err = capsys.readouterr()
-        return status, out, " ".join(err.split())
-
-    return call
 
 
 @pytest.fixture(scope="module")

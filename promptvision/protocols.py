@@ -1,0 +1,130 @@
+"""How VPT's tables were made: settings searched on validation pictures, then tested once (arXiv:2203.12119).
+
+VTAB-1k: every setting trains on 800 pictures and is judged on 200 after its last epoch; the best one then trains on all
+1000 with five seeds, and each run is tested after its last epoch. FGVC: trains on the training list, is judged at its
+best epoch, and the best run's best epoch is tested. Sources: KMnP/vpt `tune_vtab.py`, `tune_fgvc.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from promptvision.config import dump
+from promptvision.engine.checkpoint import read_json
+from promptvision.engine.log import RunFolder
+from promptvision.errors import Diverged, InputError, unknown
+from promptvision.experiment import Families, run
+
+LOG = logging.getLogger(__name__)
+Setting = dict[str, Any]
+"""Keys of a config with the values that one run takes."""
+Configure = Callable[[Mapping[str, Any]], CfgNode]
+"""Makes the config of a run from what it sets differently."""
+
+TUNING: dict[str, Setting] = {
+    "vtab": {"TEST.SPLIT": "val"},
+    "fgvc": {"TEST.SPLIT": "val", "TRAIN.KEEP": "best", "TRAIN.EVAL_EVERY": 1},
+}
+FINAL: dict[str, Setting] = {
+    "vtab": {"DATASET.TRAIN": "train+val", "TEST.SPLIT": "test"},
+    "fgvc": {"TEST.SPLIT": "test", "TRAIN.KEEP": "best", "TRAIN.EVAL_EVERY": 1},
+}
+"""What each protocol sets in the runs of its search, and in those that are tested."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A file of configs/vpt/grids: the values of each key that are tried, and the seeds of the final runs."""
+
+    protocol: str
+    grid: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int]
+
+    def settings(self) -> list[Setting]:
+        """All combinations, large values first, the first key slowest (VPT: learning rate, then weight decay)."""
+        values = [sorted(values, reverse=True) for values in self.grid.values()]
+        return [dict(zip(self.grid, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def load_search(path: str | Path) -> Search:
+    """PROTOCOL, GRID and SEEDS of a YAML file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"grid {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"grid {path} is not plain YAML") from error
+    wanted = {"PROTOCOL": str, "GRID": dict, "SEEDS": list}
+    if not isinstance(content, dict) or {k: type(v) for k, v in content.items()} != wanted:
+        raise InputError(f"grid {path} must hold PROTOCOL (a name), GRID (key: list of values) and SEEDS (a list)")
+    if content["PROTOCOL"] not in TUNING:
+        raise unknown(f"PROTOCOL in {path}", content["PROTOCOL"], TUNING)
+    for key, values in content["GRID"].items():
+        if not isinstance(values, list) or not values or not all(isinstance(v, int | float) for v in values):
+            raise InputError(f"grid {path}: {key} needs a list of numbers to try")
+    if not content["SEEDS"]:
+        raise InputError(f"grid {path}: SEEDS is empty; the final runs need at least one seed")
+    return Search(content["PROTOCOL"], content["GRID"], content["SEEDS"])
+
+
+def choose(tuned: Sequence[tuple[Setting, float | None]]) -> Setting:
+    """The setting of the best validation accuracy; among equals the smaller first value (learning rate), then the
+    first found. None is a run that diverged."""
+    done = [(setting, accuracy) for setting, accuracy in tuned if accuracy is not None]
+    if not done:
+        raise InputError("every setting of the grid diverged; try smaller learning rates")
+    best = max(accuracy for _, accuracy in done)
+    return min((setting for setting, accuracy in done if accuracy == best), key=lambda s: next(iter(s.values())))
+
+
+def search(find: Search, configure: Configure, families: Families, folder: str | Path) -> dict[str, Any]:
+    """Tune, choose, train the chosen setting once per seed, test each once; what is finished in `folder` is kept.
+
+    Returns `protocol`, `tuning` (a list of {setting, accuracy}; None where it diverged), `chosen`, and `runs`, the
+    results of the final runs, tested on the test pictures.
+    """
+    settings, tuned = find.settings(), []
+    for number, setting in enumerate(settings, 1):
+        result = _finished_or_run(configure, {**TUNING[find.protocol], **setting}, setting, families, folder)
+        tuned.append((setting, result and result["accuracy"]))
+        LOG.info("%d/%d %s: validation accuracy %s", number, len(settings), _name(setting), tuned[-1][1])
+    chosen = choose(tuned)
+    runs = []
+    for seed in find.seeds:
+        changes = {**FINAL[find.protocol], **chosen, "SEED": seed}
+        result = _finished_or_run(configure, changes, {"final": seed}, families, folder)
+        if result is None:
+            raise InputError(f"the chosen setting {_name(chosen)} diverged with seed {seed}; leave it out of the grid")
+        runs.append(result)
+    tuning = [{"setting": setting, "accuracy": accuracy} for setting, accuracy in tuned]
+    return {"protocol": find.protocol, "tuning": tuning, "chosen": chosen, "runs": runs}
+
+
+def _finished_or_run(
+    configure: Configure, changes: Setting, label: Setting, families: Families, folder: str | Path
+) -> dict[str, Any] | None:
+    """The result of a run in its own folder, made now unless the same config was run there before."""
+    path = Path(folder) / _name(label)
+    cfg = configure({**changes, "OUTPUT_DIR": str(path)})
+    same = (path / "config.yaml").is_file() and (path / "config.yaml").read_text(encoding="utf-8") == dump(cfg)
+    if same and (path / "result.json").is_file():
+        return read_json(path / "result.json")
+    with RunFolder(path, resume=same) as run_folder:
+        try:
+            return run(cfg, families, run_folder)
+        except Diverged as error:
+            LOG.warning("%s: %s", path.name, error)
+            return None
+
+
+def _name(setting: Setting) -> str:
+    """`lr10_weight_decay0.01`: a folder's name, and what a log calls the run."""
+    return "_".join(f"{key.rpartition('.')[2].lower()}{value:g}" for key, value in setting.items())

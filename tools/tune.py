@@ -1,0 +1,52 @@
+"""VPT's protocols: search on validation pictures, train again, test once.
+
+python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/vpt/embedded.yaml OUTPUT_DIR out/tuned
+"""
+
+import argparse
+from pathlib import Path
+
+from families import FAMILIES
+from rich.console import Console
+
+from promptvision.config import load_config
+from promptvision.config_help import help_text
+from promptvision.engine.checkpoint import write_json
+from promptvision.engine.log import log_to_terminal
+from promptvision.errors import one_sentence
+from promptvision.protocols import load_search, search
+from promptvision.report.search import draw_search, search_table
+from promptvision.report.tables import seeds_table
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="YAML file of the method")
+    parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+
+    def configure(changes):
+        pairs = [word for key, value in changes.items() for word in (key, value)]
+        return load_config(args.config, [*args.overrides, *pairs], FAMILIES)
+
+    find, folder = load_search(args.grid), Path(configure({}).OUTPUT_DIR)
+    log_to_terminal()
+    found = search(find, configure, FAMILIES, folder)
+    write_json(folder / "search.json", found)
+    drawn = draw_search(found["tuning"], folder / "search")
+    Console().print(search_table(found["tuning"], found["chosen"]))
+    Console().print(seeds_table({configure({}).METHOD.NAME: found["runs"]}, "tested once per seed"))
+    if drawn:
+        Console().print(f"drawn in {drawn[0]}")
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
