@@ -56,8 +56,8 @@ class BlockView:
         self.heads: int = block.attn.num_heads
         self.timm = timm
 
-    def part(self, normed: Tensor, first: int, last: int) -> Tensor:
-        """Projections `first` to `last` - 1 of (query, key, value): (..., N, D) to (..., N, (last - first) D)."""
+    def weights(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        """Weight ((last - first) D, D) and bias of projections `first` to `last` - 1 of (query, key, value)."""
         attention = self.block.attn
         weight, bias = (
             (attention.qkv.weight, attention.qkv.bias)
@@ -66,11 +66,30 @@ class BlockView:
         )
         width = len(weight) // 3
         rows = slice(first * width, last * width)
-        return F.linear(normed, weight[rows], None if bias is None else bias[rows])
+        return weight[rows], None if bias is None else bias[rows]
+
+    def part(self, normed: Tensor, first: int, last: int) -> Tensor:
+        """Projections `first` to `last` - 1 of (query, key, value): (..., N, D) to (..., N, (last - first) D)."""
+        return F.linear(normed, *self.weights(first, last))
 
     def split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(..., N, parts D) to `parts` tensors (..., H, N, D / H)."""
         return tuple(t.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for t in projected.chunk(parts, dim=-1))
+
+    def absorbed(self, query: Tensor, normed: Tensor) -> Tensor:
+        """Attention of few queries (B, H, M, D / H) to many normed tokens (B, N, D) without their keys and values.
+
+        The keys' weights are folded into the queries, the values' weights follow the average; the keys' bias moves
+        all scores of a query alike and drops out. Gives (B, H, M, D / H).
+        """
+        size = query.shape[-1]
+        weights, bias = self.weights(1, 3)
+        key, value = (weight.unflatten(0, (self.heads, size)) for weight in weights.chunk(2))
+        folded = torch.einsum("bhms,hsd->bhmd", query * size**-0.5, key).flatten(1, 2)
+        scores = (folded @ normed.transpose(1, 2)).softmax(dim=-1)
+        averages = (scores @ normed).unflatten(1, (self.heads, -1))
+        attended = torch.einsum("bhmd,hsd->bhms", averages, value)
+        return attended if bias is None else attended + bias.chunk(2)[1].view(self.heads, 1, size).to(attended.dtype)
 
     def finish(self, attended: Tensor, tokens: Tensor) -> Tensor:
         """Attention output (..., H, N, D / H) and the block's input (..., N, D) to the block's output."""

@@ -1,7 +1,8 @@
 """Prompted image encoding, the exact fast way: nothing is computed that the feature does not depend on.
 
 Prompts that the next block replaces give keys and values only, computed once for the whole batch where they are the
-same for every picture; in the last block only the pooled token is computed. Equal to the plain way up to rounding.
+same for every picture; in the last block only the pooled token is computed, and there the keys' and values' weights
+are folded into its one query and its one average. Equal to the plain way up to rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from promptvision.backbones.blocks import BlockView, view_block
-from promptvision.backbones.image import prompted_tokens, remove
+from promptvision.backbones.image import prompt_edits, remove, run_blocks
+from promptvision.backbones.prefix import attend
 from promptvision.backbones.towers import ImageTower
 from promptvision.errors import InputError, unknown
 
@@ -21,64 +23,79 @@ WAYS = ("auto", "fast", "plain")
 
 
 def prompted_features(
-    tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = (), way: str = "auto"
+    tower: ImageTower,
+    images: Tensor,
+    prompts: Tensor,
+    deep_prompts: Sequence[Tensor] = (),
+    way: str = "auto",
+    *,
+    start: int = 0,
+    keep: bool = True,
 ) -> Tensor:
-    """Pictures (B, 3, H, W) to features (B, E); prompts as in `prompted_tokens`, their outputs left out of the pool.
+    """Pictures (B, 3, H, W) to features (B, E), the prompts' own outputs left out of the pool.
 
-    `way`: "plain" calls the tower's blocks untouched, "fast" takes them apart, "auto" is fast wherever every block
-    is known.
+    `prompts` (P, D) or (B, P, D) enter block `start`, `deep_prompts[i]` replace them at block `start` + 1 + i; then
+    they flow on, or are removed where `keep` is false (`prompt_edits`). `way`: "plain" calls the tower's blocks
+    untouched, "fast" takes them apart, "auto" is fast wherever every block from `start` on is known.
     """
     if way not in WAYS:
         raise unknown("way to encode images", way, WAYS)
-    views = None if way == "plain" else known_blocks(tower)
+    layers = [prompts, *deep_prompts]
+    views = None if way == "plain" else known_blocks(tower, start)
     if way == "fast" and views is None:
         raise InputError(f"backbone {tower.name!r} has blocks that the fast way does not know; take way: plain")
     if views is None:
-        tokens = prompted_tokens(tower, images, prompts, deep_prompts)
-        return tower.pool(remove(tokens, tower.prefix, prompts.shape[-2]))
-    return _fast(tower, views, images, prompts, deep_prompts)
+        tokens = run_blocks(tower, images, prompt_edits(tower, layers, start, keep))
+        there = keep or start + len(layers) >= tower.depth
+        return tower.pool(remove(tokens, tower.prefix, prompts.shape[-2]) if there else tokens)
+    return _fast(tower, views, images, layers, start, keep)
 
 
-def known_blocks(tower: ImageTower) -> list[BlockView] | None:
-    """Views of all blocks, or None if any of them has parts that are not known."""
-    views = [view_block(block) for block in tower.blocks]
+def known_blocks(tower: ImageTower, start: int = 0) -> list[BlockView] | None:
+    """Views of the blocks from `start` on, or None if any of them has parts that are not known."""
+    views = [view_block(block) for block in list(tower.blocks)[start:]]
     return None if None in views else views  # type: ignore[return-value]
 
 
 def _fast(
-    tower: ImageTower, views: Sequence[BlockView], images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor]
+    tower: ImageTower, views: Sequence[BlockView], images: Tensor, layers: Sequence[Tensor], start: int, keep: bool
 ) -> Tensor:
     tokens = tower.enter(tower.embed(images))
-    prompts = tower.enter(_batched(prompts, tokens))
-    last = len(views) - 1
+    for block in list(tower.blocks)[:start]:
+        tokens = block(tokens)
+    prompts = tokens[:1, :0]
     for index, view in enumerate(views):
-        if 0 < index <= len(deep_prompts):
-            prompts = _batched(deep_prompts[index - 1], tokens)
-        if index == last or index < len(deep_prompts):
-            tokens = _attend_only(view, tokens, prompts, 1 if index == last and tower.pools_first else None)
-        else:
+        if index < len(layers):
+            prompts = _entering(tower, layers[index], tokens, first=start + index == 0)
+        final, replaced = index == len(views) - 1, index + 1 < len(layers)
+        if final and tower.pools_first:
+            tokens = _first_only(view, tokens, prompts)
+        elif keep and not final and not replaced:
             tokens, prompts = _carry(view, tokens, prompts)
+        else:
+            tokens, prompts = _attend_only(view, tokens, prompts), prompts[:, :0]
     return tower.pool(tokens)
 
 
-def _batched(prompts: Tensor, tokens: Tensor) -> Tensor:
-    """(P, D) to (1, P, D), (B, P, D) as it is, in the tokens' precision."""
-    return (prompts if prompts.dim() == 3 else prompts[None]).to(tokens.dtype)
+def _entering(tower: ImageTower, prompts: Tensor, tokens: Tensor, first: bool) -> Tensor:
+    """(P, D) to (1, P, D), (B, P, D) as it is, in the tokens' precision, as the block is to see them."""
+    prompts = (prompts if prompts.dim() == 3 else prompts[None]).to(tokens.dtype)
+    return tower.enter(prompts) if first else prompts
 
 
-def _attend_only(view: BlockView, tokens: Tensor, prompts: Tensor, first: int | None) -> Tensor:
-    """A block whose prompt outputs nobody reads; `first`: how many tokens are computed, None for all."""
-    normed, batch = view.norm1(tokens), len(tokens)
-    prompt_keys, prompt_values = (
-        t.expand(batch, -1, -1, -1) for t in view.split(view.part(view.norm1(prompts), 1, 3), 2)
-    )
-    if first is None:
-        query, key, value = view.split(view.part(normed, 0, 3), 3)
-    else:
-        key, value = view.split(view.part(normed, 1, 3), 2)
-        (query,) = view.split(view.part(normed[:, :first], 0, 1), 1)
-    keys, values = torch.cat([prompt_keys, key], dim=-2), torch.cat([prompt_values, value], dim=-2)
-    return view.finish(F.scaled_dot_product_attention(query, keys, values), tokens[:, :first])
+def _attend_only(view: BlockView, tokens: Tensor, prompts: Tensor) -> Tensor:
+    """A block whose prompt outputs nobody reads."""
+    keys, values = view.part(view.norm1(prompts), 1, 3).chunk(2, dim=-1)
+    return attend(view, tokens, keys, values)
+
+
+def _first_only(view: BlockView, tokens: Tensor, prompts: Tensor) -> Tensor:
+    """The first token's output alone, (B, 1, D): q (W x) = (q W) x and the average of W x is W (average of x)."""
+    normed = view.norm1(tokens)
+    seen = torch.cat([view.norm1(prompts).expand(len(tokens), -1, -1), normed], dim=1)
+    (query,) = view.split(view.part(normed[:, :1], 0, 1), 1)
+    attended = view.absorbed(query, seen)
+    return view.finish(attended, tokens[:, :1])
 
 
 def _carry(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,28 +1,51 @@
-"""Prompted image encoding, the plain way: tokens are put in, every block is called as it is."""
+"""Prompted image encoding, the plain way: tokens are edited between blocks, every block is called as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from promptvision.backbones.towers import ImageTower
 
+Edit = Callable[[Tensor], Tensor]
+"""Tokens (B, N, D) to tokens (B, N', D)."""
 
-def prompted_tokens(tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = ()) -> Tensor:
-    """Tokens (B, prefix + P + patches, D) after the last block, before the final norm.
 
-    `prompts` (P, D) or (B, P, D) go behind the prefix tokens, without position; `deep_prompts[i]` of the same shape
-    replaces them at the entrance of block i + 1 (VPT, arXiv:2203.12119, section 3.2). After the last deep prompt
-    they flow on.
+def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit]) -> Tensor:
+    """Pictures (B, 3, H, W) to tokens (B, N, D) after the last block, before the final norm.
+
+    `edits[i]` changes the tokens at the entrance of block i; at block 0 before what the tower does first (`enter`).
     """
-    tokens = tower.enter(insert(tower.embed(images), prompts, tower.prefix))
+    tokens = tower.embed(images)
+    tokens = tower.enter(edits[0](tokens) if 0 in edits else tokens)
     for index, block in enumerate(tower.blocks):
-        if 0 < index <= len(deep_prompts):
-            tokens = replace(tokens, deep_prompts[index - 1], tower.prefix)
-        tokens = block(tokens)
+        tokens = block(edits[index](tokens) if index and index in edits else tokens)
     return tokens
+
+
+def prompt_edits(tower: ImageTower, prompts: Sequence[Tensor], start: int = 0, keep: bool = True) -> dict[int, Edit]:
+    """The edits of VPT (arXiv:2203.12119, section 3.2): prompts behind the prefix tokens, new ones at every block.
+
+    `prompts[i]`, (P, D) or (B, P, D), enter block `start` + i: the first are put in, without position, the others
+    replace those before them. After the last they flow on, or are removed where `keep` is false.
+    """
+    first, *others = prompts
+    at, count = tower.prefix, first.shape[-2]
+    edits: dict[int, Edit] = {start: partial(insert, prompts=first, at=at)}
+    for index, later in enumerate(others, start + 1):
+        edits[index] = partial(replace, prompts=later, at=at)
+    end = start + len(prompts)
+    return edits if keep or end >= tower.depth else {**edits, end: partial(remove, at=at, count=count)}
+
+
+def prompted_tokens(
+    tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = (), start: int = 0
+) -> Tensor:
+    """Tokens (B, prefix + P + patches, D) after the last block, before the final norm; prompts as in `prompt_edits`."""
+    return run_blocks(tower, images, prompt_edits(tower, [prompts, *deep_prompts], start))
 
 
 def insert(tokens: Tensor, prompts: Tensor, at: int) -> Tensor:
