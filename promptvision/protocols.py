@@ -7,21 +7,18 @@ best epoch, and the best run's best epoch is tested. Sources: KMnP/vpt `tune_vta
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
-from promptvision.config import dump
-from promptvision.engine.checkpoint import read_json
-from promptvision.engine.log import RunFolder
+from promptvision.benchmark import combinations, read_plain_yaml
 from promptvision.errors import Diverged, InputError, unknown
-from promptvision.experiment import Families, run
+from promptvision.experiment import Families
+from promptvision.runs import once
 
 LOG = logging.getLogger(__name__)
 Setting = dict[str, Any]
@@ -50,20 +47,14 @@ class Search:
 
     def settings(self) -> list[Setting]:
         """All combinations, large values first, the first key slowest (VPT: learning rate, then weight decay)."""
-        values = [sorted(values, reverse=True) for values in self.grid.values()]
-        return [dict(zip(self.grid, combination, strict=True)) for combination in itertools.product(*values)]
+        return combinations({key: sorted(values, reverse=True) for key, values in self.grid.items()})
 
 
 def load_search(path: str | Path) -> Search:
     """PROTOCOL, GRID and SEEDS of a YAML file."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"grid {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"grid {path} is not plain YAML") from error
+    content = read_plain_yaml(path, "grid")
     wanted = {"PROTOCOL": str, "GRID": dict, "SEEDS": list}
-    if not isinstance(content, dict) or {k: type(v) for k, v in content.items()} != wanted:
+    if {k: type(v) for k, v in content.items()} != wanted:
         raise InputError(f"grid {path} must hold PROTOCOL (a name), GRID (key: list of values) and SEEDS (a list)")
     if content["PROTOCOL"] not in TUNING:
         raise unknown(f"PROTOCOL in {path}", content["PROTOCOL"], TUNING)
@@ -93,14 +84,14 @@ def search(find: Search, configure: Configure, families: Families, folder: str |
     """
     settings, tuned = find.settings(), []
     for number, setting in enumerate(settings, 1):
-        result = _finished_or_run(configure, {**TUNING[find.protocol], **setting}, setting, families, folder)
+        result = _once(configure, {**TUNING[find.protocol], **setting}, setting, families, folder)
         tuned.append((setting, result and result["accuracy"]))
         LOG.info("%d/%d %s: validation accuracy %s", number, len(settings), _name(setting), tuned[-1][1])
     chosen = choose(tuned)
     runs = []
     for seed in find.seeds:
         changes = {**FINAL[find.protocol], **chosen, "SEED": seed}
-        result = _finished_or_run(configure, changes, {"final": seed}, families, folder)
+        result = _once(configure, changes, {"final": seed}, families, folder)
         if result is None:
             raise InputError(f"the chosen setting {_name(chosen)} diverged with seed {seed}; leave it out of the grid")
         runs.append(result)
@@ -108,21 +99,16 @@ def search(find: Search, configure: Configure, families: Families, folder: str |
     return {"protocol": find.protocol, "tuning": tuning, "chosen": chosen, "runs": runs}
 
 
-def _finished_or_run(
+def _once(
     configure: Configure, changes: Setting, label: Setting, families: Families, folder: str | Path
 ) -> dict[str, Any] | None:
-    """The result of a run in its own folder, made now unless the same config was run there before."""
-    path = Path(folder) / _name(label)
-    cfg = configure({**changes, "OUTPUT_DIR": str(path)})
-    same = (path / "config.yaml").is_file() and (path / "config.yaml").read_text(encoding="utf-8") == dump(cfg)
-    if same and (path / "result.json").is_file():
-        return read_json(path / "result.json")
-    with RunFolder(path, resume=same) as run_folder:
-        try:
-            return run(cfg, families, run_folder)
-        except Diverged as error:
-            LOG.warning("%s: %s", path.name, error)
-            return None
+    """The result of a run in its own folder; None if it diverged."""
+    cfg = configure({**changes, "OUTPUT_DIR": str(Path(folder) / _name(label))})
+    try:
+        return once(cfg, families)
+    except Diverged as error:
+        LOG.warning("%s: %s", _name(label), error)
+        return None
 
 
 def _name(setting: Setting) -> str:

@@ -10,13 +10,12 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
-from promptvision.config import dump, load_config
-from promptvision.engine.checkpoint import read_json
-from promptvision.engine.log import RunFolder, log_to_terminal
+from promptvision.config import load_config
+from promptvision.engine.log import log_to_terminal
 from promptvision.errors import one_sentence
-from promptvision.experiment import run
 from promptvision.report.curves import few_shot_curve
 from promptvision.report.tables import seeds_table
+from promptvision.runs import once
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SHOTS = (1, 2, 4, 8, 16)
@@ -41,16 +40,6 @@ def plan(seeds):
         yield "VPT-deep, location", "vpt/embedded.yaml", ["SEED", seed]
 
 
-def result_of(cfg):
-    """The result of a finished run of this very config, else of a new run or the rest of one."""
-    folder = Path(cfg.OUTPUT_DIR)
-    started = (folder / "config.yaml").is_file() and (folder / "config.yaml").read_text() == dump(cfg)
-    if started and (folder / "result.json").is_file():
-        return read_json(folder / "result.json")
-    with RunFolder(folder, resume=started) as open_folder:
-        return run(cfg, FAMILIES, open_folder)
-
-
 def main():
     args = arguments()
     log_to_terminal()
@@ -60,7 +49,8 @@ def main():
     for number, (name, config, overrides) in enumerate(runs, 1):
         folder = args.output / f"{number:02d}"
         console.print(f"[{number}/{len(runs)}] {name} {' '.join(map(str, overrides))}", highlight=False)
-        cells[name].append(result_of(load_config(CONFIGS / config, [*overrides, "OUTPUT_DIR", str(folder)], FAMILIES)))
+        cfg = load_config(CONFIGS / config, [*overrides, "OUTPUT_DIR", str(folder)], FAMILIES)
+        cells[name].append(once(cfg, FAMILIES))
     console.print(seeds_table(cells, "Embedded world: mean and deviation over seeds"))
     curve = {shots: [result["accuracy"] for result in cells[f"CoOp, {shots} per class"]] for shots in SHOTS}
     level = cells["zero-shot CLIP"][0]["accuracy"]

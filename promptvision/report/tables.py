@@ -35,13 +35,14 @@ def seeds_table(cells: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "
     """One row per cell, a list of results that differ in their seed: mean and deviation of the scores in per cent."""
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
-    for name in ("accuracy", "ECE", "seeds", "learned", "seconds"):
+    for name in ("accuracy", "ECE", "seeds", "learned", "of backbone", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, results in cells.items():
         scores = [mean_and_deviation([result[key] for result in results]) for key in ("accuracy", "ece")]
         seconds = sum(result["seconds"] for result in results) / len(results)
-        learned = f"{results[0]['learned_parameters']:,}"
-        table.add_row(name, *scores, str(len(results)), learned, f"{seconds:.1f}")
+        learned = results[0]["learned_parameters"]
+        share = f"{100 * learned / results[0]['backbone_parameters']:.2f} %"
+        table.add_row(name, *scores, str(len(results)), f"{learned:,}", share, f"{seconds:.1f}")
     return table
 
 

@@ -1,0 +1,87 @@
+"""A benchmark: a YAML file of configs, what they are crossed with, and seeds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from promptvision.errors import InputError, unknown
+
+KEYS = ("RUNS", "GRID", "SEEDS")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: a config with what it sets differently, to be run once per seed."""
+
+    name: str
+    config: Path
+    overrides: Mapping[str, Any]
+
+    def folder(self, root: str | Path, seed: int) -> Path:
+        """Where the run of this seed lies."""
+        return Path(root) / re.sub(r"[^\w.+-]+", "_", self.name) / f"seed{seed}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """RUNS x GRID, each SEEDS times.
+
+    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}. GRID: KEY -> list of values, all combined.
+    """
+
+    runs: Mapping[str, tuple[Path, Mapping[str, Any]]]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: Sequence[int]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every number of the table, the runs of one combination of the grid after another."""
+        for changes in combinations(self.grid):
+            for name, (config, overrides) in self.runs.items():
+                title = ", ".join([name, *map(str, changes.values())])
+                yield Cell(title, config, {**changes, **overrides})
+
+
+def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every choice of one value per key, the first key slowest."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def load_benchmark(path: str | Path) -> Benchmark:
+    """The benchmark of a YAML file; whatever is wrong with it raises InputError."""
+    content = read_plain_yaml(path, "benchmark")
+    for key in content:
+        if key not in KEYS:
+            raise unknown(f"key of benchmark {path}", key, KEYS)
+    runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
+    if not isinstance(runs, dict) or not all(isinstance(run, dict) and "CONFIG" in run for run in runs.values()):
+        raise InputError(f"benchmark {path} needs RUNS, a name: {{CONFIG: path, ...}} for each row of its table")
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+        raise InputError(f"benchmark {path}: GRID needs a list of values for each key")
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
+    folder = Path(path).parent
+    rows = {
+        str(name): (folder / run["CONFIG"], {key: value for key, value in run.items() if key != "CONFIG"})
+        for name, run in runs.items()
+    }
+    return Benchmark(rows, grid, seeds)
+
+
+def read_plain_yaml(path: str | Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{what} {path} is not plain YAML") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{what} {path} should hold KEY: value lines")
+    return content

@@ -1,0 +1,27 @@
+"""Runs that are done once: the same config in the same folder is never run again, and a stopped one goes on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from promptvision.config import dump
+from promptvision.engine.checkpoint import read_json
+from promptvision.engine.log import RunFolder
+from promptvision.experiment import Families, run
+
+LOG = logging.getLogger(__name__)
+
+
+def once(cfg: CfgNode, families: Families) -> dict[str, Any]:
+    """The result of the finished run of this very config in its OUTPUT_DIR, else of a new run or the rest of one."""
+    folder = Path(cfg.OUTPUT_DIR)
+    config, result = folder / "config.yaml", folder / "result.json"
+    started = config.is_file() and config.read_text(encoding="utf-8") == dump(cfg)
+    if started and result.is_file():
+        return read_json(result)
+    with RunFolder(folder, resume=started) as open_folder:
+        return run(cfg, families, open_folder)

@@ -1,0 +1,70 @@
+"""A whole table: python tools/sweep.py --benchmark configs/benchmarks/vpt_embedded.yaml --output out/vpt
+
+Finished runs are kept, a stopped run goes on where it was, and a run that fails does not stop the others.
+"""
+
+import argparse
+from pathlib import Path
+
+from families import FAMILIES
+from rich.console import Console
+
+from promptvision.benchmark import load_benchmark
+from promptvision.config import load_config
+from promptvision.engine.checkpoint import write_json
+from promptvision.engine.log import LOG, log_to_terminal
+from promptvision.errors import InputError, one_sentence
+from promptvision.report.tables import seeds_table
+from promptvision.runs import once
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID and SEEDS")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the runs and table.json")
+    parser.add_argument("--only", default="", help="run only the cells whose name holds this")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    benchmark = load_benchmark(args.benchmark)
+    plan = [
+        (cell.name, configure(cell, seed, args))
+        for cell in benchmark.cells()
+        for seed in benchmark.seeds
+        if args.only in cell.name
+    ]
+    if not plan:
+        raise InputError(f"--only {args.only}: no cell of {args.benchmark} has that in its name")
+    log_to_terminal()
+    results, failures = run_all(plan)
+    if results:
+        write_json(args.output / "table.json", results)
+        Console().print(seeds_table(results, str(args.benchmark)))
+    if failures:
+        raise InputError("; ".join([f"{len(failures)} of {len(plan)} runs failed", *failures]))
+
+
+def configure(cell, seed, args):
+    words = [word for pair in cell.overrides.items() for word in pair]
+    place = ["SEED", seed, "OUTPUT_DIR", str(cell.folder(args.output, seed))]
+    return load_config(cell.config, [*words, *args.overrides, *place], FAMILIES)
+
+
+def run_all(plan):
+    """({cell: results}, a sentence for each failure)"""
+    results, failures = {}, []
+    for number, (name, cfg) in enumerate(plan, 1):
+        LOG.info("run %d of %d: %s, seed %d", number, len(plan), name, cfg.SEED)
+        try:
+            results.setdefault(name, []).append(once(cfg, FAMILIES))
+        except InputError as error:
+            failures.append(f"{name}, seed {cfg.SEED}: {error}")
+    return {name: found for name, found in results.items() if found}, failures
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
