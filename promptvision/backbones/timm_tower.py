@@ -1,13 +1,29 @@
-"""A timm model as an image tower: any gives features; VisionTransformers also take prompts."""
+"""A timm model as an image tower: any gives features; VisionTransformers and Evas also take prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from timm.layers import PatchEmbed
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
+from promptvision.backbones.rotary import rotary_blocks
 from promptvision.backbones.towers import IMAGENET_MEAN, IMAGENET_STD, ImageTower
+from promptvision.errors import InputError
+
+PROMPTABLE = (VisionTransformer, Eva)
+"""Models whose forward pass is embedding, blocks over all tokens, norm, pooling."""
+
+PAIRWISE = "adds a bias to every pair of its patches, among which prompts have no place; choose a ViT, DINO or EVA-02"
+WINDOWS = "keeps its tokens in windows; METHOD.NAME swin_prompt puts prompts into them"
+WHY_NOT: dict[type, str] = {Beit: PAIRWISE, VisionTransformerRelPos: PAIRWISE, SwinTransformer: WINDOWS}
+"""Why some families with tokens are refused as a `PROMPTABLE`."""
 
 
 class TimmTower(ImageTower):
@@ -21,40 +37,73 @@ class TimmTower(ImageTower):
         self.feature_dim = int(getattr(model, "head_hidden_size", None) or model.num_features)  # type: ignore[arg-type]
         self.mean, self.std = tuple(facts.get("mean", IMAGENET_MEAN)), tuple(facts.get("std", IMAGENET_STD))
         self.image_size = facts.get("input_size", (3, 224, 224))[-1]
-        if isinstance(model, VisionTransformer):
+        self.why_no_tokens = WHY_NOT.get(type(model), self.why_no_tokens)
+        self._sizes(getattr(model, "patch_embed", None))
+        if isinstance(model, PROMPTABLE):
             self.width, self.prefix = model.embed_dim, model.num_prefix_tokens
-            self.patch_size = model.patch_embed.patch_size[0]
-            self.image_size = (model.patch_embed.img_size or (self.image_size,))[0]
-            plain = type(model) is VisionTransformer and model.attn_pool is None
+            plain = type(model) in PROMPTABLE and model.attn_pool is None
             self.pools_first = plain and model.global_pool == "token"
+        self._rotary = rotary_blocks(model)
+
+    def _sizes(self, patches: Any) -> None:
+        size, patch = getattr(patches, "img_size", None), getattr(patches, "patch_size", None)
+        self.image_size = size[0] if isinstance(size, tuple) else self.image_size
+        self.patch_size = patch[0] if isinstance(patch, tuple) else 0
 
     @property
-    def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
-        return self.model.blocks if isinstance(self.model, VisionTransformer) else ()  # type: ignore[return-value]
+    def blocks(self) -> Sequence[nn.Module]:  # type: ignore[override]
+        if not isinstance(self.model, PROMPTABLE):
+            return ()
+        return self._rotary or self.model.blocks  # type: ignore[return-value]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # type: ignore[operator]
 
-    def embed(self, images: Tensor) -> Tensor:
+    @property
+    def _transformer(self) -> Any:
+        """The model, if prompts may stand among its tokens."""
         if not self.blocks:
-            return super().embed(images)
-        model: Any = self.model
+            raise self.refusal()
+        return self.model
+
+    def embed(self, images: Tensor) -> Tensor:
+        model = self._transformer
+        self._check(images)
+        if isinstance(model, Eva):
+            return model._pos_embed(model.patch_embed(images))[0]
         return model.patch_drop(model._pos_embed(model.patch_embed(images)))
 
+    def _check(self, images: Tensor) -> None:
+        """Refuse pictures of another size: the positions would not be theirs."""
+        found, needed = tuple(images.shape[-2:]), getattr(self.model.patch_embed, "img_size", None)
+        if needed and found != tuple(needed):
+            raise InputError(f"backbone {self.name} takes pictures of {needed[0]} x {needed[1]} pixels, not {found}")
+
     def enter(self, tokens: Tensor) -> Tensor:
-        return self.model.norm_pre(tokens)  # type: ignore[operator]
+        return self._transformer.norm_pre(tokens)
 
     def normalize(self, tokens: Tensor) -> Tensor:
-        return self.model.norm(tokens)  # type: ignore[operator]
+        return self._transformer.norm(tokens)
 
     def project(self, pooled: Tensor) -> Tensor:
-        return self.model.fc_norm(pooled)  # type: ignore[operator]
+        return self._transformer.fc_norm(pooled)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return self._transformer.forward_head(self.normalize(tokens), pre_logits=True)
 
     def patchify(self, pixels: Tensor) -> Tensor:
-        if not self.blocks:
-            return super().patchify(pixels)
-        patches: Any = self.model.patch_embed
+        patches = self._transformer.patch_embed
+        if not isinstance(patches, PatchEmbed):
+            raise InputError(f"backbone {self.name!r} makes its patches from a convolutional network's features")
         return patches.norm(patches.proj(pixels).flatten(2).transpose(1, 2))
+
+    @property
+    def class_position(self) -> Tensor:
+        model = self._transformer
+        if model.cls_token is None:
+            return super().class_position
+        positioned = model.pos_embed is not None and not model.no_embed_class
+        return model.pos_embed[0, 0] if positioned else model.cls_token.new_zeros(self.width)
 
     @property
     def stem(self) -> tuple[nn.Module, str]:
@@ -62,14 +111,3 @@ class TimmTower(ImageTower):
         path = facts.get("first_conv") or ("patch_embed.proj" if hasattr(self.model, "patch_embed") else "")
         parent, _, attribute = path.rpartition(".") if isinstance(path, str) else ("", "", "")
         return (self.model.get_submodule(parent), attribute) if attribute else super().stem
-
-    @property
-    def class_position(self) -> Tensor:
-        model: Any = self.model
-        if not self.blocks or model.cls_token is None:
-            return super().class_position
-        positioned = model.pos_embed is not None and not model.no_embed_class
-        return model.pos_embed[0, 0] if positioned else model.cls_token.new_zeros(self.width)
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        return self.model.forward_head(self.model.norm(tokens), pre_logits=True)  # type: ignore[operator]

@@ -36,14 +36,21 @@ class ImageTower(nn.Module):
     pools_first: bool = False
     """Whether the feature depends on the first token alone, so that `pool(tokens[:, :1])` is enough."""
 
+    why_no_tokens: str = "has no tokens to put prompts among; choose a ViT"
+    """What `refusal` says of a tower without `blocks`."""
+
     @property
     def depth(self) -> int:
         """Number of transformer blocks."""
         return len(self.blocks)
 
+    def refusal(self) -> InputError:
+        """Why this tower, having no `blocks`, takes no prompts among its tokens."""
+        return InputError(f"backbone {self.name!r} {self.why_no_tokens}")
+
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to tokens (B, N, D), positions added, before any norm."""
-        raise InputError(f"backbone {self.name!r} has no tokens to put prompts among; choose a ViT")
+        raise self.refusal()
 
     def enter(self, tokens: Tensor) -> Tensor:
         """What the tower does to its tokens before the first block (CLIP's `ln_pre`; nothing in a plain ViT)."""
@@ -51,11 +58,11 @@ class ImageTower(nn.Module):
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, D) after the last block to features (B, E): final norm, pooling, projection."""
-        raise InputError(f"backbone {self.name!r} has no tokens to pool; choose a ViT")
+        raise self.refusal()
 
     def normalize(self, tokens: Tensor) -> Tensor:
         """The final norm of tokens (B, N, D) -> (B, N, D), before any pooling."""
-        raise InputError(f"backbone {self.name!r} has no tokens to pool; choose a ViT")
+        raise self.refusal()
 
     def project(self, pooled: Tensor) -> Tensor:
         """What follows the pooling: (B, D) -> (B, E), a norm (`fc_norm`), CLIP's projection, or nothing."""
@@ -63,7 +70,7 @@ class ImageTower(nn.Module):
 
     def patchify(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, h, w) of any size the patch divides to patch embeddings (B, n, D), without positions."""
-        raise InputError(f"backbone {self.name!r} has no patches; choose a ViT")
+        raise self.refusal()
 
     @property
     def class_position(self) -> Tensor:
