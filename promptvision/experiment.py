@@ -153,6 +153,7 @@ def train(
         seed=cfg.SEED,
         device=device,
         precision=cfg.TRAIN.PRECISION,
+        clip=cfg.OPTIM.CLIP,
         checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
         validate=lambda epoch: _validate(cfg, method, val, epoch, best),
         validate_every=cfg.TRAIN.EVAL_EVERY,

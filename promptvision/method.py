@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +30,11 @@ class Method(nn.Module):
     """Whether pictures meet nothing but the frozen image tower: then `forward`, `loss` and `predictor` also take its
     features (B, E) in their place (`ImageTower.as_features`), which can be computed once and kept."""
 
+    task: int = 0
+    """Number of the task at hand in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
+    tasks: int = 1
+    task_labels: Sequence[int] = ()
+
     def __init__(self, backbone: nn.Module, classes: Sequence[str]):
         super().__init__()
         check_names(classes)
@@ -41,7 +47,19 @@ class Method(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy, a scalar; `labels` (B,) int64."""
-        return F.cross_entropy(self(images), labels)
+        return F.cross_entropy(self.for_task(self(images)), labels)
+
+    def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
+        """Called before task `task`, from 0, of a stream of `tasks`; training will choose among `labels`, if any."""
+        self.task, self.tasks, self.task_labels = task, tasks, tuple(labels)
+
+    def for_task(self, logits: Tensor) -> Tensor:
+        """Logits (B, C) with -inf for classes that training does not choose among."""
+        if not self.task_labels:
+            return logits
+        other = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+        other[list(self.task_labels)] = False
+        return logits.masked_fill(other, -torch.inf)
 
     def prepare(self, train: Batches, val: Batches) -> None:
         """Called once before training: what is made from the pictures' features in closed form is made here."""

@@ -79,6 +79,7 @@ KEYS = (
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
     Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
+    Key("OPTIM.CLIP", 0.0, "Largest norm of the gradient of all learned tensors together; 0 for any.", low=0, high=1e6),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
     Key(

@@ -48,6 +48,7 @@ def fit(
     seed: int,
     device: torch.device,
     precision: str = "fp32",
+    clip: float = 0.0,
     checkpoint_every: int = 1,
     validate: Callable[[int], Mapping[str, Any]] | None = None,
     validate_every: int = 0,
@@ -59,7 +60,8 @@ def fit(
     Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
     that was stopped or killed ends bit-identical, on the same machine, to one never stopped. `identity` (plain
-    values) is what a checkpoint to go on from must agree with. `validate(epoch)` gives scores for metrics.jsonl.
+    values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all gradients together, 0
+    for any. `validate(epoch)` gives scores for metrics.jsonl.
     Ctrl-C and SIGTERM save a checkpoint after the step at hand and exit with 130 and 143. A loss that is not finite
     raises Diverged and leaves the last good checkpoint.
     """
@@ -83,7 +85,7 @@ def fit(
             for batch, (images, labels) in enumerate(loader.epoch(epoch, at.batch), start=at.batch):
                 check_labels(labels, len(method.classes))
                 _seed_all(seed, epoch * size + batch)
-                loss = _step(method, images.to(device), labels.to(device), optimizer, scaler, precision)
+                loss = _step(method, images.to(device), labels.to(device), optimizer, scaler, precision, clip)
                 if not math.isfinite(loss):
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
                 at = Position(epoch, batch + 1, round(time.monotonic() - began, 3), loss)
@@ -106,6 +108,7 @@ def _step(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
     precision: str,
+    clip: float,
 ) -> float:
     """One update, and the loss before it; a loss that is not finite changes nothing."""
     with autocast(images.device, precision):
@@ -114,6 +117,9 @@ def _step(
     if math.isfinite(value):
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
+        if clip:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
         scaler.step(optimizer)
         scaler.update()
     return value
