@@ -9,10 +9,12 @@ from torch import nn
 
 from promptvision.backbones import ImageTower, load_vit
 from promptvision.method import Method, build_method, find_method, option_defaults
+from vpt.l2p import L2P
+from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
 from vpt.tune import Linear
 
-METHODS: dict[str, type[Method]] = {"linear": Linear, "prompt": Prompt}
+METHODS: dict[str, type[Method]] = {"linear": Linear, "prompt": Prompt, "pad": Pad, "below": Below, "l2p": L2P}
 load_backbone = load_vit
 
 

@@ -1,0 +1,134 @@
+"""Learning to Prompt for continual learning (Wang et al., CVPR 2022, arXiv:2112.08654)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from promptvision.backbones import ImageTower
+from promptvision.backbones.image import prompted_tokens
+from promptvision.errors import InputError, unknown
+from promptvision.method import Method
+from vpt.pool import QUERIES, PromptPool, check_tower, class_head, class_query, nearest, patch_query, vote
+
+HEAD_TYPES = ("prompt", "token+prompt", "token", "gap")
+POSITIONS = ("class", "none")
+
+
+class L2P(Method):
+    """A pool of prompts with keys: every picture takes the `top_k` prompts whose keys are nearest to its query.
+
+    `size`: prompts in the pool; `length`: tokens of each. `pull`: weight of the chosen keys' similarity in the loss.
+    `batchwise`: in training the whole batch takes the prompts that most of its pictures chose; `batchwise_test`: in
+    evaluation too, as published: accuracy then gains from batches that hold one task only.
+    `prompt_mask`: task t trains prompts t k to t k + k - 1, if the pool has them; `shared_pool`: which start from
+    those of task t - 1. `head_type`: what the classifier sees after the final norm: "prompt", the mean of the
+    prompts' outputs; "token", the class token's; "token+prompt", the mean of both; "gap", that of all tokens.
+    `query`: "class", the class token of the backbone without prompts, or of its patch embeddings the "mean", "max"
+    or "mean_max". `key`: see `PromptPool`. `position`: prompts get the "class" token's position (l2p-pytorch) or
+    "none" (google-research/l2p). `init`, `head_init`: "small", "port" or "original" start.
+    Learns `prompt.prompt` (size, length, D), `prompt.prompt_key` (size, D) and `head.{weight, bias}`.
+    """
+
+    backbone: ImageTower
+    no_decay = frozenset({"head.bias"})
+
+    def __init__(
+        self,
+        backbone: ImageTower,
+        classes: Sequence[str],
+        *,
+        size: int = 10,
+        length: int = 5,
+        top_k: int = 5,
+        pull: float = 0.1,
+        batchwise: bool = False,
+        batchwise_test: bool = False,
+        prompt_mask: bool = False,
+        shared_pool: bool = False,
+        head_type: str = "prompt",
+        query: str = "class",
+        key: str = "learned",
+        position: str = "none",
+        init: str = "small",
+        head_init: str = "small",
+    ):
+        super().__init__(backbone, classes)
+        check_tower(backbone)
+        for name, value, choices in (
+            ("head_type", head_type, HEAD_TYPES),
+            ("query", query, QUERIES),
+            ("position", position, POSITIONS),
+        ):
+            if value not in choices:
+                raise unknown(name, value, choices)
+        if length < 1 or not 1 <= top_k <= size:
+            raise InputError(f"size {size}, length {length} and top_k {top_k}: a picture takes 1 to `size` prompts")
+        self.prompt = PromptPool((size, length, backbone.width), key, init)
+        self.head = class_head(backbone.feature_dim, len(classes), head_init)
+        self.top_k, self.pull, self.head_type = top_k, pull, head_type
+        self.batchwise, self.batchwise_test = batchwise, batchwise_test
+        self.prompt_mask, self.shared_pool = prompt_mask, shared_pool
+        self.query, self.position = query, position
+
+    def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
+        super().start_task(task, tasks, labels)
+        if self.shared_pool and task > 0:
+            self.prompt.share(self._own_prompts(task - 1), self._own_prompts(task))
+
+    def _own_prompts(self, task: int) -> slice:
+        return slice(task * self.top_k, (task + 1) * self.top_k)
+
+    def similarity(self, images: Tensor) -> Tensor:
+        """Cosine of the pictures' queries with the keys, (B, size)."""
+        tower = self.backbone
+        query = class_query(tower, images) if self.query == "class" else patch_query(tower, images, self.query)
+        return self.prompt.similarity(query)
+
+    def choose(self, similarity: Tensor) -> Tensor:
+        """The prompts (B, k) that pictures of these similarities (B, size) take in the present mode."""
+        own = self._own_prompts(self.task)
+        if self.training and self.prompt_mask and own.stop <= len(self.prompt):
+            return torch.arange(own.start, own.stop, device=similarity.device).expand(len(similarity), -1)
+        chosen = nearest(similarity.detach(), self.top_k)
+        together = self.batchwise if self.training else self.batchwise_test
+        return vote(chosen, len(self.prompt)) if together else chosen
+
+    def choices(self, images: Tensor) -> Tensor:
+        """The prompts (B, k) of each picture."""
+        return self.choose(self.similarity(images))
+
+    def features(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """(B, 3, H, W) with prompts (B, k) of the pool to (B, E), what the classifier sees."""
+        tower = self.backbone
+        prompts = self.prompt.prompt[chosen].flatten(1, 2)
+        if self.position == "class":
+            prompts = prompts + tower.class_position
+        tokens = tower.normalize(prompted_tokens(tower, images, prompts))
+        first, last = tower.prefix, tower.prefix + prompts.shape[1]
+        seen = {
+            "token": tokens[:, :1],
+            "prompt": tokens[:, first:last],
+            "token+prompt": torch.cat([tokens[:, :1], tokens[:, first:last]], dim=1),
+            "gap": tokens,
+        }
+        return tower.project(seen[self.head_type].mean(dim=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images, self.choices(images)))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy among the task's classes, less `pull` times the similarity to the chosen keys (equation 5)."""
+        similarity = self.similarity(images)
+        chosen = self.choose(similarity)
+        logits = self.for_task(self.head(self.features(images, chosen)))
+        loss = F.cross_entropy(logits, labels)
+        return loss - self.pull * pulled(similarity, chosen) if self.pull else loss
+
+
+def pulled(similarity: Tensor, chosen: Tensor) -> Tensor:
+    """Similarities (B, size) of the chosen keys (B, k), summed over them, mean over pictures: official `reduce_sim`."""
+    return similarity.gather(1, chosen).sum() / len(chosen)
