@@ -11,6 +11,7 @@ from promptvision.backbones import ImageTower, load_vit
 from promptvision.method import Method, build_method, find_method, option_defaults
 from vpt.l2p import L2P
 from vpt.pixels import Below, Pad
+from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
 from vpt.tune import Linear
 

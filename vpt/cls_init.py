@@ -1,0 +1,65 @@
+"""Prompts that start from the class tokens of training pictures (VPT, arXiv:2203.12119, section 4.3, "CLS")."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from promptvision.backbones import ImageTower
+from promptvision.backbones.image import run_blocks
+from promptvision.errors import InputError
+from promptvision.method import Batches
+from vpt.thaw import class_token
+
+
+def initial_prompts(embeddings: Tensor, init: str) -> Tensor:
+    """Layerwise class tokens (P, L + 1, D) to the prompts (L, P, D) of all L blocks.
+
+    "final-cls": the last vector for every block; "cls-nolastl": for each block the vector that enters it;
+    "cls-nofirstl": the one that leaves it.
+    """
+    layers = embeddings.transpose(0, 1)
+    depth = len(layers) - 1
+    if init == "final-cls":
+        return layers[-1:].repeat(depth, 1, 1)
+    return (layers[:-1] if init == "cls-nolastl" else layers[1:]).clone()
+
+
+def layerwise_class_tokens(tower: ImageTower, images: Tensor) -> Tensor:
+    """(B, L + 1, D): the class token as it enters the first block, and behind every block, before the final norm."""
+    found: list[Tensor] = []
+
+    def note(tokens: Tensor) -> Tensor:
+        found.append(tokens[:, 0])
+        return tokens
+
+    tokens = run_blocks(tower, images, {index: note for index in range(1, tower.depth)})
+    entering = tower.enter(tower.embed(images))[:, 0]
+    return torch.stack([entering, *found, tokens[:, 0]], dim=1)
+
+
+@torch.no_grad()
+def class_token_embeddings(tower: ImageTower, train: Batches, classes: int, count: int) -> Tensor:
+    """(P, L + 1, D), P = `count` means of the training pictures' layerwise class tokens.
+
+    The official code reads such vectors from a file and does not tell how they were made. Here picture j of class c
+    goes into mean number (c + C j) modulo P: with P = C these are the class means, with P = k C every class is dealt
+    out to k means, and no two means are alike.
+    """
+    class_token(tower)
+    device = next(tower.parameters()).device
+    sums = torch.zeros(count, tower.depth + 1, tower.width, device=device)
+    seen, members = [0] * classes, torch.zeros(count, device=device)
+    for images, labels in train:
+        rows = torch.tensor([_row(int(label), seen, count) for label in labels], device=device)
+        sums.index_add_(0, rows, layerwise_class_tokens(tower, images.to(device)).float())
+        members += torch.bincount(rows, minlength=count)
+    if not members.all():
+        raise InputError(f"the training pictures are too few to start {count} prompts from their class tokens")
+    return sums / members[:, None, None]
+
+
+def _row(label: int, seen: list[int], count: int) -> int:
+    """The mean that the next picture of a class goes into; counts it."""
+    seen[label] += 1
+    return (label + len(seen) * (seen[label] - 1)) % count
