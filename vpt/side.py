@@ -1,0 +1,83 @@
+"""Side-tuning: a small network beside a frozen one (Zhang et al., ECCV 2020, arXiv:1912.13503), as in VPT's code."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights, alexnet
+
+from promptvision.backbones import ImageTower
+from promptvision.backbones.weights import load_strictly, read_weights
+from promptvision.errors import InputError
+from promptvision.method import Batches
+from vpt.heads import HeadMethod
+
+FLAT = 9216
+"""Numbers that AlexNet's convolutions give: 256 channels of 6 x 6."""
+SMALLEST, ENLARGED = 63, 224
+"""Pictures with a side below 63 pixels vanish in AlexNet's pooling: they are enlarged to what it was made for."""
+
+
+class Side(HeadMethod):
+    """AlexNet's convolutions beside the frozen backbone: s f + (1 - s) P(alexnet), s = sigmoid(side_alpha).
+
+    `side_weights`: what AlexNet starts from when training begins: "none" (random), "default" (torchvision's ImageNet
+    weights, downloaded, as published), or a file of them. Pictures smaller than 63 pixels are enlarged for the side
+    network. Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
+    """
+
+    def __init__(
+        self,
+        backbone: ImageTower,
+        classes: Sequence[str],
+        *,
+        side_weights: str = "none",
+        head_init: str = "small",
+    ):
+        super().__init__(backbone, classes, head_init)
+        net = alexnet(weights=None)
+        self.side_alpha = nn.Parameter(torch.zeros(()))
+        self.side = nn.Sequential(OrderedDict(features=net.features, avgpool=net.avgpool))
+        self.side_projection = nn.Linear(FLAT, backbone.feature_dim, bias=False)
+        self.side_weights = side_weights
+
+    def prepare(self, train: Batches, val: Batches) -> None:
+        """Read AlexNet's weights: here, so that a trained method is rebuilt without them."""
+        if self.side_weights != "none":
+            state, path = _alexnet_state(self.side_weights)
+            features = {name: value for name, value in state.items() if name.startswith("features.")}
+            load_strictly(self.side, features, path)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.fuse(self.backbone(images), self.projected(images))
+
+    def projected(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, E): what the side network makes of pictures."""
+        if min(images.shape[-2:]) < SMALLEST:
+            images = F.interpolate(images, (ENLARGED, ENLARGED), mode="bilinear")
+        return self.side_projection(self.side(images).flatten(1))
+
+    def fuse(self, feature: Tensor, side: Tensor) -> Tensor:
+        """The backbone's feature (B, E) and the side's, mixed."""
+        share = self.side_alpha.sigmoid()
+        return share * feature + (1 - share) * side
+
+
+def _alexnet_state(weights: str) -> tuple[dict[str, Any], Path]:
+    if weights != "default":
+        return read_weights(weights)[0], Path(weights)
+    try:
+        state: Any = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"AlexNet's weights could not be downloaded through torchvision ({type(error).__name__}); give a file: "
+            "METHOD.OPTIONS.SIDE_WEIGHTS path/to/alexnet.pth (or 'none' for random weights)"
+        ) from error
+    return state, Path("alexnet")
