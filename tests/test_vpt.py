@@ -132,7 +132,7 @@ def test_a_prompted_backbone_is_left_as_it_was(vit, inputs):
     assert all(parameter.grad is None for parameter in vit.parameters())
 
 
-@pytest.mark.parametrize("name", vpt.METHODS)
+@pytest.mark.parametrize("name", [name for name in vpt.METHODS if name != "knn"])
 def test_only_declared_tensors_move(name, vit, inputs):
     method = vpt.build(name, vit, CLASSES).train()
     before = {key: value.clone() for key, value in method.state_dict().items()}
@@ -141,7 +141,7 @@ def test_only_declared_tensors_move(name, vit, inputs):
     optimizer.step()
     moved = {learned_name(key) for key, value in method.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == set(method.learned())
-    assert not method.backbone.training
+    assert method.backbone.training == (name == "full")
 
 
 def test_bad_arguments(vit):

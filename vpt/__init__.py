@@ -9,13 +9,32 @@ from torch import nn
 
 from promptvision.backbones import ImageTower, load_vit
 from promptvision.method import Method, build_method, find_method, option_defaults
+from vpt.adapter import Adapter
+from vpt.knn import NearestNeighbours
+from vpt.coda_prompt import CODAPrompt
+from vpt.dual_prompt import DualPrompt
 from vpt.l2p import L2P
-from vpt.pixels import Below, Pad
+from vpt.lora import Lora
 from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
-from vpt.tune import Linear
+from vpt.side import Side
+from vpt.tune import Bias, ClassToken, Full, Linear, Partial
 
-METHODS: dict[str, type[Method]] = {"linear": Linear, "prompt": Prompt, "pad": Pad, "below": Below, "l2p": L2P}
+METHODS: dict[str, type[Method]] = {
+    "linear": Linear,
+    "partial": Partial,
+    "bias": Bias,
+    "cls": ClassToken,
+    "full": Full,
+    "adapter": Adapter,
+    "lora": Lora,
+    "side": Side,
+    "knn": NearestNeighbours,
+    "prompt": Prompt,
+    "pad": Pad,
+    "below": Below,
+    "l2p": L2P,
+}
 load_backbone = load_vit
 
 
