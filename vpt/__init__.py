@@ -10,9 +10,9 @@ from torch import nn
 from promptvision.backbones import ImageTower, load_vit
 from promptvision.method import Method, build_method, find_method, option_defaults
 from vpt.adapter import Adapter
-from vpt.knn import NearestNeighbours
 from vpt.coda_prompt import CODAPrompt
 from vpt.dual_prompt import DualPrompt
+from vpt.knn import NearestNeighbours
 from vpt.l2p import L2P
 from vpt.lora import Lora
 from vpt.pixels import Below, Pad
@@ -34,6 +34,8 @@ METHODS: dict[str, type[Method]] = {
     "pad": Pad,
     "below": Below,
     "l2p": L2P,
+    "dual_prompt": DualPrompt,
+    "coda_prompt": CODAPrompt,
 }
 load_backbone = load_vit
 

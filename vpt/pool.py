@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -127,3 +129,15 @@ def class_head(features: int, classes: int, init: str) -> nn.Linear:
     nn.init.zeros_(head.bias)
     HEADS[init](head)
     return head
+
+
+def prefix_layers(chosen: Sequence[int], usual: Sequence[int], tower: ImageTower, option: str) -> tuple[int, ...]:
+    """The blocks that get prefixes: those chosen, else those of `usual` that the tower has; ascending."""
+    for layer in chosen:
+        if not isinstance(layer, int) or not 0 <= layer < tower.depth:
+            raise InputError(
+                f"{option} names block {layer!r}; backbone {tower.name!r} has blocks 0 to {tower.depth - 1}"
+            )
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"{option} {list(chosen)} names a block twice")
+    return tuple(sorted(chosen)) or tuple(layer for layer in usual if layer < tower.depth)
