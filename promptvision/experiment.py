@@ -40,7 +40,8 @@ def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Met
     options = method_options(cfg)
     if "templates" in options:
         options["templates"] = options["templates"] or own_templates(cfg.DATASET.NAME, options)
-    backbone = family.load_backbone(cfg.BACKBONE.NAME, cfg.BACKBONE.PRETRAINED, cfg.INPUT.SIZE)
+    name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
+    backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
 
@@ -74,12 +75,17 @@ def check_origin(cfg: CfgNode, path: Path, metadata: Mapping[str, Any]) -> None:
             raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it anew")
 
 
+def base_rate(cfg: CfgNode) -> float:
+    """OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE pictures (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
+    return cfg.OPTIM.LR / 256 * cfg.OPTIM.BATCH_SIZE if cfg.OPTIM.SCALE_LR else cfg.OPTIM.LR
+
+
 def rates(cfg: CfgNode) -> list[float]:
     """The learning rate of every epoch."""
     optim = cfg.OPTIM
     return learning_rates(
         optim.SCHEDULE,
-        optim.LR,
+        base_rate(cfg),
         optim.EPOCHS,
         steps=optim.STEPS,
         gamma=optim.GAMMA,
@@ -138,7 +144,14 @@ def train(
     learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
     optim, device = cfg.OPTIM, choose_device(cfg.TRAIN.DEVICE)
     optimizer = build_optimizer(
-        optim.NAME, learned.items(), optim.LR, optim.WEIGHT_DECAY, optim.MOMENTUM, method.no_decay, optim.EPS
+        optim.NAME,
+        learned.items(),
+        base_rate(cfg),
+        optim.WEIGHT_DECAY,
+        optim.MOMENTUM,
+        method.no_decay,
+        optim.EPS,
+        optim.BIAS_MULTIPLIER,
     )
     best = _best(cfg, folder, method) if learned else None
     loader = train_loader(cfg, data, method, range(first_epoch(folder), optim.EPOCHS), cache) if learned else None

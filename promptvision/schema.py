@@ -45,6 +45,20 @@ KEYS = (
         "Weights: `default` (the library's), `none` (random), a tag, or a file.",
     ),
     Key(
+        "BACKBONE.RESIZE",
+        "timm",
+        "How position embeddings are brought to INPUT.SIZE: timm (bicubic, antialiased) or official (VPT's and "
+        "Google's: linear, corners kept).",
+        choices=("timm", "official"),
+    ),
+    Key(
+        "BACKBONE.POOL",
+        "default",
+        "What a timm ViT's feature is: default (the model's own), token (class token), or avg (mean of the patches, "
+        "then a norm, as MAE is fine-tuned).",
+        choices=("default", "token", "avg"),
+    ),
+    Key(
         "DATASET.NAME",
         "world_backgrounds",
         "Name of a card in datasets/, or the path of a card of one's own.",
@@ -74,8 +88,25 @@ KEYS = (
     ),
     Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab or center."),
     Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab or center."),
-    Key("OPTIM.NAME", "sgd", "Optimiser.", choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw")),
+    Key(
+        "OPTIM.NAME",
+        "sgd",
+        "Optimiser; vpt_adamw is that of VPT's code: it decays by 0.01 whatever WEIGHT_DECAY says, and for 0 is sgd.",
+        choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw"),
+    ),
     Key("OPTIM.LR", 0.002, "Base learning rate.", low=0, high=1e6),
+    Key(
+        "OPTIM.SCALE_LR",
+        False,
+        "Whether LR is meant for 256 pictures per step and scaled to BATCH_SIZE (LR x BATCH_SIZE / 256), as in VPT.",
+    ),
+    Key(
+        "OPTIM.BIAS_MULTIPLIER",
+        1.0,
+        "Biases, but for the head's last, learn at so many times the rate.",
+        low=0,
+        high=1e6,
+    ),
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
     Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),

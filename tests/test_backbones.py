@@ -262,7 +262,19 @@ FAILURES = {
     "vit file": (lambda t: load_vit("vit_tiny_patch16_224", "gone.pth"), "gone.pth.*exists"),
     "vit facts": (lambda t: load_vit(broken(t)), "needs broken.json beside it"),
     "vit broken": (lambda t: load_vit("vit_tiny_patch16_224", broken(t)), "cannot read weights from .*broken.pth"),
-    "vit size": (lambda t: load_vit("embedded", image_size=48), "takes pictures of 32 pixels; INPUT.SIZE asks for 48"),
+    "vit size": (lambda t: load_vit("embedded", image_size=50), "INPUT.SIZE 50: the 8 pixel patches .* 48 or 56"),
+    "clip size": (lambda t: load_clip("embedded", image_size=5), "the 8 pixel patches .* do not divide it; take 8$"),
+    "one size": (lambda t: load_vit("mixer_s32_224", "none", 64), "mixer_s32_224 takes pictures of one size only"),
+    "resize": (lambda t: load_vit("embedded", image_size=48, resize="tim"), "BACKBONE.RESIZE.*did you mean 'timm'"),
+    "vit pool": (
+        lambda t: load_vit("embedded", pool="avg"),
+        "BACKBONE.POOL avg: backbone embedded has one way to pool",
+    ),
+    "clip pool": (lambda t: load_clip("embedded", pool="avg"), "BACKBONE.POOL avg: a CLIP has one way to pool"),
+    "no such pool": (
+        lambda t: load_vit("vit_base_patch16_siglip_224", "none", pool="token"),
+        "backbone vit_base_patch16_siglip_224 cannot pool by BACKBONE.POOL token",
+    ),
     "clip name": (lambda t: load_clip("ViT-B-17"), "unknown CLIP backbone 'ViT-B-17'"),
     "clip tag": (lambda t: load_clip("ViT-B-16", "openia"), "did you mean 'openai'"),
     "clip file": (lambda t: load_clip(t / "gone.pt"), "no weight file .*gone.pt"),
@@ -290,5 +302,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path, openai):
 
 def test_no_code_from_a_weight_file_runs(tmp_path):
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(InputError, match="cannot read weights from .*bomb.pth"):
+    with pytest.raises(InputError, match="bomb.pth holds no named tensors"):
         read_weights(tmp_path / "bomb.pth")
+    torch.save({"state_dict": Bomb()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match="cannot read weights from .*old.pth"):
+        read_weights(tmp_path / "old.pth")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.hf_text import HuggingFaceText
+from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
@@ -98,6 +99,8 @@ def load_clip(
     name: str | Path,
     pretrained: str | bool | None = "openai",
     image_size: int = 0,
+    resize: str = "timm",
+    pool: str = "default",
     *,
     quick_gelu: bool | None = None,
 ) -> CLIP:
@@ -106,23 +109,27 @@ def load_clip(
     `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, or a weight file. Of a file in OpenAI's
     layout the sizes are inferred; other layouts need open_clip's configuration in the file's metadata.
     `pretrained`: a tag of open_clip ("default" is "openai"), "none" for random weights, or a local weight file.
+    `image_size`: pixels, 0 for the model's own. `resize`: how the image tower's position embeddings are brought to it
+    (`positions.WAYS`). `pool`: "default"; a CLIP has no other.
     `quick_gelu`: needed only where neither tag nor file tells which activation the weights were trained with.
     """
+    if pool != "default":
+        raise InputError(f"BACKBONE.POOL {pool}: a CLIP has one way to pool; leave it at default")
     if is_custom(name):
         clip = call_custom(str(name))
     elif name == "embedded" or Path(name).suffix in FILES:
         random = name == "embedded" and pretrained in (None, False, "none")
         clip = _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
     else:
-        clip = _wrap(_from_name(str(name), pretrained, image_size, quick_gelu), str(name))
+        at_once = image_size if resize == "timm" else 0
+        clip = _wrap(_from_name(str(name), pretrained, at_once, quick_gelu), str(name))
     if not isinstance(clip, CLIP):
         raise InputError(
             f"BACKBONE.NAME {name} gives a {type(clip).__name__}; it must give a promptvision.backbones.CLIP"
         )
-    if image_size not in (0, clip.image.image_size):
-        raise InputError(
-            f"backbone {name} takes pictures of {clip.image.image_size} pixels; INPUT.SIZE asks for {image_size}"
-        )
+    if image_size:
+        check_size(clip.image, image_size)
+        clip.image = resize_positions(clip.image, image_size, resize)
     return clip.requires_grad_(False).eval()
 
 

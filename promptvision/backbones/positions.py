@@ -32,7 +32,7 @@ def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> I
     if image_size == tower.image_size:
         return tower
     resized = copy.deepcopy(tower, {id(parameter): parameter for parameter in tower.parameters()})
-    _resize(resized.model, image_size, way, tower.name)  # type: ignore[arg-type]
+    _resize(getattr(resized, "model", None), image_size, way, tower.name)
     resized.image_size = image_size
     return resized
 
@@ -49,13 +49,36 @@ def check_size(tower: ImageTower, image_size: int) -> None:
     )
 
 
+def take_grid(model: Any, positions: int) -> None:
+    """Bring a timm model to the size whose number of positions, prefix included, a weight file holds.
+
+    So the file's positions are taken as they are and resized once, in the way asked for. Numbers that make no square
+    change nothing: the loading will say what does not fit.
+    """
+    own = getattr(model, "pos_embed", None)
+    if (
+        not isinstance(own, Tensor)
+        or not positions
+        or positions == own.shape[1]
+        or not hasattr(model, "set_input_size")
+    ):
+        return
+    side = round(max(0, positions - _prefix(model)) ** 0.5)
+    if side and side**2 + _prefix(model) == positions:
+        model.set_input_size(img_size=(side * model.patch_embed.patch_size[0],) * 2)
+
+
 def _resize(model: Any, image_size: int, way: str, name: str) -> None:
-    if hasattr(model, "set_input_size"):
+    facts = getattr(model, "pretrained_cfg", None) or {}
+    if hasattr(model, "set_input_size") and hasattr(model, "patch_embed"):
         _resize_timm(model, image_size, way)
     elif hasattr(model, "positional_embedding"):
         _resize_open_clip(model, image_size, way)
-    elif (getattr(model, "pretrained_cfg", None) or {}).get("fixed_input_size", hasattr(model, "attnpool")):
-        raise InputError(f"backbone {name} ({type(model).__name__}) takes pictures of one size only, not {image_size}")
+    elif model is None or facts.get("fixed_input_size") or hasattr(model, "attnpool"):
+        raise InputError(
+            f"backbone {name} takes pictures of one size only and cannot be brought to the {image_size} pixels of "
+            f"INPUT.SIZE"
+        )
 
 
 def _resize_timm(model: Any, image_size: int, way: str) -> None:
@@ -65,10 +88,7 @@ def _resize_timm(model: Any, image_size: int, way: str) -> None:
     windows = {"window_size": [_window(stage) for stage in model.layers]} if swin else {}
     model.set_input_size(img_size=(image_size, image_size), **windows)
     if isinstance(positions, Tensor):
-        bare = getattr(model, "no_embed_class", False)
-        model.pos_embed = _resampled(
-            positions, before, model.patch_embed.grid_size, 0 if bare else model.num_prefix_tokens, way
-        )
+        model.pos_embed = _resampled(positions, before, model.patch_embed.grid_size, _prefix(model), way)
 
 
 def _resize_open_clip(visual: Any, image_size: int, way: str) -> None:
@@ -87,6 +107,11 @@ def _resampled(
         positions.detach(), new_size=list(after), old_size=list(before), num_prefix_tokens=prefix, **WAYS[way]
     )
     return nn.Parameter(resampled, requires_grad=positions.requires_grad)
+
+
+def _prefix(model: Any) -> int:
+    """How many of a timm model's positions belong to prefix tokens."""
+    return 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
 
 
 def _window(stage: Any) -> tuple[int, int]:

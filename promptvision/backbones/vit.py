@@ -1,21 +1,23 @@
-"""Image backbones of timm: any model gives features; a VisionTransformer also takes prompts."""
+"""Image backbones by name: models of timm, the image towers of CLIPs, files, or somebody's own."""
 
 from __future__ import annotations
 
 import ast
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
 from promptvision.backbones.custom import call_custom, is_custom
+from promptvision.backbones.foreign import fill_from_npz, fitted
+from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
-from promptvision.backbones.towers import ImageTower
+from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
 from promptvision.errors import InputError, unknown
 
@@ -23,52 +25,88 @@ FILES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
 
 def load_vit(
-    name: str | Path | nn.Module, pretrained: str | bool | None = "default", image_size: int = 0
+    name: str | Path | nn.Module,
+    pretrained: str | bool | None = "default",
+    image_size: int = 0,
+    resize: str = "timm",
+    pool: str = "default",
 ) -> ImageTower:
     """An image backbone, frozen and in eval mode.
 
-    `name`: a timm name, with or without tag (`vit_base_patch16_224.augreg_in21k`), or `hf-hub:` id; "embedded"; a
-    weight file with the constructor's arguments in a .json beside it; `module:function`; or a module.
-    `pretrained`: "default" (timm's weights for that name), "none" for random ones, or a local .safetensors, .pth or
-    Google .npz file. `image_size`: pixels, 0 for the model's own; position embeddings are resized timm's way.
+    `name`: a timm name, with or without tag (`vit_base_patch16_224.augreg_in21k`), or `hf-hub:` id; the image tower
+    of a CLIP by its open_clip name (`ViT-B-16`), without projection; "embedded"; a weight file with the constructor's
+    arguments in a .json beside it; `module:function`; or a module.
+    `pretrained`: "default" (the library's weights for that name), "none" for random ones, or a local .safetensors,
+    .pth or Google .npz file (`foreign.LAYOUTS`). `image_size`: pixels, 0 for the model's own. `resize`: how position
+    embeddings are brought to it (`positions.WAYS`). `pool`: "token" or "avg" for a timm ViT that pools otherwise.
     """
-    if isinstance(name, nn.Module):
-        tower = name if isinstance(name, ImageTower) else TimmTower(name)
-    elif is_custom(name):
-        return load_vit(call_custom(str(name)))
-    elif name == "embedded":
-        tower = OpenClipImage(load_clip(EMBEDDED, pretrained).image.model, "embedded", projected=False)  # type: ignore
-    elif Path(name).suffix in FILES:
-        tower = TimmTower(_from_file(Path(name)), Path(name).stem)
-    else:
-        tower = TimmTower(_from_timm(str(name), pretrained, image_size), str(name))
-    if image_size not in (0, tower.image_size):
-        raise InputError(
-            f"backbone {tower.name} takes pictures of {tower.image_size} pixels; INPUT.SIZE asks for {image_size}"
-        )
+    tower = _tower(name, pretrained, image_size, resize, pool)
+    if pool != "default" and not isinstance(tower, TimmTower):
+        raise InputError(f"BACKBONE.POOL {pool}: backbone {tower.name} has one way to pool; leave it at default")
+    if image_size:
+        check_size(tower, image_size)
+        tower = resize_positions(tower, image_size, resize)
     return tower.requires_grad_(False).eval()
 
 
-def _from_timm(name: str, pretrained: str | bool | None, image_size: int) -> nn.Module:
-    hub = name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
-    if not hub and not timm.is_model(name.partition(".")[0]):
-        raise unknown("backbone", name, ["embedded", *timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
-    if not hub and "." in name and name not in timm.list_pretrained(name.partition(".")[0] + ".*"):
-        raise unknown("backbone", name, timm.list_pretrained(name.partition(".")[0] + ".*"))
-    options: dict[str, Any] = {"num_classes": 0, **({"img_size": image_size} if image_size else {})}
-    if pretrained in (None, False, "none", ""):
-        return timm.create_model(name, pretrained=False, **options)
+def _tower(
+    name: str | Path | nn.Module, pretrained: str | bool | None, image_size: int, resize: str, pool: str
+) -> ImageTower:
+    if isinstance(name, nn.Module):
+        return name if isinstance(name, ImageTower) else TimmTower(name)
+    if is_custom(name):
+        return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
+    if name == "embedded" or name in open_clip.list_models():
+        return _image_tower_of(load_clip(EMBEDDED if name == "embedded" else name, pretrained), str(name))
+    if Path(name).suffix in FILES:
+        return TimmTower(_from_file(Path(name)), Path(name).stem)
+    return _from_timm(str(name), pretrained, image_size, resize, pool)
+
+
+def _image_tower_of(clip: CLIP, name: str) -> ImageTower:
+    model: Any = clip.image.model
+    return OpenClipImage(model, name, projected=not clip.image.blocks)
+
+
+def _from_timm(name: str, pretrained: str | bool | None, image_size: int, resize: str, pool: str) -> ImageTower:
+    _check_name(name)
+    options = {"num_classes": 0, **({} if pool == "default" else {"global_pool": pool})}
     if pretrained in (True, "default"):
-        return _downloaded(name, options)
-    path = Path(str(pretrained))
-    if not path.is_file():
-        raise InputError(f"BACKBONE.PRETRAINED {pretrained}: neither 'default', 'none' nor a weight file that exists")
-    return _fill(timm.create_model(name, pretrained=False, **options), path)
+        return TimmTower(_downloaded(name, options), name)
+    model = _created(name, options)
+    own_size = TimmTower(model).image_size
+    if pretrained not in (None, False, "none", ""):
+        path = Path(str(pretrained))
+        if not path.is_file():
+            raise InputError(
+                f"BACKBONE.PRETRAINED {pretrained}: neither 'default', 'none' nor a weight file that exists"
+            )
+        _fill(model, path)
+    tower = TimmTower(model, name)
+    return tower if image_size else resize_positions(tower, own_size, resize)
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return
+    if not timm.is_model(name.partition(".")[0]):
+        raise unknown("backbone", name, ["embedded", *timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
+    if "." in name and name not in timm.list_pretrained(name.partition(".")[0] + ".*"):
+        raise unknown("backbone", name, timm.list_pretrained(name.partition(".")[0] + ".*"))
+
+
+def _created(name: str, options: dict[str, Any], pretrained: bool = False) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        if "global_pool" not in options:
+            raise
+        raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
 
 
 def _downloaded(name: str, options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        return _created(name, options, pretrained=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"the weights of {name} could not be downloaded through timm ({type(error).__name__}); give a file: "
@@ -88,19 +126,9 @@ def _from_file(path: Path) -> nn.Module:
 
 def _fill(model: Any, path: Path) -> nn.Module:
     if path.suffix == ".npz":
-        _fill_from_npz(model, path)
+        fill_from_npz(model, path)
         return model
-    classifier = ("head.", "head_dist.", "fc.")
-    own = model.state_dict()
-    state = {k: v for k, v in read_weights(path)[0].items() if k in own or not k.startswith(classifier)}
-    return load_strictly(model, state, path)
-
-
-def _fill_from_npz(model: Any, path: Path) -> None:
-    try:
-        model.load_pretrained(str(path))
-    except (ValueError, KeyError, OSError, AssertionError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not an .npz of the published ViT layout for this model ({error})") from error
+    return load_strictly(model, fitted(read_weights(path)[0], model, path), path)
 
 
 def _construct(facts: Path) -> Any:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from promptvision.backbones.archives import Inert, is_torchscript, read_torchscript
+from promptvision.backbones.archives import Inert, is_torchscript, read_inert, read_torchscript
 from promptvision.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
@@ -68,7 +68,13 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.
 
 
 def _read_pickle(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """torch's reader, which also knows the files of torch < 1.6; ours where settings or optimisers lie in the file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not zipfile.is_zipfile(path):
+            raise
+        return read_inert(path)
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
