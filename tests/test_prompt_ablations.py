@@ -14,7 +14,7 @@ def options_of(settings):
     """The official PROMPT settings in this project's words."""
     location, deep, last = settings["LOCATION"], settings["DEEP"], settings["REVERSE_DEEP"]
     count = settings["NUM_DEEP_LAYERS"] or 0
-    options = dict(
+    return dict(
         num_tokens=settings["NUM_TOKENS"],
         location="pixel" if "pixel" in location else location.replace("add-1", "add_one"),
         normalize="imgnettransform" in location,
@@ -28,7 +28,6 @@ def options_of(settings):
         project=settings["PROJECT"],
         delete_patches=last,
     )
-    return options
 
 
 def build(vit, settings):

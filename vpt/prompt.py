@@ -78,7 +78,7 @@ class Prompt(Method):
         options = {name: value for name, value in locals().items() if name not in ("self", "backbone", "classes")}
         super().__init__(backbone, classes)
         if not backbone.depth:
-            raise InputError(f"backbone {backbone.name!r} has no tokens to put prompts among; choose a ViT")
+            raise backbone.refusal()
         check_choices(options)
         self.plan = schedule(backbone.depth, deep=deep, layers=layers, last=last, keep=keep)
         if "prompt" in pool and not self.plan.left:
