@@ -62,6 +62,13 @@ def test_few_shot_picks_what_coop_picks(protocol, synthetic):
         assert paths(val) == expected["val"], key
 
 
+def test_few_shot_picks_what_clip_lora_picks(protocol, synthetic):
+    for key, expected in protocol("fewshot_cliplora")["fewshot"].items():
+        train, val = few_shot(synthetic["train"], synthetic["val"], **parse(key), order="clip_lora")
+        assert paths(train) == expected["train"], key
+        assert paths(val) == expected["val"], key
+
+
 def test_class_subsets_follow_the_picks_for_all_classes(protocol, synthetic, classes):
     for key, expected in protocol("fewshot")["subsample"].items():
         which = key.rsplit(".", 1)[1]
@@ -121,6 +128,18 @@ def test_a_small_class_gives_all_it_has_without_drawing():
     assert train == small + random.Random(1).sample(large, 4)
     assert short_classes(small + large, 4) == {"small": 3}
     assert short_classes(small + large, 3) == {}
+
+
+def test_clip_lora_repeats_the_pictures_of_a_small_class():
+    small, large = [(f"s{n}", 0, "small") for n in range(3)], [(f"l{n}", 1, "large") for n in range(9)]
+    train, val = few_shot(small + large, small, 8, 1, "clip_lora")
+    assert len(train) == 16 and set(train[:8]) <= set(small) and len(set(train[8:])) == 8
+    assert len(val) == 4 and set(val) <= set(small)
+
+
+def test_an_unknown_few_shot_order_is_named(synthetic):
+    with pytest.raises(InputError, match="few-shot order 'clip-lora'; did you mean 'clip_lora'"):
+        few_shot(synthetic["train"], synthetic["val"], 1, 1, "clip-lora")
 
 
 def test_the_global_generator_is_left_alone(synthetic):

@@ -20,24 +20,39 @@ CLASS_SUBSETS: dict[str, Callable[[int], range]] = {
 }
 """Labels of each class subset among n classes: base is the first ceil(n / 2) labels, new the rest (CoCoOp)."""
 
+FEW_SHOT_ORDERS = ("coop", "clip_lora")
+"""Whose few-shot picks: the same seed gives other pictures."""
 
-def few_shot(train: Sequence[Item], val: Sequence[Item], shots: int, seed: int) -> tuple[list[Item], list[Item]]:
-    """`shots` training and min(shots, 4) validation pictures per class, as CoOp's benchmark picked them.
 
-    Classes come in order of first appearance; a class with fewer pictures gives all of them, in their order,
-    without drawing; validation continues the same random stream. Below one shot everything is kept. Source: Dassl
-    `generate_fewshot_dataset`, as CoOp calls it; equal to the published index files, order included.
+def few_shot(
+    train: Sequence[Item], val: Sequence[Item], shots: int, seed: int, order: str = "coop"
+) -> tuple[list[Item], list[Item]]:
+    """`shots` training and min(shots, 4) validation pictures per class, as a published benchmark picked them.
+
+    Classes come in order of first appearance, and both lists are drawn from one random stream. Below one shot
+    everything is kept. `order` "coop": training pictures first; a class with fewer gives all of them, in their order,
+    without drawing (Dassl `generate_fewshot_dataset`, as CoOp calls it; equal to the published index files, order
+    included). "clip_lora": validation pictures first; a class with fewer gives repeated pictures (CLIP-LoRA
+    `datasets/*.py`).
     """
+    if order not in FEW_SHOT_ORDERS:
+        raise unknown("few-shot order", order, FEW_SHOT_ORDERS)
     if shots < 1:
         return list(train), list(val)
-    stream = random.Random(seed)
-    return _pick(train, shots, stream), _pick(val, min(shots, 4), stream)
+    stream, few = random.Random(seed), min(shots, 4)
+    if order == "clip_lora":
+        picked = _pick(val, few, stream, repeat=True)
+        return _pick(train, shots, stream, repeat=True), picked
+    return _pick(train, shots, stream), _pick(val, few, stream)
 
 
-def _pick(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
+def _pick(items: Sequence[Item], shots: int, stream: random.Random, repeat: bool = False) -> list[Item]:
     picked: list[Item] = []
     for own in _by_label(items).values():
-        picked += stream.sample(own, shots) if len(own) >= shots else own
+        if len(own) >= shots:
+            picked += stream.sample(own, shots)
+        else:
+            picked += stream.choices(own, k=shots) if repeat else own
     return picked
 
 
