@@ -56,16 +56,18 @@ def take_grid(model: Any, positions: int) -> None:
     change nothing: the loading will say what does not fit.
     """
     own = getattr(model, "pos_embed", None)
-    if (
-        not isinstance(own, Tensor)
-        or not positions
-        or positions == own.shape[1]
-        or not hasattr(model, "set_input_size")
-    ):
-        return
-    side = round(max(0, positions - _prefix(model)) ** 0.5)
-    if side and side**2 + _prefix(model) == positions:
+    side = _side(positions, model)
+    if isinstance(own, Tensor) and side and positions != own.shape[1] and hasattr(model, "set_input_size"):
         model.set_input_size(img_size=(side * model.patch_embed.patch_size[0],) * 2)
+
+
+def _side(positions: int, model: Any) -> int:
+    """The side of the grid within so many positions, 0 for none.
+
+    The class token may have a position in DINOv2's files where timm's model has it in the token.
+    """
+    sides = {prefix: round(max(0, positions - prefix) ** 0.5) for prefix in (_prefix(model), 1, 0)}
+    return next((side for prefix, side in sides.items() if side**2 + prefix == positions), 0)
 
 
 def _resize(model: Any, image_size: int, way: str, name: str) -> None:
