@@ -118,3 +118,36 @@ def test_a_card_that_is_no_mapping(card, tmp_path, text, message):
 def test_a_card_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="none.yaml cannot be read: No such file"):
         load_card(str(tmp_path / "none.yaml"))
+
+
+DOMAINS = {"sketch": {"task": "sketches", "counts": {"test": 1}}, "photo": {"task": "shapes"}}
+
+
+def test_the_keys_of_a_reader_may_stand_with_the_domains(card):
+    own = card({**GOOD, "reader": "world", "domains": DOMAINS, "hub": {"repo": "a/b", "files": ["c.zip"]}})
+    assert own.domains == DOMAINS and own.hub == {"repo": "a/b", "files": ["c.zip"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"domains": {"a": {"tsk": "shapes"}}}, "domain 'a': unknown key 'tsk'; did you mean 'task'"),
+        ({"domains": {"a": {"title": "A"}}}, "domain 'a': unknown key 'title'"),
+        ({"domains": {"a": {"task": 3}}}, "domain 'a': task must be str, not 3"),
+        ({"domains": {"a": {"task": "shapes"}, "b": {}}}, "lacks the key 'task'"),
+        ({"domains": ["a"]}, "domains must be"),
+        ({"task": "shapes", "templates": ["a sketch"]}, "template 'a sketch' has no {}"),
+        ({"task": "shapes", "protocols": ["fewshot"]}, "unknown protocol 'fewshot'; did you mean 'few_shot'"),
+        ({"task": "shapes", "download": [{"url": ["x"]}]}, "download must be"),
+        ({"reader": "digits", "names": "none.txt"}, "none.txt cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_domain_or_list_is_named(card, change, message):
+    with pytest.raises(InputError) as caught:
+        card({**GOOD, "reader": "world", **change})
+    assert message in str(caught.value)
+
+
+def test_names_may_stand_in_a_file_beside_the_card(card, tmp_path):
+    (tmp_path / "names.txt").write_text("naïve\nred thing\n", encoding="utf-8")
+    assert card({**GOOD, "reader": "digits", "names": "names.txt"}).options == {"names": ["naïve", "red thing"]}

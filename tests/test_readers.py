@@ -518,3 +518,28 @@ def test_without_a_root_the_folder_data_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "data")
     with pytest.raises(InputError, match="DATASET.ROOT is not set and there is no folder 'data' here"):
         read(load_card("dtd"), "")
+
+
+def test_domains_are_read_one_by_one_and_together():
+    card = load_card("world_domains")
+    alone = {name: read(card, domain=name) for name in ("sketch", "second")}
+    assert len(alone["sketch"].train) == 1536 and not alone["second"].train
+    pair = replace(card, domains={name: card.domains[name] for name in alone})
+    both = read(pair)
+    assert both.test == alone["sketch"].test + alone["second"].test and both.classes == alone["sketch"].classes
+    for pictures in alone.values():
+        path = pictures.test[7][0]
+        assert both.open(path).tobytes() == pictures.open(path).tobytes()
+    with pytest.raises(
+        InputError, match="unknown domain of data set 'world_domains' 'sketches'; did you mean 'sketch'"
+    ):
+        read(card, domain="sketches")
+    with pytest.raises(InputError, match="unknown domain of data set 'digits' 'a'"):
+        read(load_card("digits"), domain="a")
+
+
+def test_domains_of_different_classes_do_not_mix():
+    card = load_card("world_domains")
+    odd = replace(card, domains={"photo": {"task": "shapes"}, "odd": {"task": "textures"}})
+    with pytest.raises(InputError, match="domains disagree: label 0 is 'circle' and, at textures/train/00000, 'plain'"):
+        read(odd)

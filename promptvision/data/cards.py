@@ -13,6 +13,19 @@ import yaml
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError, unknown
 
+PROTOCOLS = (
+    "few_shot",
+    "base_to_new",
+    "cross_dataset",
+    "domain_generalization",
+    "uda",
+    "vtab",
+    "fgvc",
+    "class_incremental",
+    "dataset_incremental",
+    "full",
+)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -32,6 +45,24 @@ class Card:
     counts: dict[str, int] = field(default_factory=dict)
     """Pictures in train, val and test, where known."""
     traps: list[str] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
+    """Further hand-written prompts, for an ensemble over texts."""
+    protocols: list[str] = field(default_factory=list)
+    """The benchmarks that it is part of, among `PROTOCOLS`."""
+    files: list[str] = field(default_factory=list)
+    """Files and folders expected under the root."""
+    download: list[dict[str, str | int]] = field(default_factory=list)
+    """Official archives: `url`, `file` (what to call it), and where known `md5` or `sha256`, and `size` in bytes."""
+    hub: dict[str, str | list[str]] = field(default_factory=dict)
+    """A collection on the Hugging Face Hub that holds the same files: `repo` and `files` in it."""
+    renames: dict[str, str] = field(default_factory=dict)
+    """Class as the raw data write it -> class name; for `class_names.class_name`."""
+    ignored: list[str] = field(default_factory=list)
+    """Classes of the raw data that are left out."""
+    name_rule: str = ""
+    """How the raw data's other classes become names, one of `class_names.RULES`."""
+    domains: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Domain -> the reader's keys that are its own, and its `counts`, which are no key of a reader."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,6 +85,8 @@ def load_card(name: str) -> Card:
         raise unknown("data set", name, card_names())
     path = Path(name) if own else card_folder() / f"{name}.yaml"
     facts = _parse(path)
+    if isinstance(facts.get("names"), str):
+        facts["names"] = _listed_names(path, facts["names"])
     reader = facts.get("reader")
     if reader not in READERS:
         raise InputError(f"card {path}: {unknown('reader', reader, READERS)}")
@@ -80,26 +113,48 @@ def _parse(path: Path) -> dict[str, Any]:
     return facts
 
 
+def _listed_names(card: Path, file: str) -> list[str]:
+    """Class names from a text file beside the card, one per line."""
+    try:
+        return (card.parent / file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not plain text"
+        raise InputError(f"card {card}: names {card.parent / file} cannot be read: {reason}") from None
+
+
 def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hints: Mapping[str, Any]) -> None:
     """Every key known and of the right type, and none missing."""
     own = {f.name for f in fields(Card)} - {"name", "options"}
     needed = {"title", "source", "licence", "where", "reader", "template"}
     hints = {**hints, **{key: hint for key, hint in get_type_hints(Card).items() if key in own}}
-    for key, value in facts.items():
-        if key not in own | set(takes):
-            raise InputError(f"card {path}: {unknown('key', key, own | set(takes))}")
-        if not _fits(value, hints[key]):
-            raise InputError(f"card {path}: {key} must be {_describe(hints[key])}, not {value!r}")
+    _check_keys(path, "", facts, {key: hints[key] for key in own | set(takes)})
+    domains = facts.get("domains", {})
+    for name, keys in domains.items():
+        _check_keys(path, f"domain {name!r}: ", keys, {key: hints[key] for key in {"counts", *takes}})
     for key in sorted(needed | {key for key, required in takes.items() if required}):
-        if key not in facts:
+        if key not in facts and not (domains and all(key in keys for keys in domains.values())):
             raise InputError(f"card {path} lacks the key {key!r}")
-    if "{}" not in facts["template"]:
-        raise InputError(f"card {path}: template {facts['template']!r} has no {{}} for the class name")
+    for template in [facts["template"], *facts.get("templates", [])]:
+        if "{}" not in template:
+            raise InputError(f"card {path}: template {template!r} has no {{}} for the class name")
+    for protocol in facts.get("protocols", []):
+        if protocol not in PROTOCOLS:
+            raise InputError(f"card {path}: {unknown('protocol', protocol, PROTOCOLS)}")
+
+
+def _check_keys(path: Path, where: str, facts: Mapping[Any, Any], hints: Mapping[str, Any]) -> None:
+    for key, value in facts.items():
+        if key not in hints:
+            raise InputError(f"card {path}: {where}{unknown('key', key, hints)}")
+        if not _fits(value, hints[key]):
+            raise InputError(f"card {path}: {where}{key} must be {_describe(hints[key])}, not {value!r}")
 
 
 def _fits(value: object, hint: Any) -> bool:
     """Whether a YAML value is of a type such as `str`, `int | None`, `list[str]` or `dict[str, int]`."""
     origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin is list:
         return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
     if origin is dict:

@@ -6,9 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
+
+from promptvision.errors import InputError
 
 Item = tuple[str, int, str]
 """(path, label, class name). The path is whatever `Pictures.open` understands: a file, or a key in memory."""
@@ -19,6 +21,7 @@ class Pictures:
     """A data set: lists in the order of its split file, and `open(path)` to an RGB PIL picture.
 
     `root`: the folder that the paths lie below, where pictures are files; None where they are in memory.
+    `unlabelled`: target pictures of a domain adaptation, whose labels no method is given.
     """
 
     train: list[Item]
@@ -26,10 +29,11 @@ class Pictures:
     test: list[Item]
     open: Callable[[str], Image.Image]
     root: str | None = None
+    unlabelled: list[Item] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
-        """Class names in the order of their labels, over all three lists."""
+        """Class names in the order of their labels, over the three labelled lists."""
         names = {label: name for items in (self.train, self.val, self.test) for _, label, name in items}
         return [names[label] for label in sorted(names)]
 
@@ -45,6 +49,31 @@ class Pictures:
     def _pixels(self, path: str) -> bytes:
         picture = self.open(path)
         return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
+
+
+def join(parts: Sequence[Pictures]) -> Pictures:
+    """Data sets of one class list put together, such as the domains of one; no path may stand for two pictures."""
+    lists = (
+        [item for part in parts for item in getattr(part, name)] for name in ("train", "val", "test", "unlabelled")
+    )
+    train, val, test, unlabelled = lists
+    names: dict[int, str] = {}
+    for path, label, name in (*train, *val, *test):
+        if names.setdefault(label, name) != name:
+            raise InputError(f"domains disagree: label {label} is {names[label]!r} and, at {path}, {name!r}")
+    roots = {part.root for part in parts}
+    return Pictures(train, val, test, Openers(parts), roots.pop() if len(roots) == 1 else None, unlabelled)
+
+
+class Openers:
+    """Opens a picture by the data set that lists its path."""
+
+    def __init__(self, parts: Sequence[Pictures]):
+        lists = [(part, [*part.train, *part.val, *part.test, *part.unlabelled]) for part in parts]
+        self.by_path = {path: part.open for part, items in lists for path, _, _ in items}
+
+    def __call__(self, path: str) -> Image.Image:
+        return self.by_path[path](path)
 
 
 def _state(file: str) -> bytes:

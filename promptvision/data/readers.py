@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from promptvision.data.arrays import read_digits, read_torchvision
 from promptvision.data.coop_split import read_coop_split
 from promptvision.data.folders import read_folder
-from promptvision.data.pictures import Pictures
-from promptvision.errors import InputError
+from promptvision.data.pictures import Pictures, join
+from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from promptvision.data.cards import Card
@@ -35,12 +35,21 @@ READERS: dict[str, Callable[..., Pictures]] = {
 }
 
 
-def read(card: Card, root: str | Path = "") -> Pictures:
+def read(card: Card, root: str | Path = "", domain: str = "") -> Pictures:
     """The pictures of a card's data set under the data root (DATASET.ROOT); "" where it needs none.
 
+    `domain`: one of the card's domains; "" for all of them together, one after the other.
     Raises InputError, one sentence with the file or folder, for whatever is missing, unreadable or malformed.
     """
-    pictures = READERS[card.reader](card, str(root), **card.options)
+    if domain and domain not in card.domains:
+        raise unknown(f"domain of data set {card.name!r}", domain, card.domains)
+    parts = [_read_one(card, str(root), name) for name in ([domain] if domain else card.domains or [""])]
+    pictures = parts[0] if len(parts) == 1 else join(parts)
     if not pictures.classes:
         raise InputError(f"data set {card.name!r} has no classes: its lists hold no pictures")
     return pictures
+
+
+def _read_one(card: Card, root: str, domain: str) -> Pictures:
+    own = {key: value for key, value in card.domains.get(domain, {}).items() if key != "counts"}
+    return READERS[card.reader](card, root, **{**card.options, **own})
