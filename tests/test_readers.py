@@ -157,8 +157,8 @@ def test_whatever_a_coop_split_lacks_is_named(tmp_path, name):
     assert f"{top} has no folder {card.options['images']}" in refused(card, tmp_path)
     (top / card.options["split"]).unlink()
     message = refused(card, tmp_path)
-    assert f"the split file {top / card.options['split']} is missing" in message
-    assert message.endswith(card.where)
+    assert f"the split file {top / card.options['split']} is missing; {card.where}" in message
+    assert message.endswith(f"with `python tools/data.py split {name}`")
 
 
 # Pictures that cannot be read

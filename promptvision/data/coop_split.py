@@ -26,7 +26,9 @@ def read_coop_split(card: Card, root: str, *, folders: list[str], images: str, s
     folder = find_folder(card, data_root(card, root), folders)
     file = folder / split
     if not os.path.isfile(file):
-        raise missing(card, f"the split file {file} is missing")
+        told = missing(card, f"the split file {file} is missing")
+        offer = f"make another split, not the published one, with `python tools/data.py split {card.name}`"
+        raise InputError(f"{told}, or {offer}")
     lists = read_split(file, card.classes)
     pictures = find_folder(card, folder, [images])
     _all_there(card, file, pictures, lists)
@@ -45,14 +47,15 @@ def read_split(file: Path, classes: int | None) -> dict[str, list[Item]]:
         if not isinstance(split, dict) or not isinstance(split.get(part), list):
             raise InputError(f"split file {file} has no list {part!r}")
     lists = {
-        part: [_item(entry, classes, f"split file {file}, {part}[{n}]") for n, entry in enumerate(split[part])]
+        part: [read_entry(entry, classes, f"split file {file}, {part}[{n}]") for n, entry in enumerate(split[part])]
         for part in PARTS
     }
     _check_labels(file, [item for part in PARTS for item in lists[part]])
     return lists
 
 
-def _item(entry: object, classes: int | None, place: str) -> Item:
+def read_entry(entry: object, classes: int | None, place: str) -> Item:
+    """One `[path, label, class name]`; InputError names the `place` of a wrong one."""
     if not isinstance(entry, list) or len(entry) != 3:
         raise InputError(f"{place}: expected [path, label, class name], found {entry!r}")
     path, label, name = entry
