@@ -1,14 +1,19 @@
-"""Pictures as files: finding the data root and its folders, and opening a picture."""
+"""Pictures as files: finding the data root and its folders, and reading a picture of any kind as RGB."""
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from promptvision.errors import InputError
@@ -16,23 +21,91 @@ from promptvision.errors import InputError
 if TYPE_CHECKING:
     from promptvision.data.cards import Card
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+LOG = logging.getLogger(__name__)
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 """What PIL raises for a file that is not a whole picture."""
 
 
-def open_picture(root: str, path: str) -> Image.Image:
-    """The picture `root/path` as RGB, as CoOp's code reads it (Dassl `read_image`): `convert("RGB")`, no more.
+class BadPicture(InputError):
+    """A picture that is missing, not whole, too large, or none at all: the sentence names it and says why.
 
-    So alpha is dropped, not composited, and an EXIF orientation is not applied. InputError names a broken file.
+    INPUT.ON_BAD_IMAGE decides whether it stops the run or is left out.
     """
+
+
+def open_picture(root: str, path: str) -> Image.Image:
+    """The picture `root/path` as RGB, see `read_picture`. BadPicture names a file that cannot be read."""
     file = os.path.join(root, path)
+    return read_picture(file, file)
+
+
+def read_picture(source: str | bytes, name: str) -> Image.Image:
+    """A picture, from a file or its bytes, as RGB: `convert("RGB")` as CoOp's code reads it (Dassl `read_image`).
+
+    So the first frame of an animation, colours of a palette, three equal channels of grey; alpha is dropped, not
+    composited, and an EXIF orientation is not applied (INPUT.EXIF does it). Other than the official code, which shows
+    16-bit grey as almost all white, its upper 8 bits are taken. docs/pictures.md has the whole table.
+    """
     try:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata, transparency and size, without the file's name
+            with Image.open(source if isinstance(source, str) else BytesIO(source)) as picture:
+                _tell_large(name, picture.width, picture.height)
+                return as_rgb(picture)
     except BROKEN as error:
-        told = str(error) if isinstance(error, Image.DecompressionBombError) else getattr(error, "strerror", None)
-        reason = told or "it is no picture, broken or cut short"
-        raise InputError(f"picture {file} cannot be read: {reason}") from None
+        raise BadPicture(f"picture {name} cannot be read: {_reason(source, error)}") from None
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """`convert("RGB")`, but 16-bit grey keeps its upper 8 bits (`convert` would cut everything above 255)."""
+    wide = picture.mode == "I" and picture.format in ("PNG", "PPM")  # 16 bits in the 32 of an older Pillow, and of PGM
+    if not wide and not picture.mode.startswith("I;16"):
+        return picture.convert("RGB")
+    upper = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    upper.info.update(picture.info)
+    return upper.convert("RGB")
+
+
+@lru_cache(maxsize=4096)
+def _tell_large(name: str, width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and width * height > limit:
+        LOG.warning("picture %s is very large: %d x %d pixels", name, width, height)
+
+
+def _reason(source: str | bytes, error: BaseException) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if getattr(error, "strerror", None):
+        return str(error.strerror)  # type: ignore[attr-defined]
+    start = _start(source)
+    if not start:
+        return "it is no picture, the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is no picture but a pointer of Git LFS: run `git lfs pull`"
+    return "it is no picture, broken or cut short"
+
+
+def _start(source: str | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:64]
+    with open(source, "rb") as file:
+        return file.read(64)
 
 
 def missing(card: Card, what: str) -> InputError:

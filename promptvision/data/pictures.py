@@ -22,6 +22,8 @@ class Pictures:
 
     `root`: the folder that the paths lie below, where pictures are files; None where they are in memory.
     `unlabelled`: target pictures of a domain adaptation, whose labels no method is given.
+    `file_of`: path -> the file below `root` that holds the picture, where files hold many.
+    `made`: what `open` gives if that is not the picture of the file, such as a smaller copy.
     """
 
     train: list[Item]
@@ -30,6 +32,8 @@ class Pictures:
     open: Callable[[str], Image.Image]
     root: str | None = None
     unlabelled: list[Item] = field(default_factory=list)
+    file_of: Callable[[str], str] | None = None
+    made: str = ""
 
     @property
     def classes(self) -> list[str]:
@@ -40,11 +44,22 @@ class Pictures:
     def fingerprint(self, items: Sequence[Item]) -> str:
         """SHA-256 of what the pictures of a list are, in its order: of files the place, size and times of change,
         of pictures in memory the pixels."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.made.encode())
         for path, _, _ in items:
             digest.update(f"{path}\0".encode("utf-8", "surrogateescape"))
-            digest.update(self._pixels(path) if self.root is None else _state(os.path.join(self.root, path)))
+            digest.update(self._pixels(path) if self.root is None else _state(self._file(self.root, path)))
         return digest.hexdigest()
+
+    def stamp(self, path: str) -> str:
+        """Size and time of change of the file that holds a picture; empty if there is none."""
+        if self.root is not None:
+            with suppress(OSError, ValueError):
+                found = os.stat(self._file(self.root, path))
+                return f"{found.st_size} {found.st_mtime_ns}"
+        return ""
+
+    def _file(self, root: str, path: str) -> str:
+        return os.path.join(root, self.file_of(path) if self.file_of else path)
 
     def _pixels(self, path: str) -> bytes:
         picture = self.open(path)

@@ -1,0 +1,225 @@
+"""Pictures decoded once, and perhaps made smaller, in one file that is mapped into memory: for fast epochs.
+
+A cache folder holds `pixels.u8`, the RGB bytes of one picture after the other, and `index.jsonl`: a line that says how
+they were made, then one for each picture (path, stamp of its file, place, height, width; or why it could not be read).
+Building may be stopped at any moment and goes on where it was; a picture whose file has changed is decoded anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+from torchvision.transforms import InterpolationMode, v2
+
+from promptvision.data.files import BadPicture
+from promptvision.data.pictures import Item, Pictures
+from promptvision.errors import InputError, unknown
+
+FORMAT = 1
+PIXELS, INDEX, UNFINISHED = "pixels.u8", "index.jsonl", "index.unfinished.jsonl"
+FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How cached pictures were made: shorter side to `size` pixels with PIL's antialiased filter; 0 for whole ones."""
+
+    size: int = 0
+    filter: str = "bicubic"
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.filter not in FILTERS:
+            raise unknown("filter", self.filter, FILTERS)
+
+    def __str__(self) -> str:
+        return f"shorter side {self.size}, {self.filter}" if self.size else "whole"
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        return v2.functional.resize(picture, [self.size], interpolation=FILTERS[self.filter]) if self.size else picture
+
+
+def build_cache(
+    pictures: Pictures, folder: str | Path, size: int = 0, *, filter: str = "bicubic", progress: bool = False
+) -> CachedPictures:
+    """Decode every picture of all lists into `folder`, shorter side `size` (0: as large as they are), and open it.
+
+    Pictures that are there already and whose files have not changed are kept. A picture that cannot be read is
+    remembered with its sentence. InputError where `folder` holds something else or another kind of cache, where
+    another process builds it, or where it cannot be written.
+    """
+    folder, kind = Path(folder), Kind(size, filter)
+    if pictures.root is None:
+        raise InputError("these pictures are in memory already: a cache of them would bring nothing")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            _write(pictures, folder, kind, progress)
+    except OSError as error:
+        raise InputError(f"picture cache {folder} cannot be written: {error.strerror}") from None
+    return CachedPictures(str(folder))
+
+
+def _write(pictures: Pictures, folder: Path, kind: Kind, progress: bool) -> None:
+    paths = list(dict.fromkeys(path for path, _, _ in _items(pictures)))
+    stamps = {path: pictures.stamp(path) for path in paths}
+    earlier = _earlier(folder, kind)
+    end = max((_end(entry) for entry in earlier.values()), default=0)
+    known = {path: entry for path, entry in earlier.items() if stamps.get(path) == entry["stamp"]}
+    lines = [json.dumps(line) + "\n" for line in ({"kind": vars(kind)}, *known.values())]
+    (folder / f"{UNFINISHED}.new").write_text("".join(lines), encoding="ascii")
+    os.replace(folder / f"{UNFINISHED}.new", folder / UNFINISHED)
+    with _appending(folder / PIXELS, end) as pixels, (folder / UNFINISHED).open("a", encoding="ascii") as index:
+        todo = [path for path in paths if path not in known]
+        for path in track(todo, "decoding pictures", transient=True, disable=not progress):
+            entry, data = _decode(pictures, path, kind)
+            pixels.write(data)
+            pixels.flush()
+            index.write(json.dumps({"path": path, "stamp": stamps[path], "at": end, **entry}) + "\n")
+            index.flush()
+            end += len(data)
+        os.fsync(pixels.fileno())
+        os.fsync(index.fileno())
+    os.replace(folder / UNFINISHED, folder / INDEX)
+
+
+def _items(pictures: Pictures) -> Iterator[Item]:
+    for items in (pictures.train, pictures.val, pictures.test, pictures.unlabelled):
+        yield from items
+
+
+def _decode(pictures: Pictures, path: str, kind: Kind) -> tuple[Entry, bytes]:
+    try:
+        picture = kind(pictures.open(path))
+    except BadPicture as error:
+        return {"bad": str(error)}, b""
+    return {"height": picture.height, "width": picture.width}, picture.tobytes()
+
+
+@contextmanager
+def _appending(file: Path, end: int) -> Iterator[IO[bytes]]:
+    """The file, cut to `end` bytes, for writing there."""
+    with file.open("r+b" if file.exists() else "wb") as opened:
+        opened.truncate(end)
+        opened.seek(end)
+        yield opened
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a second process that builds in the folder; the system lets go of the lock when the first one ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: there a file that is open for writing cannot be replaced, which fails by itself
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"picture cache {folder} is being built by another process") from None
+        yield
+
+
+def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:
+    """The whole entries of earlier builds, finished or not."""
+    found = [folder / name for name in (INDEX, UNFINISHED) if (folder / name).is_file()]
+    if not found and (folder / PIXELS).exists():
+        raise InputError(f"picture cache {folder} has lost its index: delete {folder / PIXELS} and build it again")
+    held = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else 0
+    earlier: dict[str, Entry] = {}
+    for file in found:
+        made, entries = _read_index(file)
+        if made != kind:
+            raise InputError(f"picture cache {folder} holds pictures {made}, not {kind}: take another folder")
+        earlier |= {path: entry for path, entry in entries.items() if _end(entry) <= held}
+    return earlier
+
+
+def _end(entry: Entry) -> int:
+    return entry["at"] + 3 * entry.get("height", 0) * entry.get("width", 0)
+
+
+def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
+    """How pictures were made, and path -> entry. A last line that was cut short is left out."""
+    try:
+        first, *rest = file.read_text(encoding="ascii").split("\n")
+        kind = Kind(**json.loads(first)["kind"])
+        entries = [json.loads(line) for line in rest[:-1]]
+    except OSError as error:
+        raise InputError(f"picture cache {file.parent} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"picture cache {file.parent} is damaged: delete the folder and build it again") from None
+    return kind, {entry["path"]: entry for entry in entries}
+
+
+@dataclass(frozen=True)
+class CachedPictures:
+    """A finished cache. It is opened by each process for itself, when the first picture is asked for.
+
+    `open(path)` gives the RGB picture as it was decoded, whole or with its shorter side made smaller.
+    """
+
+    folder: str
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"folder": self.folder}
+
+    @cached_property
+    def _index(self) -> tuple[Kind, dict[str, Entry]]:
+        file = Path(self.folder, INDEX)
+        if not file.is_file():
+            state = "is not finished" if file.with_name(UNFINISHED).is_file() else "does not exist"
+            raise InputError(f"picture cache {self.folder} {state}: make it by `python tools/data.py cache`")
+        kind, entries = _read_index(file)
+        held = os.path.getsize(file.with_name(PIXELS)) if file.with_name(PIXELS).is_file() else 0
+        if held < max((_end(entry) for entry in entries.values()), default=0):
+            raise InputError(f"picture cache {self.folder} has lost pixels: delete the folder and build it again")
+        return kind, entries
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        file = Path(self.folder, PIXELS)
+        return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
+
+    @property
+    def kind(self) -> Kind:
+        """How the pictures were made."""
+        return self._index[0]
+
+    def __len__(self) -> int:
+        return len(self._index[1])
+
+    def open(self, path: str) -> Image.Image:
+        """The picture that was at `path`. BadPicture if it could not be read, InputError if it is not in the cache."""
+        entry = self._index[1].get(path)
+        if entry is None:
+            raise InputError(f"picture {path} is not in the picture cache {self.folder}: build it again")
+        if "bad" in entry:
+            raise BadPicture(entry["bad"])
+        shape = entry["height"], entry["width"], 3
+        return Image.fromarray(self._pixels[entry["at"] : _end(entry)].reshape(shape))
+
+    def serve(self, pictures: Pictures) -> Pictures:
+        """The same lists, opened from here. InputError if a listed picture is missing here or its file has changed."""
+        entries = self._index[1]
+        listed = {path for path, _, _ in _items(pictures)}
+        stale = sorted(p for p in listed if p not in entries or entries[p]["stamp"] != pictures.stamp(p))
+        if stale:
+            raise InputError(
+                f"picture cache {self.folder} lacks {len(stale)} of the {len(listed)} pictures or holds older ones, "
+                f"such as {stale[0]}: build it again by `python tools/data.py cache`"
+            )
+        return replace(pictures, open=self.open, made=f"cache of pictures, {self.kind}")
