@@ -10,6 +10,7 @@ from coop.coop import CoOp
 from coop.linear_probe import LinearProbe
 from coop.official import load_official
 from coop.tip_adapter import TipAdapter, TipAdapterF
+from coop.visual_prompt import VisualPrompt
 from coop.zero_shot import ZeroShot
 from promptvision.backbones import CLIP, load_clip
 from promptvision.errors import InputError
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "linear_probe": LinearProbe,
     "tip_adapter": TipAdapter,
     "tip_adapter_f": TipAdapterF,
+    "vpt": VisualPrompt,
 }
 load_backbone = load_clip
 load_checkpoint = load_official
