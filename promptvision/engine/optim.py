@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from promptvision.engine.vpt_adamw import VPTAdamW
 from promptvision.errors import unknown
 
 
@@ -66,7 +68,8 @@ def learning_rates(
     `warmup_recount` the schedule begins after it at its own epoch 0 (and so never reaches its end); without, it
     counts the warm-up, and the cosine is rescaled to start from `lr`, as torch's recursive formula makes it.
     `vpt_cosine` warms up linearly from 0, hence a first epoch at rate 0, and takes its cosine over the rest;
-    `vpt_cosine_hardrestart` is the same with the official single cycle, but stays 0 once it got there.
+    `vpt_cosine_hardrestart` is the same with the official single cycle, but stays 0 once it got there. Nearly the
+    same without the lost epoch: `cosine` with a linear warm-up from `warmup_lr` = lr / warmup_epochs.
     """
     count = epochs if count is None else count
     if schedule in ("vpt_cosine", "vpt_cosine_hardrestart"):
@@ -91,7 +94,7 @@ def _vpt_factor(epoch: int, warmup: int, epochs: int, periodic: bool) -> float:
     return (1 + math.cos(math.pi * progress)) / 2 if periodic or progress < 1 else 0.0
 
 
-OPTIMIZERS = ("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw")
+OPTIMIZERS = ("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw")
 
 
 def build_optimizer(
@@ -102,22 +105,31 @@ def build_optimizer(
     momentum: float = 0.9,
     no_decay: Collection[str] = (),
     eps: float = 1e-8,
+    bias_multiplier: float = 1.0,
 ) -> Optimizer | None:
     """The optimiser over those of the named tensors that want gradients, one group each; None if there are none.
 
     Tensors named in `no_decay` have weight decay 0. Settings are Dassl's: decay added to the gradient but for
     radam and adamw (decoupled), betas 0.9 and 0.999, rmsprop alpha 0.99, `eps` 1e-8. VPT's SGD and Adam are the same.
+    Biases, but for a head's last, learn `bias_multiplier` times as fast: whoever sets a group's `lr` multiplies it by
+    the group's `lr_factor`.
+    `vpt_adamw` is the AdamW of VPT's code: whatever decay is asked for, 0.01 for all but the biases, which have none,
+    eps 1e-6 and no multiplier (`VPTAdamW`); for decay 0 it is no AdamW at all but SGD with momentum.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimiser", name, OPTIMIZERS)
-    groups = [
-        {"params": [tensor], "name": label, "weight_decay": 0.0 if label in no_decay else weight_decay}
-        for label, tensor in named_parameters
-        if tensor.requires_grad
-    ]
-    if not groups:
+    wanted = [(label, tensor) for label, tensor in named_parameters if tensor.requires_grad]
+    if not wanted:
         return None
-    if name == "sgd":
+    if name == "vpt_adamw" and weight_decay:
+        decays = [0.0 if "bias" in label else 0.01 for label, _ in wanted]
+        groups = [_group(*pair, lr, decay, 1.0) for pair, decay in zip(wanted, decays, strict=True)]
+        return VPTAdamW(groups, lr)
+    groups = [
+        _group(label, tensor, lr, 0.0 if label in no_decay else weight_decay, _lr_factor(label, bias_multiplier))
+        for label, tensor in wanted
+    ]
+    if name in ("sgd", "vpt_adamw"):
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if name == "rmsprop":
         return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, alpha=0.99, eps=eps)
@@ -126,3 +138,18 @@ def build_optimizer(
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, eps=eps)
     return torch.optim.Adam(groups, lr=lr, amsgrad=name == "amsgrad", eps=eps)
+
+
+def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """Let the optimiser go on at rate `lr`, each group at its own multiple of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
+
+
+def _group(label: str, tensor: Tensor, lr: float, decay: float, factor: float) -> dict[str, Any]:
+    return {"params": [tensor], "name": label, "weight_decay": decay, "lr": lr * factor, "lr_factor": factor}
+
+
+def _lr_factor(label: str, bias_multiplier: float) -> float:
+    own = label.rpartition(".")[2]
+    return bias_multiplier if "bias" in own and not label.endswith("last_layer.bias") else 1.0

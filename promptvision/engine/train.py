@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.log import RunFolder
+from promptvision.engine.optim import set_rate
 from promptvision.engine.resume import Position, Saver
 from promptvision.method import Method
 
@@ -80,8 +81,7 @@ def fit(
     with _signals() as stop, _bar(progress, len(rates) * size, at.epoch * size + at.batch) as advance:
         for epoch in range(at.epoch, len(rates)):
             method.train()
-            for group in optimizer.param_groups:
-                group["lr"] = rates[epoch]
+            set_rate(optimizer, rates[epoch])
             for batch, (images, labels) in enumerate(loader.epoch(epoch, at.batch), start=at.batch):
                 check_labels(labels, len(method.classes))
                 _seed_all(seed, epoch * size + batch)
