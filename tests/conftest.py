@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.models.swin_transformer import SwinTransformer
 
 from promptvision.backbones import load_vit
 from promptvision.method import learned_name
@@ -56,6 +57,13 @@ def golden():
 def vit(golden):
     """The tiny ViT of the golden numbers, fresh: a method may thaw it."""
     return load_vit(golden.root / "vpt/backbone.safetensors")
+
+
+@pytest.fixture
+def swin():
+    """A tiny Swin for the same pictures, fresh."""
+    sizes = dict(img_size=64, patch_size=4, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
+    return load_vit(SwinTransformer(**sizes, num_classes=0))
 
 
 @pytest.fixture(scope="session")

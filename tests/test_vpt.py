@@ -133,8 +133,8 @@ def test_a_prompted_backbone_is_left_as_it_was(vit, inputs):
 
 
 @pytest.mark.parametrize("name", [name for name in vpt.METHODS if name != "knn"])
-def test_only_declared_tensors_move(name, vit, inputs):
-    method = vpt.build(name, vit, CLASSES).train()
+def test_only_declared_tensors_move(name, vit, swin, inputs):
+    method = vpt.build(name, swin if name == "swin_prompt" else vit, CLASSES).train()
     before = {key: value.clone() for key, value in method.state_dict().items()}
     optimizer = build_optimizer("sgd", method.named_parameters(), 0.1, 0.01)
     method.loss(inputs["images"], inputs["labels"]).backward()

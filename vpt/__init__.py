@@ -18,6 +18,7 @@ from vpt.lora import Lora
 from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
 from vpt.side import Side
+from vpt.swin_prompt import SwinPrompt
 from vpt.tune import Bias, ClassToken, Full, Linear, Partial
 
 METHODS: dict[str, type[Method]] = {
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "side": Side,
     "knn": NearestNeighbours,
     "prompt": Prompt,
+    "swin_prompt": SwinPrompt,
     "pad": Pad,
     "below": Below,
     "l2p": L2P,
