@@ -5,12 +5,16 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_clip.transformer import QuickGELU
+from open_clip.transformer import VisionTransformer as ClipTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
+from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.fast_image import known_blocks, prompted_features
 from promptvision.errors import InputError
+from vpt.thaw import thaw_biases
 
 SIZES = dict(img_size=32, patch_size=16, embed_dim=32, num_heads=2, num_classes=0)
 KINDS = {
@@ -24,37 +28,99 @@ KINDS = {
 }
 
 
+CLIPS = {
+    "clip": {},
+    "clip, average pool": dict(pool_type="avg"),
+    "clip, layer scale": dict(ls_init_value=0.5),
+    "clip, QuickGELU": dict(act_layer=QuickGELU),
+}
+
+
 def tower_of(kind, depth):
     torch.manual_seed(0)
-    model = VisionTransformer(depth=depth, **SIZES, **KINDS[kind])
+    if kind in CLIPS:
+        sizes = dict(image_size=32, patch_size=16, width=32, layers=depth, heads=2, mlp_ratio=2, output_dim=8)
+        model = ClipTransformer(**sizes, **CLIPS[kind])
+    else:
+        model = VisionTransformer(depth=depth, **SIZES, **KINDS[kind])
     for parameter in model.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return load_vit(model.double())
+    return load_vit(OpenClipImage(model.double()) if kind in CLIPS else model.double())
 
 
-@settings(max_examples=40, deadline=None)
+@st.composite
+def schedules(draw):
+    """Depth of the tower, the block of the first prompts, how many blocks have their own."""
+    depth = draw(st.integers(1, 4))
+    start = draw(st.integers(0, depth - 1))
+    return depth, start, draw(st.integers(1, depth - start))
+
+
+def both_ways(tower, images, layers, **options):
+    """Features and gradients, of the prompts and of whatever else learns, of the plain way and of the fast one."""
+    learned = [layers, *(p for p in tower.parameters() if p.requires_grad)]
+    found = []
+    for way in ("plain", "fast"):
+        features = prompted_features(tower, images, layers[0], list(layers[1:]), way, **options)
+        weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
+        gradients = torch.autograd.grad((features * weights).sum(), learned, allow_unused=True)
+        found.append([features.detach(), *(torch.zeros(1) if grad is None else grad for grad in gradients)])
+    return zip(*found, strict=True)
+
+
+@settings(max_examples=80, deadline=None)
 @given(
-    kind=st.sampled_from(sorted(KINDS)),
-    depth=st.integers(1, 4),
-    deep=st.integers(0, 3),
+    kind=st.sampled_from(sorted(KINDS | CLIPS)),
+    schedule=schedules(),
+    keep=st.booleans(),
     count=st.integers(1, 7),
     batch=st.integers(1, 3),
     per_picture=st.booleans(),
+    biases=st.booleans(),
+    single=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_random_shapes_in_double_precision(kind, depth, deep, count, batch, per_picture, seed):
-    tower = tower_of(kind, depth)
+def test_random_shapes_and_schedules(kind, schedule, keep, count, batch, per_picture, biases, single, seed):
+    depth, start, prompted = schedule
+    dtype, tolerance = (torch.float32, 1e-5) if single else (torch.float64, 1e-12)
+    tower = tower_of(kind, depth).to(dtype)
+    if biases:
+        thaw_biases(tower)
     torch.manual_seed(seed)
-    images = torch.randn(batch, 3, 32, 32, dtype=torch.float64)
-    shape = (1 + min(deep, depth - 1), *([batch] if per_picture else []), count, 32)
-    prompts = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    found = []
-    for way in ("plain", "fast"):
-        features = prompted_features(tower, images, prompts[0], list(prompts[1:]), way)
-        weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
-        found.append((features.detach(), torch.autograd.grad((features * weights).sum(), prompts)[0]))
-    for plain, fast in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain, atol=1e-12 * max(1, plain.abs().max().item()), rtol=0)
+    images = torch.randn(batch, 3, 32, 32, dtype=dtype)
+    shape = (prompted, *([batch] if per_picture else []), count, 32)
+    layers = torch.randn(shape, dtype=dtype, requires_grad=True)
+    for plain, fast in both_ways(tower, images, layers, start=start, keep=keep):
+        torch.testing.assert_close(fast, plain, atol=tolerance * max(1, plain.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize("way", ["plain", "fast"])
+def test_nothing_is_kept_for_backward_below_the_first_prompt(way):
+    """The later the first prompts, the fewer bytes autograd keeps; what enters the blocks below needs no gradient."""
+    images, kept = torch.randn(2, 3, 32, 32, dtype=torch.float64), []
+    for start in range(4):
+        prompts = torch.randn(3, 32, dtype=torch.float64, requires_grad=True)
+        kept.append(kept_bytes(tower_of("plain", 4), images, prompts, [prompts] * (3 - start), way, start))
+    assert kept == sorted(kept, reverse=True) and kept[3] < 0.4 * kept[0]
+
+
+def kept_bytes(tower, images, prompts, others, way, start):
+    sizes, given = {}, {tensor.data_ptr() for tensor in (*tower.parameters(), images, prompts)}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    inputs = []
+    handles = [b.register_forward_pre_hook(lambda _, a: inputs.append(a[0])) for b in list(tower.blocks)[:start]]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        features = prompted_features(tower, images, prompts, others, way, start=start)
+    assert features.requires_grad and len(inputs) == start and not any(tokens.requires_grad for tokens in inputs)
+    for handle in handles:
+        handle.remove()
+    return sum(sizes.values())
 
 
 @pytest.mark.parametrize("deep", [False, True])
