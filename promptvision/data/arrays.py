@@ -1,4 +1,4 @@
-"""Pictures that come as arrays: scikit-learn's digits, and MNIST, Fashion-MNIST and CIFAR through torchvision."""
+"""Pictures that come as arrays: scikit-learn's digits, and the data sets in torchvision's layouts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from promptvision.data.files import data_root, find_folder, missing
 from promptvision.data.pictures import Item, Pictures
 from promptvision.data.splits import read_and_split, split_trainval
+from promptvision.data.torchvision_sets import read_stl10, read_svhn
 from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -135,5 +136,7 @@ TORCHVISION = {
     "FashionMNIST": _read_idx,
     "CIFAR10": _read_cifar,
     "CIFAR100": _read_cifar,
+    "SVHN": read_svhn,
+    "STL10": read_stl10,
 }
 """Data set of torchvision -> how its files are read."""

@@ -6,7 +6,8 @@ The rules are those of CoOp's `datasets/*.py` (arXiv:2109.01134), whose split fi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from promptvision.errors import unknown
@@ -63,3 +64,13 @@ def class_name(card: Card, raw: str) -> str | None:
     if card.name_rule not in RULES:
         raise unknown(f"name rule of data set {card.name!r}", card.name_rule, RULES)
     return card.renames.get(raw) or RULES[card.name_rule](raw)
+
+
+def tell_apart(names: Sequence[str]) -> list[str]:
+    """The names, with " (2)", " (3)" ... behind those that have occurred before: no two classes may share a name."""
+    seen: Counter[str] = Counter()
+    told: list[str] = []
+    for name in names:
+        seen[name] += 1
+        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return told

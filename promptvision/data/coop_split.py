@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptvision.data.files import data_root, find_folder, missing, open_picture
+from promptvision.data.listed import all_there, check_labels, refuse_label, refuse_outside
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError
 
@@ -31,7 +32,7 @@ def read_coop_split(card: Card, root: str, *, folders: list[str], images: str, s
         raise InputError(f"{told}, or {offer}")
     lists = read_split(file, card.classes)
     pictures = find_folder(card, folder, [images])
-    _all_there(card, file, pictures, lists)
+    all_there(card, file, pictures, lists)
     return Pictures(lists["train"], lists["val"], lists["test"], partial(open_picture, str(pictures)), str(pictures))
 
 
@@ -50,7 +51,7 @@ def read_split(file: Path, classes: int | None) -> dict[str, list[Item]]:
         part: [read_entry(entry, classes, f"split file {file}, {part}[{n}]") for n, entry in enumerate(split[part])]
         for part in PARTS
     }
-    _check_labels(file, [item for part in PARTS for item in lists[part]])
+    check_labels(f"split file {file}", [item for part in PARTS for item in lists[part]])
     return lists
 
 
@@ -63,32 +64,6 @@ def read_entry(entry: object, classes: int | None, place: str) -> Item:
         raise InputError(f"{place}: path and class name must be texts, found {entry!r}")
     if not isinstance(label, int) or isinstance(label, bool):
         raise InputError(f"{place}: the label must be an integer, found {label!r}")
-    if label < 0 or (classes is not None and label >= classes):
-        raise InputError(f"{place}: label {label} is out of range, the data set has {classes} classes")
-    if _leaves(path):
-        raise InputError(f"{place}: the path {path!r} leaves the folder of pictures")
+    refuse_label(place, label, classes)
+    refuse_outside(place, path)
     return path, label, name
-
-
-def _leaves(path: str) -> bool:
-    """Whether a listed path is absolute or climbs out of its folder, in the notation of any system."""
-    plain = PurePosixPath(path.replace("\\", "/"))
-    return plain.is_absolute() or ".." in plain.parts or path[1:2] == ":"
-
-
-def _check_labels(file: Path, items: list[Item]) -> None:
-    names: dict[int, str] = {}
-    for path, label, name in items:
-        if names.setdefault(label, name) != name:
-            raise InputError(f"split file {file}: label {label} is {names[label]!r} and, at {path}, {name!r}")
-    absent = sorted(set(range(max(names, default=-1))) - set(names))
-    if absent:
-        raise InputError(f"split file {file}: labels must be 0 to n - 1 without gaps, but {absent[0]} never occurs")
-
-
-def _all_there(card: Card, file: Path, folder: Path, lists: dict[str, list[Item]]) -> None:
-    listed = {path for items in lists.values() for path, _, _ in items}
-    absent = sorted(path for path in listed if not os.path.isfile(folder / path))
-    if absent:
-        share = f"{len(absent)} of the {len(listed)} pictures that {file} lists are missing"
-        raise missing(card, f"{share}, such as {folder / absent[0]}")

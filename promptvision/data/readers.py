@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptvision.data.arrays import read_digits, read_torchvision
+from promptvision.data.class_folders import read_class_folders
 from promptvision.data.coop_split import read_coop_split
 from promptvision.data.folders import read_folder
+from promptvision.data.json_lists import read_json_lists
 from promptvision.data.pictures import Pictures, join
+from promptvision.data.synsets import read_synsets
+from promptvision.data.text_lists import read_aircraft, read_text_lists
 from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -32,6 +36,11 @@ READERS: dict[str, Callable[..., Pictures]] = {
     "torchvision": read_torchvision,
     "folder": read_folder,
     "coop_split": read_coop_split,
+    "synsets": read_synsets,
+    "text_lists": read_text_lists,
+    "aircraft": read_aircraft,
+    "json_lists": read_json_lists,
+    "class_folders": read_class_folders,
 }
 
 

@@ -1,0 +1,57 @@
+"""SVHN and STL10 in the layout that torchvision's downloads leave."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from promptvision.data.files import missing
+from promptvision.errors import InputError
+
+if TYPE_CHECKING:
+    from promptvision.data.cards import Card
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""uint8 pictures (n, H, W, 3), and labels (n,)."""
+
+
+def read_svhn(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
+    """`{train,test}_32x32.mat`: X (32, 32, 3, n) and y (n, 1), where 10 stands for the digit 0; `extra` is not read."""
+    from scipy.io import loadmat  # seconds to import
+
+    def load(part: str) -> Arrays:
+        file = _there(card, folder / f"{part}_32x32.mat")
+        try:
+            content = loadmat(file)
+            pictures, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
+        except (ValueError, TypeError, KeyError, OSError, NotImplementedError):
+            raise _broken(card, file, "it is not the .mat file of SVHN, broken or cut short") from None
+        return np.ascontiguousarray(pictures.transpose(3, 0, 1, 2)), labels
+
+    return load("train"), load("test")
+
+
+def read_stl10(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
+    """`{train,test}_{X,y}.bin`: pictures (n, 3, 96, 96), columns first, labels from 1; `unlabeled` is not read."""
+
+    def load(part: str) -> Arrays:
+        files = [_there(card, folder / f"{part}_{kind}.bin") for kind in "Xy"]
+        pixels, labels = (np.fromfile(file, dtype=np.uint8) for file in files)
+        if len(pixels) != len(labels) * 3 * 96 * 96:
+            raise _broken(card, files[0], f"it does not hold {len(labels)} pictures of 96x96 pixels")
+        return np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)), labels.astype(np.int64) - 1
+
+    return load("train"), load("test")
+
+
+def _there(card: Card, file: Path) -> Path:
+    if not os.path.isfile(file):
+        raise missing(card, f"the file {file} is missing")
+    return file
+
+
+def _broken(card: Card, file: Path, reason: str) -> InputError:
+    return InputError(f"data set {card.name!r}: {file} cannot be read: {reason}")
