@@ -1,11 +1,11 @@
-"""A benchmark: a YAML file of configs, what they are crossed with, and seeds."""
+"""A benchmark: a YAML file of configs, what they are crossed with, seeds, and where each run is tested again."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 
 from promptvision.errors import InputError, unknown
 
-KEYS = ("RUNS", "GRID", "SEEDS")
+KEYS = ("RUNS", "GRID", "SEEDS", "EVAL")
 
 
 @dataclass(frozen=True)
@@ -26,31 +26,47 @@ class Cell:
 
     def folder(self, root: str | Path, seed: int) -> Path:
         """Where the run of this seed lies."""
-        return Path(root) / re.sub(r"[^\w.+-]+", "_", self.name) / f"seed{seed}"
+        return Path(root) / file_name(self.name) / f"seed{seed}"
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """RUNS x GRID, each SEEDS times.
 
-    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}. GRID: KEY -> list of values, all combined.
+    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}. GRID: KEY -> list of values, all combined;
+    of several keys that change together, "KEY KEY" -> list of lists. EVAL: name -> {KEY: value ...}, where every run is
+    tested again after training.
     """
 
     runs: Mapping[str, tuple[Path, Mapping[str, Any]]]
     grid: Mapping[str, Sequence[Any]]
     seeds: Sequence[int]
+    evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """Every number of the table, the runs of one combination of the grid after another."""
         for changes in combinations(self.grid):
+            named = [" -> ".join(map(str, value)) if " " in key else str(value) for key, value in changes.items()]
             for name, (config, overrides) in self.runs.items():
-                title = ", ".join([name, *map(str, changes.values())])
-                yield Cell(title, config, {**changes, **overrides})
+                yield Cell(", ".join([name, *named]), config, {**_apart(changes), **overrides})
 
 
 def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every choice of one value per key, the first key slowest."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _apart(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """KEY -> value, of keys that change together each with its own."""
+    found: dict[str, Any] = {}
+    for keys, value in changes.items():
+        found |= zip(keys.split(), value, strict=True) if " " in keys else {keys: value}
+    return found
+
+
+def file_name(name: str) -> str:
+    """A name without what a file system might not take."""
+    return re.sub(r"[^\w.+-]+", "_", name)
 
 
 def load_benchmark(path: str | Path) -> Benchmark:
@@ -60,10 +76,18 @@ def load_benchmark(path: str | Path) -> Benchmark:
         if key not in KEYS:
             raise unknown(f"key of benchmark {path}", key, KEYS)
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
+    evals = content.get("EVAL") or {}
     if not isinstance(runs, dict) or not all(isinstance(run, dict) and "CONFIG" in run for run in runs.values()):
         raise InputError(f"benchmark {path} needs RUNS, a name: {{CONFIG: path, ...}} for each row of its table")
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise InputError(f"benchmark {path}: GRID needs a list of values for each key")
+    for keys, values in grid.items():
+        if " " in keys and not all(isinstance(each, list) and len(each) == len(keys.split()) for each in values):
+            raise InputError(
+                f"benchmark {path}: each value of GRID {keys} must be a list of {len(keys.split())} values"
+            )
+    if not isinstance(evals, dict) or not all(isinstance(changes, dict) for changes in evals.values()):
+        raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each place to test in")
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
     folder = Path(path).parent
@@ -71,7 +95,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
         str(name): (folder / run["CONFIG"], {key: value for key, value in run.items() if key != "CONFIG"})
         for name, run in runs.items()
     }
-    return Benchmark(rows, grid, seeds)
+    return Benchmark(rows, grid, seeds, {str(name): changes for name, changes in evals.items()})
 
 
 def read_plain_yaml(path: str | Path, what: str) -> dict[str, Any]:

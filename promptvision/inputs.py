@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +11,12 @@ from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
 from promptvision.data.cards import Card, load_card
+from promptvision.data.domains import read_domains
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.pictures import Item, Pictures
 from promptvision.data.readers import read
-from promptvision.data.splits import class_subset, few_shot, short_classes, subset_classes
+from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
+from promptvision.data.tail import long_tailed
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
@@ -35,20 +37,49 @@ class Data:
 
 
 def load_data(cfg: CfgNode) -> Data:
-    """Few-shot picks first, from all classes, then the class subset, as published."""
-    card = load_card(cfg.DATASET.NAME)
-    pictures = read(card, cfg.DATASET.ROOT)
-    train, val = few_shot(pictures.train, pictures.val, cfg.DATASET.SHOTS, cfg.SEED)
-    if cfg.DATASET.TRAIN == "train+val":
-        train, val = [*train, *val], []
-    for name, count in short_classes(pictures.train, cfg.DATASET.SHOTS).items():
-        LOG.warning("class %r has only %d training pictures for %d shots: all are used", name, count, cfg.DATASET.SHOTS)
+    """Few-shot picks first, from all classes, then the class subset, as published, then its long tail."""
+    wanted, card = cfg.DATASET, load_card(cfg.DATASET.NAME)
+    pictures = _read(card, wanted)
+    train, val = _picked(cfg, pictures)
+    for name, count in short_classes(pictures.train, wanted.SHOTS).items():
+        LOG.warning("class %r has only %d training pictures for %d shots: all are used", name, count, wanted.SHOTS)
+    chosen = replace(pictures, train=train, val=val)
+    lists = {
+        part: class_subset(getattr(chosen, part), wanted.CLASSES, pictures.classes)
+        for part in ("train", "val", "test", "unlabelled")
+    }
+    classes = subset_classes(pictures.classes, wanted.CLASSES)
+    if wanted.IMBALANCE > 1:
+        lists["train"] = long_tailed(lists["train"], len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
+    return Data(card, replace(chosen, **lists), classes)
 
-    def subset(items: Sequence[Item]) -> list[Item]:
-        return class_subset(items, cfg.DATASET.CLASSES, pictures.classes)
 
-    chosen = replace(pictures, train=subset(train), val=subset(val), test=subset(pictures.test))
-    return Data(card, chosen, subset_classes(pictures.classes, cfg.DATASET.CLASSES))
+def _read(card: Card, wanted: CfgNode) -> Pictures:
+    """The data set, or its source and target."""
+    if wanted.SOURCE or wanted.TARGET:
+        return read_domains(card, wanted.ROOT, wanted.SOURCE, wanted.TARGET, wanted.HELD_OUT)
+    if wanted.HELD_OUT:
+        raise InputError("DATASET.HELD_OUT parts a target domain: name it in DATASET.TARGET")
+    return read(card, wanted.ROOT)
+
+
+def _picked(cfg: CfgNode, pictures: Pictures) -> tuple[list[Item], list[Item]]:
+    """Training and validation pictures of all classes; the former do not depend on where the latter come from, but
+    where every picture is trained on and some of them are to be held out."""
+    wanted = cfg.DATASET
+    train, val = few_shot(pictures.train, pictures.val, wanted.SHOTS, cfg.SEED, wanted.FEW_SHOT)
+    if wanted.VALIDATION == "held_out":
+        train, val = held_out(pictures.train, train, wanted.SHOTS, cfg.SEED)
+    elif wanted.VALIDATION != "own":
+        val = list(pictures.test) if wanted.VALIDATION == "test" else []
+    if wanted.TRAIN == "train":
+        return train, val
+    if wanted.VALIDATION in ("none", "test"):
+        raise InputError(
+            f"DATASET.TRAIN train+val with DATASET.VALIDATION {wanted.VALIDATION} would train on "
+            f"{'test' if wanted.VALIDATION == 'test' else 'no validation'} pictures: set VALIDATION own or held_out"
+        )
+    return [*train, *val], []
 
 
 def image_tower(method: Method) -> ImageTower:
@@ -81,7 +112,8 @@ def test_loader(
     """The pictures of a split, in order, or with a cache their features, computed `ahead` or when first asked for."""
     items = getattr(data.pictures, split)
     if not items:
-        raise InputError(f"data set {data.card.name!r} has no {split} pictures")
+        hint = "; DATASET.VALIDATION held_out takes some of the training pictures" if split == "val" else ""
+        raise InputError(f"data set {data.card.name!r} has no {split} pictures{hint}")
     size, workers = cfg.TEST.BATCH_SIZE, cfg.TRAIN.WORKERS
     loader = TestLoader(items, data.pictures.open, transform_of(cfg, method), batch_size=size, workers=workers)
     if cache is None:

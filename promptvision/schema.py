@@ -77,6 +77,50 @@ KEYS = (
         "Classes to use: all, the first half (base), or the second half (new).",
         choices=("all", "base", "new"),
     ),
+    Key(
+        "DATASET.FEW_SHOT",
+        "coop",
+        "Whose few-shot picks: those of coop's index files, or of clip_lora's own code (other pictures, same seed).",
+        choices=("coop", "clip_lora"),
+    ),
+    Key(
+        "DATASET.IMBALANCE",
+        1.0,
+        "Training pictures of the first class over those of the last, which are thinned to that; 1 for none.",
+        low=1,
+        high=1e6,
+    ),
+    Key(
+        "DATASET.IMBALANCE_SHAPE",
+        "exponential",
+        "How the numbers fall from the first class to the last: exponential (long-tailed), or in one step at half.",
+        choices=("exponential", "step"),
+    ),
+    Key(
+        "DATASET.VALIDATION",
+        "own",
+        "Validation pictures: the data set's own; none; held_out of the training pictures (those not picked); or the "
+        "test pictures, as some official code selects, which every table marks.",
+        choices=("own", "none", "held_out", "test"),
+    ),
+    Key(
+        "DATASET.SOURCE",
+        "",
+        "Domains of the data set to train and validate on, joined by commas; empty for all.",
+    ),
+    Key(
+        "DATASET.TARGET",
+        "",
+        "Domains to test on, and to see unlabelled, joined by commas; empty for all.",
+    ),
+    Key(
+        "DATASET.HELD_OUT",
+        0.0,
+        "Share of a target that is tested and never seen unlabelled, where it has no test list of its own; 0 tests on "
+        "all of it and shows all of it unlabelled, as published.",
+        low=0,
+        high=1,
+    ),
     Key("INPUT.SIZE", 0, "Side of the square input in pixels; 0 takes the backbone's.", low=0),
     Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
     Key(
@@ -179,4 +223,23 @@ KEYS = (
     ),
     Key("TEST.SPLIT", "test", "Pictures to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test pictures per step.", low=1),
+    Key("CONTINUAL.TASKS", 0, "Tasks that the classes are split into, for tools/continual.py; 0 for no stream.", low=0),
+    Key(
+        "CONTINUAL.SEED",
+        -1,
+        "Seed of the order in which classes come, LAMDA-PILOT's; -1 takes them in the order of their labels, as L2P.",
+        low=-1,
+        high=2**32 - 1,
+    ),
+    Key("CONTINUAL.ORDER", [], "Labels of all classes in the order in which they come, in place of SEED.", items=int),
+    Key("CONTINUAL.DATASETS", [], "Data sets that come one after the other, in place of DATASET.NAME.", items=str),
+    Key("CONTINUAL.CLASS_MASK", True, "Whether training chooses among the classes of the task at hand alone."),
+    Key(
+        "CONTINUAL.COMPETE",
+        "seen",
+        "Classes that a test picture is told from: seen, those of all tasks so far (class-incremental); task, those of "
+        "its own (task-incremental); all, also those to come, as in the official code of L2P.",
+        choices=("seen", "task", "all"),
+    ),
+    Key("CONTINUAL.JOINT", False, "Train once, on all tasks together: the reference that cannot forget."),
 )

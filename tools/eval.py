@@ -6,6 +6,7 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
+from promptvision.benchmark import file_name
 from promptvision.config import load_config
 from promptvision.config_help import help_text
 from promptvision.engine.checkpoint import write_json
@@ -31,7 +32,8 @@ def main():
     cfg = load_config(args.run / "config.yaml", args.overrides, FAMILIES)
     log_to_terminal()
     result = retest(cfg, FAMILIES, args.run)
-    name = f"{result['dataset']}-{result['class_subset']}-{result['split']}"
+    target = file_name(result["protocol"]["TARGET"])
+    name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
     write_json(args.run / f"eval-{name}.json", result)
     Console().print(run_table(result, name), worst_classes(result))
 

@@ -94,6 +94,18 @@ def _labels(n: int, which: str) -> range:
     return labels
 
 
+def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """Train and validation parts where a data set has no validation pictures of its own, or these are not wanted.
+
+    The `picked` training pictures stay as they are, and min(shots, 4) per class of the others validate; without shots
+    a fifth of every class validates (`split_trainval`).
+    """
+    if shots < 1:
+        return split_trainval(train, seed)
+    taken = set(picked)
+    return list(picked), few_shot([item for item in train if item not in taken], [], min(shots, 4), seed)[0]
+
+
 def split_trainval(trainval: Sequence[Item], seed: int, p_val: float = 0.2) -> tuple[list[Item], list[Item]]:
     """Train and validation parts: of every class, the first round(p_val * n) of the shuffled pictures.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from promptvision.report.comparable import Cells, averageable, footnotes, notes
+
 COLUMNS = {
     "accuracy": "accuracy",
     "per_class_mean": "per class",
@@ -25,30 +27,43 @@ def run_table(result: Mapping[str, Any], title: str = "") -> Table:
     for key, name in COLUMNS.items():
         table.add_row(name, f"{result[key]:.1f}")
     table.add_row(f"{result['split']} pictures", f"{result['n']:,}")
+    if notes({"": [result]})[""]:
+        table.add_row("selected on", "its test pictures")
     table.add_row("learned parameters", f"{result['learned_parameters']:,}")
     if "seconds" in result:
         table.add_row("seconds of training", f"{result['seconds']:.1f}")
     return table
 
 
-def seeds_table(cells: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Table:
-    """One row per cell, a list of results that differ in their seed: mean and deviation of the scores in per cent."""
-    table = Table(title=title, title_justify="left")
+def seeds_table(cells: Cells, title: str = "") -> Table:
+    """One row per cell, a list of results that differ in their seed: mean and deviation of the scores in per cent.
+
+    Footnotes tell which rows saw other pictures than their protocol's other rows. Runs of one row that were tested on
+    different pictures are not averaged.
+    """
+    names, caption = footnotes(notes(cells))
+    table = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
     table.add_column("method", no_wrap=True)
     for name in ("accuracy", "ECE", "seeds", "learned", "of backbone", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, results in cells.items():
-        scores = [mean_and_deviation([result[key] for result in results]) for key in ("accuracy", "ece")]
+        told = mean_and_deviation if averageable(results) else apart
+        scores = [told([result[key] for result in results]) for key in ("accuracy", "ece")]
         seconds = sum(result["seconds"] for result in results) / len(results)
         learned = results[0]["learned_parameters"]
         share = f"{100 * learned / results[0]['backbone_parameters']:.2f} %"
-        table.add_row(name, *scores, str(len(results)), f"{learned:,}", share, f"{seconds:.1f}")
+        table.add_row(names[name], *scores, str(len(results)), f"{learned:,}", share, f"{seconds:.1f}")
     return table
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
     """`61.2 ± 1.3`, the sample deviation; a single value stands alone."""
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def apart(values: Sequence[float]) -> str:
+    """Numbers that may not be averaged: `61.2 | 58.3`."""
+    return " | ".join(f"{value:.1f}" for value in values)
 
 
 def worst_classes(result: Mapping[str, Any], most: int = 5) -> Table:
