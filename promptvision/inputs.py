@@ -43,15 +43,14 @@ def load_data(cfg: CfgNode) -> Data:
     train, val = _picked(cfg, pictures)
     for name, count in short_classes(pictures.train, wanted.SHOTS).items():
         LOG.warning("class %r has only %d training pictures for %d shots: all are used", name, count, wanted.SHOTS)
-    chosen = replace(pictures, train=train, val=val)
-    lists = {
-        part: class_subset(getattr(chosen, part), wanted.CLASSES, pictures.classes)
-        for part in ("train", "val", "test", "unlabelled")
-    }
+    train, val, test, unlabelled = (
+        class_subset(items, wanted.CLASSES, pictures.classes)
+        for items in (train, val, pictures.test, pictures.unlabelled)
+    )
     classes = subset_classes(pictures.classes, wanted.CLASSES)
     if wanted.IMBALANCE > 1:
-        lists["train"] = long_tailed(lists["train"], len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
-    return Data(card, replace(chosen, **lists), classes)
+        train = long_tailed(train, len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
+    return Data(card, replace(pictures, train=train, val=val, test=test, unlabelled=unlabelled), classes)
 
 
 def _read(card: Card, wanted: CfgNode) -> Pictures:

@@ -85,7 +85,7 @@ def search(find: Search, configure: Configure, families: Families, folder: str |
     settings, tuned = find.settings(), []
     for number, setting in enumerate(settings, 1):
         result = _once(configure, {**TUNING[find.protocol], **setting}, setting, families, folder)
-        tuned.append((setting, result and result["accuracy"]))
+        tuned.append((setting, result["accuracy"] if result else None))
         LOG.info("%d/%d %s: validation accuracy %s", number, len(settings), _name(setting), tuned[-1][1])
     chosen = choose(tuned)
     runs = []
