@@ -193,6 +193,23 @@ def test_open_clip_by_name_with_random_weights_and_with_a_file(tmp_path):
     torch.testing.assert_close(same.text(["a cat", "a dog"]), model.encode_text(tokens), atol=1e-5, rtol=1e-5)
 
 
+def test_image_towers_of_clips_for_the_vit_family(tmp_path):
+    vision, text = dict(image_size=32, layers=1, width=64, patch_size=16), dict(width=64, heads=1, layers=1)
+    (tmp_path / "tiny-ViT.json").write_text(json.dumps(dict(embed_dim=32, vision_cfg=vision, text_cfg=text)))
+    of_timm = dict(timm_model_name="resnet10t", timm_model_pretrained=False, timm_pool="avg", image_size=32)
+    (tmp_path / "tiny-timm.json").write_text(json.dumps(dict(embed_dim=24, vision_cfg=of_timm, text_cfg=text)))
+    for file in tmp_path.glob("*.json"):
+        open_clip.add_model_config(file)
+    images = torch.randn(2, 3, 32, 32)
+    tower = load_vit("tiny-ViT", "none")
+    assert (tower.name, tower.depth, tower.feature_dim) == ("tiny-ViT", 1, 64) and tower(images).shape == (2, 64)
+    assert load_vit("tiny-ViT", "none", 64)(torch.randn(1, 3, 64, 64)).shape == (1, 64)
+    for tower in (load_vit("tiny-timm", "none"), load_clip("tiny-timm", "none").image):
+        assert tower.feature_dim == 24 and tower(images).shape == (2, 24)
+    with torch.device("meta"):  # a name of both libraries
+        assert type(load_vit("convnext_tiny", "none")).__name__ == "TimmTower"
+
+
 def test_text_tower_without_causal_mask_looks_at_every_position():
     text = dict(width=32, heads=1, layers=1, context_length=8, no_causal_mask=True, pool_type="last")
     vision = dict(image_size=32, layers=1, width=64, patch_size=16)

@@ -47,7 +47,7 @@ class OpenClipImage(ImageTower):
             self.feature_dim = visual.output_dim if projected else self.width
             self.pools_first = visual.attn_pool is None and visual.pool_type == "tok"
         else:
-            self.feature_dim = visual.output_dim
+            self.feature_dim = getattr(visual, "output_dim", None) or _output_width(visual)
 
     @property
     def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
@@ -131,6 +131,12 @@ def load_clip(
         check_size(clip.image, image_size)
         clip.image = resize_positions(clip.image, image_size, resize)
     return clip.requires_grad_(False).eval()
+
+
+def _output_width(visual: Any) -> int:
+    """E of an open_clip tower that wraps a timm model: what its head ends in, else its trunk."""
+    layers = [module.out_features for module in visual.head.modules() if isinstance(module, nn.Linear)]
+    return layers[-1] if layers else visual.trunk.num_classes or visual.trunk.num_features
 
 
 def _wrap(model: Any, name: str) -> CLIP:

@@ -8,7 +8,9 @@ from typing import Any
 from timm.layers import PatchEmbed
 from timm.models.beit import Beit
 from timm.models.eva import Eva
+from timm.models.naflexvit import NaFlexVit
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
@@ -22,7 +24,14 @@ PROMPTABLE = (VisionTransformer, Eva)
 
 PAIRWISE = "adds a bias to every pair of its patches, among which prompts have no place; choose a ViT, DINO or EVA-02"
 WINDOWS = "keeps its tokens in windows; METHOD.NAME swin_prompt puts prompts into them"
-WHY_NOT: dict[type, str] = {Beit: PAIRWISE, VisionTransformerRelPos: PAIRWISE, SwinTransformer: WINDOWS}
+UNKNOWN = "has tokens of a kind that is not known here; choose a ViT, DINO or EVA-02"
+WHY_NOT: dict[type, str] = {
+    Beit: PAIRWISE,
+    VisionTransformerRelPos: PAIRWISE,
+    SwinTransformer: WINDOWS,
+    SwinTransformerV2: f"{UNKNOWN}, or a Swin of the first version with METHOD.NAME swin_prompt",
+    NaFlexVit: UNKNOWN,
+}
 """Why some families with tokens are refused as a `PROMPTABLE`."""
 
 
@@ -37,7 +46,7 @@ class TimmTower(ImageTower):
         self.feature_dim = int(getattr(model, "head_hidden_size", None) or model.num_features)  # type: ignore[arg-type]
         self.mean, self.std = tuple(facts.get("mean", IMAGENET_MEAN)), tuple(facts.get("std", IMAGENET_STD))
         self.image_size = facts.get("input_size", (3, 224, 224))[-1]
-        self.why_no_tokens = WHY_NOT.get(type(model), self.why_no_tokens)
+        self.why_no_tokens = WHY_NOT.get(type(model), UNKNOWN if hasattr(model, "pos_embed") else self.why_no_tokens)
         self._sizes(getattr(model, "patch_embed", None))
         if isinstance(model, PROMPTABLE):
             self.width, self.prefix = model.embed_dim, model.num_prefix_tokens

@@ -33,9 +33,9 @@ def load_vit(
 ) -> ImageTower:
     """An image backbone, frozen and in eval mode.
 
-    `name`: a timm name, with or without tag (`vit_base_patch16_224.augreg_in21k`), or `hf-hub:` id; the image tower
-    of a CLIP by its open_clip name (`ViT-B-16`), without projection; "embedded"; a weight file with the constructor's
-    arguments in a .json beside it; `module:function`; or a module.
+    `name`: a timm name, with or without tag (`vit_base_patch16_224.augreg_in21k`), or `hf-hub:` id; an open_clip name
+    that timm does not have (`ViT-B-16`), for the image tower of that CLIP without its projection; "embedded"; a
+    weight file with the constructor's arguments in a .json beside it; `module:function`; or a module.
     `pretrained`: "default" (the library's weights for that name), "none" for random ones, or a local .safetensors,
     .pth or Google .npz file (`foreign.LAYOUTS`). `image_size`: pixels, 0 for the model's own. `resize`: how position
     embeddings are brought to it (`positions.WAYS`). `pool`: "token" or "avg" for a timm ViT that pools otherwise.
@@ -56,7 +56,7 @@ def _tower(
         return name if isinstance(name, ImageTower) else TimmTower(name)
     if is_custom(name):
         return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
-    if name == "embedded" or name in open_clip.list_models():
+    if name == "embedded" or (name in open_clip.list_models() and not timm.is_model(str(name))):
         return _image_tower_of(load_clip(EMBEDDED if name == "embedded" else name, pretrained), str(name))
     if Path(name).suffix in FILES:
         return TimmTower(_from_file(Path(name)), Path(name).stem)
