@@ -53,11 +53,20 @@ def test_the_side_network_is_torchvisions_alexnet(vit, tmp_path):
 
 
 def test_small_pictures_are_enlarged_for_the_side_network():
-    method = vpt.build("side", load_vit("embedded"), ["a", "b"]).eval()
     images = torch.randn(2, 3, 32, 32)
-    large = F.interpolate(images, (224, 224), mode="bilinear")
-    assert torch.equal(method.projected(images), method.projected(large))
-    assert method(images).shape == (2, 2)
+    for side_size, expected in ((0, 64), (100, 100)):
+        method = vpt.build("side", load_vit("embedded"), ["a", "b"], side_size=side_size).eval()
+        large = F.interpolate(images, (expected, expected), mode="bilinear")
+        assert torch.equal(method.projected(images), method.projected(large))
+        assert method(images).shape == (2, 2)
+    with pytest.raises(InputError, match="side_size is 63"):
+        vpt.build("side", load_vit("embedded"), ["a", "b"], side_size=63)
+
+
+def test_large_enough_pictures_are_left_as_they_are(vit):
+    method = vpt.build("side", vit, CLASSES)
+    images = torch.randn(1, 3, 63, 70)
+    assert torch.equal(method.projected(images), method.side_projection(method.side(images).flatten(1)))
 
 
 def test_weights_that_cannot_be_had_are_one_sentence(vit, tmp_path, monkeypatch):

@@ -21,16 +21,17 @@ from vpt.heads import HeadMethod
 
 FLAT = 9216
 """Numbers that AlexNet's convolutions give: 256 channels of 6 x 6."""
-SMALLEST, ENLARGED = 63, 224
-"""Pictures with a side below 63 pixels vanish in AlexNet's pooling: they are enlarged to what it was made for."""
+SMALLEST = 64
+"""Pictures with a side below 63 pixels vanish in AlexNet's pooling: they are enlarged, bilinear, to this many."""
 
 
 class Side(HeadMethod):
     """AlexNet's convolutions beside the frozen backbone: s f + (1 - s) P(alexnet), s = sigmoid(side_alpha).
 
     `side_weights`: what AlexNet starts from when training begins: "none" (random), "default" (torchvision's ImageNet
-    weights, downloaded, as published), or a file of them. Pictures smaller than 63 pixels are enlarged for the side
-    network. Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
+    weights, downloaded, as published), or a file of them. `side_size`: pixels to which its pictures are brought; 0
+    leaves them as they are, but for those that are too small (`SMALLEST`). AlexNet was trained with 224.
+    Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
     """
 
     def __init__(
@@ -39,14 +40,17 @@ class Side(HeadMethod):
         classes: Sequence[str],
         *,
         side_weights: str = "none",
+        side_size: int = 0,
         head_init: str = "small",
     ):
         super().__init__(backbone, classes, head_init)
+        if side_size and side_size < SMALLEST:
+            raise InputError(f"side_size is {side_size}; AlexNet needs pictures of {SMALLEST} pixels or more")
         net = alexnet(weights=None)
         self.side_alpha = nn.Parameter(torch.zeros(()))
         self.side = nn.Sequential(OrderedDict(features=net.features, avgpool=net.avgpool))
         self.side_projection = nn.Linear(FLAT, backbone.feature_dim, bias=False)
-        self.side_weights = side_weights
+        self.side_weights, self.side_size = side_weights, side_size
 
     def prepare(self, train: Batches, val: Batches) -> None:
         """Read AlexNet's weights: here, so that a trained method is rebuilt without them."""
@@ -60,8 +64,9 @@ class Side(HeadMethod):
 
     def projected(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, E): what the side network makes of pictures."""
-        if min(images.shape[-2:]) < SMALLEST:
-            images = F.interpolate(images, (ENLARGED, ENLARGED), mode="bilinear")
+        size = self.side_size or (SMALLEST if min(images.shape[-2:]) < SMALLEST - 1 else 0)
+        if size:
+            images = F.interpolate(images, (size, size), mode="bilinear")
         return self.side_projection(self.side(images).flatten(1))
 
     def fuse(self, feature: Tensor, side: Tensor) -> Tensor:
