@@ -39,6 +39,17 @@ setup(
     ],
     extras_require={
         "hf": ["transformers"],
-        "test": ["pytest", "pytest-xdist", "ruff", "mypy", "hypothesis", "build", "transformers", "types-PyYAML"],
+        "hub": ["pyarrow"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "hypothesis",
+            "build",
+            "transformers",
+            "types-PyYAML",
+            "pyarrow",
+        ],
     },
 )

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from promptvision.data.paths import shown
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:
     from promptvision.data.cards import Card
 
 LOG = logging.getLogger(__name__)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""How the names of pictures end, in upper or lower case, where pictures are searched for."""
 BROKEN = (
     OSError,
     SyntaxError,
@@ -66,7 +69,7 @@ def read_picture(source: str | bytes, name: str) -> Image.Image:
                 _tell_large(name, picture.width, picture.height)
                 return as_rgb(picture)
     except BROKEN as error:
-        raise BadPicture(f"picture {name} cannot be read: {_reason(source, error)}") from None
+        raise BadPicture(f"picture {shown(name)} cannot be read: {_reason(source, error)}") from None
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
@@ -83,7 +86,7 @@ def as_rgb(picture: Image.Image) -> Image.Image:
 def _tell_large(name: str, width: int, height: int) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit and width * height > limit:
-        LOG.warning("picture %s is very large: %d x %d pixels", name, width, height)
+        LOG.warning("picture %s is very large: %d x %d pixels", shown(name), width, height)
 
 
 def _reason(source: str | bytes, error: BaseException) -> str:

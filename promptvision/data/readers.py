@@ -13,8 +13,11 @@ from promptvision.data.arrays import read_digits, read_torchvision
 from promptvision.data.class_folders import read_class_folders
 from promptvision.data.coop_split import read_coop_split
 from promptvision.data.folders import read_folder
+from promptvision.data.hub_folder import read_hub_folder
 from promptvision.data.json_lists import read_json_lists
+from promptvision.data.lists import read_list
 from promptvision.data.pictures import Pictures, join
+from promptvision.data.shards import read_shards
 from promptvision.data.synsets import read_synsets
 from promptvision.data.text_lists import read_aircraft, read_text_lists
 from promptvision.errors import InputError, unknown
@@ -35,6 +38,9 @@ READERS: dict[str, Callable[..., Pictures]] = {
     "digits": read_digits,
     "torchvision": read_torchvision,
     "folder": read_folder,
+    "list": read_list,
+    "hub_folder": read_hub_folder,
+    "shards": read_shards,
     "coop_split": read_coop_split,
     "synsets": read_synsets,
     "text_lists": read_text_lists,
