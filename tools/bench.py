@@ -1,22 +1,22 @@
 """The fast ways against the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
 
+For visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
+
 FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are what autograd keeps
 for backward. The plain way is the official one: every prompt whole, all 77 tokens of it.
 """
 
 import argparse
-import gc
 import itertools
-import statistics
-import time
 
+import bench_image
 import open_clip
 import torch
 import torch.nn.functional as F
+from measure import flops, kept_bytes, largest_difference, medians, seconds
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from rich.console import Console
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from coop.context import context_prompts
 from coop.per_image import mean_loss
@@ -27,8 +27,10 @@ from promptvision.errors import one_sentence
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("text", "cocoop"), help="CoOp's text step, or CoCoOp's")
-    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures of a CoCoOp step")
+    parser.add_argument("what", choices=("text", "cocoop", "image"), help="CoOp's text step, CoCoOp's, or VPT's step")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures of a CoCoOp or VPT step")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[10, 50, 100, 200], help="VPT: number of prompts")
+    parser.add_argument("--kind", nargs="+", choices=("deep", "shallow"), default=["deep", "shallow"], help="VPT")
     parser.add_argument("--classes", type=int, nargs="+", default=[100])
     parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
     parser.add_argument("--position", nargs="+", default=["end", "middle", "front"])
@@ -80,38 +82,6 @@ def step(features, ctx, images):
     return logits.detach(), ctx.grad
 
 
-def kept_bytes(features, ctx):
-    """Bytes that autograd keeps for backward, every storage once, weights and inputs left out."""
-    storages = {}
-
-    def note(tensor):
-        if not tensor.is_leaf or tensor.requires_grad:
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = features(ctx)
-    del kept
-    return sum(storages.values())
-
-
-def flops(work):
-    """What torch counts; the counter's hooks hold the graph in cycles, hence the collection."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    gc.collect()
-    return counter.get_total_flops()
-
-
-def seconds(work, device):
-    start = time.perf_counter()
-    work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def compare(tower, classes, n_ctx, position, args):
     """One row: how equal, and plain divided by fast of FLOPs, time and bytes.
 
@@ -128,20 +98,16 @@ def compare(tower, classes, n_ctx, position, args):
     results = [step(way, part, images) for way in (official(tower, some), lambda c: some(tower, c))]
     ways = {"plain": (official(tower, some), part), "fast": (lambda c: encoder(tower, c), ctx)}
     counts = {name: flops(lambda w=work: step(*w, images)) for name, work in ways.items()}
-    bytes_kept = {name: kept_bytes(*work) for name, work in ways.items()}
-    times = {name: [] for name in ways}
-    for _ in range(0 if args.no_time else args.repeats):
-        for name, work in ways.items():
-            times[name].append(seconds(lambda w=work: step(*w, images), device))
-    for measured in (counts, bytes_kept):
+    bytes_kept = {name: kept_bytes(lambda w=work: w[0](w[1])) for name, work in ways.items()}
+    steps = {name: lambda w=work: step(*w, images) for name, work in ways.items()}
+    took = medians(steps, 0 if args.no_time else args.repeats, device)
+    for measured in (counts, bytes_kept, took):
         measured["plain"] *= more
-    times["plain"] = [took * more for took in times["plain"]]
-    medians = {name: statistics.median(values) if values else float("nan") for name, values in times.items()}
     return [
         f"{classes}", f"{n_ctx}", position + (", class-specific" if args.csc else ""),
-        *(f"{(b - a).abs().max() / a.abs().max():.0e}" for a, b in zip(*results, strict=True)),
+        *(largest_difference(fast, plain) for plain, fast in zip(*results, strict=True)),
         f"{counts['fast'] / 1e9:.2f}", f"{counts['plain'] / counts['fast']:.1f}x",
-        f"{medians['fast']:.2f}", f"{medians['plain'] / medians['fast']:.1f}x",
+        f"{took['fast']:.2f}", f"{took['plain'] / took['fast']:.1f}x",
         f"{bytes_kept['fast'] / 1e6:.0f}", f"{bytes_kept['plain'] / bytes_kept['fast']:.1f}x",
     ]  # fmt: skip
 
@@ -172,7 +138,7 @@ def compare_conditional(tower, classes, n_ctx, batch, args):
     counts = []
     for way in (plain, lambda c: encoder(tower, c)):
         counts.append(flops(lambda way=way: step(way, one, images[:1])))
-    kept = kept_bytes(plain, one), kept_bytes(lambda c: encoder(tower, c), ctx[:1])
+    kept = kept_bytes(lambda: plain(one)), kept_bytes(lambda: encoder(tower, ctx[:1]))
     official_took = batch * seconds(lambda: step(plain, one, images[:1]), args.device)
     return [
         *row, f"{official_took / took:.1f}x", f"{batch * counts[1] / 1e9:.0f}", f"{counts[0] / counts[1]:.1f}x",
@@ -185,17 +151,26 @@ WHOLE = 100
 COLUMNS = ("classes", "M", "position", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory")
 
 
+def text_rows(args):
+    """One row per cell of the grid that the arguments span."""
+    tower = text_tower(args.device)
+    work, last = (compare_conditional, args.batch) if args.what == "cocoop" else (compare, args.position)
+    for cell in itertools.product(args.classes, args.ctx, last):
+        yield work(tower, *cell, args)
+
+
 def main():
     args = arguments()
     torch.set_num_threads(args.threads)
-    tower = text_tower(args.device)
-    conditional = args.what == "cocoop"
-    title = f"{'CoCoOp' if conditional else 'CoOp'}'s text step, ViT-B/16 sizes, float32, {args.device}"
-    columns = (CONDITIONAL[:5] if args.fast_only else CONDITIONAL) if conditional else COLUMNS
-    table = Table(*columns, title=f"{title}, {args.threads} thread")
-    work, last = (compare_conditional, args.batch) if conditional else (compare, args.position)
-    for cell in itertools.product(args.classes, args.ctx, last):
-        table.add_row(*work(tower, *cell, args))
+    columns = {
+        "text": ("CoOp's text step", COLUMNS),
+        "cocoop": ("CoCoOp's text step", CONDITIONAL[:5] if args.fast_only else CONDITIONAL),
+        "image": ("VPT's step", bench_image.COLUMNS),
+    }
+    step_of, names = columns[args.what]
+    table = Table(*names, title=f"{step_of}, ViT-B/16 sizes, float32, {args.device}, {args.threads} thread")
+    for row in (bench_image.rows if args.what == "image" else text_rows)(args):
+        table.add_row(*row)
     Console(width=120).print(table)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fast_image import prompted_features
 from promptvision.backbones.image import run_blocks
-from promptvision.backbones.prefix import prefixed_features
+from promptvision.backbones.prefix import check_blocks, prefixed_features
 from promptvision.errors import InputError
 from promptvision.method import Batches, Method
 from vpt.choices import check_choices, edits_only
@@ -83,6 +83,8 @@ class Prompt(Method):
         self.plan = schedule(backbone.depth, deep=deep, layers=layers, last=last, keep=keep)
         if "prompt" in pool and not self.plan.left:
             raise InputError(f"pool: {pool} needs prompts behind the last block; set keep to true")
+        if prefix:
+            check_blocks(backbone)
         self.options, self.edited = options, edits_only(options)
         self._hold_prompts(project if project > 0 else backbone.width)
         self.prompt_proj = _projection(project, backbone.width) if project > 0 else nn.Identity()

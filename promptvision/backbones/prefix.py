@@ -63,6 +63,12 @@ def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first:
     return view.finish(F.scaled_dot_product_attention(query, key, value), tokens[:, :first])
 
 
+def check_blocks(tower: ImageTower) -> None:
+    """Refuse a tower that has a block whose attention prefixes cannot reach."""
+    for index in range(tower.depth):
+        _known(tower, index)
+
+
 def _known(tower: ImageTower, index: int) -> BlockView:
     view = view_block(tower.blocks[index])
     if view is None:

@@ -1,0 +1,60 @@
+"""bench.py image: a training step of visual prompts, the fast image encoder beside the plain one.
+
+The plain way is the official one: every block whole, autograd through all of them from the first prompt on.
+"""
+
+import itertools
+
+import timm
+import torch
+from measure import flops, kept_bytes, largest_difference, medians
+
+import vpt
+
+COLUMNS = (
+    "prompts", "kind", "batch", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory",
+)  # fmt: skip
+CLASSES = [f"class {index}" for index in range(100)]
+
+
+def rows(args):
+    """One row per number of prompts, kind and batch size; the same random ViT-B/16 in all."""
+    torch.manual_seed(0)
+    tower = vpt.load_backbone(timm.create_model("vit_base_patch16_224", num_classes=0)).to(args.device)
+    for count, kind, batch in itertools.product(args.prompts, args.kind, args.batch):
+        yield compare(tower, count, kind, batch, args)
+
+
+def step(method, images, labels):
+    """Forward and backward; logits and the gradients of the prompts."""
+    method.zero_grad(set_to_none=True)
+    logits = method(images)
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    prompts = [p.grad.flatten() for name, p in method.named_parameters() if "prompt_embeddings" in name]
+    return logits.detach(), torch.cat(prompts)
+
+
+def compare(tower, count, kind, batch, args):
+    """One row: how equal, and plain divided by fast of FLOPs, time and bytes."""
+    methods = {}
+    for way in ("plain", "fast"):
+        torch.manual_seed(1)
+        methods[way] = vpt.build("prompt", tower, CLASSES, num_tokens=count, deep=kind == "deep", way=way)
+        methods[way].to(args.device).train()
+    images = torch.randn(batch, 3, tower.image_size, tower.image_size, device=args.device)
+    labels = torch.arange(batch, device=args.device) % len(CLASSES)
+    ways = {way: lambda method=method: step(method, images, labels) for way, method in methods.items()}
+    plain, fast = (work() for work in ways.values())
+    counts = {way: flops(work) for way, work in ways.items()}
+    kept = {}
+    for way, method in methods.items():
+        given = (images, labels, *method.parameters())
+        kept[way] = kept_bytes(lambda method=method: method.loss(images, labels), given)
+    took = medians(ways, 0 if args.no_time else args.repeats, args.device)
+    return [
+        f"{count}", kind, f"{batch}",
+        largest_difference(fast[0], plain[0]), largest_difference(fast[1], plain[1]),
+        f"{counts['fast'] / 1e9:.0f}", f"{counts['plain'] / counts['fast']:.3f}x",
+        f"{took['fast']:.2f}", f"{took['plain'] / took['fast']:.2f}x",
+        f"{kept['fast'] / 1e6:.0f}", f"{kept['plain'] / kept['fast']:.2f}x",
+    ]  # fmt: skip
