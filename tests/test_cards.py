@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from promptvision.data.cards import card_names, load_card
+from promptvision.data.class_names import RULES
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError
 
@@ -40,6 +41,7 @@ def test_every_card_is_whole(name):
     assert card.classes is None or card.classes > 1
     assert set(card.counts) in (set(), {"train", "val", "test"})
     assert all(trap.endswith(".") for trap in card.traps)
+    assert card.name_rule in RULES and not set(card.ignored) & set(card.renames)
     names = card.options.get("names", [])
     assert len(set(names)) == len(names) and len(names) in (0, card.classes)
 
@@ -49,11 +51,29 @@ def test_every_data_set_of_the_first_slice_has_a_card():
     assert set(card_names()) >= files | {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"}
 
 
-@pytest.mark.parametrize("name", [name for name in card_names() if load_card(name).reader == "coop_split"])
-def test_templates_are_those_of_coop(name, golden):
-    folders = {"caltech101": "Caltech101", "dtd": "DescribableTextures"}
-    official = folders.get(name, "".join(word.title() for word in name.split("_")))
-    assert load_card(name).template == golden("coop/zeroshot")[0]["CUSTOM_TEMPLATES"][official]
+OFFICIAL = {
+    "imagenet": "ImageNet",
+    "imagenet_v2": "ImageNetV2",
+    "imagenet_sketch": "ImageNetSketch",
+    "imagenet_a": "ImageNetA",
+    "imagenet_r": "ImageNetR",
+    "caltech101": "Caltech101",
+    "oxford_pets": "OxfordPets",
+    "stanford_cars": "StanfordCars",
+    "oxford_flowers": "OxfordFlowers",
+    "food101": "Food101",
+    "fgvc_aircraft": "FGVCAircraft",
+    "sun397": "SUN397",
+    "dtd": "DescribableTextures",
+    "eurosat": "EuroSAT",
+    "ucf101": "UCF101",
+}
+"""Cards of CoOp's data sets, and what its code calls them."""
+
+
+def test_templates_are_those_of_coop(golden):
+    templates = golden("coop/zeroshot")[0]["CUSTOM_TEMPLATES"]
+    assert {OFFICIAL[name]: load_card(name).template for name in OFFICIAL} == templates
 
 
 def test_somebodys_own_card(card):

@@ -163,7 +163,7 @@ def _fits(value: object, hint: Any) -> bool:
         )
     if inner:
         return any(_fits(value, each) for each in inner)
-    return isinstance(value, hint) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 
 def _describe(hint: Any) -> str:

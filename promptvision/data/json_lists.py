@@ -89,5 +89,6 @@ def _found_names(listed: dict[str, dict[str, int]], ids: list[int], pattern: str
         for path, number in entries.items():
             first.setdefault(number, path)
     found = {number: re.search(pattern, path) if pattern else None for number, path in first.items()}
-    raw = {number: match[1] if match else f"class {number}" for number, match in found.items()}
-    return [table.get(raw[number].lstrip("0"), raw[number]) for number in ids]
+    keys = {number: match[1] if match else f"{number}" for number, match in found.items()}
+    other = {number: match[1] if match else f"class {number}" for number, match in found.items()}
+    return [table.get(keys[number].lstrip("0") or "0", other[number]) for number in ids]

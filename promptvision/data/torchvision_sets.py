@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,15 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 def read_svhn(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
     """`{train,test}_32x32.mat`: X (32, 32, 3, n) and y (n, 1), where 10 stands for the digit 0; `extra` is not read."""
-    from scipy.io import loadmat  # seconds to import
+    from scipy.io import loadmat  # a second to import
+    from scipy.io.matlab import MatReadError
 
     def load(part: str) -> Arrays:
         file = _there(card, folder / f"{part}_32x32.mat")
         try:
             content = loadmat(file)
             pictures, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
-        except (ValueError, TypeError, KeyError, OSError, NotImplementedError):
+        except (MatReadError, ValueError, TypeError, KeyError, IndexError, OSError, NotImplementedError, zlib.error):
             raise _broken(card, file, "it is not the .mat file of SVHN, broken or cut short") from None
         return np.ascontiguousarray(pictures.transpose(3, 0, 1, 2)), labels
 
