@@ -1,0 +1,53 @@
+"""The presets of VPT's table say what its configs say, and their commands are understood."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+import coop
+import vpt
+from promptvision.config import load_config
+from promptvision.experiment import rates
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"coop": coop, "vpt": vpt}
+RIVALS = ("linear", "mlp3", "side", "bias", "partial1", "adapter", "full")
+LINEAR, FINETUNE = ("sgd", 10, 1024), ("vpt_adamw", 5, 384)
+"""Optimiser, epochs of warm-up and batch of KMnP/vpt's configs base-linear and base-finetune."""
+EMBEDDED = ("mlp", "partial", "bias", "adapter", "lora", "side", "full", "knn")
+
+
+def load(name, *words):
+    return load_config(ROOT / name, words, FAMILIES)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_rivals_are_set_as_published(name):
+    cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
+    optim = cfg.OPTIM
+    expected = LINEAR if name in ("linear", "mlp3", "side") else FINETUNE
+    assert (optim.NAME, optim.WARMUP_EPOCHS, optim.BATCH_SIZE) == expected
+    assert (optim.EPOCHS, optim.MOMENTUM, optim.SCHEDULE, optim.SCALE_LR) == (100, 0.9, "vpt_cosine", True)
+    assert cfg.METHOD.OPTIONS.HEAD_INIT == "published"
+    assert cfg.BACKBONE.NAME == "vit_base_patch16_224.orig_in21k" and cfg.DATASET.SHOTS == 0
+    assert cfg.INPUT.MEAN == [0.485, 0.456, 0.406] and (cfg.INPUT.TRAIN, cfg.INPUT.TEST) == ("vtab", "vtab")
+    each = rates(cfg)
+    assert each[0] == 0 and max(each) == pytest.approx(optim.LR / 256 * optim.BATCH_SIZE)
+
+
+def test_the_options_that_make_each_rival():
+    options = {name: load(f"configs/vpt/vit_b16_{name}.yaml").METHOD.OPTIONS for name in RIVALS}
+    assert options["mlp3"].HIDDEN_LAYERS == 2
+    assert options["partial1"].BLOCKS == 1
+    assert (options["adapter"].REDUCTION, options["adapter"].INIT) == (8, "published")
+    assert options["full"].DROPOUT == 0.1
+    assert options["side"].SIDE_WEIGHTS == "default"
+
+
+@pytest.mark.parametrize("name", [*(f"vit_b16_{rival}" for rival in RIVALS), *(f"embedded_{m}" for m in EMBEDDED)])
+def test_the_first_comment_holds_a_command_that_is_understood(name):
+    first = (ROOT / f"configs/vpt/{name}.yaml").read_text().partition("\n")[0]
+    words = shlex.split(first[first.index("python") :])
+    assert first.startswith("#") and words[1:4] == ["tools/train.py", "--config", f"configs/vpt/{name}.yaml"]
+    assert load(words[3], *words[4:]).OUTPUT_DIR == "out"
