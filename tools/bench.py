@@ -13,7 +13,7 @@ import bench_image
 import open_clip
 import torch
 import torch.nn.functional as F
-from measure import flops, kept_bytes, largest_difference, medians, seconds
+from measure import counted, kept_bytes, largest_difference, medians, seconds
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from rich.console import Console
 from rich.table import Table
@@ -97,7 +97,7 @@ def compare(tower, classes, n_ctx, position, args):
     more = max(1, classes / WHOLE)
     results = [step(way, part, images) for way in (official(tower, some), lambda c: some(tower, c))]
     ways = {"plain": (official(tower, some), part), "fast": (lambda c: encoder(tower, c), ctx)}
-    counts = {name: flops(lambda w=work: step(*w, images)) for name, work in ways.items()}
+    counts = {name: counted(lambda w=work: step(*w, images))[1] for name, work in ways.items()}
     bytes_kept = {name: kept_bytes(lambda w=work: w[0](w[1])) for name, work in ways.items()}
     steps = {name: lambda w=work: step(*w, images) for name, work in ways.items()}
     took = medians(steps, 0 if args.no_time else args.repeats, device)
@@ -137,7 +137,7 @@ def compare_conditional(tower, classes, n_ctx, batch, args):
     plain, one = official(tower, encoder), ctx[0].detach().requires_grad_()
     counts = []
     for way in (plain, lambda c: encoder(tower, c)):
-        counts.append(flops(lambda way=way: step(way, one, images[:1])))
+        counts.append(counted(lambda way=way: step(way, one, images[:1]))[1])
     kept = kept_bytes(lambda: plain(one)), kept_bytes(lambda: encoder(tower, ctx[:1]))
     official_took = batch * seconds(lambda: step(plain, one, images[:1]), args.device)
     return [

@@ -7,7 +7,7 @@ import itertools
 
 import timm
 import torch
-from measure import flops, kept_bytes, largest_difference, medians
+from measure import counted, kept_bytes, largest_difference, medians
 
 import vpt
 
@@ -44,8 +44,7 @@ def compare(tower, count, kind, batch, args):
     images = torch.randn(batch, 3, tower.image_size, tower.image_size, device=args.device)
     labels = torch.arange(batch, device=args.device) % len(CLASSES)
     ways = {way: lambda method=method: step(method, images, labels) for way, method in methods.items()}
-    plain, fast = (work() for work in ways.values())
-    counts = {way: flops(work) for way, work in ways.items()}
+    (plain, plain_flops), (fast, fast_flops) = (counted(work) for work in ways.values())
     kept = {}
     for way, method in methods.items():
         given = (images, labels, *method.parameters())
@@ -54,7 +53,7 @@ def compare(tower, count, kind, batch, args):
     return [
         f"{count}", kind, f"{batch}",
         largest_difference(fast[0], plain[0]), largest_difference(fast[1], plain[1]),
-        f"{counts['fast'] / 1e9:.0f}", f"{counts['plain'] / counts['fast']:.3f}x",
+        f"{fast_flops / 1e9:.0f}", f"{plain_flops / fast_flops:.3f}x",
         f"{took['fast']:.2f}", f"{took['plain'] / took['fast']:.2f}x",
         f"{kept['fast'] / 1e6:.0f}", f"{kept['plain'] / kept['fast']:.2f}x",
     ]  # fmt: skip

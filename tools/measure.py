@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def flops(work):
-    """What torch counts; the counter's hooks hold the graph in cycles, hence the collection."""
+def counted(work):
+    """What the work gives, and the FLOPs that torch counts; its hooks make cycles, hence the collection."""
     with FlopCounterMode(display=False) as counter:
-        work()
+        result = work()
     gc.collect()
-    return counter.get_total_flops()
+    return result, counter.get_total_flops()
 
 
 def seconds(work, device):
