@@ -62,6 +62,7 @@ class DualPrompt(Method):
         self.g_prompt = uniform((len(self.g_layers), 2, g_length, width), init)
         self.e_prompt = PromptPool((size, len(self.e_layers), 2, e_length, width), init=init)
         self.head = class_head(backbone.feature_dim, len(classes), head_init)
+        self.size = size
         self.pull, self.shared_pool, self.batchwise_test = pull, shared_pool, batchwise_test
 
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:

@@ -67,6 +67,7 @@ class L2P(Method):
                 raise unknown(name, value, choices)
         if length < 1 or not 1 <= top_k <= size:
             raise InputError(f"size {size}, length {length} and top_k {top_k}: a picture takes 1 to `size` prompts")
+        self.size = size
         self.prompt = PromptPool((size, length, backbone.width), key, init)
         self.head = class_head(backbone.feature_dim, len(classes), head_init)
         self.top_k, self.pull, self.head_type = top_k, pull, head_type

@@ -86,7 +86,7 @@ class Saver:
         path = self.folder.checkpoint
         state = load_checkpoint(path)
         try:
-            self._check_identity(state["identity"])
+            check_identity(state["identity"], self.identity)
             self.method.load_learned_state(state["learned"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -101,12 +101,14 @@ class Saver:
             raise ValueError(f"there is no batch {batch} in epoch {epoch}")
         return Position(epoch, batch, float(seconds), loss)
 
-    def _check_identity(self, theirs: Mapping[str, Any]) -> None:
-        was, now = dict(_leaves(theirs)), dict(_leaves(_plain(self.identity)))
-        for key in [*now, *was]:
-            if was.get(key) != now.get(key):
-                values = f"its {key} is {short(was.get(key))}, here it is {short(now.get(key))}"
-                raise InputError(f"{values}; take another OUTPUT_DIR, or start anew")
+
+def check_identity(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse to go on with what another config or other pictures made; names the first difference."""
+    was, now = dict(_leaves(theirs)), dict(_leaves(_plain(ours)))
+    for key in [*now, *was]:
+        if was.get(key) != now.get(key):
+            values = f"its {key} is {short(was.get(key))}, here it is {short(now.get(key))}"
+            raise InputError(f"{values}; take another OUTPUT_DIR, or start anew")
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,121 @@
+"""Streams of tasks for continual learning: which classes, of which pictures, come when. Lists in, lists out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from promptvision.data.pictures import Item, Pictures
+from promptvision.errors import InputError
+
+NATURAL = -1
+"""The seed that stands for the order of the labels."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a stream: its pictures carry the labels they have in the whole stream."""
+
+    name: str
+    labels: list[int]
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The tasks in their order, and the names of all classes in the order of their labels."""
+
+    classes: list[str]
+    tasks: list[Task]
+
+    def __post_init__(self) -> None:
+        check_disjoint([[self.classes[label] for label in task.labels] for task in self.tasks])
+
+
+def class_incremental(
+    classes: Sequence[str], tasks: int, seed: int = NATURAL, order: Sequence[int] = ()
+) -> list[list[int]]:
+    """The labels of each task. Classes come in `order`, else shuffled by `seed`, else in that of their labels.
+
+    Tasks are as even as can be: where the classes do not divide, the first tasks have one more. The shuffled order is
+    that of LAMDA-PILOT, `numpy.random.seed(seed); numpy.random.permutation(len(classes))`; L2P takes the labels'.
+    """
+    if not 1 <= tasks <= len(classes):
+        raise InputError(f"{len(classes)} classes cannot be split into {tasks} tasks; take 1 to {len(classes)}")
+    natural = range(len(classes))
+    ordered = list(order) or list(natural if seed == NATURAL else np.random.RandomState(seed).permutation(len(classes)))
+    parts = [[int(label) for label in part] for part in np.array_split(ordered, tasks)]
+    unknown = sorted(set(ordered) - set(natural))
+    if unknown:
+        raise InputError(f"the order of classes holds label {unknown[0]}; there are labels 0 to {len(classes) - 1}")
+    check_disjoint([[classes[label] for label in part] for part in parts])
+    missing = sorted(set(natural) - set(ordered))
+    if missing:
+        raise InputError(f"the order of classes leaves out {classes[missing[0]]!r} (label {missing[0]})")
+    return parts
+
+
+def check_disjoint(tasks: Sequence[Sequence[str]]) -> None:
+    """Refuse a class that stands in two of the tasks, lists of class names, or twice in one."""
+    seen: dict[str, int] = {}
+    for task, classes in enumerate(tasks, start=1):
+        for name in classes:
+            if name in seen:
+                where = f"twice in task {task}" if seen[name] == task else f"in task {seen[name]} and in task {task}"
+                raise InputError(f"class {name!r} is {where}; a class belongs to one task")
+            seen[name] = task
+
+
+def split_classes(pictures: Pictures, parts: Sequence[Sequence[int]]) -> Stream:
+    """One data set as a stream: the pictures of each task's labels, in their order."""
+    tasks = []
+    for number, labels in enumerate(parts, start=1):
+        tasks.append(Task(f"task {number}", list(labels), _relabelled(pictures, {label: label for label in labels})))
+    return Stream(pictures.classes, tasks)
+
+
+def data_set_incremental(data_sets: Sequence[tuple[str, Pictures]]) -> Stream:
+    """One data set per task: labels go on counting from task to task, class names are put behind their data set's."""
+    classes: list[str] = []
+    tasks = []
+    for name, pictures in data_sets:
+        own = pictures.classes
+        labels = sorted({label for _, label, _ in (*pictures.train, *pictures.val, *pictures.test)})
+        shifted = {label: len(classes) + position for position, label in enumerate(labels)}
+        classes += [f"{name}: {each}" for each in own]
+        tasks.append(Task(name, list(shifted.values()), _relabelled(pictures, shifted, f"{name}: ")))
+    return Stream(classes, tasks)
+
+
+def joined(stream: Stream) -> Pictures:
+    """The pictures of all tasks together, task by task."""
+    parts = [task.pictures for task in stream.tasks]
+
+    def together(split: str) -> list[Item]:
+        numbered = ((number, item) for number, part in enumerate(parts) for item in getattr(part, split))
+        return [(f"{number}:{path}", label, name) for number, (path, label, name) in numbered]
+
+    return Pictures(together("train"), together("val"), together("test"), open=_AnyOf(parts))
+
+
+@dataclass(frozen=True)
+class _AnyOf:
+    """Opens "2:path" as "path" of the third."""
+
+    parts: Sequence[Pictures]
+
+    def __call__(self, path: str) -> Image.Image:
+        number, _, own = path.partition(":")
+        return self.parts[int(number)].open(own)
+
+
+def _relabelled(pictures: Pictures, labels: Mapping[int, int], prefix: str = "") -> Pictures:
+    """The items whose labels are listed, with their new labels and names."""
+
+    def own(items: Sequence[Item]) -> list[Item]:
+        return [(path, labels[label], prefix + name) for path, label, name in items if label in labels]
+
+    return replace(pictures, train=own(pictures.train), val=own(pictures.val), test=own(pictures.test))

@@ -1,0 +1,162 @@
+"""A stream of tasks from the command line to the drawings; what is resumed, what is refused."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import coop
+import vpt
+from promptvision.config import load_config
+from promptvision.continual import accuracy, competing, run_stream
+from promptvision.course import load_stream
+from promptvision.engine.log import RunFolder
+from promptvision.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"coop": coop, "vpt": vpt}
+CONFIG = str(ROOT / "configs/vpt/embedded_continual.yaml")
+QUICK = [
+    "DATASET.SHOTS",
+    "2",
+    "CONTINUAL.TASKS",
+    "3",
+    "OPTIM.EPOCHS",
+    "1",
+    "OPTIM.BATCH_SIZE",
+    "4",
+    "TEST.SPLIT",
+    "val",
+]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """`tool("OUTPUT_DIR", ...)` runs tools/continual.py and gives (exit status, stdout, stderr on one line)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["tools/continual.py", "--config", CONFIG, *map(str, words)])
+        monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+        try:
+            runpy.run_path(str(ROOT / "tools/continual.py"), run_name="__main__")
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        out, err = capsys.readouterr()
+        return status, out, " ".join(err.split())
+
+    return call
+
+
+def configured(*words):
+    return load_config(CONFIG, [*QUICK, *words], FAMILIES)
+
+
+def stream(tmp_path, *words, resume=False):
+    with RunFolder(tmp_path, resume=resume) as folder:
+        return run_stream(configured("OUTPUT_DIR", str(tmp_path), *words), FAMILIES, folder, progress=False)
+
+
+def test_a_stream_leaves_its_matrix_its_choices_and_drawings(tool, tmp_path):
+    status, out, err = tool(*QUICK, "OUTPUT_DIR", tmp_path)
+    assert status == 0, err
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [len(row) for row in result["matrix"]] == [1, 2, 3]
+    assert [len(task["classes"]) for task in result["tasks"]] == [4, 3, 3]
+    last = result["matrix"][-1]
+    assert result["average_accuracy"] == pytest.approx(sum(last) / 3)
+    assert result["backward_transfer"] == pytest.approx(
+        sum(last[task] - result["matrix"][task][task] for task in range(2)) / 2
+    )
+    assert {"forgetting", "forgetting_official", "incremental_accuracy", "accuracy"} <= result.keys()
+    top_k, pictures = result["options"]["TOP_K"], result["pictures"]["val"]
+    assert sum(map(sum, result["prompt_choices"])) == top_k * pictures == top_k * result["n"]
+    assert set(result["average_accuracy_by_choice"]) == {"picture", "batch"}
+    assert len(result["seconds_per_task"]) == 3 and result["steps"] == 3 + 1
+    for name in ("matrix.png", "prompt_choices.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert "after learning" in out and "backward transfer" in out
+    assert (tmp_path / "task_3" / "learned.safetensors").exists()
+
+
+def test_a_stream_that_was_interrupted_ends_the_same(tmp_path):
+    words = ["METHOD.OPTIONS.SHARED_POOL", "True", "METHOD.OPTIONS.PROMPT_MASK", "True", "METHOD.OPTIONS.TOP_K", "2"]
+    whole = stream(tmp_path / "whole", *words)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut/task_3")
+    for name in ("task_2/result.json", "task_2/learned.safetensors", "task_2/last.ckpt", "result.json"):
+        (tmp_path / "cut" / name).unlink()
+    kept = (tmp_path / "cut/task_1/result.json").stat().st_mtime_ns
+    again = stream(tmp_path / "cut", *words, resume=True)
+    assert again["matrix"] == whole["matrix"]
+    assert (tmp_path / "cut/task_1/result.json").stat().st_mtime_ns == kept
+    for name, tensor in load_file(tmp_path / "whole/task_3/learned.safetensors").items():
+        assert torch.equal(load_file(tmp_path / "cut/task_3/learned.safetensors")[name], tensor)
+
+
+def test_another_stream_does_not_go_on_in_the_same_folder(tmp_path):
+    stream(tmp_path)
+    with pytest.raises(InputError, match=r"stream.json does not fit this stream: its OPTIM.LR is .*, here it is 0.5;"):
+        stream(tmp_path, "OPTIM.LR", "0.5", resume=True)
+    with pytest.raises(InputError, match=r"its CONTINUAL.CLASS_MASK is True, here it is False"):
+        stream(tmp_path, "CONTINUAL.CLASS_MASK", "False", resume=True)
+
+
+def test_a_new_stream_takes_the_place_of_the_old_one(tmp_path):
+    stream(tmp_path)
+    result = stream(tmp_path, "CONTINUAL.TASKS", "2", "METHOD.NAME", "linear", "METHOD.OPTIONS.HEAD_INIT", "small")
+    assert len(result["matrix"]) == 2 and "prompt_choices" not in result
+    assert sorted(path.name for path in tmp_path.glob("task_*")) == ["task_1", "task_2"]
+
+
+def test_all_tasks_at_once_is_one_lesson(tmp_path):
+    result = stream(tmp_path, "CONTINUAL.JOINT", "True")
+    assert [len(row) for row in result["matrix"]] == [3]
+    assert "forgetting" not in result and not (tmp_path / "task_2").exists()
+
+
+def test_data_sets_one_after_the_other():
+    card, found = load_stream(configured("CONTINUAL.TASKS", "0", "CONTINUAL.DATASETS", "[digits, world_shapes]"))
+    assert [task.name for task in found.tasks] == ["digits", "world_shapes"] and card.name == "digits"
+    assert found.classes[0] == "digits: zero" and found.classes[10].startswith("world_shapes: ")
+    assert min(found.tasks[1].labels) == 10 == len(found.tasks[0].labels)
+
+
+def test_who_competes():
+    found = load_stream(configured("CONTINUAL.TASKS", "5"))[1]
+    assert competing(found, "seen", 0, 2) == [0, 1, 2, 3]
+    assert competing(found, "task", 1, 3) == [2, 3]
+    assert competing(found, "all", 0, 1) == list(range(10))
+    logits, labels = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]]), torch.tensor([1, 2])
+    assert [accuracy(logits, labels, allowed) for allowed in ([0, 1, 2], [0, 1], [1, 2], [2, 1])] == [0, 50, 50, 50]
+    with pytest.raises(InputError, match="NaN or infinite logits"):
+        accuracy(logits * torch.nan, labels, [0, 1])
+
+
+def test_the_class_mask_keeps_the_other_classes_out_of_training(vit, inputs):
+    method = vpt.build("linear", vit, [f"class {label}" for label in range(7)])
+    method.start_task(1, 3, (2, 4))
+    method.loss(inputs["images"][:2], torch.tensor([2, 4])).backward()
+    assert method.head.last_layer.bias.grad.nonzero().flatten().tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["CONTINUAL.TASKS", "0"], "error: there is no stream of tasks: set CONTINUAL.TASKS, or CONTINUAL.DATASETS"),
+        (["CONTINUAL.TASKS", "11"], "error: CONTINUAL: 10 classes cannot be split into 11 tasks; take 1 to 10"),
+        (["CONTINUAL.ORDER", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 0]"], "class 'zero' is in task 1 and in task 3; a class"),
+        (["CONTINUAL.DATASETS", "[digits, digits]"], "class 'digits: zero' is in task 1 and in task 2; a class"),
+        (["CONTINUAL.DATASETS", "[digits, digit]"], "unknown data set 'digit'; did you mean 'digits'?"),
+        (["CONTINUAL.COMPETE", "known"], "CONTINUAL.COMPETE"),
+        (["METHOD.NAME", "dual_prompt", "METHOD.OPTIONS.SIZE", "2"], "size is 2, but the stream has 3 tasks"),
+    ],
+)
+def test_bad_streams_are_refused_in_one_sentence(tool, tmp_path, words, message):
+    status, _, err = tool(*QUICK, "OUTPUT_DIR", tmp_path / "out", *words)
+    assert status == 2 and message in err and "Traceback" not in err
