@@ -135,7 +135,7 @@ NAMES = {
 
 
 def write_json_lists(card, root, keys):
-    top, n = root / keys["folders"][0], card.classes
+    top, n = root / keys["folders"][0], card.classes if "names" in keys else 12
     inner = keys.get("images", "")
     named = NAMES.get(card.name) or keys["names"].__getitem__
     parts = {"train": range(n - 1, -1, -1), "val": range(1, n), "test": range(n - 1)}
@@ -234,7 +234,7 @@ def test_facts_that_tools_rely_on(name):
         assert str(entry["url"]).startswith("http") and entry["file"]
         assert not entry.keys() - {"url", "file", "md5", "sha256", "size", "part", "into"}
         assert re.fullmatch("[0-9a-f]{32}", str(entry.get("md5", "0" * 32)))
-    assert not card.hub or {"repo", "kind"} <= card.hub.keys() <= {"repo", "kind", "files"}
+    assert not card.hub or {"repo", "kind"} <= card.hub.keys() <= {"repo", "kind", "files", "into"}
     for domain in card.domains.values():
         assert sum(domain.get("counts", {}).values()) <= sum(card.counts.values())
 
@@ -280,7 +280,7 @@ def refused(card, root):
 
 def test_the_twins_of_imagenet_are_told_apart(planted, tmp_path, caplog):
     caplog.set_level("INFO")
-    card, _ = planted("imagenet")
+    card, _ = planted("imagenet_sketch")
     classes = read(card, tmp_path).classes
     assert [classes[n] for n in (657, 744, 836, 837)] == ["missile", "projectile", "sunglass", "sunglasses"]
     official = list(clip_classnames().values())
@@ -305,8 +305,8 @@ def test_synset_folders_that_lack_or_add_a_class_are_named(planted, tmp_path):
     lost = next(top.glob("imagenet-a/n*"))
     lost.rename(top / "away")
     assert f"{top / 'imagenet-a'} has 199 of 200 class folders" in refused(card, tmp_path)
-    card, top = planted("imagenet")
-    (top / "images/train/n01440764").rename(top / "away too")
+    card, top = planted("imagenet_sketch")
+    (top / "images/n01440764").rename(top / "away too")
     assert "has 999 of 1000 class folders: some are missing, such as n01440764" in refused(card, tmp_path)
     (top / "classnames.txt").write_text("n01440764 tench\nn01440764 tench\n")
     assert f"list of class names {top / 'classnames.txt'}: 'n01440764' stands twice" in refused(card, tmp_path)

@@ -1,9 +1,12 @@
 """Every card: complete, of the right types, and true where the data are at hand; and what a wrong card says."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from promptvision.data.cards import card_names, load_card
+from promptvision.data.catalogue import datasets_page
 from promptvision.data.class_names import RULES
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError
@@ -171,3 +174,12 @@ def test_a_wrong_domain_or_list_is_named(card, change, message):
 def test_names_may_stand_in_a_file_beside_the_card(card, tmp_path):
     (tmp_path / "names.txt").write_text("naïve\nred thing\n", encoding="utf-8")
     assert card({**GOOD, "reader": "digits", "names": "names.txt"}).options == {"names": ["naïve", "red thing"]}
+
+
+def test_the_page_of_data_sets_is_current_and_its_example_is_a_card(tmp_path):
+    page = (Path(__file__).parents[1] / "docs/datasets.md").read_text(encoding="utf-8")
+    assert page == datasets_page(), "run python tools/docs.py"
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "mushrooms.yaml").write_text(example)
+    assert load_card(str(tmp_path / "mushrooms.yaml")).options["names"] == ["fly agaric", "cep", "chanterelle"]
+    assert all(f"| `{name}` |" in page for name in card_names())

@@ -1,4 +1,4 @@
-"""Writes docs/config.md from the schema and the methods' signatures: python tools/docs.py"""
+"""Writes docs/config.md (schema and methods' signatures) and docs/datasets.md (cards): python tools/docs.py"""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,9 @@ sys.path.insert(0, str(ROOT))
 from families import FAMILIES
 
 from promptvision.config_help import config_page
+from promptvision.data.catalogue import datasets_page
 from promptvision.engine.checkpoint import write_atomically
 
-PAGE = ROOT / "docs" / "config.md"
-
 if __name__ == "__main__":
-    write_atomically(PAGE, config_page(FAMILIES).encode())
+    write_atomically(ROOT / "docs" / "config.md", config_page(FAMILIES).encode())
+    write_atomically(ROOT / "docs" / "datasets.md", datasets_page().encode())

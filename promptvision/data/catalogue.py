@@ -1,0 +1,61 @@
+"""The page docs/datasets.md: every card in a table, and how to add one."""
+
+from __future__ import annotations
+
+from promptvision.data.cards import Card, card_names, load_card
+
+INTRODUCTION = """# Data sets
+
+Made from the cards in `datasets/` by `python tools/docs.py`. `DATASET.NAME` takes a name, or the path of a card of
+your own; `DATASET.ROOT` is the folder that all data sets lie under.
+
+## Adding one
+
+A data set is one card, a YAML file; no code. Take the reader that knows its layout (below), and say what is known:
+
+```yaml
+# mushrooms.yaml: DATASET.NAME mushrooms.yaml
+title: Mushrooms of our garden
+source: "us, 2026"
+licence: CC0
+where: "ask us for mushrooms.zip and unpack it into ROOT, and set DATASET.ROOT to ROOT"
+reader: text_lists            # lines `path label`
+template: "a photo of a {}, a type of mushroom."
+classes: 3
+counts: {train: 48, val: 12, test: 60}
+traps:
+  - "Pictures of one mushroom lie next to each other in the lists."
+folders: [mushrooms]          # ROOT/mushrooms
+lists: {train: train.txt, val: val.txt, test: test.txt}
+names: [fly agaric, cep, chanterelle]      # or names: names/mushrooms.txt, a file beside the card
+```
+
+A card with domains gives each the keys that are its own:
+`domains: {garden: {lists: {train: garden.txt}}, forest: {lists: {train: forest.txt}}}`. `tools/data.py check` compares
+card and pictures. Pictures of your own need no card at all: `DATASET.NAME folder`, or `list`.
+
+## The cards
+"""
+
+
+COLUMNS = ("name", "data set", "reader", "classes", "train / val / test", "template", "protocols", "licence")
+
+
+def datasets_page() -> str:
+    """docs/datasets.md: one row per card, then the source and the traps of each."""
+    cards = [load_card(name) for name in card_names()]
+    table = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *map(_row, cards)]
+    told = [line for card in cards for line in _section(card)]
+    return "\n".join([INTRODUCTION, *table, "", "## Sources, where to get them, traps", *told]) + "\n"
+
+
+def _row(card: Card) -> str:
+    counts = " / ".join(f"{card.counts[part]:,}" for part in ("train", "val", "test")) if card.counts else ""
+    facts = [f"`{card.name}`", card.title, card.reader, f"{card.classes or ''}", counts, f"`{card.template}`"]
+    return f"| {' | '.join([*facts, ', '.join(card.protocols), card.licence])} |"
+
+
+def _section(card: Card) -> list[str]:
+    domains = [f"- Domains: {', '.join(card.domains)}."] if card.domains else []
+    about = [f"- Source: {card.source}.", f"- Where: {card.where}.", *domains]
+    return ["", f"### `{card.name}`", "", *about, *[f"- {trap}" for trap in card.traps]]
