@@ -1,0 +1,168 @@
+"""Is a data set whole, and is it the one that its card describes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptvision.data.cards import Card
+from promptvision.data.decode import Seen, look_at_all
+from promptvision.data.findings import (
+    Lists,
+    colliding_paths,
+    confusable_names,
+    copies,
+    distinct,
+    empty_classes,
+    listed_twice,
+    misplaced,
+    wrong_counts,
+    wrong_labels,
+)
+from promptvision.data.folders import pictures_under
+from promptvision.data.make_split import split_note
+from promptvision.data.paths import Finder
+from promptvision.data.pictures import Pictures
+from promptvision.data.places import expected, root_folder
+from promptvision.data.readers import read
+from promptvision.data.salvage import salvage
+from promptvision.errors import InputError
+
+Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
+"""Wraps the pictures as they are decoded, and is told how many there are."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of mistake, or of thing worth knowing, and each case of it."""
+
+    what: str
+    cases: list[str]
+    fault: bool = True
+
+
+@dataclass
+class Report:
+    """What a check found in one data set, or one domain of it."""
+
+    name: str
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Part -> (pictures, classes)."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def fine(self) -> bool:
+        return not any(finding.fault for finding in self.findings)
+
+    def add(self, what: str, cases: list[str], *, fault: bool = True) -> None:
+        """Keep a finding that has cases."""
+        if cases:
+            self.findings.append(Finding(what, cases, fault))
+
+
+def check(card: Card, root: str = "", *, jobs: int = 1, progress: Progress = lambda seen, total: seen) -> list[Report]:
+    """One report, or one for each domain of a card that has several. Pictures are decoded by `jobs` processes."""
+    reports: list[Report] = []
+    for domain in card.domains or [""]:
+        report = Report(f"{card.name}, {domain}" if domain else card.name)
+        if not reports:
+            _expect(report, card, root)
+        pictures = _read(report, card, root, domain)
+        report.add("about its split", split_note(card, root, domain), fault=False)
+        if pictures is not None:
+            counts = card.domains[domain].get("counts", {}) if domain else card.counts
+            _check_lists(report, pictures, counts, card.classes)
+            _check_files(report, pictures, jobs, progress)
+        reports.append(report)
+    return reports
+
+
+def _expect(report: Report, card: Card, root: str) -> None:
+    top = root_folder(root)
+    absent = [str(top / file) for file, there in expected(card, root).items() if not there]
+    report.add("expected, but not there", absent if card.files else [])
+
+
+def _read(report: Report, card: Card, root: str, domain: str) -> Pictures | None:
+    """What the reader gives; where it refuses, what can be made of the lists all the same."""
+    try:
+        return read(card, root, domain)
+    except InputError as error:
+        report.add("cannot be used as it is", [str(error)])
+    saved = salvage(card, root, domain)
+    if saved is None:
+        return None
+    report.add("wrong entries", saved[1])
+    return saved[0]
+
+
+def _parts(pictures: Pictures) -> Lists:
+    return {"train": pictures.train, "val": pictures.val, "test": pictures.test}
+
+
+def _check_lists(report: Report, pictures: Pictures, counts: dict[str, int], classes: int | None) -> None:
+    lists = _parts(pictures)
+    report.sizes.update({p: (len(items), len({label for _, label, _ in items})) for p, items in lists.items() if items})
+    report.add("counts differ from the card's", wrong_counts(lists, counts, classes))
+    report.add("wrong labels", wrong_labels(lists))
+    report.add("listed under another class than its folder's", misplaced(lists))
+    report.add("class names", confusable_names(lists))
+    report.add("classes without pictures", empty_classes(lists), fault=False)
+    apart, same = distinct(lists)
+    report.add("parts of one content", same, fault=False)
+    report.add("listed twice", listed_twice(apart))
+    report.add("names that differ by case only", colliding_paths([item[0] for own in apart.values() for item in own]))
+
+
+def _check_files(report: Report, pictures: Pictures, jobs: int, progress: Progress) -> None:
+    apart, _ = distinct(_parts(pictures))
+    paths = list(dict.fromkeys(path for items in apart.values() for path, _, _ in items))
+    absent: dict[str, str] = {}
+    empty: list[str] = []
+    if pictures.root is not None:
+        top = Path(pictures.root)
+        files = {path: pictures.file_of(path) if pictures.file_of else path for path in paths}
+        finder = Finder(top)
+        absent = {path: reason for path, file in files.items() if (reason := _absence(finder, file))}
+        empty = [path for path, file in files.items() if path not in absent and not os.path.getsize(top / file)]
+        report.add("listed, but not there", [f"{path}: {reason}" for path, reason in absent.items()])
+        report.add("empty files (0 bytes)", empty)
+        if pictures.file_of is None:
+            _check_folders(report, top, paths)
+    skipped = {*absent, *empty}
+    left = [path for path in paths if path not in skipped]
+    seen = list(progress(look_at_all(pictures.open, left, jobs if pictures.root else 1), len(left)))
+    report.add("pictures that cannot be read", [one.fault for one in seen if one.fault])
+    across, within = copies(apart, {one.path: one.digest for one in seen if one.digest})
+    report.add("the same picture in two parts or classes", across)
+    report.add("the same picture twice in a part", within, fault=False)
+
+
+def _absence(finder: Finder, path: str) -> str:
+    """Why a listed file is not there; "" if it is."""
+    try:
+        return "" if stat.S_ISREG(os.stat(finder.base / path).st_mode) else "is no file"
+    except FileNotFoundError:
+        near = finder.find(path) or finder.nearly(path)
+        return f"no such file, but there is {near}" if near else "no such file"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+
+
+def _check_folders(report: Report, top: Path, listed: list[str]) -> None:
+    """Looks about in the folders that hold listed pictures, for pictures that are not, and for folders without any."""
+    known = set(listed)
+    within = {path.partition("/")[0] for path in listed} if all("/" in path for path in listed) else {""}
+    found = [path.relative_to(top).as_posix() for folder in sorted(within) for path in pictures_under(top / folder)]
+    beside = [path for path in found if path not in known]
+    report.add("pictures there, but not listed", beside, fault=False)
+    bare = [
+        os.path.relpath(place, top)
+        for folder in sorted(within)
+        for place, inner, files in os.walk(top / folder)
+        if not inner and not files and "/." not in Path(place).as_posix()
+    ]
+    report.add("empty folders", bare)

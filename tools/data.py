@@ -1,0 +1,188 @@
+"""Data sets: which there are, are they whole, and how to get them.
+
+    python tools/data.py list                                # every card: protocols, classes, here or not
+    python tools/data.py show dtd --output dtd.png           # its card, and pictures with their labels
+    python tools/data.py check dtd --root data               # counts, labels, broken pictures, copies
+    python tools/data.py download dtd && python tools/data.py prepare dtd
+    python tools/data.py split dtd --seed 1                  # a split of one's own, where the published cannot be had
+    python tools/data.py cache dtd --size 256 --output out/dtd   # pictures decoded once, for fast epochs
+
+NAME is a card of datasets/ or a card file of one's own. --root is DATASET.ROOT; without it, the folder data.
+"""
+
+import argparse
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
+
+from promptvision.data.cards import card_names, load_card
+from promptvision.data.check import check
+from promptvision.data.make_split import make_split
+from promptvision.data.picture_cache import FILTERS, build_cache
+from promptvision.data.places import IN_MEMORY, presence, root_folder
+from promptvision.data.prepare import archives, prepare
+from promptvision.data.readers import read
+from promptvision.data.samples import samples
+from promptvision.data.sources import SOURCES, download
+from promptvision.errors import InputError, one_sentence
+from promptvision.report.cards import card_table, cards_table
+from promptvision.report.contact_sheet import contact_sheet
+
+BARS = Console(stderr=True)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(action, help, *, name=True):
+        own = commands.add_parser(action.__name__.removesuffix("_"), help=help, description=f"{help}.")
+        own.set_defaults(action=action)
+        own.add_argument("--root", default="", help="DATASET.ROOT (without it, the folder data)")
+        if name:
+            own.add_argument("name", metavar="NAME", help="a card of datasets/, or a card file of one's own")
+        return own
+
+    command(list_, "a table of all cards", name=False)
+    own = command(show, "one card, and a sheet of pictures with their labels")
+    own.add_argument("--output", type=Path, metavar="SHEET.png", help="draw pictures of it here")
+    own.add_argument("--classes", type=int, default=40, help="at most so many classes on the sheet (default 40)")
+    own.add_argument("--pictures", type=int, default=3, help="pictures of each class on the sheet (default 3)")
+    own = command(check_, "look at every file and picture; exit status 1 if something is wrong", name=False)
+    own.add_argument("names", nargs="*", metavar="NAME", help="cards of datasets/, or card files of one's own")
+    own.add_argument("--all", action="store_true", help="every card whose folders are under the root")
+    own.add_argument("--jobs", type=int, default=1, help="processes that decode pictures (default 1)")
+    own.add_argument("--limit", type=int, default=20, help="cases told of each kind (default 20, 0 for all)")
+    own = command(download_, "fetch what the card names, where its licence allows that")
+    own.add_argument("--source", choices=SOURCES, default="", help="official addresses, or the Hugging Face Hub")
+    command(prepare_, "unpack the official archives to the layout that is read")
+    own = command(split, "make a split file, other than the published one, where that is missing")
+    own.add_argument("--seed", type=int, default=1, help="of the shuffling (default 1)")
+    own = command(cache, "decode every picture once, perhaps smaller, into a folder for fast epochs")
+    own.add_argument("--output", type=Path, required=True, help="folder of the cache")
+    own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: as they are)")
+    own.add_argument("--filter", choices=FILTERS, default="bicubic", help="of making smaller (default bicubic)")
+    return parser.parse_args()
+
+
+def list_(args):
+    cards = [load_card(name) for name in card_names()]
+    Console().print(cards_table([(card, presence(card, args.root)) for card in cards]))
+
+
+def show(args):
+    card = load_card(args.name)
+    Console().print(card_table(card, presence(card, args.root)))
+    if args.output is None:
+        return
+    if args.classes < 1 or args.pictures < 1:
+        raise InputError("--classes and --pictures take numbers from 1")
+    rows, classes = samples(read(card, args.root), args.classes, args.pictures)
+    some = f", {len(rows)} of {classes} classes" if len(rows) < classes else ""
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows, args.output, f"{card.title}{some}")
+    except OSError as error:
+        raise InputError(f"--output {args.output} cannot be written: {error.strerror}") from None
+    print(args.output)
+
+
+def check_(args):
+    if bool(args.names) == args.all:
+        raise InputError("name data sets to check, or say --all")
+    if args.jobs < 1 or args.limit < 0:
+        raise InputError("--jobs takes a number from 1, --limit one from 0")
+    names = args.names or those_here(args.root)
+    reports = [report for name in names for report in check_one(load_card(name), args)]
+    wrong = [report.name for report in reports if not report.fine]
+    print(f"{len(reports) - len(wrong)} of {len(reports)} fine" + (f", not: {'; '.join(wrong)}" if wrong else ""))
+    raise SystemExit(1 if wrong else 0)
+
+
+def those_here(root):
+    cards = [load_card(name) for name in card_names()]
+    state = {card.name: presence(card, root) for card in cards if card.reader not in IN_MEMORY}
+    names = [name for name, there in state.items() if there in ("here", "in part")]
+    absent = [name for name, there in state.items() if there == "no"]
+    if not names:
+        raise InputError(f"none of the {len(absent)} data sets of the cards is under {root_folder(root)}")
+    if absent:
+        print(f"not under {root_folder(root)}: {', '.join(absent)}\n")
+    return names
+
+
+def check_one(card, args):
+    bar = partial(track, description=f"decoding {card.name}", transient=True, console=BARS)
+    reports = check(card, args.root, jobs=args.jobs, progress=lambda seen, total: bar(seen, total=total))
+    for report in reports:
+        sizes = ", ".join(f"{part} {n:,} pictures of {c:,} classes" for part, (n, c) in report.sizes.items())
+        print(f"{report.name}: {sizes or 'nothing could be read'}")
+        for finding in report.findings:
+            tell(finding, args.limit or len(finding.cases))
+        print("  fine\n" if report.fine else "")
+    return reports
+
+
+def tell(finding, limit):
+    print(f"  {'WRONG' if finding.fault else 'note'}: {finding.what} ({len(finding.cases):,})")
+    for case in finding.cases[:limit]:
+        print(f"    {case}")
+    if len(finding.cases) > limit:
+        print(f"    and {len(finding.cases) - limit:,} more (--limit 0 tells all)")
+
+
+def download_(args):
+    card = load_card(args.name)
+    with bytes_bar() as progress:
+        files = download(card, args.root, args.source, progress)
+    for file in files:
+        print(file)
+    steps = [*(["prepare"] if archives(card, args.root) else []), "check"]
+    print("next: " + ", then ".join(f"python tools/data.py {step} {args.name}" for step in steps))
+
+
+@contextmanager
+def bytes_bar():
+    """A bar that appears with the first byte."""
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=BARS)
+    task = bar.add_task("downloading", total=None)
+
+    def advance(have, of):
+        bar.start()
+        bar.update(task, completed=have, total=of or None)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def prepare_(args):
+    card = load_card(args.name)
+    with BARS.status(f"unpacking {card.name}") as status:
+        new = prepare(card, args.root, lambda name: status.update(f"unpacking {name}"))
+    print(f"{card.name}: {new:,} new files" if new else f"{card.name}: everything was in place already")
+
+
+def split(args):
+    card = load_card(args.name)
+    file, sizes = make_split(card, args.root, args.seed)
+    print(f"{file}: " + ", ".join(f"{part} {count:,}" for part, count in sizes.items()))
+    print("This is not the published split: do not compare its results with published numbers.")
+
+
+def cache(args):
+    if args.size < 0:
+        raise InputError(f"--size is {args.size}; it takes pixels, or 0 for pictures as they are")
+    card = load_card(args.name)
+    made = build_cache(read(card, args.root), args.output, args.size, filter=args.filter, progress=True)
+    print(f"{args.output}: {len(made):,} pictures of {card.name}, {made.kind}")
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        args = arguments()
+        args.action(args)
