@@ -26,8 +26,8 @@ def load(name, *words):
 def test_rivals_are_set_as_published(name):
     cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
     optim = cfg.OPTIM
-    expected = LINEAR if name in ("linear", "mlp3", "side") else FINETUNE
-    assert (optim.NAME, optim.WARMUP_EPOCHS, optim.BATCH_SIZE) == expected
+    found = (optim.NAME, optim.WARMUP_EPOCHS, optim.BATCH_SIZE)
+    assert found == (LINEAR if name in ("linear", "mlp3", "side") else FINETUNE)
     assert (optim.EPOCHS, optim.MOMENTUM, optim.SCHEDULE, optim.SCALE_LR) == (100, 0.9, "vpt_cosine", True)
     assert cfg.METHOD.OPTIONS.HEAD_INIT == "published"
     assert cfg.BACKBONE.NAME == "vit_base_patch16_224.orig_in21k" and cfg.DATASET.SHOTS == 0
