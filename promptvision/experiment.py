@@ -39,11 +39,19 @@ def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Met
         torch.set_num_threads(cfg.TRAIN.THREADS)
     options = method_options(cfg)
     if "templates" in options:
-        options["templates"] = options["templates"] or own_templates(cfg.DATASET.NAME, options)
+        options["templates"] = options["templates"] or given_template(cfg) or own_templates(cfg.DATASET.NAME, options)
     name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
     backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
+
+
+def given_template(cfg: CfgNode) -> list[str]:
+    """DATASET.TEMPLATE, if it is set."""
+    template = cfg.DATASET.TEMPLATE
+    if template and "{}" not in template:
+        raise InputError(f"DATASET.TEMPLATE {template!r} has no {{}} for the class name")
+    return [template] if template else []
 
 
 def own_templates(dataset: str, options: Mapping[str, Any]) -> list[str]:
@@ -224,13 +232,16 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "dataset": data.card.name,
         "shots": cfg.DATASET.SHOTS,
         "class_subset": cfg.DATASET.CLASSES,
-        "protocol": {key: value for key, value in plain["DATASET"].items() if key not in ("NAME", "ROOT")},
+        "protocol": {key: value for key, value in plain["DATASET"].items() if key not in ("NAME", "ROOT", "TEMPLATE")},
         "classes": data.classes,
         "seed": cfg.SEED,
         "learned_parameters": sum(tensor.numel() for tensor in method.learned_state().values()),
         "backbone_parameters": sum(parameter.numel() for parameter in method.backbone.parameters()),
         "pictures": {part: len(getattr(data.pictures, part)) for part in ("train", "val", "test", "unlabelled")},
         **{f"{part}_hash": subset_hash(getattr(data.pictures, part)) for part in ("train", "val", "test")},
+        "pictures_from": data.pictures.made or "files",
+        "bad_pictures": len(data.left_out),
+        "left_out": data.left_out,
         "templates": getattr(method, "templates", []),
         "train_transform": cfg.INPUT.TRAIN,
         "train_views": cfg.TRAIN.VIEWS,
@@ -255,7 +266,7 @@ def learned_metadata(cfg: CfgNode, card: Card, method: Method) -> dict[str, Any]
         "family": cfg.METHOD.FAMILY,
         "method": cfg.METHOD.NAME,
         "backbone": cfg.BACKBONE.NAME,
-        "template": card.template,
+        "template": cfg.DATASET.TEMPLATE or card.template,
         "config": dump(cfg),
     }
 
@@ -266,6 +277,8 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     state, metadata = load_learned(path)
     check_origin(cfg, path, metadata)
     method = load_method(cfg, families, metadata["classes"])
+    if "task" in metadata:  # of a stream: what later tasks would learn is out of use
+        method.start_task(int(metadata["task"]), int(metadata["tasks"]))
     method.load_learned_state(state)
     return method
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
+from promptvision.data.bad_pictures import leave_out_bad
 from promptvision.data.cards import Card, load_card
 from promptvision.data.domains import read_domains
 from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.picture_cache import CachedPictures
 from promptvision.data.pictures import Item, Pictures
 from promptvision.data.readers import read
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
@@ -34,6 +36,8 @@ class Data:
     card: Card
     pictures: Pictures
     classes: list[str]
+    left_out: list[str] = field(default_factory=list)
+    """A sentence for each picture that cannot be read, where INPUT.ON_BAD_IMAGE is skip."""
 
 
 def load_data(cfg: CfgNode) -> Data:
@@ -50,7 +54,22 @@ def load_data(cfg: CfgNode) -> Data:
     classes = subset_classes(pictures.classes, wanted.CLASSES)
     if wanted.IMBALANCE > 1:
         train = long_tailed(train, len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
-    return Data(card, replace(pictures, train=train, val=val, test=test, unlabelled=unlabelled), classes)
+    chosen = replace(pictures, train=train, val=val, test=test, unlabelled=unlabelled)
+    return Data(card, *_readable(cfg, chosen, classes))
+
+
+def _readable(cfg: CfgNode, pictures: Pictures, classes: list[str]) -> tuple[Pictures, list[str], list[str]]:
+    """Pictures from the files or INPUT.CACHE, perhaps without those that cannot be read; classes; what is left out."""
+    if cfg.INPUT.CACHE:
+        if cfg.INPUT.EXIF == "apply":
+            raise InputError(
+                "INPUT.EXIF apply needs the files: the pictures in INPUT.CACHE have lost their orientation"
+            )
+        pictures = CachedPictures(cfg.INPUT.CACHE).serve(pictures)
+    left_out: list[str] = []
+    if cfg.INPUT.ON_BAD_IMAGE == "skip":
+        pictures, left_out = leave_out_bad(pictures, cfg.TRAIN.WORKERS)
+    return pictures, classes, left_out
 
 
 def _read(card: Card, wanted: CfgNode) -> Pictures:
@@ -91,9 +110,10 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
     """The configured recipe, at the backbone's size and normalisation unless the config sets its own."""
     tower = image_tower(method)
     size, mean, std = cfg.INPUT.SIZE or tower.image_size, cfg.INPUT.MEAN or tower.mean, cfg.INPUT.STD or tower.std
+    upright = cfg.INPUT.EXIF == "apply"
     if training:
-        return train_transform(cfg.INPUT.TRAIN, size, mean, std)
-    return test_transform(cfg.INPUT.TEST, size, mean, std)
+        return train_transform(cfg.INPUT.TRAIN, size, mean, std, upright=upright)
+    return test_transform(cfg.INPUT.TEST, size, mean, std, upright=upright)
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:

@@ -121,6 +121,11 @@ KEYS = (
         low=0,
         high=1,
     ),
+    Key(
+        "DATASET.TEMPLATE",
+        "",
+        "Prompt to start from, with {} for the class name, in place of the data set's own (empty).",
+    ),
     Key("INPUT.SIZE", 0, "Side of the square input in pixels; 0 takes the backbone's.", low=0),
     Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
     Key(
@@ -129,6 +134,26 @@ KEYS = (
         "Deviation of the three colour channels; empty takes the backbone's.",
         lengths=(0, 3),
         low=1e-6,
+    ),
+    Key(
+        "INPUT.CACHE",
+        "",
+        "Folder of decoded pictures, made by `tools/data.py cache`, to read in place of the files; smaller copies give "
+        "other views than the files wherever the recipe does not begin with the same resizing.",
+    ),
+    Key(
+        "INPUT.EXIF",
+        "ignore",
+        "Whether pictures are turned by their EXIF orientation (photos of phones): ignore, as the published codes do, "
+        "or apply.",
+        choices=("ignore", "apply"),
+    ),
+    Key(
+        "INPUT.ON_BAD_IMAGE",
+        "stop",
+        "What a picture that cannot be read does: stop ends the run with its name; skip looks at all pictures first, "
+        "leaves the bad ones out, and result.json names them.",
+        choices=("stop", "skip"),
     ),
     Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab or center."),
     Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab or center."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
@@ -22,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Views(Dataset):
-    """Item i as (tensor, label), or the InputError of a broken picture: raised here, a worker would garble it."""
+    """Item i as (pixels, label), or the InputError of a broken picture: raised here, a worker would garble it."""
 
     items: Sequence[Item]
     open: Open
@@ -37,26 +38,27 @@ class Views(Dataset):
         except InputError as error:
             return error
         if self.stream is None:
-            return self.transform(picture), label
+            return self.transform.pixels(picture), label
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(random.Random(f"{self.stream}/{index}").getrandbits(63))
-            return self.transform(picture), label
+            return self.transform.pixels(picture), label
 
 
-def _collate(views: list[tuple[Tensor, int] | InputError]) -> Batch | InputError:
+def _collate(transform: Transform, views: list[tuple[Tensor, int] | InputError]) -> Batch | InputError:
     good = []
     for view in views:
         if isinstance(view, InputError):
             return view
         good.append(view)
     images, labels = zip(*good, strict=True)
-    return torch.stack(images), torch.tensor(labels, dtype=torch.int64)
+    return transform.finish(torch.stack(images)), torch.tensor(labels, dtype=torch.int64)
 
 
 def _batches(views: Views, indices: list[list[int]], workers: int) -> Iterator[Batch]:
     """The batches of these picture indices; a broken picture raises its InputError."""
     own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
-    loader = DataLoader(views, batch_sampler=indices, num_workers=workers, collate_fn=_collate, generator=own)
+    collate = partial(_collate, views.transform)
+    loader = DataLoader(views, batch_sampler=indices, num_workers=workers, collate_fn=collate, generator=own)
     for batch in loader:
         if isinstance(batch, InputError):
             raise batch
