@@ -50,8 +50,7 @@ def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress:
     _begin(course, folder)
     learned = [_learn(course, lesson, families, folder) for lesson in course.lessons]
     rows = [each["accuracies"] for each in learned]
-    metadata = {**learned_metadata(cfg, card, method), "task": str(method.task), "tasks": str(method.tasks)}
-    save_learned(folder.learned, method.learned_state(), metadata)
+    _save(course, folder)
     result = {**_scores(course, rows), **_choices(course), **_facts(course, learned), **environment(method)}
     folder.write_result(result)
     return result
@@ -88,10 +87,17 @@ def _learn(course: Course, lesson: Lesson, families: Families, folder: RunFolder
             prepare(cfg, families[cfg.METHOD.FAMILY], data, method, course.cache)
         trained = train(cfg, data, method, own, course.cache, course.progress)
         finish(cfg, data, method, course.cache)
-        save_learned(own.learned, method.learned_state(), learned_metadata(cfg, course.card, method))
+        _save(course, own)
         result = {**_test(course, lesson.known), **trained}
         own.write_result(result)
         return result
+
+
+def _save(course: Course, folder: RunFolder) -> None:
+    """The learned tensors, and how far the stream has come."""
+    method = course.method
+    metadata = {**learned_metadata(course.cfg, course.card, method), "task": method.task, "tasks": method.tasks}
+    save_learned(folder.learned, method.learned_state(), metadata)
 
 
 def _test(course: Course, known: int) -> dict[str, list[Any]]:

@@ -17,6 +17,7 @@ from promptvision.continual import accuracy, competing, run_stream
 from promptvision.course import load_stream
 from promptvision.engine.log import RunFolder
 from promptvision.errors import InputError
+from promptvision.experiment import load_run
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}
@@ -97,6 +98,15 @@ def test_a_stream_that_was_interrupted_ends_the_same(tmp_path):
     assert (tmp_path / "cut/task_1/result.json").stat().st_mtime_ns == kept
     for name, tensor in load_file(tmp_path / "whole/task_3/learned.safetensors").items():
         assert torch.equal(load_file(tmp_path / "cut/task_3/learned.safetensors")[name], tensor)
+
+
+def test_what_a_task_left_is_loaded_as_it_was_then(tmp_path):
+    stream(tmp_path, "METHOD.NAME", "coda_prompt", "METHOD.OPTIONS.SIZE", "6")
+    cfg = configured("METHOD.NAME", "coda_prompt", "METHOD.OPTIONS.SIZE", "6")
+    for number in (1, 3):
+        method = load_run(cfg, FAMILIES, tmp_path / f"task_{number}")
+        assert (method.task, method.tasks) == (number - 1, 3)
+        assert method.in_use(method.components).shape[1] == 2 * number
 
 
 def test_another_stream_does_not_go_on_in_the_same_folder(tmp_path):
