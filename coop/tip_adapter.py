@@ -54,6 +54,7 @@ class TipAdapter(ZeroShot):
     """
 
     learns_keys = False
+    remembered = frozenset({"keys", "values"})
     keys: Tensor
     values: Tensor
     alpha: Tensor
@@ -132,3 +133,4 @@ class TipAdapterF(TipAdapter):
     """
 
     learns_keys = True
+    remembered = frozenset({"values"})

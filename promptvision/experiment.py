@@ -235,7 +235,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "protocol": {key: value for key, value in plain["DATASET"].items() if key not in ("NAME", "ROOT", "TEMPLATE")},
         "classes": data.classes,
         "seed": cfg.SEED,
-        "learned_parameters": sum(tensor.numel() for tensor in method.learned_state().values()),
+        "learned_parameters": method.learned_parameters(),
         "backbone_parameters": sum(parameter.numel() for parameter in method.backbone.parameters()),
         "pictures": {part: len(getattr(data.pictures, part)) for part in ("train", "val", "test", "unlabelled")},
         **{f"{part}_hash": subset_hash(getattr(data.pictures, part)) for part in ("train", "val", "test")},

@@ -30,6 +30,9 @@ class Method(nn.Module):
     """Whether pictures meet nothing but the frozen image tower: then `forward`, `loss` and `predictor` also take its
     features (B, E) in their place (`ImageTower.as_features`), which can be computed once and kept."""
 
+    remembered: frozenset[str] = frozenset()
+    """Names of learned buffers that hold pictures as they are: kept, but not counted as learned parameters."""
+
     task: int = 0
     """Number of the task at hand in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
     tasks: int = 1
@@ -91,6 +94,12 @@ class Method(nn.Module):
         """Copies of the learned tensors by name."""
         state = self.state_dict()
         return {learned_name(name): state[name].detach().clone() for name in self._changing()}
+
+    def learned_parameters(self) -> int:
+        """How many numbers training chooses: without remembered pictures and the running statistics of norms."""
+        left_out = self.remembered | {"running_mean", "running_var", "num_batches_tracked"}
+        state = self.learned_state()
+        return sum(t.numel() for name, t in state.items() if name.rpartition(".")[2] not in left_out)
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; names and shapes must fit exactly."""

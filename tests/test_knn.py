@@ -84,3 +84,11 @@ def test_bad_options_and_an_empty_memory_are_refused(vit):
         vpt.build("knn", vit, CLASSES).prepare((), ())
     with pytest.raises(InputError, match="lacks 'keys'"):
         vpt.build("knn", vit, CLASSES).load_learned_state({"labels": torch.zeros(2, dtype=torch.long)})
+
+
+def test_remembered_pictures_are_no_learned_parameters(vit, inputs):
+    method = vpt.build("knn", vit, [f"class {i}" for i in range(7)])
+    method.prepare([(inputs["images"], inputs["labels"])], [])
+    assert method.learned_parameters() == 0 and len(method.keys) == 6
+    head = vpt.build("linear", vit, ["a", "b"], hidden_layers=1)
+    assert head.learned_parameters() == 64 * 64 + 64 + 2 * 64 + 2 * 64 + 2

@@ -14,6 +14,7 @@ from promptvision.experiment import rates
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+CONFIGS = [name for name in CONFIGS if "/grids/" not in name and "/benchmarks/" not in name]
 RUNNABLE = [name for name in CONFIGS if Path(name).name != "base.yaml"]
 
 COOP = {  # name: backbone, number of contexts, their words, epochs (KaiyangZhou/CoOp, configs/trainers/CoOp)

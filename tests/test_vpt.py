@@ -7,7 +7,7 @@ import torch
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
-from promptvision.engine.optim import build_optimizer, learning_rates
+from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
 from promptvision.method import learned_name
 from vpt.locations import init_bound
@@ -73,39 +73,6 @@ def test_prompt_dropout_is_off_in_evaluation(vit, inputs):
     images = inputs["images"]
     assert not torch.equal(method.train()(images), method(images))
     assert torch.equal(method.eval()(images), method(images))
-
-
-RUNS = {"A": ("prompt", "vpt_cosine"), "D": ("linear", "vpt_cosine"), "F": ("prompt", "vpt_cosine_hardrestart")}
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_training_trajectory(run, vit, golden):
-    settings, tensors = golden("vpt/train_trajectory")
-    names = [name for name in settings["runs"] if name.startswith(f"{run}_")]
-    assert names or run == "F"
-    for name in names:
-        replay(vit, settings["runs"][name]["solver"], tensors, f"{name}/", *RUNS[run])
-
-
-def replay(vit, solver, tensors, prefix, method_name, schedule):
-    options = dict(num_tokens=5, deep=True) if method_name == "prompt" else {}
-    method = vpt.build(method_name, vit, CLASSES, **options)
-    method.load_learned_state({name: tensors[f"{prefix}init/{name}"] for name in method.learned()})
-    rates = learning_rates(schedule, solver["BASE_LR"], solver["TOTAL_EPOCH"], warmup_epochs=solver["WARMUP_EPOCH"])
-    optimizer = build_optimizer(
-        "sgd", method.named_parameters(), solver["BASE_LR"], solver["WEIGHT_DECAY"], solver["MOMENTUM"], method.no_decay
-    )
-    for step in range(20):
-        for group in optimizer.param_groups:
-            group["lr"] = rates[step // 2]
-        batch = slice(0, 6) if step % 2 == 0 else slice(6, 12)
-        loss = method.train().loss(tensors["train_images"][batch], tensors["train_labels"][batch])
-        torch.testing.assert_close(loss, tensors[f"{prefix}loss"][step], atol=1e-4, rtol=0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for name, value in method.learned_state().items():
-        torch.testing.assert_close(value, tensors[f"{prefix}after_step20/{name}"], atol=1e-4, rtol=0)
 
 
 def test_initial_values(vit, golden):

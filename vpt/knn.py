@@ -27,6 +27,7 @@ class NearestNeighbours(Method):
 
     backbone: ImageTower
     frozen_images = True
+    remembered = frozenset({"keys", "labels"})
     keys: Tensor
     labels: Tensor
 
