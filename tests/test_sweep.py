@@ -10,6 +10,7 @@ import coop
 import vpt
 from promptvision.benchmark import load_benchmark
 from promptvision.config import load_config
+from promptvision.data.cards import load_card
 from promptvision.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +42,19 @@ def test_rows_are_crossed_with_the_grid(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_benchmark_is_in_order(path):
-    for cell in load_benchmark(path).cells():
-        load_config(cell.config, [word for pair in cell.overrides.items() for word in pair], FAMILIES)
+    benchmark = load_benchmark(path)
+    for cell in benchmark.cells():
+        for changes in ({}, *benchmark.evals.values()):
+            words = [word for pair in {**cell.overrides, **changes}.items() for word in pair]
+            load_card(load_config(cell.config, words, FAMILIES).DATASET.NAME)
+
+
+def test_keys_that_change_together(tmp_path):
+    grid = {"DATASET.SOURCE DATASET.TARGET": [["photo", "sketch"], ["sketch", "photo"]], "DATASET.SHOTS": [0]}
+    path = write(tmp_path / "b.yaml", {"RUNS": {"a": {"CONFIG": "x.yaml"}}, "GRID": grid})
+    cells = list(load_benchmark(path).cells())
+    assert [cell.name for cell in cells] == ["a, 0, photo -> sketch", "a, 0, sketch -> photo"]
+    assert cells[1].overrides == {"DATASET.SOURCE": "sketch", "DATASET.TARGET": "photo", "DATASET.SHOTS": 0}
 
 
 def test_a_sweep_prints_its_table_and_keeps_what_is_done(tool, two_rates, tmp_path):
@@ -72,6 +84,8 @@ def test_a_failed_run_stops_no_other(tool, tmp_path):
         ({"RUNS": {"a": {"OPTIM.LR": 1}}}, "needs RUNS"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"OPTIM.LR": []}}, "GRID needs a list"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "SEEDS": ["one"]}, "SEEDS is a list of whole numbers"),
+        ({"RUNS": {"a": {"CONFIG": "x"}}, "EVAL": ["new"]}, "EVAL needs a name"),
+        ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"SEED OPTIM.LR": [[1, 2, 3]]}}, "must be a list of 2 values"),
         ([1], "should hold KEY: value lines"),
     ],
 )
@@ -83,3 +97,34 @@ def test_bad_benchmarks(tmp_path, content, sentence):
 def test_only_what_matches(tool, two_rates, tmp_path):
     status, _, err = tool("sweep", "--benchmark", two_rates, "--output", tmp_path, "--only", "lo w")
     assert status == 2 and "--only lo w: no cell" in err
+
+
+@pytest.fixture
+def base_to_new(tmp_path):
+    """Zero-shot, which can name new classes, and a linear head, which cannot."""
+    run = {"DATASET.NAME": "digits", "DATASET.CLASSES": "base", "DATASET.SHOTS": 1, "OPTIM.EPOCHS": 1}
+    rows = {
+        "words": {"CONFIG": str(ROOT / "configs/coop/embedded_zero_shot.yaml"), **run},
+        "head": {"CONFIG": str(ROOT / "configs/vpt/embedded_linear.yaml"), **run},
+    }
+    evals = {"new": {"DATASET.CLASSES": "new"}, "base again": {}}
+    return write(tmp_path / "b.yaml", {"RUNS": rows, "EVAL": evals})
+
+
+def test_every_run_is_tested_where_eval_says_and_once(tool, base_to_new, tmp_path):
+    words = ["--benchmark", base_to_new, "--output", tmp_path / "out"]
+    status, out, err = tool("sweep", *words)
+    assert status == 2 and "1 of 6 runs failed; head, seed 1, new: " in err and "tied to the classes" in err
+    assert all(column in out for column in (" base ", " new ", " H ", " mean "))
+    (run,), (head,) = (json.loads((tmp_path / "out/table.json").read_text())[name] for name in ("words", "head"))
+    assert set(run["evals"]) == {"new", "base again"} and set(head["evals"]) == {"base again"}
+    assert run["evals"]["new"]["classes"] == ["five", "six", "seven", "eight", "nine"]
+    assert run["evals"]["base again"]["accuracy"] == run["accuracy"]
+    stored = tmp_path / "out/words/seed1/eval-new.json"
+    changed = {**json.loads(stored.read_text()), "accuracy": 12.5}
+    stored.write_text(json.dumps(changed))
+    _, out, _ = tool("sweep", *words)
+    assert "12.5" in out
+    stored.write_text(json.dumps({**changed, "config_hash": "of another config"}))
+    tool("sweep", *words)
+    assert json.loads(stored.read_text())["accuracy"] == run["evals"]["new"]["accuracy"]
