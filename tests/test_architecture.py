@@ -77,8 +77,9 @@ def test_wheel_holds_the_packages_and_the_cards(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"promptvision", "vpt", "coop"}
-    cards = {Path(name).name for name in names if name.startswith("promptvision/datacards/")}
-    assert cards == {path.name for path in (ROOT / "datasets").glob("*.yaml")}
+    cards = {name.removeprefix("promptvision/datacards/") for name in names if "/datacards/" in name}
+    shipped = {path.relative_to(ROOT / "datasets").as_posix() for path in (ROOT / "datasets").rglob("*.*")}
+    assert cards == shipped and any(name.endswith(".txt") for name in shipped)
     assert "promptvision/backbones/embedded.safetensors" in names and "promptvision/py.typed" in names
 
 

@@ -83,6 +83,7 @@ def write_synsets(card, root, keys):
         save(top, lists[part][::-1], part)
         (top / place / "README.txt").write_text("not a class")
         (top / place / folders[0] / ".hidden").touch()
+        (top / place / folders[0] / "Thumbs.db").touch()
     return lists
 
 
@@ -333,6 +334,12 @@ def test_wrong_lines_of_text_lists_are_named(planted, tmp_path, line, message):
     assert message in told and str(top / "val200.txt") in told
 
 
+def test_labels_beyond_the_names_of_ones_own_card_are_named(planted, tmp_path):
+    card, top = planted("vtab_svhn")
+    own = replace(card, classes=None, options={**card.options, "names": ["zero", "one"]})
+    assert "label 9 is out of range, the data set has 2 classes" in refused(own, tmp_path)
+
+
 def test_spaces_in_the_paths_of_text_lists(planted, tmp_path):
     card, top = planted("vtab_svhn")
     (top / "images/a picture.jpg").write_bytes(JPEG["val"])
@@ -383,6 +390,14 @@ def test_class_folders_of_another_number_of_classes(planted, tmp_path):
     card, top = planted("office_home", "art")
     (top / "art/TV").rename(top / "away")
     assert f"{top / 'art'} should hold 65 class folders, not 64" in refused(card, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "domain", "folder"), [("office31", "dslr", "dslr/TV"), ("notmnist", "", "Test/TV")])
+def test_an_empty_class_folder_is_named(planted, tmp_path, name, domain, folder):
+    card, top = planted(name, domain)
+    for file in (top / folder).iterdir():
+        file.rename(file.with_suffix(".txt"))
+    assert f"the class folder {top / folder} holds no pictures" in refused(card, tmp_path)
 
 
 def test_domains_of_a_pair_share_their_classes(planted, tmp_path):

@@ -162,6 +162,7 @@ def test_the_keys_of_a_reader_may_stand_with_the_domains(card):
         ({"task": "shapes", "templates": ["a sketch"]}, "template 'a sketch' has no {}"),
         ({"task": "shapes", "protocols": ["fewshot"]}, "unknown protocol 'fewshot'; did you mean 'few_shot'"),
         ({"task": "shapes", "download": [{"url": ["x"]}]}, "download must be"),
+        ({"reader": "digits", "names": ["a", "b"], "classes": 3}, "names holds 2 names, classes says 3"),
         ({"reader": "digits", "names": "none.txt"}, "none.txt cannot be read: No such file"),
     ],
 )

@@ -134,6 +134,9 @@ def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hint
     for key in sorted(needed | {key for key, required in takes.items() if required}):
         if key not in facts and not (domains and all(key in keys for keys in domains.values())):
             raise InputError(f"card {path} lacks the key {key!r}")
+    names, classes = facts.get("names"), facts.get("classes")
+    if names and classes and len(names) != classes:
+        raise InputError(f"card {path}: names holds {len(names)} names, classes says {classes}")
     for template in [facts["template"], *facts.get("templates", [])]:
         if "{}" not in template:
             raise InputError(f"card {path}: template {template!r} has no {{}} for the class name")

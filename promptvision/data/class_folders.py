@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptvision.data.class_names import class_name
 from promptvision.data.files import data_root, find_folder, missing, names_in, open_picture
+from promptvision.data.listed import pictures_in
 from promptvision.data.pictures import Item, Pictures
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def read_class_folders(card: Card, root: str, *, folders: list[str], parts: dict
     if card.classes is not None and len(names) != card.classes:
         where = " and ".join(str(place) for place in places.values())
         raise missing(card, f"{where} should hold {card.classes} class folders, not {len(names)}")
-    lists = {part: _items(folder, place, names) for part, place in places.items()}
+    lists = {part: _items(card, folder, place, names) for part, place in places.items()}
     train, val, test = (lists.get(part, []) for part in ("train", "val", "test"))
     return Pictures(train, val, test, partial(open_picture, str(folder)), str(folder))
 
@@ -41,11 +42,11 @@ def _entered(place: Path) -> Path:
     return place / "images" if _folders(place) == ["images"] else place
 
 
-def _items(folder: Path, place: Path, names: dict[str, str]) -> list[Item]:
+def _items(card: Card, folder: Path, place: Path, names: dict[str, str]) -> list[Item]:
     inner = place.relative_to(folder).as_posix()
     return [
         (f"{inner}/{raw}/{file}", label, name)
         for label, (raw, name) in enumerate(names.items())
         if (place / raw).is_dir()
-        for file in names_in(place / raw)
+        for file in pictures_in(card, place / raw)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from promptvision.data.files import missing
+from promptvision.data.files import SUFFIXES, missing, names_in
 from promptvision.data.pictures import Item
 from promptvision.errors import InputError
 
@@ -54,6 +54,14 @@ def check_labels(place: str, items: Iterable[Item]) -> None:
     absent = sorted(set(range(max(names, default=-1))) - set(names))
     if absent:
         raise InputError(f"{place}: labels must be 0 to n - 1 without gaps, but {absent[0]} never occurs")
+
+
+def pictures_in(card: Card, folder: Path) -> list[str]:
+    """Sorted names of the pictures in a class folder, told by their suffix; hidden files are left out."""
+    found = [name for name in names_in(folder) if name.lower().endswith(SUFFIXES)]
+    if not found:
+        raise missing(card, f"the class folder {folder} holds no pictures ({', '.join(SUFFIXES)})")
+    return found
 
 
 def all_there(card: Card, source: str | Path, folder: Path, lists: Mapping[str, Sequence[Item]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from promptvision.data.class_names import tell_apart
 from promptvision.data.files import data_root, find_folder, missing, names_in, open_picture
-from promptvision.data.listed import read_lines
+from promptvision.data.listed import pictures_in, read_lines
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError
 
@@ -44,7 +44,7 @@ def read_synsets(
     parts = {"train": train or [], "test": test}
     places = {part: find_folder(card, folder, choices) for part, choices in parts.items() if choices}
     lists: dict[str, list[Item]] = {
-        part: _items(folder, place, _classes(card, place, names, numbered)) for part, place in places.items()
+        part: _items(card, folder, place, _classes(card, place, names, numbered)) for part, place in places.items()
     }
     return Pictures(lists.get("train", []), [], lists["test"], partial(open_picture, str(folder)), str(folder))
 
@@ -94,10 +94,10 @@ def _classes(card: Card, place: Path, names: Mapping[str, str], numbered: bool) 
     return [(name, known[name]) for name in (order if numbered else sorted(found)) if name in found]
 
 
-def _items(folder: Path, place: Path, classes: Sequence[tuple[str, str]]) -> list[Item]:
+def _items(card: Card, folder: Path, place: Path, classes: Sequence[tuple[str, str]]) -> list[Item]:
     inner = place.relative_to(folder).as_posix()
     return [
         (f"{inner}/{name}/{file}", label, words)
         for label, (name, words) in enumerate(classes)
-        for file in names_in(place / name)
+        for file in pictures_in(card, place / name)
     ]

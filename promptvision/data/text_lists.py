@@ -35,7 +35,7 @@ def read_text_lists(
         path, _, label = line.rpartition(" ")
         if not path or not label.removeprefix("-").isdecimal():
             raise InputError(f"{place}: expected a path and a label, found {line!r}")
-        refuse_label(place, int(label), card.classes)
+        refuse_label(place, int(label), len(names) if names else card.classes)
         return path, int(label), names[int(label)] if names else PurePosixPath(path).parent.name
 
     folder = find_folder(card, data_root(card, root), folders)
