@@ -66,7 +66,8 @@ def _begin(course: Course, folder: RunFolder) -> None:
             raise InputError(f"{path} does not fit this stream: {error}") from error
         return
     for old in folder.path.glob("task_*"):
-        shutil.rmtree(old)
+        if (old / "config.yaml").exists() and old.name.removeprefix("task_").isdigit():
+            shutil.rmtree(old)
     folder.write_config(dump(course.cfg))
     write_json(path, ours)
 
