@@ -104,7 +104,8 @@ def _first(features: Mapping[str, Mapping[str, Any]], kind: str, usual: Sequence
 
 def _features(file: Path) -> dict[str, dict[str, Any]]:
     """Column -> its type in the words of `datasets.Features`; {} of a column about which nothing is written."""
-    schema = _open(file).schema
+    with _reading(file):
+        schema = _open(file).schema
     written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     known = written.get("info", {}).get("features") or {}
     return {name: dict(known[name]) if isinstance(known.get(name), dict) else {} for name in schema.names}
@@ -173,8 +174,7 @@ class ParquetFile:
 
 
 def _open(file: Path) -> ArrowFile | ParquetFile:
-    with _reading(file):
-        return ParquetFile(file) if file.suffix.lower() == ".parquet" else ArrowFile(file)
+    return ParquetFile(file) if file.suffix.lower() == ".parquet" else ArrowFile(file)
 
 
 @contextmanager

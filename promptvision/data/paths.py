@@ -54,14 +54,14 @@ class Finder:
 
     def find(self, path: str) -> str | None:
         """The path as it is stored; None if there is no such file."""
-        for spelling in dict.fromkeys((path, path.replace("\\", "/"))):
+        for spelling in dict.fromkeys((path, posixpath.normpath(path.replace("\\", "/")))):
             if os.path.isfile(self.base / spelling):
                 return spelling
-        return self._match(path.replace("\\", "/"), _form)
+        return self._match(posixpath.normpath(path.replace("\\", "/")), _form)
 
     def nearly(self, path: str) -> str | None:
         """A stored path that differs in upper and lower case only."""
-        return self._match(path.replace("\\", "/"), _caseless)
+        return self._match(posixpath.normpath(path.replace("\\", "/")), _caseless)
 
     def _match(self, path: str, key: Callable[[str], str]) -> str | None:
         found = ""

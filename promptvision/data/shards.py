@@ -107,6 +107,9 @@ def _samples(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
                     key, _, suffix = name.partition(".")
                     own = samples.setdefault(os.path.join(folder, key).replace(os.sep, "/"), {})
                     own[suffix.lower()] = member.offset_data, member.size
+            end = opened.offset
+        if _bytes(shard, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError  # tarfile takes a cut or damaged header for the end, and the rest would be lost in silence
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no tar file, broken or cut short"
         raise InputError(f"shard {shard} cannot be read: {reason}") from None
