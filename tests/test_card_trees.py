@@ -15,6 +15,7 @@ from scipy.io import savemat
 from promptvision.data.cards import card_names, load_card
 from promptvision.data.class_names import class_name, tell_apart
 from promptvision.data.readers import read
+from promptvision.data.splits import split_trainval
 from promptvision.data.synsets import clip_classnames, distinct
 from promptvision.errors import InputError
 from promptvision.method import check_names
@@ -426,6 +427,12 @@ def test_svhn_in_its_layout(tmp_path):
     )
     (tmp_path / "train_32x32.mat").unlink()
     assert f"the file {tmp_path / 'train_32x32.mat'} is missing" in refused(load_card("svhn"), tmp_path)
+
+
+def test_svhn_keeps_a_tenth_of_every_class_to_validate():
+    sizes = [4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659]  # published number of each digit
+    train, val = split_trainval([("", label, "") for label, n in enumerate(sizes) for _ in range(n)], 1, 0.1)
+    assert {"train": len(train), "val": len(val), "test": 26032} == load_card("svhn").counts
 
 
 def test_stl10_in_its_layout(tmp_path):
