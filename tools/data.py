@@ -179,7 +179,7 @@ def cache(args):
         raise InputError(f"--size is {args.size}; it takes pixels, or 0 for pictures as they are")
     card = load_card(args.name)
     made = build_cache(read(card, args.root), args.output, args.size, filter=args.filter, progress=True)
-    print(f"{args.output}: {len(made):,} pictures of {card.name}, {made.kind}")
+    print(f"{args.output}: {len(made):,} pictures of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
 
 
 if __name__ == "__main__":
