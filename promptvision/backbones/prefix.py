@@ -53,11 +53,8 @@ def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first:
     `first`: how many tokens are computed, None for all.
     """
     normed, batch = view.norm1(tokens), len(tokens)
-    if first is None:
-        query, key, value = view.split(view.part(normed, 0, 3), 3)
-    else:
-        key, value = view.split(view.part(normed, 1, 3), 2)
-        (query,) = view.split(view.part(normed[:, :first], 0, 1), 1)
+    (query,) = view.split(view.part(normed[:, :first], 0, 1), 1)  # alone: else its storage keeps key and value alive
+    key, value = view.split(view.part(normed, 1, 3), 2)
     own_keys, own_values = (view.split(part, 1)[0].expand(batch, -1, -1, -1) for part in (keys, values))
     key, value = torch.cat([own_keys, key], dim=-2), torch.cat([own_values, value], dim=-2)
     return view.finish(F.scaled_dot_product_attention(query, key, value), tokens[:, :first])
