@@ -74,9 +74,17 @@ def test_delimiters_and_encodings(tmp_path, photos, delimiter, encoding):
     assert np.asarray(pictures.open(photos[0][0]))[..., 0].mean() > 150
 
 
-@pytest.mark.parametrize("path", ["path", "file", "filename", "image", "File Name", "IMAGE-PATH"])
-@pytest.mark.parametrize("label", ["label", "class", "class_name", "target", "Class Name"])
-@pytest.mark.parametrize("split", ["split", "part", "subset"])
+HEADERS = [
+    ("path", "label", "split"),
+    ("file", "class", "part"),
+    ("filename", "class_name", "subset"),
+    ("image", "target", "SPLIT"),
+    ("File Name", "Class Name", "Split"),
+    ("IMAGE-PATH", "Category", "set"),
+]
+
+
+@pytest.mark.parametrize(("path", "label", "split"), HEADERS)
 def test_names_of_columns_in_any_order(tmp_path, photos, path, label, split):
     rows = [("x", own, name, place) for place, name, own in with_parts(photos)]
     pictures = read(load_card("list"), table(tmp_path / "my.csv", ["id", split, label, path], rows))

@@ -5,18 +5,23 @@ import os
 import pickle
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from promptvision.data import picture_cache, transforms
+from promptvision.data.cards import load_card
 from promptvision.data.files import BadPicture, open_picture
 from promptvision.data.picture_cache import CachedPictures, build_cache
 from promptvision.data.pictures import Pictures
+from promptvision.data.readers import read
 from promptvision.errors import InputError
 
+ROOT = Path(__file__).parents[1]
 SIZES = [(40, 30), (30, 55), (31, 31), (64, 20)]
 OPENED = []
 
@@ -160,3 +165,35 @@ def test_two_processes_do_not_build_the_same_cache(pictures, tmp_path):
         pytest.raises(InputError, match="is being built by another process"),
     ):
         build_cache(pictures, tmp_path / "cache")
+
+
+def test_a_run_on_a_cache_is_the_run_on_the_files(tool, tmp_path):
+    """With whole pictures: the same views in training, and features that are not shared with smaller copies."""
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for n in range(10):
+            noise = np.random.default_rng(n).integers(-25, 25, (60 + n, 70, 3))
+            Image.fromarray((np.array(colour) + noise).astype("uint8")).save(tmp_path / f"own/{name}/{n}.jpg")
+    (tmp_path / "own/red/10.jpg").write_bytes(b"")
+    for size in (0, 40):
+        build_cache(read(load_card("folder"), tmp_path / "own"), tmp_path / f"cache{size}", size)
+    words = [
+        "--config",
+        ROOT / "configs/coop/embedded.yaml",
+        "DATASET.NAME",
+        "folder",
+        "DATASET.ROOT",
+        tmp_path / "own",
+    ]
+    words += ["OPTIM.EPOCHS", "2", "DATASET.SHOTS", "0", "INPUT.ON_BAD_IMAGE", "skip"]
+    results, learned = {}, {}
+    for name, cache in (("files", ""), ("whole", tmp_path / "cache0"), ("small", tmp_path / "cache40")):
+        status, _, err = tool("train", *words, "INPUT.CACHE", cache, "OUTPUT_DIR", tmp_path / name)
+        assert status == 0, err
+        results[name] = json.loads((tmp_path / name / "result.json").read_text())
+        learned[name] = load_file(tmp_path / name / "learned.safetensors")["ctx"]
+        assert results[name]["bad_pictures"] == 1 and "10.jpg" in results[name]["left_out"][0]
+    sources = [results[name]["pictures_from"] for name in ("files", "whole", "small")]
+    assert sources == ["files", "cache of pictures, whole", "cache of pictures, shorter side 40, bicubic"]
+    assert torch.equal(learned["files"], learned["whole"]) and not torch.equal(learned["files"], learned["small"])
+    assert results["files"]["ece"] == results["whole"]["ece"]

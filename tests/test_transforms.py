@@ -3,12 +3,14 @@
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode, ToTensor, v2
 from torchvision.transforms.functional import pil_to_tensor
 
 from promptvision.data import transforms
 from promptvision.data.files import open_picture
 from promptvision.errors import InputError
 
+BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
@@ -96,6 +98,43 @@ def test_vtab_squashes_the_whole_picture_without_antialiasing():
     view = transforms.test_transform("vtab", (4, 2), ZERO, ONE)(stripes)
     assert torch.equal(view, torch.full((3, 4, 2), 0.5))  # tf.image.resize reads the two pixels at each centre
     assert torch.equal(views("vtab", (4, 2), stripes, 1)[0], view)
+
+
+OFFICIAL = {
+    "coop": lambda size: (
+        [v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC), v2.RandomHorizontalFlip()],
+        [v2.Resize(size, interpolation=BICUBIC), v2.CenterCrop(size)],
+    ),
+    "fgvc": lambda size: (
+        [v2.Resize(size * 8 // 7, interpolation=BILINEAR), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
+        [v2.Resize(size * 8 // 7, interpolation=BILINEAR), v2.CenterCrop(size)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("size", [14, 56])
+def test_both_sides_are_torchvisions_bit_for_bit(name, size):
+    """The official lists of steps as they are written, with ToTensor and Normalize picture by picture."""
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    ours = transforms.train_transform(name, size, mean, std), transforms.test_transform(name, size, mean, std)
+    for steps, own in zip(OFFICIAL[name](size), ours, strict=True):
+        official = v2.Compose([*steps, ToTensor(), v2.Normalize(mean, std)])
+        for picture in (gradient(90, 60), gradient(60, 90), gradient(56, 56)):
+            torch.manual_seed(3)
+            expected = official(picture)
+            torch.manual_seed(3)
+            assert torch.equal(own(picture), expected)
+
+
+def test_a_batch_is_normalised_as_its_pictures_are():
+    pictures = [gradient(40 + n, 40) for n in range(5)]
+    for name in transforms.TEST:
+        transform = transforms.test_transform(name, 16, (0.1, 0.2, 0.3), (0.5, 0.25, 0.2))
+        pixels = torch.stack([transform.pixels(picture) for picture in pictures])
+        before = pixels.clone()
+        assert torch.equal(transform.finish(pixels), torch.stack([transform(picture) for picture in pictures]))
+        assert torch.equal(pixels, before) and pixels.dtype == (torch.float32 if name == "vtab" else torch.uint8)
 
 
 def test_center_trains_on_what_it_tests_on():

@@ -1,6 +1,7 @@
 """The fast ways against the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
 
 For visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
+For loading pictures: python tools/bench.py data --pictures 256
 
 FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are what autograd keeps
 for backward. The plain way is the official one: every prompt whole, all 77 tokens of it.
@@ -9,6 +10,7 @@ for backward. The plain way is the official one: every prompt whole, all 77 toke
 import argparse
 import itertools
 
+import bench_data
 import bench_image
 import open_clip
 import torch
@@ -27,7 +29,11 @@ from promptvision.errors import one_sentence
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("text", "cocoop", "image"), help="CoOp's text step, CoCoOp's, or VPT's step")
+    parser.add_argument(
+        "what", choices=("text", "cocoop", "image", "data"), help="CoOp's text step, CoCoOp's, VPT's step, or loading"
+    )
+    parser.add_argument("--pictures", type=int, default=256, help="loading: number of JPEGs of 500x375 pixels")
+    parser.add_argument("--size", type=int, default=224, help="loading: side of the input")
     parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures of a CoCoOp or VPT step")
     parser.add_argument("--prompts", type=int, nargs="+", default=[10, 50, 100, 200], help="VPT: number of prompts")
     parser.add_argument("--kind", nargs="+", choices=("deep", "shallow"), default=["deep", "shallow"], help="VPT")
@@ -166,10 +172,12 @@ def main():
         "text": ("CoOp's text step", COLUMNS),
         "cocoop": ("CoCoOp's text step", CONDITIONAL[:5] if args.fast_only else CONDITIONAL),
         "image": ("VPT's step", bench_image.COLUMNS),
+        "data": (f"JPEGs of 500x375 to {args.size}x{args.size}", bench_data.COLUMNS),
     }
-    step_of, names = columns[args.what]
-    table = Table(*names, title=f"{step_of}, ViT-B/16 sizes, float32, {args.device}, {args.threads} thread")
-    for row in (bench_image.rows if args.what == "image" else text_rows)(args):
+    what, names = columns[args.what]
+    sizes = "" if args.what == "data" else f", ViT-B/16 sizes, float32, {args.device}"
+    table = Table(*names, title=f"{what}{sizes}, {args.threads} thread")
+    for row in {"image": bench_image.rows, "data": bench_data.rows}.get(args.what, text_rows)(args):
         table.add_row(*row)
     Console(width=120).print(table)
 
