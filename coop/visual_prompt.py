@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from coop.context import class_text, noise
-from coop.zero_shot import class_features
+from coop.context import noise
+from coop.teacher import class_features, filled
 from promptvision.backbones import CLIP, ImageTower
 from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError
@@ -70,13 +70,10 @@ class VisualPrompt(Method):
         way: str = "auto",
     ):
         super().__init__(backbone, classes)
-        if "{}" not in template:
-            raise InputError(f"template {template!r} has no {{}} where the class name goes")
         self.options = dict(n_ctx=n_ctx, depth=depth, template=template, way=way)
         self.templates, self.way = [template], way
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
-        texts = [[template.replace("{}", class_text(name))] for name in classes]
-        self.register_buffer("features", class_features(backbone, texts), persistent=False)
+        self.register_buffer("features", class_features(backbone, filled([template], classes)), persistent=False)
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, E), not normalised."""

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
-from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from coop.context import class_text
+from coop.teacher import ENSEMBLES, class_features, filled
 from coop.texts import read_texts
 from promptvision.backbones import CLIP
-from promptvision.errors import InputError, unknown
+from promptvision.errors import unknown
 from promptvision.method import Method
-
-ENSEMBLES: dict[str, list[str]] = {
-    "": [],
-    "select": [template("{}") for template in SIMPLE_IMAGENET_TEMPLATES],
-    "imagenet": [template("{}") for template in OPENAI_IMAGENET_TEMPLATES],
-}
-"""CLIP's lists of templates: none, the selected 7, all 80."""
-
-
-AT_ONCE = 256
-"""Texts that are encoded together."""
-
-
-@torch.no_grad()
-def class_features(clip: CLIP, texts: Sequence[Sequence[str]]) -> Tensor:
-    """(C, E): the features of the texts of each class, normalised, averaged, normalised again."""
-    flat = [text for own in texts for text in own]
-    blocks = [clip.text(flat[start : start + AT_ONCE]) for start in range(0, len(flat), AT_ONCE)]
-    per_class = F.normalize(torch.cat(blocks), dim=-1).split([len(own) for own in texts])
-    return F.normalize(torch.stack([features.mean(dim=0) for features in per_class]), dim=-1)
 
 
 class ZeroShot(Method):
@@ -60,9 +37,7 @@ class ZeroShot(Method):
         super().__init__(backbone, classes)
         self.options = dict(templates=templates, ensemble=ensemble, texts=texts)
         self.templates = [] if texts else _templates(templates, ensemble)
-        names = [class_text(name) for name in classes]
-        filled = [[template.replace("{}", name) for template in self.templates] for name in names]
-        own = read_texts(texts, classes) if texts else filled
+        own = read_texts(texts, classes) if texts else filled(self.templates, classes)
         self.register_buffer("features", class_features(backbone, own), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,7 +51,4 @@ def _templates(templates: Sequence[str], ensemble: str) -> list[str]:
     if ensemble not in ENSEMBLES:
         raise unknown("ensemble", ensemble, [name for name in ENSEMBLES if name])
     given = [templates] if isinstance(templates, str) else list(templates)
-    for template in given:
-        if "{}" not in template:
-            raise InputError(f"template {template!r} has no {{}} where the class name goes")
     return ENSEMBLES[ensemble] + given or ["a photo of a {}."]

@@ -67,6 +67,16 @@ class Method(nn.Module):
     def prepare(self, train: Batches, val: Batches) -> None:
         """Called once before training: what is made from the pictures' features in closed form is made here."""
 
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Called after the last step of epoch `epoch`, from 0, of `epochs`; learned tensors may be changed here."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What training carries from epoch to epoch beside the learned tensors; last.ckpt alone holds it."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `training_state()`."""
+
     def finish(self, train: Batches, val: Batches) -> None:
         """Called once after training: what is chosen by validation pictures is chosen here."""
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from reprlib import repr as short
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
+from promptvision.engine.best import check_kept, kept
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
 from promptvision.engine.log import RunFolder
 from promptvision.errors import Diverged, InputError
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Position(NamedTuple):
@@ -39,38 +45,71 @@ def first_epoch(folder: RunFolder) -> int:
 
 @dataclass
 class Saver:
-    """Writes and reads last.ckpt of a run: learned tensors, optimiser, gradient scale, position, and whose it is."""
+    """Writes and reads last.ckpt of a run: learned tensors, optimiser, gradient scale, position, the accuracy of the
+    best epoch so far, and whose it is.
+
+    No more is needed: the learning rate is a function of the epoch, what is drawn at random one of (seed, step), and
+    the order and the views of the pictures ones of (seed, epoch). `every`: seconds between checkpoints within an
+    epoch, 0 for none.
+    """
 
     folder: RunFolder
     method: Method
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
+    epochs: int
     batches: int
     identity: Mapping[str, Any]
+    every: float = 0.0
+    at: Position = Position()
+    saved: float = 0.0
 
-    def save(self, at: Position) -> None:
+    def save(self) -> None:
         """Write last.ckpt; learned tensors that are not finite raise InputError instead."""
         learned = self.method.learned_state()
         for name, tensor in learned.items():
             if not tensor.isfinite().all():
-                raise self.not_finite(f"learned tensor {name!r} became NaN or infinite", at)
+                raise self.not_finite(f"learned tensor {name!r} became NaN or infinite", self.at)
+        self.folder.sync()
         state = {"learned": learned, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        save_checkpoint(self.folder.checkpoint, {**state, "position": tuple(at), "identity": _plain(self.identity)})
+        known = {"position": tuple(self.at), "best": kept(self.folder.best), "identity": _plain(self.identity)}
+        save_checkpoint(self.folder.checkpoint, {**state, **known})
+        self.saved = time.monotonic()
 
-    def restore(self) -> Position:
+    def restore(self) -> None:
         """Set everything to what last.ckpt holds and drop the metrics of later steps; else begin at the beginning."""
         if not self.folder.resume:
             self.folder.checkpoint.unlink(missing_ok=True)
-        at = self._load() if self.folder.checkpoint.exists() else Position()
-        self.folder.forget_from(at.epoch * self.batches + at.batch)
-        return at
+        if self.folder.checkpoint.exists():
+            self._load()
+            self.folder.go_on()
+        self.folder.forget_from(self.at.epoch * self.batches + self.at.batch, self.at.epoch)
+        self.saved = time.monotonic()
 
-    def stop_if(self, signals: Sequence[int], at: Position) -> None:
-        """After a signal: save, say how to go on, and exit with 128 + its number."""
+    def reach(self, at: Position, signals: Sequence[int], *, due: bool = False) -> None:
+        """A step is done. After a signal: save, say how to go on, and exit with 128 + its number; else save if it is
+        `due` or time."""
+        self.at = at
         if signals:
-            self.save(at)
+            self.save()
             LOG.warning("stopped in epoch %d after batch %d; go on with --resume auto", at.epoch, at.batch)
             raise SystemExit(128 + signals[0])
+        if due or (self.every and time.monotonic() - self.saved >= self.every):
+            self.save()
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Between two steps: bad input ends the run, but what is learned so far is saved first."""
+        try:
+            yield
+        except InputError:
+            self.save()
+            raise
+
+    def batches_of(self, epoch: Iterable[T]) -> Iterator[T]:
+        """A loader's batches; a picture that cannot be read costs no step before it."""
+        with self.keeping():
+            yield from epoch
 
     def not_finite(self, what: str, at: Position) -> Diverged:
         """The error that names the step, the rate and the checkpoint that is left."""
@@ -82,44 +121,83 @@ class Saver:
             "try a smaller OPTIM.LR"
         )
 
-    def _load(self) -> Position:
+    def _load(self) -> None:
         path = self.folder.checkpoint
         state = load_checkpoint(path)
         try:
             check_identity(state["identity"], self.identity)
+            self.at = self._position(*state["position"])
+            check_kept(self.folder.best, state.get("best"))
             self.method.load_learned_state(state["learned"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
+            _check_numbers(state["scaler"])
             self.scaler.load_state_dict(state["scaler"])
-            at = self._position(*state["position"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path} does not fit this run: {error}") from error
-        LOG.info("going on from %s: epoch %d, batch %d", path, at.epoch, at.batch)
-        return at
+        LOG.info("going on from %s: epoch %d, batch %d", path, self.at.epoch, self.at.batch)
 
     def _position(self, epoch: int, batch: int, seconds: float, loss: float | None) -> Position:
-        if not (isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 and 0 <= batch <= self.batches):
+        if not (isinstance(epoch, int) and isinstance(batch, int) and 0 <= epoch <= self.epochs):
             raise ValueError(f"there is no batch {batch} in epoch {epoch}")
+        if not 0 <= batch <= (self.batches if epoch < self.epochs else 0):
+            raise ValueError(f"there is no batch {batch} in epoch {epoch}")
+        if not math.isfinite(seconds) or not isinstance(loss, float | None):
+            raise ValueError("its position holds more than numbers")
         return Position(epoch, batch, float(seconds), loss)
 
 
-def check_identity(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+def load_optimizer(optimizer: Optimizer, theirs: Mapping[str, Any]) -> None:
+    """Take over what an optimiser of the same kind has kept for each tensor; its settings stay those of the config."""
+    ours = optimizer.state_dict()["param_groups"]
+    if len(theirs["param_groups"]) != len(ours):
+        raise ValueError(f"its optimiser has {len(theirs['param_groups'])} groups of tensors, not {len(ours)}")
+    tensors = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    names = _kept_names(optimizer)
+    for number, values in theirs["state"].items():
+        if set(values) != names:
+            raise ValueError(f"its optimiser keeps {short(sorted(values))}, not {short(sorted(names))}")
+        for value in values.values():
+            if isinstance(value, Tensor) and value.shape not in ((), tensors[number].shape):
+                raise ValueError(f"its optimiser is of a tensor of shape {tuple(value.shape)}")
+        _check_numbers({name: value for name, value in values.items() if not isinstance(value, Tensor)})
+    optimizer.load_state_dict({"state": theirs["state"], "param_groups": ours})
+
+
+def _kept_names(optimizer: Optimizer) -> set[str]:
+    """What the optimiser keeps for a tensor, as one step of its like on a single number shows."""
+    number = torch.nn.Parameter(torch.zeros(1))
+    number.grad = torch.zeros(1)
+    like = type(optimizer)([{**optimizer.param_groups[0], "params": [number]}], lr=0.1)  # type: ignore[call-arg]
+    like.step()
+    return set(like.state[number])
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int | float | None):
+            raise ValueError(f"its {name} is no number but {short(value)}")
+
+
+def check_identity(theirs: Any, ours: Mapping[str, Any]) -> None:
     """Refuse to go on with what another config or other pictures made; names the first difference."""
-    was, now = dict(_leaves(theirs)), dict(_leaves(_plain(ours)))
-    for key in [*now, *was]:
-        if was.get(key) != now.get(key):
-            values = f"its {key} is {short(was.get(key))}, here it is {short(now.get(key))}"
-            raise InputError(f"{values}; take another OUTPUT_DIR, or start anew")
+    difference = _difference(theirs, _plain(ours))
+    if difference:
+        name, was, now = difference
+        values = f"its {name} is {short(was)}, here it is {short(now)}"
+        raise InputError(f"{values}; take another OUTPUT_DIR, or start anew")
+
+
+def _difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """("OUTER.INNER", theirs, ours) where they first differ; goes no deeper than ours."""
+    if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
+        return None if type(theirs) is type(ours) and theirs == ours else (name or "identity", theirs, ours)
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        found = _difference(theirs.get(key), ours.get(key), f"{name}.{key}" if name else str(key))
+        if found:
+            return found
+    return None
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
     """As it looks after a round trip through a file: tuples as lists."""
     return json.loads(json.dumps(identity))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("OUTER.INNER", value) of nested dicts."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -51,6 +51,7 @@ def fit(
     precision: str = "fp32",
     clip: float = 0.0,
     checkpoint_every: int = 1,
+    checkpoint_seconds: float = 0.0,
     validate: Callable[[int], Mapping[str, Any]] | None = None,
     validate_every: int = 0,
     identity: Mapping[str, Any] | None = None,
@@ -60,11 +61,13 @@ def fit(
 
     Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
-    that was stopped or killed ends bit-identical, on the same machine, to one never stopped. `identity` (plain
-    values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all gradients together, 0
+    that was stopped or killed ends bit-identical, on the same machine, to one never stopped. Checkpoints are written
+    every `checkpoint_every` epochs, and within one whenever the last is `checkpoint_seconds` old (0: never).
+    `identity` (plain values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all gradients together, 0
     for any. `validate(epoch)` gives scores for metrics.jsonl.
-    Ctrl-C and SIGTERM save a checkpoint after the step at hand and exit with 130 and 143. A loss that is not finite
-    raises Diverged and leaves the last good checkpoint.
+    Ctrl-C and SIGTERM save a checkpoint after the step at hand and exit with 130 and 143; so does bad input, such as
+    a picture that has vanished, before it is raised. A loss that is not finite raises Diverged and leaves the last
+    good checkpoint.
     """
     if optimizer is None:
         LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
@@ -74,31 +77,33 @@ def fit(
     method.to(device)
     _in_float32(optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    saver = Saver(folder, method, optimizer, scaler, size, {**(identity or {}), **ours})
+    identity = {**(identity or {}), **ours}
+    saver = Saver(folder, method, optimizer, scaler, len(rates), size, identity, checkpoint_seconds)
     LOG.info("training: %d epochs of %d batches on %s in %s", len(rates), size, device, precision)
-    at = saver.restore()
-    began = time.monotonic() - at.seconds
-    with _signals() as stop, _bar(progress, len(rates) * size, at.epoch * size + at.batch) as advance:
-        for epoch in range(at.epoch, len(rates)):
+    saver.restore()
+    began, start = time.monotonic() - saver.at.seconds, saver.at
+    with _signals() as stop, _bar(progress, len(rates) * size, start.epoch * size + start.batch) as advance:
+        for epoch in range(start.epoch, len(rates)):
             method.train()
             set_rate(optimizer, rates[epoch])
-            for batch, (images, labels) in enumerate(loader.epoch(epoch, at.batch), start=at.batch):
+            first = saver.at.batch
+            for batch, (images, labels) in enumerate(saver.batches_of(loader.epoch(epoch, first)), start=first):
                 check_labels(labels, len(method.classes))
                 _seed_all(seed, epoch * size + batch)
                 loss = _step(method, images.to(device), labels.to(device), optimizer, scaler, precision, clip)
                 if not math.isfinite(loss):
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
-                at = Position(epoch, batch + 1, round(time.monotonic() - began, 3), loss)
-                folder.row(step=epoch * size + batch, epoch=epoch, loss=loss, lr=rates[epoch], seconds=at.seconds)
+                seconds = round(time.monotonic() - began, 3)
+                folder.row(step=epoch * size + batch, epoch=epoch, loss=loss, lr=rates[epoch], seconds=seconds)
                 advance(f"epoch {epoch + 1}/{len(rates)}, loss {loss:.4f}")
-                saver.stop_if(stop, at)
+                saver.reach(Position(epoch, batch + 1, seconds, loss), stop)
             if validate and validate_every and (epoch + 1) % validate_every == 0:
-                folder.row(step=(epoch + 1) * size - 1, epoch=epoch, val=_numbers(validate(epoch)))
-            at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), at.loss)
-            if at.epoch % checkpoint_every == 0 or at.epoch == len(rates):
-                saver.save(at)
-            saver.stop_if(stop, at)
-    return {"steps": len(rates) * size, "epochs": len(rates), "seconds": at.seconds, "loss": at.loss}
+                with saver.keeping():
+                    found = _numbers(validate(epoch))
+                folder.row(step=(epoch + 1) * size - 1, epoch=epoch, val=found)
+            at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), saver.at.loss)
+            saver.reach(at, stop, due=at.epoch % checkpoint_every == 0 or at.epoch == len(rates))
+    return {"steps": len(rates) * size, "epochs": len(rates), "seconds": saver.at.seconds, "loss": saver.at.loss}
 
 
 def _step(
