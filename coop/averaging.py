@@ -13,7 +13,7 @@ from promptvision.method import Method
 
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> list[float]:
-    """The weights of epochs 1 to `epochs` in the average, a Gaussian over them, summing to 1 (GPA, arXiv:2307.06948)."""
+    """Weights of epochs 1 to `epochs` in the average, a Gaussian over them, summing to 1 (GPA of arXiv:2307.06948)."""
     if std <= 0:
         raise InputError(f"the standard deviation of the average over epochs is {std}; it must be positive")
     nearest = min((epoch - mean) ** 2 for epoch in range(1, epochs + 1))

@@ -45,8 +45,8 @@ def first_epoch(folder: RunFolder) -> int:
 
 @dataclass
 class Saver:
-    """Writes and reads last.ckpt of a run: learned tensors, optimiser, gradient scale, position, the accuracy of the
-    best epoch so far, and whose it is.
+    """Writes and reads last.ckpt of a run: learned tensors and what else training carries, optimiser, gradient scale,
+    position, the accuracy of the best epoch so far, and whose it is.
 
     No more is needed: the learning rate is a function of the epoch, what is drawn at random one of (seed, step), and
     the order and the views of the pictures ones of (seed, epoch). `every`: seconds between checkpoints within an
@@ -71,7 +71,8 @@ class Saver:
             if not tensor.isfinite().all():
                 raise self.not_finite(f"learned tensor {name!r} became NaN or infinite", self.at)
         self.folder.sync()
-        state = {"learned": learned, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {"learned": learned, "training": self.method.training_state()}
+        state |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         known = {"position": tuple(self.at), "best": kept(self.folder.best), "identity": _plain(self.identity)}
         save_checkpoint(self.folder.checkpoint, {**state, **known})
         self.saved = time.monotonic()
@@ -129,6 +130,7 @@ class Saver:
             self.at = self._position(*state["position"])
             check_kept(self.folder.best, state.get("best"))
             self.method.load_learned_state(state["learned"])
+            self.method.load_training_state(state["training"])
             load_optimizer(self.optimizer, state["optimizer"])
             _check_numbers(state["scaler"])
             self.scaler.load_state_dict(state["scaler"])

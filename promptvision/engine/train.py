@@ -96,6 +96,8 @@ def fit(
                 seconds = round(time.monotonic() - began, 3)
                 folder.row(step=epoch * size + batch, epoch=epoch, loss=loss, lr=rates[epoch], seconds=seconds)
                 advance(f"epoch {epoch + 1}/{len(rates)}, loss {loss:.4f}")
+                if batch + 1 == size:  # before anything is saved: a run that goes on from here must not do it again
+                    method.end_epoch(epoch, len(rates))
                 saver.reach(Position(epoch, batch + 1, seconds, loss), stop)
             if validate and validate_every and (epoch + 1) % validate_every == 0:
                 with saver.keeping():
