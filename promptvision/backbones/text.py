@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,12 +64,15 @@ class OpenClipText(TextTower):
             return ids.eq(self.eos_id).int().argmax(dim=-1)
         return torch.full_like(ids[:, 0], 0 if self.pool_type == "first" else ids.shape[1] - 1)
 
-    def encode(self, embeddings: Tensor, eot: Tensor) -> Tensor:
-        """(N, L, D) and (N,) to (N, E). A causal tower stops at the last EOT: what follows is never looked at."""
+    def encode(self, embeddings: Tensor, eot: Tensor, blocks: Sequence[Callable[..., Tensor]] | None = None) -> Tensor:
+        """(N, L, D) and (N,) to (N, E). A causal tower stops at the last EOT: what follows is never looked at.
+
+        `blocks`: what to call in place of the tower's own, `block(tokens, attn_mask=mask)`.
+        """
         length = int(eot.max()) + 1 if self.causal else embeddings.shape[1]
         tokens = embeddings[:, :length].to(self.positional_embedding.dtype) + self.positional_embedding[:length]
         mask = None if self.mask is None else self.mask[:length, :length].to(tokens.dtype)
-        for block in self.blocks:
+        for block in self.blocks if blocks is None else blocks:
             tokens = block(tokens, attn_mask=mask)
         return self.project(tokens[torch.arange(len(tokens), device=tokens.device), eot])
 

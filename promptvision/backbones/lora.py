@@ -1,0 +1,113 @@
+"""LoRA: low-rank changes of attention and MLP weights (Hu et al., ICLR 2022, arXiv:2106.09685).
+
+The module is our own because peft rewrites the backbone (it wraps layers and renames their tensors for good), takes a
+fused qkv as one matrix, and merges the weights of torch's MultiheadAttention in every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.text import OpenClipText
+from promptvision.backbones.towers import ImageTower, TextTower
+from promptvision.errors import InputError, unknown
+
+TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
+Changes = Mapping[str, nn.Module]
+"""The low-rank changes of a block's weights, by target."""
+
+
+class LowRank(nn.Module):
+    """What is added to the output of a linear layer: scaling x A^T B^T, (..., in) -> (..., out).
+
+    A (rank, in) starts Kaiming uniform, B (out, rank) at zero: the method starts as the backbone. The product B A,
+    as large as the layer's weight, is never formed. `prefix`: the tensors are called `<prefix>A` and `<prefix>B`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, rank: int, scaling: float, dropout: float = 0.0, prefix: str = "lora_"
+    ):
+        super().__init__()
+        self.names = (f"{prefix}A", f"{prefix}B")
+        for name, start in zip(self.names, (torch.empty(rank, inputs), torch.zeros(outputs, rank)), strict=True):
+            self.register_parameter(name, nn.Parameter(start))
+        nn.init.kaiming_uniform_(getattr(self, self.names[0]), a=math.sqrt(5))
+        self.dropout, self.scaling = nn.Dropout(dropout), scaling
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, up = (getattr(self, name) for name in self.names)
+        return F.linear(F.linear(self.dropout(x), down), up) * self.scaling
+
+
+def changed(changes: Changes, target: str, inputs: Tensor, output: Tensor) -> Tensor:
+    """The output of a layer, with the change of its weights if there is one."""
+    return output + changes[target](inputs) if target in changes else output
+
+
+def changed_block(view: BlockView, tokens: Tensor, changes: Changes, attn_mask: Tensor | None = None) -> Tensor:
+    """A pre-norm block with low-rank changes of its weights, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
+    normed = view.norm1(tokens)
+    parts = zip("qkv", view.part(normed, 0, 3).chunk(3, dim=-1), strict=True)
+    query, key, value = (view.split(changed(changes, name, normed, part), 1)[0] for name, part in parts)
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask).transpose(-3, -2).flatten(-2)
+    tokens = tokens + view.scale1(changed(changes, "o", attended, view.projection(attended)))
+    normed = view.norm2(tokens)
+    hidden = view.activation(changed(changes, "fc1", normed, view.up(normed)))
+    return tokens + view.scale2(changed(changes, "fc2", hidden, view.down(hidden)))
+
+
+def changed_blocks(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> list[Callable[..., Tensor]]:
+    """The blocks, with `changes[i]` in block i; one without changes is called as it is."""
+    return [
+        partial(changed_block, known_view(block), changes=changes[index]) if index in changes else block
+        for index, block in enumerate(blocks)
+    ]
+
+
+def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Changes]) -> Tensor:
+    """Pictures (B, 3, H, W) to features (B, E), with `changes[i]` in block i."""
+    tokens = tower.enter(tower.embed(images))
+    for block in changed_blocks(tower.blocks, changes):
+        tokens = block(tokens)
+    return tower.pool(tokens)
+
+
+def changed_text(tower: TextTower, embeddings: Tensor, eot: Tensor, changes: Mapping[int, Changes]) -> Tensor:
+    """Token embeddings (N, L, D) and end tokens (N,) to features (N, E), with `changes[i]` in block i."""
+    if not isinstance(tower, OpenClipText):
+        raise InputError(f"LoRA does not know the blocks of this text tower ({type(tower).__name__})")
+    return tower.encode(embeddings, eot, changed_blocks(tower.blocks, changes))
+
+
+def known_view(block: nn.Module, name: str = "") -> BlockView:
+    """The view of a block that LoRA can reach into; others are refused."""
+    view = view_block(block)
+    if view is None:
+        raise InputError(f"backbone {name!r} has blocks of a kind that LoRA does not know ({type(block).__name__})")
+    return view
+
+
+def shapes(view: BlockView) -> dict[str, tuple[int, int]]:
+    """(in, out) of the weights of a block, by target."""
+    width, hidden = view.up.in_features, view.up.out_features
+    return {**{name: (width, width) for name in "qkvo"}, "fc1": (width, hidden), "fc2": (hidden, width)}
+
+
+def check(rank: int, targets: Sequence[str], dropout: float, known: Sequence[str] = TARGETS) -> None:
+    """Refuse settings that no LoRA can have."""
+    if rank < 1:
+        raise InputError(f"rank is {rank}; LoRA needs at least 1")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is {dropout}; it takes a share from 0 to below 1")
+    if not targets:
+        raise InputError(f"targets is empty; LoRA changes at least one of {', '.join(known)}")
+    for target in targets:
+        if target not in known:
+            raise unknown("target of LoRA", target, known)
