@@ -18,6 +18,9 @@ from promptvision.report.tables import seeds_table
 from promptvision.report.transfer import transfer_table
 from promptvision.runs import once, retest_once
 
+WIDE = 200
+"""Columns of a table that goes to a file, where no terminal sets a width."""
+
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,7 +42,8 @@ def main():
     if results:
         write_json(args.output / "table.json", results)
         table = transfer_table if benchmark.evals else seeds_table
-        Console().print(table(results, str(args.benchmark)))
+        console = Console() if Console().is_terminal else Console(width=WIDE)
+        console.print(table(results, str(args.benchmark)))
     if failures:
         count = len(plan) * (1 + len(benchmark.evals))
         raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))

@@ -20,7 +20,7 @@ def transfer_table(cells: Cells, title: str = "") -> Table:
     places = list(dict.fromkeys(place for results in cells.values() for run in results for place in run["evals"]))
     names, caption = footnotes(_notes(cells, places))
     table = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", min_width=12)
     rows = {name: [scores(run, places) for run in results] for name, results in cells.items()}
     known = {column for row in rows.values() for found in row for column in found}
     columns = [column for column in ("base", "source", *places, "H", "mean") if column in known]
