@@ -17,7 +17,7 @@ from promptvision.data.cards import Card, load_card
 from promptvision.data.splits import subset_hash
 from promptvision.engine.best import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.device import autocast, choose_device, peak_memory
+from promptvision.engine.device import autocast, choose_device, peak_memory, repeatable
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.log import RunFolder, facts
 from promptvision.engine.optim import build_optimizer, learning_rates
@@ -35,6 +35,7 @@ Families = Mapping[str, ModuleType]
 def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Method:
     """The configured method on its backbone, started from the seed, on the configured device."""
     device, family = choose_device(cfg.TRAIN.DEVICE), families[cfg.METHOD.FAMILY]
+    repeatable(cfg.TRAIN.DETERMINISTIC)
     if cfg.TRAIN.THREADS:
         torch.set_num_threads(cfg.TRAIN.THREADS)
     options = method_options(cfg)
@@ -176,6 +177,7 @@ def train(
         precision=cfg.TRAIN.PRECISION,
         clip=cfg.OPTIM.CLIP,
         checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
+        checkpoint_seconds=cfg.TRAIN.CHECKPOINT_SECONDS,
         validate=lambda epoch: _validate(cfg, method, val, epoch, best),
         validate_every=cfg.TRAIN.EVAL_EVERY,
         identity=identity(cfg, data),

@@ -155,8 +155,8 @@ KEYS = (
         "leaves the bad ones out, and result.json names them.",
         choices=("stop", "skip"),
     ),
-    Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab or center."),
-    Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab or center."),
+    Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab, l2p or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab, l2p or center."),
     Key(
         "OPTIM.NAME",
         "sgd",
@@ -239,6 +239,17 @@ KEYS = (
         choices=("auto", "all", "off"),
     ),
     Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
+    Key(
+        "TRAIN.CHECKPOINT_SECONDS",
+        600.0,
+        "Seconds after which a checkpoint is written within an epoch too; 0 for never.",
+        low=0,
+    ),
+    Key(
+        "TRAIN.DETERMINISTIC",
+        False,
+        "Let a GPU repeat a run bit for bit: only algorithms that do, which may be slower; the CPU does so anyway.",
+    ),
     Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation pictures; 0 for none.", low=0),
     Key(
         "TRAIN.KEEP",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import pickle
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -22,7 +24,23 @@ from torch import Tensor
 from promptvision.errors import InputError
 
 FORMAT = "promptvision checkpoint 1"
-DAMAGE = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading raises for a file that is not what it seems."""
 
 
 @contextmanager
@@ -39,8 +57,20 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, path)
         except BaseException:
-            os.unlink(file.name)
+            with suppress(FileNotFoundError):
+                os.unlink(file.name)
             raise
+    _keep_name(path.parent)
+
+
+def _keep_name(folder: Path) -> None:
+    """Let the new name outlive a power failure too, where the file system can promise it."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -77,41 +107,71 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote, on the CPU; runs no code from the file and refuses a damaged or foreign one."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        state = None if broken else torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True) if _whole(path) else None
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path} does not exist") from error
-    except (zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is damaged or not a checkpoint of promptvision; delete it to start anew") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is damaged or not a checkpoint of promptvision; delete it to start anew")
     return state
 
 
+def _whole(path: str | Path) -> bool:
+    """Whether every entry is as it was written; torch compresses none, so that none can grow when it is read."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        fitting = sum(entry.file_size for entry in entries) <= os.path.getsize(path)
+        return plain and fitting and archive.testzip() is None
+
+
 def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Learned tensors as safetensors. `metadata`: `classes`, a list of names, kept as JSON; texts otherwise."""
+    """Learned tensors as safetensors. `metadata`: `classes`, a list of names, kept as JSON; texts otherwise.
+
+    A checksum of everything stands beside them.
+    """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
-    write_atomically(path, _in_fixed_order(safetensors.torch.save(tensors, {"format": "pt", **texts})))
+    texts["format"] = "pt"
+    texts["sha256"] = _checksum(tensors, texts)
+    write_atomically(path, _in_fixed_order(safetensors.torch.save(tensors, texts)))
 
 
 def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors by name, metadata) as `save_learned` wrote them."""
+    """(tensors by name, metadata) as `save_learned` wrote them; a file without a checksum is taken as it is."""
+    state, metadata = _read_learned(path)
+    if metadata.pop("sha256", None) not in (None, _checksum(state, metadata)):
+        raise InputError(f"{path} is damaged: it does not hold what was written")
+    if "classes" not in metadata:
+        raise InputError(f"{path} was not written by promptvision: its metadata lacks 'classes'")
+    try:
+        classes = json.loads(metadata["classes"])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or not a safetensors file") from error
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
+    return state, {**metadata, "classes": classes}
+
+
+def _read_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = dict(file.metadata() or {})
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        metadata["classes"] = json.loads(metadata["classes"])
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; has the run been trained to its end?") from error
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise InputError(f"{path} is damaged or not a safetensors file") from error
-    except KeyError as error:
-        raise InputError(f"{path} was not written by promptvision: its metadata lacks {error.args[0]!r}") from error
-    if not isinstance(metadata["classes"], list) or not all(isinstance(name, str) for name in metadata["classes"]):
-        raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
-    return state, metadata
+
+
+def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """SHA-256 of tensors on the CPU with their names, types and shapes, and of the texts beside them."""
+    digest = hashlib.sha256(json.dumps(dict(texts), sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _in_fixed_order(content: bytes) -> bytes:

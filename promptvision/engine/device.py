@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
@@ -27,6 +28,18 @@ def choose_device(name: str = "auto") -> torch.device:
             "take auto or cpu"
         )
     return device
+
+
+def repeatable(wanted: bool) -> None:
+    """Take only algorithms that give the same bits every time, or any; before the first use of the GPU.
+
+    An operation that has no such algorithm warns. cuBLAS needs a workspace of its own for it
+    (docs.nvidia.com/cuda/cublas, "Results Reproducibility").
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
@@ -37,7 +38,7 @@ class RunFolder:
     """OUTPUT_DIR of one run, locked against a second one; use it in a `with` statement.
 
     An earlier run in the folder is removed, but for its log, when `write_config` begins the new one; with `resume`
-    it goes on, with the config it has if there is a checkpoint (which `fit` compares).
+    it goes on if there is a checkpoint, and its config gives way when `fit` has found the checkpoint to be of this run.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False):
@@ -49,9 +50,10 @@ class RunFolder:
         self._rows: FileIO | None = None
         self._events: SummaryWriter | None = None
         self._purge_from: int | None = None
+        self._text = b""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._handler = logging.FileHandler(self.log, encoding="utf-8")
+            self._handler = LogFile(self.log, encoding="utf-8")
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise InputError(f"OUTPUT_DIR {self.path} cannot be written: {error.strerror}") from error
@@ -59,34 +61,54 @@ class RunFolder:
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
         self._acquire()
+        self._sweep()
 
     def write_config(self, text: str) -> None:
         """Begin the run: config.yaml, and nothing of an earlier run unless it is resumed."""
-        if not self.resume:
-            earlier = (self.metrics, self.result, self.learned, self.checkpoint, self.best)
-            for file in [*earlier, *self.path.glob("events.out.tfevents.*")]:
+        self._text = text.encode()
+        if self.resume and self.checkpoint.exists():
+            return
+        with self._writing(self.path):
+            for file in [*self._files()[1:], *self.path.glob("events.out.tfevents.*")]:
                 file.unlink(missing_ok=True)
-        if not self.checkpoint.exists():
-            write_atomically(self.config, text.encode())
+        write_atomically(self.config, self._text)
+
+    def go_on(self) -> None:
+        """The checkpoint is of this run: where its config differs in what is evaluated or kept, it is the new one."""
+        if self._text and self.config.exists() and self.config.read_bytes() != self._text:
+            self.result.unlink(missing_ok=True)
+            write_atomically(self.config, self._text)
 
     def row(self, **values: Any) -> None:
         """One line of metrics.jsonl, at once on disk; its numbers also go to TensorBoard at `step`."""
-        try:
+        line = json.dumps(values).encode() + b"\n"
+        with self._writing(self.metrics):
             self._rows = self._rows or self.metrics.open("ab", buffering=0)
-            self._rows.write(json.dumps(values).encode() + b"\n")
-        except OSError as error:
-            raise InputError(f"{self.metrics} cannot be written: {error.strerror}") from error
-        for name, value in _scalars(values):
-            self._tensorboard().add_scalar(name, value, values.get("step"))
+            while line:
+                line = line[self._rows.write(line) :]
+        with self._writing(self.path / "events.out.tfevents"):
+            for name, value in _scalars(values):
+                self._tensorboard().add_scalar(name, value, values.get("step"))
+
+    def sync(self) -> None:
+        """Let the rows so far outlive a power failure, as a checkpoint that counts on them does."""
+        if self._rows:
+            with self._writing(self.metrics):
+                os.fsync(self._rows.fileno())
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; what a crash left of a line is passed over."""
         lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
         return [row for line in lines if (row := _parsed(line))]
 
-    def forget_from(self, step: int) -> None:
-        """Drop the rows of this step and later ones: a resumed run writes them again."""
-        kept = [row for row in self.rows() if row["step"] < step]
+    def forget_from(self, step: int, epoch: int | None = None) -> None:
+        """Drop the rows of this step and later ones, and validations of this epoch, which come after its last step: a
+        resumed run writes them again."""
+        kept = [
+            row
+            for row in self.rows()
+            if row["step"] < step and not (epoch is not None and "val" in row and row.get("epoch", 0) >= epoch)
+        ]
         if self._rows:
             self._rows.close()
         self._rows, self._purge_from = None, step
@@ -101,7 +123,8 @@ class RunFolder:
         LOG.removeHandler(self._handler)
         for file in (self._handler, self._rows, self._events):
             if file:
-                file.close()
+                with suppress(OSError):  # what a full disk lost is told where it was written
+                    file.close()
         os.close(self._lock)
 
     def __enter__(self) -> RunFolder:
@@ -120,12 +143,37 @@ class RunFolder:
         except OSError as error:
             LOG.warning("%s cannot be locked (%s): start no second run in it", self.path, error.strerror)
 
+    def _files(self) -> tuple[Path, ...]:
+        """What a run leaves, in the order in which it may vanish: what is left tells of no more than is there."""
+        return self.config, self.result, self.checkpoint, self.best, self.learned, self.metrics
+
+    def _sweep(self) -> None:
+        """Remove half-written files of a run that was killed: whoever holds the lock is alone here."""
+        for file in self._files():
+            for rest in self.path.glob(f".{file.name}.*"):
+                with suppress(OSError):
+                    rest.unlink()
+
+    @contextmanager
+    def _writing(self, what: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{what} cannot be written: {error.strerror}") from error
+
     def _tensorboard(self) -> SummaryWriter:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter  # a second or more, which only training needs to spend
 
             self._events = SummaryWriter(str(self.path), purge_step=self._purge_from)
         return self._events
+
+
+class LogFile(logging.FileHandler):
+    """log.txt: a line that a full disk refuses is on the terminal, and no traceback in its place."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Pass over it."""
 
 
 def facts(device: torch.device) -> dict[str, Any]:
@@ -140,6 +188,11 @@ def facts(device: torch.device) -> dict[str, Any]:
         **versions,
         "platform": platform.platform(),
         "device": gpu or platform.processor() or platform.machine(),
+        "computes_on": str(device),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "tf32": device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
     }
 

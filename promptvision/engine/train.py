@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import FrameType
 from typing import Any, Protocol
 
@@ -35,8 +36,8 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Batches per epoch."""
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) of an epoch, from batch `start` on."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """(images, labels) of an epoch, from batch `start` on; what stands behind them `loss` is given too."""
 
 
 def fit(
@@ -55,16 +56,18 @@ def fit(
     validate: Callable[[int], Mapping[str, Any]] | None = None,
     validate_every: int = 0,
     identity: Mapping[str, Any] | None = None,
+    per_step: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train the learned part, one epoch per entry of `rates`; a folder opened to resume goes on from its last.ckpt.
 
+    `per_step`: one step per entry of `rates`, so that the last epoch may end early.
     Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
     that was stopped or killed ends bit-identical, on the same machine, to one never stopped. Checkpoints are written
     every `checkpoint_every` epochs, and within one whenever the last is `checkpoint_seconds` old (0: never).
-    `identity` (plain values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all gradients together, 0
-    for any. `validate(epoch)` gives scores for metrics.jsonl.
+    `identity` (plain values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all
+    gradients together, 0 for any. `validate(epoch)` gives scores for metrics.jsonl.
     Ctrl-C and SIGTERM save a checkpoint after the step at hand and exit with 130 and 143; so does bad input, such as
     a picture that has vanished, before it is raised. A loss that is not finite raises Diverged and leaves the last
     good checkpoint.
@@ -73,53 +76,57 @@ def fit(
         LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
     size = len(loader)
+    steps = len(rates) if per_step else len(rates) * size
+    epochs = math.ceil(steps / size)
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
     _in_float32(optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     identity = {**(identity or {}), **ours}
-    saver = Saver(folder, method, optimizer, scaler, len(rates), size, identity, checkpoint_seconds)
-    LOG.info("training: %d epochs of %d batches on %s in %s", len(rates), size, device, precision)
+    saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds)
+    LOG.info("training: %d steps, %d epochs of %d, on %s in %s", steps, epochs, size, device, precision)
     saver.restore()
     began, start = time.monotonic() - saver.at.seconds, saver.at
-    with _signals() as stop, _bar(progress, len(rates) * size, start.epoch * size + start.batch) as advance:
-        for epoch in range(start.epoch, len(rates)):
+    with _signals() as stop, _bar(progress, steps, start.epoch * size + start.batch) as advance:
+        for epoch in range(start.epoch, epochs):
             method.train()
-            set_rate(optimizer, rates[epoch])
-            first = saver.at.batch
-            for batch, (images, labels) in enumerate(saver.batches_of(loader.epoch(epoch, first)), start=first):
-                check_labels(labels, len(method.classes))
-                _seed_all(seed, epoch * size + batch)
-                loss = _step(method, images.to(device), labels.to(device), optimizer, scaler, precision, clip)
+            first, last = saver.at.batch, min(size, steps - epoch * size)
+            batches = islice(loader.epoch(epoch, first), last - first)
+            for batch, tensors in enumerate(saver.batches_of(batches), start=first):
+                step = epoch * size + batch
+                rate = rates[step if per_step else epoch]
+                check_labels(tensors[1], len(method.classes))
+                set_rate(optimizer, rate)
+                _seed_all(seed, step)
+                loss = _step(method, [t.to(device) for t in tensors], optimizer, scaler, precision, clip)
                 if not math.isfinite(loss):
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
                 seconds = round(time.monotonic() - began, 3)
-                folder.row(step=epoch * size + batch, epoch=epoch, loss=loss, lr=rates[epoch], seconds=seconds)
-                advance(f"epoch {epoch + 1}/{len(rates)}, loss {loss:.4f}")
-                if batch + 1 == size:  # before anything is saved: a run that goes on from here must not do it again
-                    method.end_epoch(epoch, len(rates))
+                folder.row(step=step, epoch=epoch, loss=loss, lr=rate, seconds=seconds)
+                advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
+                if batch + 1 == last:  # before anything is saved: a run that goes on from here must not do it again
+                    method.end_epoch(epoch, epochs)
                 saver.reach(Position(epoch, batch + 1, seconds, loss), stop)
             if validate and validate_every and (epoch + 1) % validate_every == 0:
                 with saver.keeping():
                     found = _numbers(validate(epoch))
-                folder.row(step=(epoch + 1) * size - 1, epoch=epoch, val=found)
+                folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
             at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), saver.at.loss)
-            saver.reach(at, stop, due=at.epoch % checkpoint_every == 0 or at.epoch == len(rates))
-    return {"steps": len(rates) * size, "epochs": len(rates), "seconds": saver.at.seconds, "loss": saver.at.loss}
+            saver.reach(at, stop, due=at.epoch % checkpoint_every == 0 or at.epoch == epochs)
+    return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
 
 
 def _step(
     method: Method,
-    images: Tensor,
-    labels: Tensor,
+    batch: Sequence[Tensor],
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
     precision: str,
     clip: float,
 ) -> float:
     """One update, and the loss before it; a loss that is not finite changes nothing."""
-    with autocast(images.device, precision):
-        loss = method.loss(images, labels)
+    with autocast(batch[0].device, precision):
+        loss = method.loss(*batch)
     value = loss.item()
     if math.isfinite(value):
         optimizer.zero_grad(set_to_none=True)
