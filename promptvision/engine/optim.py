@@ -60,6 +60,7 @@ def learning_rates(
     warmup_type: str = "constant",
     warmup_lr: float = 1e-5,
     warmup_recount: bool = True,
+    min_lr: float = 0.0,
     count: int | None = None,
 ) -> list[float]:
     """The learning rate during each of the first `count` (default: all) epochs of a schedule over `epochs`.
@@ -70,6 +71,7 @@ def learning_rates(
     `vpt_cosine` warms up linearly from 0, hence a first epoch at rate 0, and takes its cosine over the rest;
     `vpt_cosine_hardrestart` is the same with the official single cycle, but stays 0 once it got there. Nearly the
     same without the lost epoch: `cosine` with a linear warm-up from `warmup_lr` = lr / warmup_epochs.
+    `min_lr`: where the schedules but VPT's end, in place of 0. Beyond its end the cosine rises again.
     """
     count = epochs if count is None else count
     if schedule in ("vpt_cosine", "vpt_cosine_hardrestart"):
@@ -83,7 +85,8 @@ def learning_rates(
     warmup = max(warmup_epochs, 0)
     shift, start = (warmup, 0) if warmup_recount else (0, warmup)
     ramp = [warmup_lr if warmup_type == "constant" or epoch == 0 else lr * epoch / warmup for epoch in range(warmup)]
-    rest = [lr * SCHEDULES[schedule](epoch - shift, start, epochs, steps, gamma) for epoch in range(warmup, count)]
+    factors = [SCHEDULES[schedule](epoch - shift, start, epochs, steps, gamma) for epoch in range(warmup, count)]
+    rest = [min_lr + (lr - min_lr) * factor for factor in factors]
     return (ramp + rest)[:count]
 
 
