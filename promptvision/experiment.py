@@ -107,6 +107,8 @@ def rates(cfg: CfgNode) -> list[float]:
 
 def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:
     """Train, evaluate, and leave in `folder` all that a table needs; gives the contents of result.json."""
+    if cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS:
+        raise InputError("CONTINUAL asks for a stream of tasks; tools/continual.py learns one, tools/train.py does not")
     data = load_data(cfg)
     method = load_method(cfg, families, data.classes)
     folder.write_config(dump(cfg))

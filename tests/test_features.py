@@ -437,6 +437,7 @@ def test_logits_from_features_are_the_same_bit_for_bit(family, name, precision, 
     tower = image_tower(method)
     loader = test_batches(photos, transform=make_test_transform("coop", 32, tower.mean, tower.std))
     features = FeatureTestLoader(loader, FeatureCache(tower, tmp_path, precision), photos)
+    method.prepare(loader, loader)
     wanted, labels = predict(method, loader, CPU, precision)
     for _ in range(2):
         logits, same = predict(method, features, CPU, precision)

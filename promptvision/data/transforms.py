@@ -87,10 +87,21 @@ def squash(size: Size) -> list[Step]:
     return [ToTensor(), v2.Resize(size, interpolation=BILINEAR, antialias=False)]
 
 
-TRAIN = {"coop": coop_train, "fgvc": fgvc_train, "vtab": squash, "center": coop_test}
+def l2p_train(size: Size) -> list[Step]:
+    """Random crop of 5 to 100 % of the area, bilinear, flip half the time (l2p-pytorch `datasets.py`)."""
+    crop = v2.RandomResizedCrop(size, scale=(0.05, 1.0), interpolation=BILINEAR)
+    return [crop, v2.RandomHorizontalFlip(0.5), v2.PILToTensor()]
+
+
+def l2p_test(size: Size) -> list[Step]:
+    """Shorter side to 8/7 of the crop, bicubic, centre crop (l2p-pytorch `datasets.py`)."""
+    return [v2.Resize(max(size) * 8 // 7, interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
+
+
+TRAIN = {"coop": coop_train, "fgvc": fgvc_train, "vtab": squash, "l2p": l2p_train, "center": coop_test}
 """Recipe -> its train side. "center" is CoOp's test side in training too: for classes that a crop or flip changes."""
 
-TEST = {"coop": coop_test, "fgvc": fgvc_test, "vtab": squash, "center": coop_test}
+TEST = {"coop": coop_test, "fgvc": fgvc_test, "vtab": squash, "l2p": l2p_test, "center": coop_test}
 """Recipe -> its test side."""
 
 
