@@ -61,21 +61,22 @@ class PackedPrompts(nn.Module):
         self.class_specific = class_specific
         self._key: tuple[object, ...] = ()
 
-    def forward(self, tower: TextTower, views: Sequence[BlockView], ctx: Tensor, chunk: int = 0) -> Tensor:
+    def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
         """Contexts (R, M, D), or (R, C, M, D) if class-specific, to features (R, C, E).
 
+        `layers[0]` are the contexts that enter the tower, `layers[i]` those that take their places at block i.
         `chunk`: classes computed at once, about, 0 for all; each chunk is computed again in backward.
         """
         assert isinstance(tower, OpenClipText)
-        ctx = ctx.to(tower.positional_embedding.dtype)
+        layers = [layer.to(tower.positional_embedding.dtype) for layer in layers]
         constant = self._constants(tower, views)
-        trunk = self._trunk(views, constant, ctx)
+        trunk = self._trunk(views, constant, layers)
         size = max(1, self.plan.tiles * chunk // len(self.slots)) if chunk else self.plan.tiles
         starts = range(0, self.plan.tiles, size)
         again = len(starts) > 1 and torch.is_grad_enabled()
         found = []
         for start in starts:
-            work = (views, constant, trunk, ctx, slice(start, start + size))
+            work = (views, constant, trunk, layers, slice(start, start + size))
             found.append(checkpoint(self._ends, *work, use_reentrant=False) if again else self._ends(*work))
         return tower.project(torch.cat(found, dim=1).flatten(1, 2)[:, self.order])
 
@@ -90,15 +91,17 @@ class PackedPrompts(nn.Module):
             self._key = key
         return self._kept
 
-    def _trunk(self, views: Sequence[BlockView], constant: Constants, ctx: Tensor) -> Cache:
+    def _trunk(self, views: Sequence[BlockView], constant: Constants, layers: Sequence[Tensor]) -> Cache:
         """Keys and values (R, H, trunk, D / H) of what all prompts begin with, at every block."""
-        rows = len(ctx)
+        rows = len(layers[0])
         cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in constant.frozen]
         if self.plan.frozen == self.plan.trunk:
             return cache
         slots = self.slots[0, self.plan.frozen : self.plan.trunk]
-        tokens = _with_contexts(constant.live, slots, ctx[:, slots.clamp(min=0)])
+        tokens = _with_contexts(constant.live, slots, layers[0][:, slots.clamp(min=0)])
         for index, view in enumerate(views):
+            if 0 < index < len(layers):
+                tokens = _replaced(tokens, slots, layers[index][:, slots.clamp(min=0)])
             query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
             keys, values = _join(cache[index], (key, value))
             cache[index] = keys, values
@@ -107,36 +110,43 @@ class PackedPrompts(nn.Module):
                 tokens = view.finish(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask), tokens)
         return cache
 
-    def _ends(self, views: Sequence[BlockView], constant: Constants, trunk: Cache, ctx: Tensor, tiles: slice) -> Tensor:
+    def _ends(
+        self,
+        views: Sequence[BlockView],
+        constant: Constants,
+        trunk: Cache,
+        layers: Sequence[Tensor],
+        tiles: slice,
+    ) -> Tensor:
         """The end tokens (R, T, E, D) of some tiles after the last block."""
-        tokens, ends = self._start(constant, ctx, tiles), self.ends[tiles]
+        rows, ends = len(layers[0]), self.ends[tiles]
+        tokens = constant.tokens[tiles].expand(rows, -1, -1, -1)
         mask, end_mask = constant.mask[tiles], constant.end_mask[tiles]
         each = torch.arange(len(ends), device=ends.device)[:, None]
         for index, view in enumerate(views):
             last = index == len(views) - 1
+            if constant.contexts_inside and index < len(layers):
+                slots, vectors = constant.slots[tiles], self._vectors(constant, layers[index], tiles)
+                tokens = _replaced(tokens, slots, vectors) if index else _with_contexts(tokens, slots, vectors)
             if index == 0 and constant.first is not None and not last:
-                projected = constant.first[tiles].expand(len(ctx), -1, -1, -1)
+                projected = constant.first[tiles].expand(rows, -1, -1, -1)
                 query, key, value = view.split(projected, 3)
             else:
                 normed = view.norm1(tokens)
                 key, value = view.split(view.part(normed, 1, 3), 2)
                 (query,) = view.split(view.part(normed[:, each, ends] if last else normed, 0, 1), 1)
-            fixed_key, fixed_value = (t[tiles].expand(len(ctx), -1, -1, -1, -1) for t in constant.fixed[index])
+            fixed_key, fixed_value = (t[tiles].expand(rows, -1, -1, -1, -1) for t in constant.fixed[index])
             shared = tuple(t[:, None].expand(-1, len(ends), -1, -1, -1) for t in trunk[index])
             keys, values = torch.cat([shared[0], fixed_key, key], -2), torch.cat([shared[1], fixed_value, value], -2)
             attended = _attend(query, keys, values, end_mask if last else mask)
             tokens = view.finish(attended, tokens[:, each, ends] if last else tokens)
         return tokens
 
-    def _start(self, constant: Constants, ctx: Tensor, tiles: slice) -> Tensor:
-        """The tokens (R, T, L, D) of some tiles as they enter the first block."""
-        slots = constant.slots[tiles]
-        if not constant.contexts_inside:
-            return constant.tokens[tiles].expand(len(ctx), -1, -1, -1)
-        which = slots.clamp(min=0)
+    def _vectors(self, constant: Constants, layer: Tensor, tiles: slice) -> Tensor:
+        """(R, T, L, D): a layer's context vector for each token of some tiles; anything where there is none."""
+        which = constant.slots[tiles].clamp(min=0)
         own = self.classes[tiles].clamp(max=len(self.slots) - 1)
-        vectors = ctx[:, own, which] if self.class_specific else ctx[:, which]
-        return _with_contexts(constant.tokens[tiles], slots, vectors)
+        return layer[:, own, which] if self.class_specific else layer[:, which]
 
 
 @dataclass(frozen=True)
@@ -221,6 +231,11 @@ def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
 def _with_contexts(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
     """Tokens (..., D) plus, where a slot is not -1, their context vectors (R, ..., D)."""
     return tokens + torch.where(slots[..., None] >= 0, vectors, 0)
+
+
+def _replaced(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
+    """Tokens (R, ..., D), where a slot is not -1 their context vectors (R, ..., D)."""
+    return torch.where(slots[..., None] >= 0, vectors, tokens)
 
 
 def _join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

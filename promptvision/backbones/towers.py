@@ -116,7 +116,10 @@ class TextTower(nn.Module):
         raise NotImplementedError
 
     def encode(self, embeddings: Tensor, eot: Tensor) -> Tensor:
-        """Embeddings (N, L, D) and positions (N,) to features (N, E), every block called untouched."""
+        """Embeddings (N, L, D) and positions (N,) to features (N, E), every block called untouched.
+
+        A tower that shows its `blocks` takes a third argument, what to call in their place.
+        """
         raise NotImplementedError
 
     def forward(self, texts: Sequence[str]) -> Tensor:
