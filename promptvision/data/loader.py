@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from promptvision.data.pictures import Item
 from promptvision.data.transforms import Transform
+from promptvision.data.workers import outlived
 from promptvision.errors import InputError
 
 Open = Callable[[str], Image.Image]
@@ -58,8 +59,12 @@ def _batches(views: Views, indices: list[list[int]], workers: int) -> Iterator[B
     """The batches of these picture indices; a broken picture raises its InputError."""
     own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
     collate = partial(_collate, views.transform)
-    loader = DataLoader(views, batch_sampler=indices, num_workers=workers, collate_fn=collate, generator=own)
-    for batch in loader:
+
+    def rest(start: int) -> DataLoader:
+        batches = indices[start:]
+        return DataLoader(views, batch_sampler=batches, num_workers=workers, collate_fn=collate, generator=own)
+
+    for batch in outlived(rest):
         if isinstance(batch, InputError):
             raise batch
         yield batch

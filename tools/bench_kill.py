@@ -1,0 +1,211 @@
+"""Runs that are killed at random moments and gone on with, against runs that are left alone: bit for bit the same?
+
+Every attempt is `tools/train.py --resume auto` on the embedded world, ended by SIGKILL: at a random time from its start
+on, a moment after a random row of metrics.jsonl, or as soon as it writes a file. All but every tenth are forked from a
+process that has imported everything, which saves the seconds that imports take.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+METHODS = {"coop": "coop/embedded.yaml", "cocoop": "coop/embedded_cocoop.yaml", "prompt": "vpt/embedded.yaml"}
+SMALL = (
+    "DATASET.CLASSES base DATASET.SHOTS 2 OPTIM.EPOCHS 6 OPTIM.BATCH_SIZE 3 OPTIM.WARMUP_EPOCHS 1 TEST.SPLIT val "
+    "TRAIN.EVAL_EVERY 2 TRAIN.KEEP best TRAIN.CHECKPOINT_EVERY 2 OUTPUT_DIR run"
+).split()
+VARIANTS = {
+    "workers": "TRAIN.WORKERS 2 TRAIN.CHECKPOINT_SECONDS 0.05 CACHE_DIR",
+    "cached": "TRAIN.CACHE all TRAIN.CHECKPOINT_SECONDS 0 CACHE_DIR cache",
+    "plain": "TRAIN.CHECKPOINT_SECONDS 0.05 CACHE_DIR",
+}
+"""What runs differ in, in turn: processes that read, features from files, checkpoints within an epoch."""
+KILLS = 6
+"""Most kills that one run takes before it may end."""
+OWN = {"seconds", "preparation_seconds", "peak_memory_bytes", "train_features", "test_features"}
+"""What result.json tells of this very run: times, memory, and whether features came from a file."""
+COLUMNS = ("method", "kills", "runs", "before training", "in training", "writing a file", "after training", "different")
+
+
+class Attempts:
+    """Starts `tools/train.py` again and again, from one process that has imported it; use it in a `with` statement."""
+
+    def __enter__(self):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.server = subprocess.Popen([sys.executable, __file__], **pipes)
+        self.count = 0
+        return self
+
+    def __exit__(self, *error):
+        self.server.communicate()
+
+    def start(self, folder, words):
+        """Number of a process in `folder`, and a function that waits for its end and gives its exit status."""
+        self.count += 1
+        command = [str(ROOT / "tools/train.py"), *words]
+        if self.count % 10 == 0:
+            with (folder / "said.txt").open("a") as said:
+                child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=said, stderr=said)
+            return child.pid, child.wait
+        print(json.dumps([str(folder), command]), file=self.server.stdin, flush=True)
+        return int(self.server.stdout.readline()), lambda: int(self.server.stdout.readline())
+
+
+def serve():
+    """For each line of input: a child that does as its command line says, its number, its exit status."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import torch
+    import torch.utils.tensorboard  # noqa: F401 - imported ahead
+    import train
+
+    from promptvision.errors import one_sentence
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        folder, sys.argv = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.chdir(folder)
+            said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(said, 1), os.dup2(said, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            with one_sentence():
+                train.main()
+            return
+        os.write(1, f"{child}\n".encode())
+        os.write(1, f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
+
+
+def words_of(method, variant):
+    """The command line of a run; an option without a value is given the empty one."""
+    words = [*SMALL, *VARIANTS[variant].split()]
+    empty = [""] * (len(words) % 2)
+    return ["--config", str(ROOT / "configs" / METHODS[method]), "--resume", "auto", *words, *empty]
+
+
+def left_alone(attempts, folder, words):
+    """Seconds of a run that nobody disturbs."""
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    finish(*attempts.start(folder, words), folder)
+    return time.monotonic() - began
+
+
+def finish(number, wait, folder):
+    status = wait()
+    if status:
+        raise SystemExit(f"a run ended with {status}: {(folder / 'said.txt').read_text()[-2000:]}")
+
+
+def disturbed(attempts, folder, words, kills, seconds, chance):
+    """Where each of up to `kills` kills hit; in the end the run is whole."""
+    folder.mkdir(parents=True)
+    hits = []
+    while len(hits) < kills:
+        before = half_written(folder / "run")
+        due = moment(folder / "run", before, seconds, chance)
+        number, wait = attempts.start(folder, words)
+        while not due() and alive(number):
+            time.sleep(0.0005)
+        hit = phase(folder / "run", before)
+        os.kill(number, signal.SIGKILL)
+        status = wait()
+        if status != -signal.SIGKILL:
+            finish(number, lambda status=status: status, folder)
+            return hits
+        hits.append(hit)
+    finish(*attempts.start(folder, words), folder)
+    return hits
+
+
+def alive(number):
+    """Whether a process still runs; one that has ended is a zombie until it is waited for."""
+    return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def moment(run, before, seconds, chance):
+    """A function that tells when to kill."""
+    kind, until = chance.random(), time.monotonic() + chance.random() * seconds
+    if kind < 0.25:
+        return lambda: time.monotonic() > until
+    if kind < 0.5:
+        return lambda: bool(half_written(run) - before)
+    rows, more = count(run), chance.randint(1, 4)
+    pause = chance.random() * 0.1
+
+    def after_row():
+        if not rows < count(run) >= rows + more:
+            return False
+        time.sleep(pause)
+        return True
+
+    return after_row
+
+
+def count(run):
+    """Rows in metrics.jsonl."""
+    return (run / "metrics.jsonl").read_bytes().count(b"\n") if (run / "metrics.jsonl").exists() else 0
+
+
+def half_written(run):
+    """Names of the files that are to replace others when they are whole."""
+    return {name for name in os.listdir(run) if name.startswith(".") and name != ".lock"} if run.is_dir() else set()
+
+
+def phase(run, before):
+    """How far a run is, by what it has left and what there was `before` this attempt."""
+    if half_written(run) - before:
+        return "writing a file"
+    if (run / "learned.safetensors").exists():
+        return "after training"
+    return "in training" if count(run) else "before training"
+
+
+def outcome(run):
+    """All that a run has computed."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((run / "result.json").read_text())
+    return {
+        "learned": (run / "learned.safetensors").read_bytes(),
+        "best": (run / "best.safetensors").read_bytes(),
+        "metrics": [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
+        "result": {name: value for name, value in result.items() if name not in OWN},
+    }
+
+
+def kill_test(method, times, seed=0, variants=tuple(VARIANTS), folder=None):
+    """Where the kills hit, the number of runs, and what differed: "run: learned", ..."""
+    chance, hits, different, runs = random.Random(f"{seed}/{method}"), [], [], 0
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, Attempts() as attempts:
+        alone = {}
+        for variant in cycle(variants):
+            if len(hits) >= times:
+                return hits, runs, different
+            words, runs = words_of(method, variant), runs + 1
+            if variant not in alone:
+                seconds = left_alone(attempts, Path(scratch, variant), words)
+                alone[variant] = seconds, outcome(Path(scratch, variant, "run"))
+            seconds, expected = alone[variant]
+            here = Path(scratch, f"{runs}")
+            hits += disturbed(attempts, here, words, min(KILLS, times - len(hits)), seconds, chance)
+            found = outcome(here / "run")
+            different += [f"{runs} ({variant}): {name}" for name in expected if found[name] != expected[name]]
+
+
+def rows(args):
+    """One row per method."""
+    for method in args.method:
+        hits, runs, different = kill_test(method, args.times, args.seed)
+        places = [f"{hits.count(name)}" for name in COLUMNS[3:7]]
+        yield method, f"{len(hits)}", f"{runs}", *places, "; ".join(different) or "nothing"
+
+
+if __name__ == "__main__":
+    serve()
