@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import yaml
 from yacs.config import CfgNode
 
 from promptvision.config import dump, method_options, resolved
@@ -20,20 +21,26 @@ from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import autocast, choose_device, peak_memory, repeatable
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.log import RunFolder, facts
-from promptvision.engine.optim import build_optimizer, learning_rates
+from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache
 from promptvision.inputs import Data, feature_cache, image_tower, load_data, test_loader, train_loader
 from promptvision.method import Batches, Method
+from promptvision.schedule import base_rate, epochs, per_step, rates
 
 LOG = logging.getLogger(__name__)
 Families = Mapping[str, ModuleType]
 
 
-def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Method:
-    """The configured method on its backbone, started from the seed, on the configured device."""
+def load_method(
+    cfg: CfgNode, families: Families, classes: Sequence[str], domains: tuple[str, str] | None = None
+) -> Method:
+    """The configured method on its backbone, started from the seed, on the configured device.
+
+    `domains`: source and target that the method knows by name, if it asks; those of DATASET where they are not given.
+    """
     device, family = choose_device(cfg.TRAIN.DEVICE), families[cfg.METHOD.FAMILY]
     repeatable(cfg.TRAIN.DETERMINISTIC)
     if cfg.TRAIN.THREADS:
@@ -41,10 +48,18 @@ def load_method(cfg: CfgNode, families: Families, classes: Sequence[str]) -> Met
     options = method_options(cfg)
     if "templates" in options:
         options["templates"] = options["templates"] or given_template(cfg) or own_templates(cfg.DATASET.NAME, options)
+    for option, domain in zip(("source_domain", "target_domain"), domains or given_domains(cfg.DATASET), strict=True):
+        if option in options:
+            options[option] = options[option] or domain
     name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
     backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
+
+
+def given_domains(wanted: Mapping[str, Any]) -> tuple[str, str]:
+    """DATASET.SOURCE and DATASET.TARGET."""
+    return wanted["SOURCE"], wanted["TARGET"]
 
 
 def given_template(cfg: CfgNode) -> list[str]:
@@ -82,27 +97,6 @@ def check_origin(cfg: CfgNode, path: Path, metadata: Mapping[str, Any]) -> None:
     for key, ours in (("family", cfg.METHOD.FAMILY), ("method", cfg.METHOD.NAME), ("backbone", cfg.BACKBONE.NAME)):
         if metadata.get(key) != ours:
             raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it anew")
-
-
-def base_rate(cfg: CfgNode) -> float:
-    """OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE pictures (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
-    return cfg.OPTIM.LR / 256 * cfg.OPTIM.BATCH_SIZE if cfg.OPTIM.SCALE_LR else cfg.OPTIM.LR
-
-
-def rates(cfg: CfgNode) -> list[float]:
-    """The learning rate of every epoch."""
-    optim = cfg.OPTIM
-    return learning_rates(
-        optim.SCHEDULE,
-        base_rate(cfg),
-        optim.EPOCHS,
-        steps=optim.STEPS,
-        gamma=optim.GAMMA,
-        warmup_epochs=optim.WARMUP_EPOCHS,
-        warmup_type=optim.WARMUP_TYPE,
-        warmup_lr=optim.WARMUP_LR,
-        warmup_recount=optim.WARMUP_RECOUNT,
-    )
 
 
 def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:
@@ -164,15 +158,16 @@ def train(
         optim.EPS,
         optim.BIAS_MULTIPLIER,
     )
-    best = _best(cfg, folder, method) if learned else None
-    loader = train_loader(cfg, data, method, range(first_epoch(folder), optim.EPOCHS), cache) if learned else None
+    loader = train_loader(cfg, data, method, first_epoch(folder), cache) if learned else None
+    batches = len(loader) if loader else 1
+    best = _best(cfg, folder, method, batches) if learned else None
     val = test_loader(cfg, data, method, "val", cache) if learned and cfg.TRAIN.EVAL_EVERY else ()
     prepared = {"train_features": loader and loader.source, "preparation_seconds": round(time.monotonic() - began, 3)}
     fitted = fit(
         method,
         loader or (),  # type: ignore[arg-type]
         optimizer,
-        rates(cfg),
+        rates(cfg, batches),
         folder,
         seed=cfg.SEED,
         device=device,
@@ -183,16 +178,17 @@ def train(
         validate=lambda epoch: _validate(cfg, method, val, epoch, best),
         validate_every=cfg.TRAIN.EVAL_EVERY,
         identity=identity(cfg, data),
+        per_step=per_step(cfg),
         progress=progress,
     )
     return {**fitted, **prepared, **(best.restore() if best else {})}
 
 
-def _best(cfg: CfgNode, folder: RunFolder, method: Method) -> Best | None:
+def _best(cfg: CfgNode, folder: RunFolder, method: Method, batches: int) -> Best | None:
     """Where the best epoch is kept, if the config asks for it."""
     if cfg.TRAIN.KEEP == "last":
         return None
-    if not 0 < cfg.TRAIN.EVAL_EVERY <= cfg.OPTIM.EPOCHS:
+    if not 0 < cfg.TRAIN.EVAL_EVERY <= epochs(cfg, batches):
         raise InputError("TRAIN.KEEP best needs evaluations on the validation pictures: set TRAIN.EVAL_EVERY 1")
     return Best(folder, method)
 
@@ -212,6 +208,7 @@ def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
         **sections,
         "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS, "KEEP": cfg.TRAIN.KEEP},
         "pictures": subset_hash(data.pictures.train),
+        "unlabelled": subset_hash(data.pictures.unlabelled),
     }
 
 
@@ -280,7 +277,8 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     path = Path(folder) / "learned.safetensors"
     state, metadata = load_learned(path)
     check_origin(cfg, path, metadata)
-    method = load_method(cfg, families, metadata["classes"])
+    trained = yaml.safe_load(metadata["config"])["DATASET"]
+    method = load_method(cfg, families, metadata["classes"], given_domains(trained))
     if "task" in metadata:  # of a stream: what later tasks would learn is out of use
         method.start_task(int(metadata["task"]), int(metadata["tasks"]))
     method.load_learned_state(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,9 +20,11 @@ from promptvision.data.readers import read
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
 from promptvision.data.tail import long_tailed
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
+from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
 from promptvision.method import Method
+from promptvision.schedule import epochs
 
 LOG = logging.getLogger(__name__)
 KEEP_AT_MOST = 1024
@@ -144,14 +146,26 @@ def test_loader(
 
 
 def train_loader(
-    cfg: CfgNode, data: Data, method: Method, epochs: Iterable[int], cache: FeatureCache | None
-) -> TrainLoader | FeatureTrainLoader:
-    """Shuffled, augmented batches of the training pictures, or with a cache, where TRAIN.CACHE says so, of their
-    features, those of `epochs` computed ahead."""
-    items, fixed = data.pictures.train, cfg.INPUT.TRAIN in FIXED
-    ahead = {"off": False, "auto": fixed or cfg.TRAIN.VIEWS > 0, "all": True}[cfg.TRAIN.CACHE]
+    cfg: CfgNode, data: Data, method: Method, first: int, cache: FeatureCache | None
+) -> TrainLoader | FeatureTrainLoader | WithUnlabelled:
+    """Shuffled, augmented batches of the training pictures, with those of the unlabelled ones if the method wants them.
+
+    With a cache, where TRAIN.CACHE says so, batches of their features, those from epoch `first` on computed ahead.
+    """
+    items = data.pictures.train
     few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
-    loader = TrainLoader(
+    loader = _shuffled(cfg, data, method, items, few and not (cache and _ahead(cfg)))
+    span = range(first, epochs(cfg, len(loader)))
+    labelled = _as_features(cfg, data, loader, span, cache, few)
+    if not method.wants_unlabelled:
+        return labelled
+    target = _shuffled(cfg, data, method, _unlabelled(cfg, data), False)
+    others = target_epochs(span, len(loader), len(target))
+    return WithUnlabelled(labelled, _as_features(cfg, data, target, others, cache, False))
+
+
+def _shuffled(cfg: CfgNode, data: Data, method: Method, items: Sequence[Item], keep: bool) -> TrainLoader:
+    return TrainLoader(
         items,
         data.pictures.open,
         transform_of(cfg, method, training=True),
@@ -159,11 +173,34 @@ def train_loader(
         seed=cfg.SEED,
         workers=cfg.TRAIN.WORKERS,
         views=cfg.TRAIN.VIEWS,
-        fixed=fixed,
-        keep=few and not (cache and ahead),
+        fixed=cfg.INPUT.TRAIN in FIXED,
+        keep=keep,
     )
-    if cache is None or not ahead:
+
+
+def _as_features(
+    cfg: CfgNode, data: Data, loader: TrainLoader, span: Iterable[int], cache: FeatureCache | None, keep: bool
+) -> TrainLoader | FeatureTrainLoader:
+    """With a cache, where TRAIN.CACHE says so, the features of a loader's pictures."""
+    if cache is None or not _ahead(cfg):
         return loader
-    features = FeatureTrainLoader(loader, cache, data.pictures, cfg.TEST.BATCH_SIZE, keep=few)
-    features.prepare(epochs)
+    features = FeatureTrainLoader(loader, cache, data.pictures, cfg.TEST.BATCH_SIZE, keep=keep)
+    features.prepare(span)
     return features
+
+
+def _ahead(cfg: CfgNode) -> bool:
+    """Whether features of training views are worth computing ahead."""
+    again = cfg.INPUT.TRAIN in FIXED or cfg.TRAIN.VIEWS > 0
+    return {"off": False, "auto": again, "all": True}[cfg.TRAIN.CACHE]
+
+
+def _unlabelled(cfg: CfgNode, data: Data) -> list[Item]:
+    found, target = data.pictures.unlabelled, cfg.DATASET.TARGET
+    if not found:
+        where = f"the target {target!r} of data set {data.card.name!r}" if target else f"data set {data.card.name!r}"
+        raise InputError(
+            f"{where} has no unlabelled pictures, which {cfg.METHOD.NAME} adapts to; name two domains that have some "
+            "in DATASET.SOURCE and DATASET.TARGET"
+        )
+    return found

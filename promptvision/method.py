@@ -30,6 +30,9 @@ class Method(nn.Module):
     """Whether pictures meet nothing but the frozen image tower: then `forward`, `loss` and `predictor` also take its
     features (B, E) in their place (`ImageTower.as_features`), which can be computed once and kept."""
 
+    wants_unlabelled: bool = False
+    """Whether `loss` takes unlabelled pictures of a target domain (B', 3, H, W) as a third argument."""
+
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that hold pictures as they are: kept, but not counted as learned parameters."""
 

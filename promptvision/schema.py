@@ -181,6 +181,18 @@ KEYS = (
     Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
     Key("OPTIM.CLIP", 0.0, "Largest norm of the gradient of all learned tensors together; 0 for any.", low=0, high=1e6),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
+    Key(
+        "OPTIM.ITERATIONS",
+        0,
+        "Steps of the whole run, however many epochs they make; 0 for EPOCHS. EPOCHS 0 trains nothing, even so.",
+        low=0,
+        high=100_000_000,
+    ),
+    Key(
+        "OPTIM.SCALE_ITERATIONS",
+        False,
+        "Whether ITERATIONS are meant for one shot and multiplied by DATASET.SHOTS, as in CLIP-LoRA.",
+    ),
     Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
     Key(
         "OPTIM.SCHEDULE",
@@ -188,6 +200,14 @@ KEYS = (
         "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys.",
         choices=("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart"),
     ),
+    Key(
+        "OPTIM.SCHEDULE_PER",
+        "epoch",
+        "What the schedule counts: epochs; steps, STEPS and WARMUP_EPOCHS too; or epoch_as_step: a schedule over "
+        "EPOCHS that every step moves on, as in DAPL's code, whose cosine falls and rises every 2 EPOCHS steps.",
+        choices=("epoch", "step", "epoch_as_step"),
+    ),
+    Key("OPTIM.MIN_LR", 0.0, "Where the schedule ends, in place of 0; the vpt_ ones end at 0.", low=0, high=1e6),
     Key("OPTIM.STEPS", [], "Epochs of multi_step's drops; the last entry is single_step's period.", items=int),
     Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
     Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0),

@@ -83,7 +83,7 @@ def changed_text(tower: TextTower, embeddings: Tensor, eot: Tensor, changes: Map
     """Token embeddings (N, L, D) and end tokens (N,) to features (N, E), with `changes[i]` in block i."""
     if not isinstance(tower, OpenClipText):
         raise InputError(f"LoRA does not know the blocks of this text tower ({type(tower).__name__})")
-    return tower.encode(embeddings, eot, changed_blocks(tower.blocks, changes))
+    return tower.encode(embeddings, eot, changed_blocks(list(tower.blocks), changes))
 
 
 def known_view(block: nn.Module, name: str = "") -> BlockView:
