@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=PACKAGES + [f"{name}.*" for name in PACKAGES]) + ["promptvision.datacards"],
     package_dir={"promptvision.datacards": "datasets"},
     package_data={
-        "promptvision": ["py.typed", "backbones/*.safetensors"],
+        "promptvision": ["py.typed", "backbones/*.safetensors", "report/*.csv", "report/*.yaml", "report/page_files/*"],
         "promptvision.datacards": ["*.yaml", "names/*.txt"],
     },
     install_requires=[
@@ -36,6 +36,8 @@ setup(
         "tensorboard",
         "scikit-learn",
         "torchmetrics",
+        "scipy",
+        "jinja2",
     ],
     extras_require={
         "hf": ["transformers"],
@@ -50,6 +52,7 @@ setup(
             "transformers",
             "types-PyYAML",
             "pyarrow",
+            "selenium",
         ],
     },
 )

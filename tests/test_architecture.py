@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
     "promptvision/data": ["promptvision.data", "promptvision.errors"],
     "promptvision/engine": ["promptvision", "promptvision.engine", "promptvision.method", "promptvision.errors"],
-    "promptvision/report": ["promptvision.report"],
+    "promptvision/report": ["promptvision.report", "promptvision.errors"],
     "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
     "coop": ["coop", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
 }

@@ -1,0 +1,85 @@
+"""Which of the literature's tables a cell belongs to, and where its tests stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptvision.report.cells import Cell
+
+TITLES = {
+    "few_shot": "Few-shot",
+    "base_to_new": "Base to new classes",
+    "cross_dataset": "Cross-dataset transfer",
+    "domain_generalization": "Domain generalization",
+    "uda": "Unsupervised domain adaptation",
+    "vtab": "VTAB-1k",
+    "fgvc": "FGVC",
+    "full": "All training pictures",
+    "continual": "Continual learning",
+}
+"""Kind of table: its title."""
+VTAB = {
+    "Natural": ("caltech101", "cifar100", "dtd", "oxford_flowers102", "oxford_iiit_pet", "sun397", "svhn"),
+    "Specialized": ("diabetic_retinopathy", "eurosat", "patch_camelyon", "resisc45"),
+    "Structured": (
+        *("clevr_count", "clevr_distance", "dmlab", "dsprites_location", "dsprites_orientation"),
+        *("kitti_distance", "smallnorb_azimuth", "smallnorb_elevation"),
+    ),
+}
+"""VTAB's groups (arXiv:1910.04867): 7, 4 and 8 tasks; VPT's tables give the mean of each."""
+FGVC = ("fgvc_cub", "fgvc_nabirds", "fgvc_oxford_flowers", "fgvc_stanford_cars", "fgvc_stanford_dogs")
+COOP = (
+    *("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft"),
+    *("sun397", "dtd", "eurosat", "ucf101"),
+)
+"""CoOp's eleven data sets in the order of its figures; "average" in its papers is over these."""
+PER_CLASS = ("visda17",)
+"""Data sets whose papers report the mean over classes of each class's accuracy."""
+
+
+def kinds(cell: Cell) -> list[str]:
+    """The tables that a cell stands in; one that was tested elsewhere stands in those of its tests."""
+    result, protocol = cell.first, cell.first.get("protocol") or {}
+    if "continual" in result:
+        return ["continual"]
+    if result.get("class_subset") == "base":
+        return ["base_to_new"]
+    elsewhere = {_eval_kind(cell, test) for test in cell.evals().values()} - {""}
+    if elsewhere:
+        return sorted(elsewhere)
+    if protocol.get("SOURCE") or protocol.get("TARGET"):
+        return ["uda"]
+    if cell.dataset.startswith("vtab_"):
+        return ["vtab"]
+    return ["fgvc"] if cell.dataset in FGVC else ["few_shot"] if result.get("shots") else ["full"]
+
+
+def places(cell: Cell, kind: str) -> dict[str, str]:
+    """{what a column calls it: name of the eval} of the tests that belong to this kind."""
+    wanted = {name: test for name, test in cell.evals().items() if _eval_kind(cell, test) == kind}
+    return {_where(cell, test): name for name, test in wanted.items()}
+
+
+def _eval_kind(cell: Cell, test: Mapping[str, Any]) -> str:
+    """New classes of the same data set; the same classes elsewhere; other classes elsewhere; "" for the same test."""
+    if test.get("class_subset") == "new":
+        return "base_to_new"
+    target = (test.get("protocol") or {}).get("TARGET")
+    if test["dataset"] == cell.first["dataset"] and target == (cell.first.get("protocol") or {}).get("TARGET"):
+        return ""
+    same = set(map(str, test["classes"])) <= set(map(str, cell.first["classes"]))
+    return "domain_generalization" if same else "cross_dataset"
+
+
+def _where(cell: Cell, test: Mapping[str, Any]) -> str:
+    if test.get("class_subset") == "new":
+        return "new"
+    target = str((test.get("protocol") or {}).get("TARGET") or "")
+    name = str(test["dataset"])
+    return name if not target else target if name == cell.dataset else f"{name} {target}"
+
+
+def metric(dataset: str) -> str:
+    """The key of result.json that a data set's papers report."""
+    return "per_class_mean" if dataset in PER_CLASS else "accuracy"

@@ -1,0 +1,43 @@
+"""All that a folder of runs says: its runs, sections and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptvision.report.benchmark_tables import table
+from promptvision.report.benchmarks import Section, sections
+from promptvision.report.cells import cells
+from promptvision.report.layout import Table
+from promptvision.report.literature import compare, without_counterpart
+from promptvision.report.runs import Run, collect
+
+
+@dataclass(frozen=True)
+class Report:
+    """`name` of the folder, its runs, their sections, all tables, and what else a reader must know."""
+
+    name: str
+    runs: Sequence[Run]
+    sections: Sequence[Section]
+    tables: Sequence[Table]
+    remarks: Sequence[str]
+
+
+def load_report(folder: str | Path, *, literature: bool = True) -> Report:
+    """Read the runs below `folder`; `literature`: whether to put published numbers beside them."""
+    runs, problems = collect(folder)
+    found, repeated = cells(runs)
+    made = sections(found)
+    tables = [table(section) for section in made]
+    remarks = [*problems, *repeated]
+    searched = sum(run.result.get("split", "test") != "test" for run in runs)
+    if searched:
+        remarks.append(
+            f"Runs that were not tested on test pictures, as those of a search, are in no table: {searched}."
+        )
+    if literature:
+        tables += [compared for section in made if (compared := compare(section))]
+        remarks += without_counterpart(made)
+    return Report(Path(folder).resolve().name, runs, made, tables, remarks)

@@ -1,0 +1,69 @@
+"""Everything below a folder as tables, figures and a page: python tools/report.py out --html out/report.html
+
+Mean and 95 % interval over seeds, averages as the papers take them, and each number beside the published one.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from promptvision.errors import InputError, one_sentence
+from promptvision.report.layout import one_line
+from promptvision.report.report import load_report
+from promptvision.report.writers import TerminalTable, comma_separated, latex, markdown
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="folder that holds run folders, at any depth")
+    formats = ("terminal", "markdown", "latex", "csv")
+    parser.add_argument("--format", choices=formats, default="terminal", help="how the tables are printed")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure as .png and .svg")
+    parser.add_argument(
+        "--published", action=argparse.BooleanOptionalAction, default=True, help="compare with the literature"
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    report = load_report(args.folder, literature=args.published)
+    if args.format == "terminal":
+        Console().print(*map(TerminalTable, report.tables), sep="\n")
+    else:
+        write = {"markdown": markdown, "latex": latex}.get(args.format)
+        sys.stdout.write("\n".join(map(write, report.tables)) if write else comma_separated(report.tables))
+    for sentence in report.remarks:
+        tell(sentence)
+    try:
+        write_files(args, report)
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
+
+
+def write_files(args, report):
+    if not (args.figures or args.html):
+        return
+    from promptvision.report.figures import draw_all  # a second or more, which tables alone need not spend
+    from promptvision.report.page import write_page
+
+    with TemporaryDirectory() as here:
+        drawn = draw_all(report, args.figures or here)
+        if args.figures:
+            tell(f"{len(drawn)} figures, each as .png and .svg, in {args.figures}")
+        if args.html:
+            write_page(report, drawn, args.html)
+            tell(f"page: {args.html}")
+
+
+def tell(sentence):
+    Console(stderr=True, soft_wrap=True).print(one_line(sentence), highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
