@@ -2,6 +2,7 @@
 
 For visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 For loading pictures: python tools/bench.py data --pictures 256
+For runs that are killed: python tools/bench.py kill --times 50 --method coop cocoop prompt
 
 FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are what autograd keeps
 for backward. The plain way is the official one: every prompt whole, all 77 tokens of it.
@@ -12,6 +13,7 @@ import itertools
 
 import bench_data
 import bench_image
+import bench_kill
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -30,8 +32,13 @@ from promptvision.errors import one_sentence
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=("text", "cocoop", "image", "data"), help="CoOp's text step, CoCoOp's, VPT's step, or loading"
+        "what",
+        choices=("text", "cocoop", "image", "data", "kill"),
+        help="CoOp's text step, CoCoOp's, VPT's step, loading, or runs that are killed",
     )
+    parser.add_argument("--times", type=int, default=10, help="kill: how often each method's runs are killed")
+    parser.add_argument("--method", nargs="+", choices=tuple(bench_kill.METHODS), default=["coop"], help="kill")
+    parser.add_argument("--seed", type=int, default=0, help="kill: of the moments")
     parser.add_argument("--pictures", type=int, default=256, help="loading: number of JPEGs of 500x375 pixels")
     parser.add_argument("--size", type=int, default=224, help="loading: side of the input")
     parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures of a CoCoOp or VPT step")
@@ -173,11 +180,13 @@ def main():
         "cocoop": ("CoCoOp's text step", CONDITIONAL[:5] if args.fast_only else CONDITIONAL),
         "image": ("VPT's step", bench_image.COLUMNS),
         "data": (f"JPEGs of 500x375 to {args.size}x{args.size}", bench_data.COLUMNS),
+        "kill": ("Killed runs against runs left alone", bench_kill.COLUMNS),
     }
     what, names = columns[args.what]
-    sizes = "" if args.what == "data" else f", ViT-B/16 sizes, float32, {args.device}"
+    sizes = "" if args.what in ("data", "kill") else f", ViT-B/16 sizes, float32, {args.device}"
     table = Table(*names, title=f"{what}{sizes}, {args.threads} thread")
-    for row in {"image": bench_image.rows, "data": bench_data.rows}.get(args.what, text_rows)(args):
+    others = {"image": bench_image.rows, "data": bench_data.rows, "kill": bench_kill.rows}
+    for row in others.get(args.what, text_rows)(args):
         table.add_row(*row)
     Console(width=120).print(table)
 

@@ -180,10 +180,10 @@ def outcome(run):
     }
 
 
-def kill_test(method, times, seed=0, variants=tuple(VARIANTS), folder=None):
-    """Where the kills hit, the number of runs, and what differed: "run: learned", ..."""
+def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
+    """Where the kills hit, the number of runs, and what differed: "1 (plain): learned", ..."""
     chance, hits, different, runs = random.Random(f"{seed}/{method}"), [], [], 0
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, Attempts() as attempts:
+    with tempfile.TemporaryDirectory() as scratch:
         alone = {}
         for variant in cycle(variants):
             if len(hits) >= times:
@@ -201,10 +201,11 @@ def kill_test(method, times, seed=0, variants=tuple(VARIANTS), folder=None):
 
 def rows(args):
     """One row per method."""
-    for method in args.method:
-        hits, runs, different = kill_test(method, args.times, args.seed)
-        places = [f"{hits.count(name)}" for name in COLUMNS[3:7]]
-        yield method, f"{len(hits)}", f"{runs}", *places, "; ".join(different) or "nothing"
+    with Attempts() as attempts:
+        for method in args.method:
+            hits, runs, different = kill_test(attempts, method, args.times, args.seed)
+            places = [f"{hits.count(name)}" for name in COLUMNS[3:7]]
+            yield method, f"{len(hits)}", f"{runs}", *places, "; ".join(different) or "nothing"
 
 
 if __name__ == "__main__":
