@@ -1,4 +1,4 @@
-"""Runs killed at random moments and gone on with end as if nothing had happened; `tools/bench.py kill` does it longer."""
+"""Runs that are killed and gone on with end as if nothing had happened; `tools/bench.py kill` does it for longer."""
 
 import json
 import runpy

@@ -21,7 +21,7 @@ METHODS = {"coop": "coop/embedded.yaml", "cocoop": "coop/embedded_cocoop.yaml", 
 SMALL = (
     "DATASET.CLASSES base DATASET.SHOTS 2 OPTIM.EPOCHS 6 OPTIM.BATCH_SIZE 3 OPTIM.WARMUP_EPOCHS 1 TEST.SPLIT val "
     "TRAIN.EVAL_EVERY 2 TRAIN.KEEP best TRAIN.CHECKPOINT_EVERY 2 OUTPUT_DIR run"
-).split()
+)
 VARIANTS = {
     "workers": "TRAIN.WORKERS 2 TRAIN.CHECKPOINT_SECONDS 0.05 CACHE_DIR",
     "cached": "TRAIN.CACHE all TRAIN.CHECKPOINT_SECONDS 0 CACHE_DIR cache",
@@ -85,7 +85,7 @@ def serve():
 
 def words_of(method, variant):
     """The command line of a run; an option without a value is given the empty one."""
-    words = [*SMALL, *VARIANTS[variant].split()]
+    words = f"{SMALL} {VARIANTS[variant]}".split()
     empty = [""] * (len(words) % 2)
     return ["--config", str(ROOT / "configs" / METHODS[method]), "--resume", "auto", *words, *empty]
 
@@ -182,13 +182,12 @@ def outcome(run):
 
 def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
     """Where the kills hit, the number of runs, and what differed: "1 (plain): learned", ..."""
-    chance, hits, different, runs = random.Random(f"{seed}/{method}"), [], [], 0
+    chance, order, alone = random.Random(f"{seed}/{method}"), cycle(variants), {}
+    hits, different, runs = [], [], 0
     with tempfile.TemporaryDirectory() as scratch:
-        alone = {}
-        for variant in cycle(variants):
-            if len(hits) >= times:
-                return hits, runs, different
-            words, runs = words_of(method, variant), runs + 1
+        while len(hits) < times:
+            variant, runs = next(order), runs + 1
+            words = words_of(method, variant)
             if variant not in alone:
                 seconds = left_alone(attempts, Path(scratch, variant), words)
                 alone[variant] = seconds, outcome(Path(scratch, variant, "run"))
@@ -197,6 +196,7 @@ def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
             hits += disturbed(attempts, here, words, min(KILLS, times - len(hits)), seconds, chance)
             found = outcome(here / "run")
             different += [f"{runs} ({variant}): {name}" for name in expected if found[name] != expected[name]]
+    return hits, runs, different
 
 
 def rows(args):
