@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coop.clip_adapter import ClipAdapter
 from coop.cocoop import CoCoOp
 from coop.coop import CoOp
+from coop.kg_coop import KgCoOp
 from coop.linear_probe import LinearProbe
 from coop.official import load_official
+from coop.pro_grad import ProGrad
+from coop.task_res import TaskRes
 from coop.tip_adapter import TipAdapter, TipAdapterF
 from coop.visual_prompt import VisualPrompt
 from coop.zero_shot import ZeroShot
@@ -24,6 +28,10 @@ METHODS: dict[str, type[Method]] = {
     "tip_adapter": TipAdapter,
     "tip_adapter_f": TipAdapterF,
     "vpt": VisualPrompt,
+    "task_res": TaskRes,
+    "clip_adapter": ClipAdapter,
+    "kg_coop": KgCoOp,
+    "pro_grad": ProGrad,
 }
 load_backbone = load_clip
 load_checkpoint = load_official

@@ -14,6 +14,12 @@ from coop.context import class_text
 from promptvision.errors import InputError
 
 
+def given_templates(templates: Sequence[str]) -> list[str]:
+    """Templates with `{}` for the class name as a list; without any, "a photo of a {}."."""
+    given = [templates] if isinstance(templates, str) else list(templates)
+    return given or ["a photo of a {}."]
+
+
 def read_texts(path: str | Path, classes: Sequence[str]) -> list[list[str]]:
     """The texts of each class from a YAML or JSON file, {class name: text, or list of texts}.
 

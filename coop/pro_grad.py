@@ -1,0 +1,87 @@
+"""ProGrad: prompt-aligned gradient (Zhu et al., ICCV 2023, arXiv:2205.14865)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coop.context_method import ContextMethod
+from coop.per_image import SCALES
+from coop.teacher import Teacher
+from coop.texts import given_templates
+from promptvision.backbones import CLIP
+from promptvision.errors import InputError
+
+
+def aligned(wanted: Tensor, general: Tensor, strength: float) -> Tensor:
+    """Gradient `wanted` without `strength` times its part against gradient `general`; same shapes.
+
+    Where the two do not conflict (their product is not negative) it stays as it is.
+    """
+    product = (wanted * general).sum()
+    share = product.clamp(max=0) / general.square().sum().clamp(min=torch.finfo(general.dtype).tiny)
+    return wanted - strength * share * general
+
+
+def gradient(loss: Tensor, tensor: Tensor) -> Tensor:
+    """Of a scalar; in 16 bits it neither vanishes nor overflows on its way through the text tower."""
+    for scale in SCALES:
+        (found,) = torch.autograd.grad(loss * scale, tensor, retain_graph=True)
+        if found.isfinite().all():
+            break
+    return found / scale
+
+
+class ProGrad(ContextMethod):
+    """CoOp whose steps never go against zero-shot CLIP: the gradient of the cross-entropy, projected.
+
+    G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, `strength`
+    (the paper's lambda) times the part of G_d along G_g is taken off. `temperature` of both predictions in the KL.
+    `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp.
+    Learns `ctx` (M, D).
+    """
+
+    def __init__(
+        self,
+        backbone: CLIP,
+        classes: Sequence[str],
+        *,
+        n_ctx: int = 16,
+        ctx_init: str = "",
+        strength: float = 1.0,
+        temperature: float = 1.0,
+        templates: Sequence[str] = (),
+        way: str = "auto",
+        chunk: int = 0,
+    ):
+        own = dict(strength=strength, temperature=temperature, templates=templates)
+        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **own)
+        if temperature <= 0:
+            raise InputError(f"temperature is {temperature:g}; it must be positive")
+        self.strength, self.temperature = strength, temperature
+        self.templates = given_templates(templates)
+        self.teacher = Teacher(classes, self.templates)
+
+    def divergence(self, features: Tensor, logits: Tensor) -> Tensor:
+        """KL(zero-shot || prompts), the mean over pictures of features (B, E) and logits (B, C)."""
+        expected = F.log_softmax(self.teacher.logits(self.backbone, features) / self.temperature, dim=-1)
+        found = F.log_softmax(logits / self.temperature, dim=-1)
+        return self.temperature**2 * F.kl_div(found, expected, reduction="batchmean", log_target=True)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy, a scalar, whose gradient is the projected one.
+
+        The two gradients are taken here and enter the one that the loop asks for through a term of value 0, so that
+        loss scaling, clipping and resuming work as for any other method.
+        """
+        features = self.image_features(images)
+        logits = self.logits(features, self.text_features())
+        value = F.cross_entropy(self.for_task(logits), labels)
+        if not torch.is_grad_enabled():
+            return value
+        general = gradient(self.divergence(features, logits), self.ctx)
+        chosen = aligned(gradient(value, self.ctx), general, self.strength)
+        return value.detach() + (chosen * (self.ctx - self.ctx.detach())).sum()
