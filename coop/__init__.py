@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from coop.clip_adapter import ClipAdapter
 from coop.cocoop import CoCoOp
 from coop.coop import CoOp
-from coop.kg_coop import KgCoOp
+from coop.ivlp import IVLP
 from coop.linear_probe import LinearProbe
+from coop.maple import MaPLe
 from coop.official import load_official
-from coop.pro_grad import ProGrad
-from coop.task_res import TaskRes
+from coop.prompt_src import PromptSRC
 from coop.tip_adapter import TipAdapter, TipAdapterF
 from coop.visual_prompt import VisualPrompt
 from coop.zero_shot import ZeroShot
@@ -28,10 +27,9 @@ METHODS: dict[str, type[Method]] = {
     "tip_adapter": TipAdapter,
     "tip_adapter_f": TipAdapterF,
     "vpt": VisualPrompt,
-    "task_res": TaskRes,
-    "clip_adapter": ClipAdapter,
-    "kg_coop": KgCoOp,
-    "pro_grad": ProGrad,
+    "ivlp": IVLP,
+    "maple": MaPLe,
+    "prompt_src": PromptSRC,
 }
 load_backbone = load_clip
 load_checkpoint = load_official

@@ -40,6 +40,9 @@ class EpochAverage:
             for name, parameter in learned.items():
                 parameter.copy_(self.tensors[name])
 
-    def load(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from `tensors` of another time."""
-        self.tensors = {name: tensor.to(device) for name, tensor in state.items()}
+    def load(self, method: Method, state: Mapping[str, Tensor]) -> None:
+        """Go on from `tensors` of another time, where they fit the method's learned parameters."""
+        learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        if state and {name: t.shape for name, t in state.items()} != {name: p.shape for name, p in learned.items()}:
+            raise InputError("its average over the epochs is not one of what this method learns")
+        self.tensors = {name: tensor.to(learned[name].device) for name, tensor in state.items()}

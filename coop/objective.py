@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F
@@ -27,6 +27,14 @@ class Step:
     """(C, E)."""
     logits: Tensor
     """(B, C)."""
+    made: dict[str, Tensor] = field(default_factory=dict)
+    """What terms have computed."""
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What several terms need, computed by the first of them."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
 
 Term = Callable[[Step], Tensor]
@@ -56,17 +64,21 @@ class FeatureMethod(Method):
         """(C, E), not normalised."""
         raise NotImplementedError
 
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """(B, E) and (C, E) to (B, C)."""
+        return self.backbone.logits(image_features, text_features)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.logits(self.image_features(images), self.text_features())
+        return self.logits(self.image_features(images), self.text_features())
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
         features = self.text_features()
-        return lambda images: self.backbone.logits(self.image_features(images), features)
+        return lambda images: self.logits(self.image_features(images), features)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy plus the weighted terms, a scalar."""
         image_features, text_features = self.image_features(images), self.text_features()
-        logits = self.backbone.logits(image_features, text_features)
+        logits = self.logits(image_features, text_features)
         step = Step(images, labels, image_features, text_features, logits)
         total = F.cross_entropy(self.for_task(logits), labels)
         for weight, term in self.terms.values():

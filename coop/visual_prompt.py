@@ -8,43 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from coop.context import noise
+from coop.deep_prompts import VisualPrompts
 from coop.teacher import class_features, filled
-from promptvision.backbones import CLIP, ImageTower
+from promptvision.backbones import CLIP
 from promptvision.backbones.fast_image import prompted_features
-from promptvision.errors import InputError
 from promptvision.method import Method
-
-
-class VisualPrompts(nn.Module):
-    """`n_ctx` vectors for each of the first `depth` blocks of an image tower, N(0, 0.02), by their official names.
-
-    `VPT` (M, D) enters before `ln_pre`, `transformer.resblocks.{i}.VPT_shallow` (M, D) replaces it at block i.
-    """
-
-    def __init__(self, tower: ImageTower, n_ctx: int, depth: int):
-        super().__init__()
-        if not tower.depth:
-            raise tower.refusal()
-        if n_ctx < 1:
-            raise InputError(f"n_ctx is {n_ctx}; there must be at least one visual prompt")
-        if not 1 <= depth <= tower.depth:
-            raise InputError(f"depth is {depth}; backbone {tower.name!r} has {tower.depth} blocks, and 1 is shallow")
-        self.VPT = nn.Parameter(noise(n_ctx, tower.width))
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleDict({str(i): _Block(n_ctx, tower.width) for i in range(1, depth)})
-
-    def layers(self) -> list[Tensor]:
-        """The prompts of each prompted block, (M, D)."""
-        return [self.VPT, *(block.VPT_shallow for block in self.transformer.resblocks.values())]  # type: ignore
-
-
-class _Block(nn.Module):
-    def __init__(self, n_ctx: int, width: int):
-        super().__init__()
-        self.VPT_shallow = nn.Parameter(noise(n_ctx, width))
 
 
 class VisualPrompt(Method):

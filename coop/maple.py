@@ -1,0 +1,70 @@
+"""MaPLe: multi-modal prompt learning (Khattak et al., CVPR 2023, arXiv:2210.03117)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from coop.context import context_prompts, noise
+from coop.deep_prompts import Contexts, check_image_depth, check_text_depth, leading_words
+from coop.objective import FeatureMethod
+from promptvision.backbones import CLIP
+from promptvision.backbones.fast_image import prompted_features
+
+
+class CoupledPrompts(Contexts):
+    """Language prompts of several blocks, and for each a linear map that makes visual prompts of it (section 3.2.3).
+
+    `ctx` (M, D) and `proj` are for the input, `compound_prompts_text.{i}` (M, D) and `compound_prompt_projections.{i}`
+    for block i + 1. The towers' widths are free; the official code has 512 and 768.
+    """
+
+    def __init__(self, ctx: Tensor, width: int, depth: int):
+        super().__init__(ctx)
+        deep = range(depth - 1)
+        self.proj = nn.Linear(ctx.shape[1], width)
+        self.compound_prompts_text = nn.ParameterList([nn.Parameter(noise(*ctx.shape)) for _ in deep])
+        self.compound_prompt_projections = nn.ModuleList([nn.Linear(ctx.shape[1], width) for _ in deep])
+
+    def visual(self) -> list[Tensor]:
+        """The visual prompts of each prompted block, (M, width)."""
+        pairs = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
+        return [self.proj(self.ctx), *(projection(prompts) for projection, prompts in pairs)]
+
+
+class MaPLe(FeatureMethod):
+    """Deep prompts in the text tower, and the same ones, linearly projected, in the image tower.
+
+    `n_ctx`: vectors per block. `depth`: blocks of each tower that have prompts of their own; 1 is shallow. `ctx_init`:
+    words the contexts start from (`leading_words`). `way`: how both towers are run, `chunk`: classes computed at once;
+    neither changes a result. Learns `prompt_learner.*`, the tensors of `CoupledPrompts`.
+    """
+
+    def __init__(
+        self,
+        backbone: CLIP,
+        classes: Sequence[str],
+        *,
+        n_ctx: int = 2,
+        depth: int = 2,
+        ctx_init: str = "a photo of a",
+        way: str = "auto",
+        chunk: int = 0,
+    ):
+        super().__init__(backbone, classes)
+        self.options = dict(n_ctx=n_ctx, depth=depth, ctx_init=ctx_init, way=way, chunk=chunk)
+        self.way = way
+        check_image_depth(backbone.image, depth, "depth")
+        check_text_depth(backbone.text, depth, "depth")
+        ctx, words = leading_words(backbone.text, n_ctx, ctx_init)
+        self.encoder = context_prompts(backbone.text, classes, n_ctx, prefix=words, way=way, chunk=chunk)
+        self.prompt_learner = CoupledPrompts(ctx, backbone.image.width, depth)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        first, *others = self.prompt_learner.visual()
+        return prompted_features(self.backbone.image, images, first, others, self.way)
+
+    def text_features(self) -> Tensor:
+        learner = self.prompt_learner
+        return self.encoder(self.backbone.text, learner.ctx, list(learner.compound_prompts_text))
