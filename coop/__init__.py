@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coop.clip_adapter import ClipAdapter
 from coop.cocoop import CoCoOp
 from coop.coop import CoOp
 from coop.ivlp import IVLP
+from coop.kg_coop import KgCoOp
 from coop.linear_probe import LinearProbe
 from coop.maple import MaPLe
 from coop.official import load_official
+from coop.pro_grad import ProGrad
 from coop.prompt_src import PromptSRC
+from coop.task_res import TaskRes
 from coop.tip_adapter import TipAdapter, TipAdapterF
 from coop.visual_prompt import VisualPrompt
 from coop.zero_shot import ZeroShot
@@ -30,6 +34,10 @@ METHODS: dict[str, type[Method]] = {
     "ivlp": IVLP,
     "maple": MaPLe,
     "prompt_src": PromptSRC,
+    "task_res": TaskRes,
+    "clip_adapter": ClipAdapter,
+    "kg_coop": KgCoOp,
+    "pro_grad": ProGrad,
 }
 load_backbone = load_clip
 load_checkpoint = load_official
