@@ -25,6 +25,7 @@ from promptvision.engine.evaluate import check_labels
 from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import set_rate
 from promptvision.engine.resume import Position, Saver
+from promptvision.errors import InputError
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def fit(
     if optimizer is None:
         LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
+    if len(method.classes) == 1:
+        raise InputError(f"there is one class, {method.classes[0]!r}: nothing is learned from one; give at least two")
     size = len(loader)
     steps = len(rates) if per_step else len(rates) * size
     epochs = math.ceil(steps / size)
