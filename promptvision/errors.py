@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from types import FrameType
 
 
 class InputError(ValueError):
@@ -29,7 +31,8 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """For the tools: bad input ends as one sentence and exit status 2, Ctrl-C as one line and 130."""
+    """For the tools: bad input ends as one sentence and exit status 2, Ctrl-C as one line and 130, SIGTERM as 143."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except InputError as error:
@@ -38,3 +41,10 @@ def one_sentence() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End as after an error, so that locks are given back and half-written files removed."""
+    raise SystemExit(128 + number)

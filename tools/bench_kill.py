@@ -56,14 +56,19 @@ class Attempts:
                 child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=said, stderr=said)
             return child.pid, child.wait
         print(json.dumps([str(folder), command]), file=self.server.stdin, flush=True)
-        return int(self.server.stdout.readline()), lambda: int(self.server.stdout.readline())
+        return int(self.server.stdout.readline()), self._wait
+
+    def _wait(self):
+        print(file=self.server.stdin, flush=True)
+        return int(self.server.stdout.readline())
 
 
 def serve():
-    """For each line of input: a child that does as its command line says, its number, its exit status."""
+    """For a line of input a child that does as its command line says, and its number; for the next its exit status:
+    so long it has its number, and none other."""
     sys.path.insert(0, str(ROOT / "tools"))
+    import tensorboard.compat.proto.event_pb2  # noqa: F401 - imported ahead
     import torch
-    import torch.utils.tensorboard  # noqa: F401 - imported ahead
     import train
 
     from promptvision.errors import one_sentence
@@ -80,6 +85,7 @@ def serve():
                 train.main()
             return
         os.write(1, f"{child}\n".encode())
+        sys.stdin.readline()
         os.write(1, f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,10 +20,8 @@ from rich.logging import RichHandler
 
 import promptvision
 from promptvision.engine.checkpoint import write_atomically, write_json
+from promptvision.engine.events import Events
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 LOG = logging.getLogger("promptvision")
 
@@ -48,7 +46,7 @@ class RunFolder:
         self.checkpoint, self.log = self.path / "last.ckpt", self.path / "log.txt"
         self.best = self.path / "best.safetensors"
         self._rows: FileIO | None = None
-        self._events: SummaryWriter | None = None
+        self._events: Events | None = None
         self._purge_from: int | None = None
         self._text = b""
         try:
@@ -87,8 +85,8 @@ class RunFolder:
             while line:
                 line = line[self._rows.write(line) :]
         with self._writing(self.path / "events.out.tfevents"):
-            for name, value in _scalars(values):
-                self._tensorboard().add_scalar(name, value, values.get("step"))
+            self._events = self._events or Events(self.path, self._purge_from)
+            self._events.add(_scalars(values), values.get("step", 0))
 
     def sync(self) -> None:
         """Let the rows so far outlive a power failure, as a checkpoint that counts on them does."""
@@ -160,13 +158,6 @@ class RunFolder:
             yield
         except OSError as error:
             raise InputError(f"{what} cannot be written: {error.strerror}") from error
-
-    def _tensorboard(self) -> SummaryWriter:
-        if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter  # a second or more, which only training needs to spend
-
-            self._events = SummaryWriter(str(self.path), purge_step=self._purge_from)
-        return self._events
 
 
 class LogFile(logging.FileHandler):
