@@ -15,6 +15,8 @@ from promptvision.errors import InputError
 
 MADE_ANEW = ("token_prefix", "token_suffix")
 """Embeddings of the class names, which every method computes for its own classes."""
+WHOLE = {"prompt_learner.ctx", "image_encoder.VPT"}
+"""One of these is in the state of IVLP, MaPLe, PromptSRC and VPT, which save the whole model, frozen towers and all."""
 DAMAGE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
@@ -32,12 +34,20 @@ def load_official(path: str | Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
         raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later") from error
     tensors = _tensors(content)
-    if "ctx" not in tensors:
+    if "ctx" not in tensors and not WHOLE & tensors.keys():
         raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
-    return {name: tensor.float() for name, tensor in tensors.items() if name not in MADE_ANEW}
+    return {name: tensor.float() for name, tensor in tensors.items() if _is_learned(name, bool(WHOLE & tensors.keys()))}
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
     state = content.get("state_dict") if isinstance(content, dict) else None
     named = state.items() if isinstance(state, dict) else ()
     return {str(name): value for name, value in named if isinstance(value, Tensor)}
+
+
+def _is_learned(name: str, whole: bool) -> bool:
+    """Whether a tensor is one that training changed; PromptSRC's frozen teacher lies within its prompt learner."""
+    place, _, last = name.rpartition(".")
+    if last in MADE_ANEW or "ZS_image_encoder" in place:
+        return False
+    return not whole or place.startswith("prompt_learner") or last in ("VPT", "VPT_shallow")
