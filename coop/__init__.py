@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coop.clip_adapter import ClipAdapter
+from coop.clip_lora import ClipLora
 from coop.cocoop import CoCoOp
 from coop.coop import CoOp
 from coop.ivlp import IVLP
@@ -13,10 +14,14 @@ from coop.kg_coop import KgCoOp
 from coop.linear_probe import LinearProbe
 from coop.maple import MaPLe
 from coop.official import load_official
+from coop.plot import Plot
 from coop.pro_grad import ProGrad
+from coop.prompt_kd import PromptKD
 from coop.prompt_src import PromptSRC
 from coop.task_res import TaskRes
+from coop.tcp import TCP
 from coop.tip_adapter import TipAdapter, TipAdapterF
+from coop.tpt import TPT
 from coop.visual_prompt import VisualPrompt
 from coop.zero_shot import ZeroShot
 from promptvision.backbones import CLIP, load_clip
@@ -31,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
     "tip_adapter": TipAdapter,
     "tip_adapter_f": TipAdapterF,
     "vpt": VisualPrompt,
+    "clip_lora": ClipLora,
     "ivlp": IVLP,
     "maple": MaPLe,
     "prompt_src": PromptSRC,
@@ -38,6 +44,10 @@ METHODS: dict[str, type[Method]] = {
     "clip_adapter": ClipAdapter,
     "kg_coop": KgCoOp,
     "pro_grad": ProGrad,
+    "plot": Plot,
+    "tcp": TCP,
+    "prompt_kd": PromptKD,
+    "tpt": TPT,
 }
 load_backbone = load_clip
 load_checkpoint = load_official

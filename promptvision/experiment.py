@@ -83,7 +83,7 @@ def start_from(cfg: CfgNode, family: ModuleType, method: Method) -> None:
         state, metadata = load_learned(path)
         check_origin(cfg, path, metadata)
     elif hasattr(family, "load_checkpoint"):
-        state = family.load_checkpoint(path)
+        state = family.load_checkpoint(path, method)
     else:
         raise InputError(f"METHOD.WEIGHTS {path}: the {cfg.METHOD.FAMILY} family starts from learned.safetensors only")
     try:

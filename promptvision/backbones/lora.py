@@ -111,3 +111,23 @@ def check(rank: int, targets: Sequence[str], dropout: float, known: Sequence[str
     for target in targets:
         if target not in known:
             raise unknown("target of LoRA", target, known)
+
+
+def tower_changes(
+    tower: ImageTower | TextTower,
+    layers: Sequence[int],
+    targets: Sequence[str],
+    low_rank: Callable[[int, int], LowRank],
+) -> dict[int, dict[str, LowRank]]:
+    """Fresh changes for the blocks `layers` of a tower, all if empty; `low_rank(in, out)` makes each."""
+    name, depth = getattr(tower, "name", ""), len(tower.blocks)
+    if not depth:
+        raise InputError(f"backbone {name!r} has no blocks with attention for LoRA to change; choose a transformer")
+    for index in layers:
+        if not 0 <= index < depth:
+            raise InputError(f"there is no block {index} for LoRA: this tower of {name!r} has {depth}, from 0")
+    sizes = {index: shapes(known_view(tower.blocks[index], name)) for index in sorted(layers or range(depth))}
+    return {
+        index: {target: low_rank(*block[target]) for target in TARGETS if target in targets}
+        for index, block in sizes.items()
+    }

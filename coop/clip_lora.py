@@ -1,0 +1,149 @@
+"""CLIP-LoRA: low-rank few-shot adaptation of vision-language models (Zanella and Ben Ayed, arXiv:2405.18541)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coop.objective import FeatureMethod
+from coop.teacher import class_features, filled
+from promptvision.backbones import CLIP, lora
+from promptvision.errors import InputError, unknown
+
+LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}
+"""The official names of the changed layers, by target."""
+SCALINGS = {"sqrt": math.sqrt, "linear": float}
+"""What alpha is divided by, of the rank."""
+
+
+class ClipLora(FeatureMethod):
+    """Low-rank changes W x + b + s B A x of attention weights in CLIP's two towers; the classes are texts.
+
+    `rank`: r. `alpha` and `scaling`: s is alpha / sqrt(r) for "sqrt" (the official code; rsLoRA, arXiv:2312.03732),
+    alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or text.
+    `vision_layers`, `text_layers`: numbers of the blocks that are changed, from 0; all if empty. `dropout`: on the
+    input of A, drawn anew for every token of every picture and text. `logit_scale`: factor of the cosine, 0 for the
+    backbone's own (published: 100). `template`: a text with `{}` for the class name.
+    Learns `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r). The
+    texts of all classes run through the changed tower in every step.
+    """
+
+    embeddings: Tensor
+    eot: Tensor
+    features: Tensor
+
+    def __init__(
+        self,
+        backbone: CLIP,
+        classes: Sequence[str],
+        *,
+        rank: int = 2,
+        alpha: float = 1.0,
+        scaling: str = "sqrt",
+        targets: Sequence[str] = ("q", "k", "v"),
+        encoder: str = "both",
+        vision_layers: Sequence[int] = (),
+        text_layers: Sequence[int] = (),
+        dropout: float = 0.25,
+        logit_scale: float = 0.0,
+        template: str = "a photo of a {}.",
+    ):
+        super().__init__(backbone, classes)
+        self.options = dict(rank=rank, alpha=alpha, scaling=scaling, targets=targets, encoder=encoder)
+        self.options |= dict(vision_layers=vision_layers, text_layers=text_layers, dropout=dropout)
+        self.options |= dict(logit_scale=logit_scale, template=template)
+        lora.check(rank, targets, dropout, tuple(LAYERS))
+        for option, value, known in (("encoder", encoder, ("both", "vision", "text")), ("scaling", scaling, SCALINGS)):
+            if value not in known:
+                raise unknown(option, value, known)
+        factor = alpha / SCALINGS[scaling](rank)
+        new = partial(lora.LowRank, rank=rank, scaling=factor, dropout=dropout, prefix="w_lora_")
+        self.vision = {} if encoder == "text" else lora.tower_changes(backbone.image, vision_layers, targets, new)
+        self.text = {} if encoder == "vision" else lora.tower_changes(backbone.text, text_layers, targets, new)
+        for name, changes in self._places().items():
+            for target, change in changes.items():
+                put(self, f"{name}.attn.{LAYERS[target]}", change)
+        self.frozen_images, self.templates = encoder == "text", [template]
+        self._read(filled([template], classes))
+
+    def _places(self) -> dict[str, dict[str, lora.LowRank]]:
+        """The changes of every block under its official name, in the official order."""
+        text = {f"transformer.resblocks.{i}": block for i, block in self.text.items()}
+        return text | {f"visual.transformer.resblocks.{i}": block for i, block in self.vision.items()}
+
+    def _read(self, texts: Sequence[Sequence[str]]) -> None:
+        """Keep the tokens of the texts, or their features where the text tower stays as it is."""
+        if not self.text:
+            self.register_buffer("features", class_features(self.backbone, texts), persistent=False)
+            return
+        tower = self.backbone.text
+        ids = tower.tokenize([text for own in texts for text in own])
+        self.register_buffer("embeddings", tower.embed(ids).detach(), persistent=False)
+        self.register_buffer("eot", tower.eot(ids), persistent=False)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        if not self.vision:
+            return self.backbone.image.as_features(images)
+        return lora.changed_image(self.backbone.image, images, self.vision)
+
+    def text_features(self) -> Tensor:
+        if not self.text:
+            return self.features
+        return lora.changed_text(self.backbone.text, self.embeddings, self.eot, self.text)
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        scale = self.options["logit_scale"]
+        if not scale:
+            return super().logits(image_features, text_features)
+        return scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
+
+    def from_official(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The learned tensors of {"weights", "metadata"} as the official `save_lora` writes them.
+
+        `weights["layer_{n}"][layer]["w_lora_A"]`, text blocks counted before those of the image tower.
+        """
+        weights, metadata, places = content["weights"], content["metadata"], list(self._places())
+        self._check_metadata(metadata)
+        if len(weights) != len(places):
+            raise InputError(
+                f"it changes {len(weights)} blocks (position {metadata.get('position')!r}), this method {len(places)}: "
+                "set METHOD.OPTIONS.TEXT_LAYERS and VISION_LAYERS to the numbers of its blocks"
+            )
+        return {
+            f"{place}.attn.{layer}.{name}": tensor.float()
+            for number, place in enumerate(places)
+            for layer, tensors in weights[f"layer_{number}"].items()
+            for name, tensor in tensors.items()
+        }
+
+    def _check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Refuse what fits by shape and would mean something else."""
+        ours = {"r": "rank", "alpha": "alpha", "encoder": "encoder", "params": "targets"}
+        for key, option in ours.items():
+            theirs, own = (
+                sorted(v) if isinstance(v, list | tuple) else v for v in (metadata[key], self.options[option])
+            )
+            if theirs != own:
+                raise InputError(f"it was learned with {option} {theirs!r}: set METHOD.OPTIONS.{option.upper()}")
+        if self.options["scaling"] != "sqrt":
+            raise InputError("the official code divides alpha by the root of the rank: set METHOD.OPTIONS.SCALING sqrt")
+        position, chosen = metadata["position"], [*self.options["vision_layers"], *self.options["text_layers"]]
+        if position != "all" and not chosen:
+            raise InputError(
+                f"its position is {position!r}: set METHOD.OPTIONS.TEXT_LAYERS and VISION_LAYERS to its blocks"
+            )
+
+
+def put(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Make a module `root.<path>`, with empty ones on the way."""
+    *way, last = path.split(".")
+    for name in way:
+        if not hasattr(root, name):
+            root.add_module(name, nn.Module())
+        root = getattr(root, name)
+    root.add_module(last, module)
