@@ -172,7 +172,9 @@ def _told(key: str, settings: Mapping[str, Any]) -> str:
         return f"{name} unknown"
     if value is True:
         return name
-    return f"no {name}" if value in (False, "", None) or value == [] else f"{name} {value}"
+    if value in (False, "", None) or value == []:
+        return f"no {name}"
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def inner_differences(row: Sequence[Cell]) -> list[str]:

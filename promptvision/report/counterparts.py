@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from promptvision.report.benchmarks import SOURCE, Row, Section
 from promptvision.report.cells import Cell
 from promptvision.report.kinds import metric
+from promptvision.report.sections import SOURCE, Row, Section
 from promptvision.report.seeds import Score, average, harmonic
 
 TOP1 = "top-1 acc %"
@@ -47,7 +47,7 @@ def numbers(section: Section) -> Iterator[Ours]:
         rows[row.label].append(row)
         for column, score in row.scores.items() if row.cells else ():
             for where, split, metrics in _told(section.kind, row, column):
-                if where in names:
+                if where in names and not score.missing:
                     yield Ours(row.label, _cells(section.kind, row, column), names[where], split, metrics, score)
     for name, members in rules()["averages"].get(section.kind, {}).items():
         for label, each in rows.items():

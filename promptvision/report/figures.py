@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,17 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from promptvision.report.bars import difference_bars, grouped_bars, loss_curves, plain, radar
-from promptvision.report.benchmarks import SOURCE, Row, Section
+from promptvision.report.bars import difference_bars, grouped_bars, loss_curves, plain, radar, wrapped
 from promptvision.report.curves import few_shot_curve
 from promptvision.report.kinds import TITLES
+from promptvision.report.losses import losses
 from promptvision.report.report import Report
-from promptvision.report.runs import LARGEST, Run
+from promptvision.report.runs import Run
+from promptvision.report.sections import SOURCE, Row, Section
 from promptvision.report.seeds import Score
 from promptvision.report.streams import draw_matrix
 
-MOST_POINTS = 500
-"""Of one loss curve."""
 OVER_DATASETS = ("few_shot", "full", "vtab", "fgvc")
 """Kinds of table whose columns are data sets, so that they can be axes of a web."""
 
@@ -79,11 +76,11 @@ def _few_shot(section: Section) -> Iterator[Drawing]:
         levels: dict[str, float] = {}
         for row in section.rows:
             score, shots = row.scores.get(column), row.cells[0].shots
-            if score and score.mean is not None and not score.missing:
+            if score and _whole(score):
                 if shots:
-                    curves[plain(row.label)][shots] = list(score.values.values()) or [score.mean]
+                    curves[wrapped(row.label)][shots] = list(score.values.values()) or [score.mean or 0.0]
                 else:
-                    levels[plain(row.label)] = score.mean
+                    levels[wrapped(row.label)] = score.mean or 0.0
         if any(len(points) > 1 for points in curves.values()):
             title = f"Few-shot, {column}"
             yield Drawing(title, partial(_draw_few_shot, dict(curves), levels, plain(title)))
@@ -97,7 +94,7 @@ def _base_to_new(section: Section) -> Iterator[Drawing]:
     """Base, new and H of every method, for each data set and the average."""
     by_dataset: dict[str, dict[str, dict[str, tuple[float, float]]]] = defaultdict(dict)
     for row in section.rows:
-        bars = {name: _bar(score) for name, score in row.scores.items() if score.mean is not None}
+        bars = {name: _bar(score) for name, score in row.scores.items() if _whole(score)}
         if len(bars) > 1:
             by_dataset[row.dataset][row.label] = bars
     for dataset, values in by_dataset.items():
@@ -124,7 +121,12 @@ def _against_zero_shot(section: Section) -> Iterator[Drawing]:
 
 
 def _difference(ours: Score, level: Score) -> float | None:
-    return None if ours.mean is None or level.mean is None else ours.mean - level.mean
+    return (ours.mean or 0.0) - (level.mean or 0.0) if _whole(ours) and _whole(level) else None
+
+
+def _whole(score: Score) -> bool:
+    """Whether it may stand beside others: a mean that lacks no data set."""
+    return score.mean is not None and not score.missing
 
 
 def _most_shots(section: Section) -> list[Row]:
@@ -147,7 +149,7 @@ def _radar(section: Section) -> Iterator[Drawing]:
         return
     for dataset in dict.fromkeys(row.dataset for row in section.rows):
         rows = [row for row in _most_shots(section) if row.dataset == dataset]
-        means = [{k: s.mean for k, s in row.scores.items() if s.mean is not None} for row in rows]
+        means = [{k: s.mean or 0.0 for k, s in row.scores.items() if _whole(s)} for row in rows]
         averages = {"average", "mean", "Natural", "Specialized", "Structured", SOURCE}
         shared = [name for name in section.columns if name not in averages and all(name in each for each in means)]
         if len(shared) > 2:
@@ -173,28 +175,14 @@ def _draw_matrix(run: Run, path: Path) -> None:
 def _training(section: Section) -> Iterator[Drawing]:
     """The losses of all runs of each row."""
     for row in section.rows:
-        curves = {run.name: points for cell in row.cells for run in cell.runs if len(points := losses(run)) > 1}
+        runs = [(run, losses(run)) for cell in row.cells for run in cell.runs]
+        curves = {_short(run, len(row.cells) > 1): points for run, points in runs if len(points) > 1}
         if curves:
             where = f", {row.dataset}" if row.dataset else ""
             title = f"Training, {TITLES[section.kind]}: {_named(row)}{where}"
             yield Drawing(title, partial(loss_curves, curves, title))
 
 
-def losses(run: Run) -> list[tuple[float, float]]:
-    """(step, loss) of metrics.jsonl, thinned; lines that make no sense are passed over."""
-    path = run.folder / "metrics.jsonl"
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and _finite(row.get("step")) and _finite(row.get("loss")):
-            found.append((float(row["step"]), float(row["loss"])))
-    return found[:: 1 + len(found) // MOST_POINTS]
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _short(run: Run, several: bool) -> str:
+    """What a run is called among those of its row."""
+    return run.name if several else f"seed {run.result['seed']}"

@@ -2,7 +2,7 @@
 
 A difference is within the noise if it is at most half of our 95 % interval over seeds, plus what rounding hides in the
 published number; published.csv holds no deviations. One seed has no interval, so it is not judged; neither are
-averages that lack data sets, published rows of low confidence, and runs that were set to something else.
+published rows of low confidence, and runs that were set to something else. Averages that lack data sets have no row.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas
 
-from promptvision.report.benchmarks import Section
 from promptvision.report.cells import Cell
 from promptvision.report.comparable import ON_TEST
 from promptvision.report.counterparts import Ours, numbers, rules
 from promptvision.report.kinds import TITLES
 from promptvision.report.layout import Column, Entry, Table
+from promptvision.report.sections import Section
 from promptvision.report.seeds import Score
 from promptvision.report.settings import differences
 
@@ -116,8 +116,8 @@ def _verdict(score: Score, row: Mapping[str, str], barred: bool) -> tuple[str, s
         return "low confidence", "unjudged"
     if barred or score.mean is None:
         return "not comparable", "unjudged"
-    if score.missing or score.half is None:
-        return "data sets missing" if score.missing else "no interval", "unjudged"
+    if score.half is None:
+        return "no interval", "unjudged"
     decimals = len(row["value"].partition(".")[2])
     within = abs(score.mean - float(row["value"])) <= score.half + 0.5 * 10**-decimals + 1e-9
     return ("within", "within") if within else ("outside", "outside")

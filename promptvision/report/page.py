@@ -69,7 +69,7 @@ def _data(path: Path) -> str:
 
 def _runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What the page shows of each run."""
-    left, shown = MOST_OF_RUNS, []
+    left, shown = MOST_OF_RUNS, list[dict[str, Any]]()
     for run in runs:
         files = [
             ("config.yaml", _file(run.folder / "config.yaml", first=True)),

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptvision.report.benchmark_tables import table
-from promptvision.report.benchmarks import Section, sections
 from promptvision.report.cells import cells
 from promptvision.report.layout import Table
 from promptvision.report.literature import compare, without_counterpart
 from promptvision.report.runs import Run, collect
+from promptvision.report.section_tables import table
+from promptvision.report.sections import Section, sections
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ def load_report(folder: str | Path, *, literature: bool = True) -> Report:
     remarks = [*problems, *repeated]
     searched = sum(run.result.get("split", "test") != "test" for run in runs)
     if searched:
-        remarks.append(
-            f"Runs that were not tested on test pictures, as those of a search, are in no table: {searched}."
-        )
+        remarks.append(f"Not tested on test pictures, as runs of a search, and so in no table: {searched} runs.")
     if literature:
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)

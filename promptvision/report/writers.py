@@ -35,13 +35,13 @@ class TerminalTable:
     def _parts(self, width: int) -> Iterator[list[int]]:
         """The numbers of the columns of each part."""
         rows = [[column.name for column in self.table.columns], *([e.text for e in row] for row in self.table.rows)]
-        widths = [1 + max(map(len, column)) for column in zip(*rows, strict=True)]
+        widths = [2 + max(map(len, column)) for column in zip(*rows, strict=True)]
         head = [number for number, column in enumerate(self.table.columns) if column.head]
         part: list[int] = []
         for number, column in enumerate(self.table.columns):
             if column.head:
                 continue
-            if part and sum(widths[each] for each in [*head, *part, number]) > width:
+            if part and sum(widths[each] for each in [*head, *part, number]) > width - 1:
                 yield [*head, *part]
                 part = []
             part.append(number)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptvision.report.benchmarks import BY_DATASET, Row, Section
 from promptvision.report.cells import Cell, inner_differences
 from promptvision.report.comparable import notes
 from promptvision.report.kinds import TITLES, places
 from promptvision.report.layout import Column, Entry, Table, mark_best, number_entry, score_entry
+from promptvision.report.sections import BY_DATASET, Row, Section
 
 ABOUT = {
     "base_to_new": "Trained on the base classes. H: harmonic mean of the mean over seeds of base and of new, for the "

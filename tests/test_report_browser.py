@@ -1,0 +1,137 @@
+"""The report's page in a real browser: opened, sorted, filtered, at the width of a desk and of a phone, in the dark."""
+
+import shutil
+
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from promptvision.report.figures import draw_all
+from promptvision.report.page import write_page
+from promptvision.report.report import load_report
+
+SCRIPT = "</script><script>document.title = 'broken into'</script><img src=x onerror=\"document.title='broken into'\">"
+FLAGS = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+FLAGS += "--disable-component-update --disable-sync --disable-dev-shm-usage"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = Options()
+    options.binary_location = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(write_run_in, tmp_path_factory):
+    """The page of a few runs, one of them on a data set with an attack for a name."""
+    folder = tmp_path_factory.mktemp("page")
+    for method, accuracy in (("coop", 55.0), ("cocoop", 75.0), ("linear_probe", 65.0)):
+        for number, dataset in enumerate(("dtd", "eurosat", "food101", SCRIPT)):
+            shared = {"method": method, "accuracy": accuracy, "classes": [SCRIPT]}
+            write_run_in(folder / "out", f"{method}{number}", dataset=dataset, **shared)
+    write_run_in(folder / "out", "lonely", method="tip_adapter", accuracy=9.0)
+    report = load_report(folder / "out")
+    write_page(report, draw_all(report, folder / "figures"), folder / "report.html")
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """`opened(width)` shows the page."""
+
+    def show(width, height=844, dark=False):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        browser.get(address)
+        return browser
+
+    return show
+
+
+def first_table(browser):
+    return browser.find_element(By.CSS_SELECTOR, "section table")
+
+
+def column(table, name):
+    heads = [
+        head.text.partition(" ▲")[0].partition(" ▼")[0] for head in table.find_elements(By.CSS_SELECTOR, "thead th")
+    ]
+    rows = table.find_elements(By.CSS_SELECTOR, "tbody tr")
+    return [row.find_elements(By.CSS_SELECTOR, "th, td")[heads.index(name)].text for row in rows if row.is_displayed()]
+
+
+def click(table, name):
+    next(b for b in table.find_elements(By.TAG_NAME, "button") if b.text.startswith(name)).click()
+
+
+def test_nothing_breaks_in_and_nothing_is_fetched(opened):
+    browser = opened(1280)
+    assert browser.title == "out: report"
+    assert not browser.get_log("browser"), "no error, and nothing that the page's policy had to stop"
+    requests = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]]
+    assert requests and not [each for each in requests if '"url":"http' in each]
+    loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 0) && document.images.length"
+    assert browser.execute_script(loaded) > 3
+
+
+def test_a_click_sorts_by_value_and_another_turns_it_round(opened):
+    table = first_table(opened(1280))
+    click(table, "dtd")
+    assert column(table, "dtd") == ["75.0", "65.0", "55.0", "9.0"], "as numbers, the highest first"
+    click(table, "dtd")
+    assert column(table, "dtd") == ["9.0", "55.0", "65.0", "75.0"]
+    click(table, "eurosat")
+    assert column(table, "eurosat") == ["75.0", "65.0", "55.0", ""], "what is missing stays at the end"
+    click(table, "method")
+    names = [name.partition(" [")[0] for name in column(table, "method")]
+    assert names == ["CoCoOp", "CoOp", "linear probe", "Tip-Adapter"]
+
+
+def test_the_filter_leaves_rows_and_runs_that_hold_every_word(opened):
+    browser = opened(1280)
+    box = browser.find_element(By.ID, "filter")
+    box.send_keys("cocoop")
+    assert len(column(first_table(browser), "method")) == 1
+    runs = [run for run in browser.find_elements(By.CLASS_NAME, "run") if run.is_displayed()]
+    assert len(runs) == 4 and "of" in browser.find_element(By.ID, "count").text
+    box.clear()
+    box.send_keys(" ")
+    assert len(column(first_table(browser), "method")) == 4
+
+
+def test_a_runs_config_and_log_are_one_click_away(opened):
+    browser = opened(1280)
+    run = browser.find_element(By.CLASS_NAME, "run")
+    run.find_element(By.TAG_NAME, "summary").click()
+    config = run.find_elements(By.CSS_SELECTOR, "details")[0]
+    config.find_element(By.TAG_NAME, "summary").click()
+    assert "METHOD:" in config.find_element(By.TAG_NAME, "pre").text
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_its_window(opened, width, tmp_path):
+    browser = opened(width)
+    beyond = "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+    assert browser.execute_script(beyond) == 0, "only tables scroll sideways"
+    for inner in browser.find_elements(By.CSS_SELECTOR, "section, figure, .run"):
+        assert inner.rect["x"] + inner.rect["width"] <= width
+    browser.save_screenshot(str(tmp_path / "shot.png"))
+    with Image.open(tmp_path / "shot.png") as shot:
+        assert shot.width == width and len(shot.convert("RGB").getcolors(2**20)) > 50
+
+
+def test_dark_when_the_system_is(opened):
+    script = "return getComputedStyle(document.body).backgroundColor"
+    light, dark = (opened(390, dark=dark).execute_script(script) for dark in (False, True))
+    assert light == "rgb(255, 255, 255)" and dark == "rgb(22, 24, 27)"

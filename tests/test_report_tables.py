@@ -1,0 +1,163 @@
+"""The tables of a report per protocol, and each format that they are written in."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from promptvision.report.layout import Column, Entry, Table
+from promptvision.report.report import load_report
+from promptvision.report.writers import TerminalTable, comma_separated, latex, markdown
+
+
+@pytest.fixture
+def tables(tmp_path):
+    def load():
+        return {table.title: table for table in load_report(tmp_path / "out", literature=False).tables}
+
+    return load
+
+
+def rows(table):
+    """[{column: text}]"""
+    return [dict(zip((c.name for c in table.columns), (e.text for e in row), strict=True)) for row in table.rows]
+
+
+def test_few_shot(write_run, tables):
+    for seed in (1, 2, 3):
+        write_run(f"dtd{seed}", seed=seed, accuracy=60.0 + seed)
+        write_run(f"eurosat{seed}", seed=seed, accuracy=80.0 - seed, dataset="eurosat")
+        write_run(f"cocoop{seed}", seed=seed, accuracy=65.0, method="cocoop")
+    coop, cocoop = sorted(rows(tables()["Few-shot"]), key=lambda row: row["method"], reverse=True)
+    assert (coop["method"], coop["shots"], coop["dtd"], coop["eurosat"]) == ("CoOp", "16", "62.0 ± 2.5", "78.0 ± 2.5")
+    assert coop["average"] == "70.0 ± 0.0" and cocoop["average"] == "65.0 ± 0.0*", "one of two data sets is missing"
+    assert (coop["learned"], coop["% of backbone"], coop["memory (MB)"], coop["seeds"]) == (
+        "2,048",
+        "0.20",
+        "1,024",
+        "3",
+    )
+
+
+def test_an_average_that_lacks_data_sets_is_not_the_best(write_run, tables):
+    write_run("a", accuracy=60.0)
+    write_run("b", accuracy=60.0, dataset="eurosat")
+    write_run("c", accuracy=90.0, method="cocoop")
+    table = tables()["Few-shot"]
+    place = [column.name for column in table.columns].index("average")
+    assert [row[place].mark for row in table.rows] == ["", "partial"]
+
+
+def test_base_to_new_takes_h_of_the_means_and_averages_of_both(write_run, tables):
+    for dataset, base, new in (("dtd", 80.0, 40.0), ("eurosat", 60.0, 60.0)):
+        test = {"new": {"class_subset": "new", "accuracy": new}}
+        write_run(dataset, dataset=dataset, class_subset="base", accuracy=base, evals=test)
+    write_run("food", dataset="food101", class_subset="base", accuracy=99.0)
+    dtd, eurosat, food, mean = rows(tables()["Base to new classes"])
+    assert (dtd["base"], dtd["new"], dtd["H"]) == ("80.0", "40.0", "53.3") and eurosat["H"] == "60.0"
+    assert food["H"] == "" and mean["data set"] == "average of 3"
+    assert (mean["base"], mean["new"], mean["H"]) == ("70.0*", "50.0*", "58.3*"), "over those with both"
+
+
+def test_transfer_tells_other_classes_from_other_pictures(write_run, tables):
+    evals = {
+        "v2": {"dataset": "imagenet_v2", "accuracy": 50.0},
+        "a": {"dataset": "imagenet_a", "classes": ["a"], "accuracy": 30.0},
+        "pets": {"dataset": "oxford_pets", "classes": ["cat"], "accuracy": 70.0},
+    }
+    write_run("a", dataset="imagenet", evals=evals)
+    found = tables()
+    assert set(found) == {"Domain generalization", "Cross-dataset transfer"}
+    (shift,), (cross,) = rows(found["Domain generalization"]), rows(found["Cross-dataset transfer"])
+    assert (shift["imagenet_v2"], shift["imagenet_a"], shift["average"]) == ("50.0", "30.0", "40.0")
+    assert (cross["source"], cross["on source"], cross["oxford_pets"]) == ("imagenet", "60.0", "70.0")
+
+
+def test_visda_is_reported_per_class(write_run, tables):
+    pair = {"SOURCE": "synthetic", "TARGET": "real"}
+    write_run("a", dataset="visda17", shots=0, accuracy=90.0, per_class_mean=85.0, protocol=pair)
+    assert rows(tables()["Unsupervised domain adaptation"])[0]["visda17: synthetic → real"] == "85.0"
+
+
+def test_vtab_has_its_groups(write_run, tables):
+    for name, accuracy in (("vtab_eurosat", 90.0), ("vtab_resisc45", 80.0), ("vtab_dmlab", 40.0)):
+        write_run(name, dataset=name, family="vpt", method="prompt", shots=0, accuracy=accuracy, options={"DEEP": True})
+    (row,) = rows(tables()["VTAB-1k"])
+    assert (row["method"], row["Specialized"], row["Structured"], row["mean"]) == (
+        "VPT-deep",
+        "85.0*",
+        "40.0*",
+        "70.0*",
+    )
+
+
+def test_a_stream(write_run, tables):
+    stream = {"continual": {"JOINT": False}, "matrix": [[9.0]], "tasks": [{"name": "1"}], "forgetting": 7.0}
+    write_run("a", family="vpt", method="l2p", shots=0, average_accuracy=80.0, **stream)
+    (row,) = rows(tables()["Continual learning"])
+    assert (row["method"], row["average accuracy"], row["forgetting"]) == ("L2P", "80.0", "7.0")
+
+
+def test_what_a_reader_must_know_is_noted(write_run, tables):
+    write_run("a", seed=1, bad_pictures=2, protocol={"VALIDATION": "test"})
+    write_run("b", seed=1, method="cocoop", train_hash="x", protocol={"VALIDATION": "test"})
+    table = tables()["Few-shot"]
+    notes = " ".join(table.notes)
+    assert "2 pictures that cannot be read" in notes and "selected on its test pictures" in notes
+    assert "trained on other pictures than CoOp, dtd, 16 shots" in notes
+    assert "[1]" in table.rows[0][0].text
+
+
+def test_seeds_that_saw_other_test_pictures_are_not_averaged(write_run, tables):
+    write_run("a", seed=1, accuracy=50.0, test_hash="x")
+    write_run("b", seed=2, accuracy=60.0, test_hash="y")
+    assert rows(tables()["Few-shot"])[0]["dtd"] == "50.0 | 60.0"
+
+
+def test_runs_of_a_search_are_in_no_table(write_run, tmp_path):
+    write_run("a")
+    write_run("b", split="val", config={"OPTIM.LR": 1.0})
+    report = load_report(tmp_path / "out", literature=False)
+    assert len(report.tables[0].rows) == 1 and "in no table: 1 runs" in report.remarks[0]
+
+
+NASTY = 'a|b <script>alert(1)</script> $x$ \\input{/etc/passwd} & 100 % _ # {} ~ ^ `c` [link](x) \x1b[31m\n"q"'
+
+
+@pytest.fixture
+def nasty():
+    columns = [Column("method", number=False, head=True), Column("x & y", score=True)]
+    return Table("T <b> & $", columns, [[Entry(NASTY), Entry("61.2 ± 1.3", 61.23456, 1.3, "best")]], "about", [NASTY])
+
+
+def test_markdown_escapes(nasty):
+    line = markdown(nasty).splitlines()[4]
+    assert line.count("|") - line.count(r"\|") == 3 and "<script>" not in line.replace(r"\<", "")
+    assert r"\<script\>" in line and r"\`c\`" in line and r"\[link\]" in line and "\x1b" not in line
+    assert "**61.2 ± 1.3**" in line and r"### T \<b\> \& \$" in markdown(nasty)
+
+
+def test_latex_escapes(nasty):
+    text = latex(nasty)
+    assert r"\textbackslash{}input\{/etc/passwd\}" in text and r"\input{" not in text
+    assert r"\& 100 \% \_ \# \{\} \textasciitilde{} \textasciicircum{}" in text and r"\$x\$" in text
+    assert r"\textbf{61.2 $\pm$ 1.3} \\" in text and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+
+
+def test_csv_has_full_numbers_and_no_formulas(nasty):
+    formula = Table("t", nasty.columns, [[Entry("=cmd()"), Entry("1.0", 1.0)], [Entry("-x"), Entry("")]])
+    lines = list(csv.reader(io.StringIO(comma_separated([nasty, formula]))))
+    assert lines[0] == ["table", "method", "x & y", "x & y ±"] and lines[1][2:] == ["61.2346", "1.3"]
+    assert lines[2] == [] and lines[4][1] == "'=cmd()" and lines[5][1:] == ["'-x", "", ""]
+
+
+def test_a_wide_table_is_broken_and_repeats_its_names(nasty):
+    columns = [Column("method", number=False, head=True), *(Column(f"data set {n}") for n in range(12))]
+    wide = Table("wide", columns, [[Entry("[bold]CoOp"), *(Entry(f"{n}.0") for n in range(12))]])
+    console = Console(width=60)
+    with console.capture() as caught:
+        console.print(TerminalTable(wide), TerminalTable(nasty))
+    out = caught.get()
+    assert out.count("[bold]CoOp") >= 3 and all(f"{n}.0" in out for n in range(12)) and "(continued)" in out
+    assert "\x1b" not in out and all(len(line) <= 60 for line in out.splitlines())
