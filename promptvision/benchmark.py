@@ -13,16 +13,18 @@ import yaml
 
 from promptvision.errors import InputError, unknown
 
-KEYS = ("RUNS", "GRID", "SEEDS", "EVAL")
+KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "EXCEPTIONS")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a config with what it sets differently, to be run once per seed."""
+    """One number of a table: a config with what it sets differently, to be run once per seed, or searched (`search`: a
+    file of configs/vpt/grids)."""
 
     name: str
     config: Path
     overrides: Mapping[str, Any]
+    search: Path | None = None
 
     def folder(self, root: str | Path, seed: int) -> Path:
         """Where the run of this seed lies."""
@@ -33,22 +35,28 @@ class Cell:
 class Benchmark:
     """RUNS x GRID, each SEEDS times.
 
-    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}. GRID: KEY -> list of values, all combined;
-    of several keys that change together, "KEY KEY" -> list of lists. EVAL: name -> {KEY: value ...}, where every run is
-    tested again after training.
+    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}; with SEARCH, the path of a grid of settings,
+    they are searched and tested as that says, with its seeds. GRID: KEY -> list of values, all combined; of several
+    keys that change together, "KEY KEY" -> list of lists. EVAL: name -> {KEY: value ...}, where every run is tested
+    again after training. EXCEPTIONS: a list of {WHEN: {KEY: value or list of values ...}, KEY: value ...}, what the
+    cells with these values set differently; RUN in WHEN is the name of a row, and the last exception wins.
     """
 
     runs: Mapping[str, tuple[Path, Mapping[str, Any]]]
     grid: Mapping[str, Sequence[Any]]
     seeds: Sequence[int]
     evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exceptions: Sequence[Mapping[str, Any]] = ()
+    searches: Mapping[str, Path] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """Every number of the table, the runs of one combination of the grid after another."""
         for changes in combinations(self.grid):
             named = [" -> ".join(map(str, value)) if " " in key else str(value) for key, value in changes.items()]
             for name, (config, overrides) in self.runs.items():
-                yield Cell(", ".join([name, *named]), config, {**_apart(changes), **overrides})
+                values = {**_apart(changes), **overrides}
+                found = {**values, **_excepted(self.exceptions, {"RUN": name, **values})}
+                yield Cell(", ".join([name, *named]), config, found, self.searches.get(name))
 
 
 def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -64,6 +72,16 @@ def _apart(changes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _excepted(exceptions: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the exceptions that hold for these values set."""
+    found: dict[str, Any] = {}
+    for exception in exceptions:
+        wanted = exception["WHEN"].items()
+        if all(key in values and values[key] in (each if isinstance(each, list) else [each]) for key, each in wanted):
+            found |= _without(exception, "WHEN")
+    return found
+
+
 def file_name(name: str) -> str:
     """A name without what a file system might not take."""
     return re.sub(r"[^\w.+-]+", "_", name)
@@ -76,9 +94,30 @@ def load_benchmark(path: str | Path) -> Benchmark:
         if key not in KEYS:
             raise unknown(f"key of benchmark {path}", key, KEYS)
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
-    evals = content.get("EVAL") or {}
+    evals, exceptions = content.get("EVAL") or {}, content.get("EXCEPTIONS") or []
     if not isinstance(runs, dict) or not all(isinstance(run, dict) and "CONFIG" in run for run in runs.values()):
         raise InputError(f"benchmark {path} needs RUNS, a name: {{CONFIG: path, ...}} for each row of its table")
+    _check_grid(path, grid)
+    _check_rest(path, evals, exceptions, seeds)
+    folder = Path(path).parent
+    rows = {
+        str(name): (
+            folder / run["CONFIG"],
+            {key: value for key, value in run.items() if key not in ("CONFIG", "SEARCH")},
+        )
+        for name, run in runs.items()
+    }
+    searches = {str(name): folder / run["SEARCH"] for name, run in runs.items() if "SEARCH" in run}
+    if searches and evals:
+        raise InputError(f"benchmark {path}: rows with SEARCH are tested once, as their grid says, and take no EVAL")
+    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, exceptions, searches)
+
+
+def _without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in names}
+
+
+def _check_grid(path: str | Path, grid: Any) -> None:
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise InputError(f"benchmark {path}: GRID needs a list of values for each key")
     for keys, values in grid.items():
@@ -86,16 +125,19 @@ def load_benchmark(path: str | Path) -> Benchmark:
             raise InputError(
                 f"benchmark {path}: each value of GRID {keys} must be a list of {len(keys.split())} values"
             )
+
+
+def _check_rest(path: str | Path, evals: Any, exceptions: Any, seeds: Any) -> None:
     if not isinstance(evals, dict) or not all(isinstance(changes, dict) for changes in evals.values()):
         raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each place to test in")
+    if not isinstance(exceptions, list) or not all(_is_exception(each) for each in exceptions):
+        raise InputError(f"benchmark {path}: EXCEPTIONS is a list of {{WHEN: {{KEY: value, ...}}, KEY: value, ...}}")
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
-    folder = Path(path).parent
-    rows = {
-        str(name): (folder / run["CONFIG"], {key: value for key, value in run.items() if key != "CONFIG"})
-        for name, run in runs.items()
-    }
-    return Benchmark(rows, grid, seeds, {str(name): changes for name, changes in evals.items()})
+
+
+def _is_exception(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("WHEN"), dict) and len(found) > 1
 
 
 def read_plain_yaml(path: str | Path, what: str) -> dict[str, Any]:

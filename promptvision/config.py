@@ -43,6 +43,11 @@ def load_config(path: str | Path, overrides: Sequence[Any], families: Mapping[st
     return _assemble(given | _overrides(overrides), families)
 
 
+def changed(cfg: CfgNode, overrides: Sequence[Any], families: Mapping[str, Any]) -> CfgNode:
+    """The same config with `overrides` (KEY, VALUE, KEY, VALUE ...) on top; frozen."""
+    return _assemble(_settings(resolved(cfg), "config") | _overrides(overrides), families)
+
+
 def method_options(cfg: CfgNode) -> dict[str, Any]:
     """METHOD.OPTIONS as the keyword arguments of the method's class: lower case, lists as tuples."""
     options = cfg.METHOD.OPTIONS.items()

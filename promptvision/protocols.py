@@ -49,6 +49,11 @@ class Search:
         """All combinations, large values first, the first key slowest (VPT: learning rate, then weight decay)."""
         return combinations({key: sorted(values, reverse=True) for key, values in self.grid.items()})
 
+    @property
+    def runs(self) -> int:
+        """How many runs it takes: one per setting, and the final ones."""
+        return len(self.settings()) + len(self.seeds)
+
 
 def load_search(path: str | Path) -> Search:
     """PROTOCOL, GRID and SEEDS of a YAML file."""

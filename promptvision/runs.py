@@ -10,6 +10,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from promptvision.config import dump
+from promptvision.continual import run_stream
 from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.engine.log import RunFolder
 from promptvision.experiment import Families, retest, run
@@ -17,25 +18,57 @@ from promptvision.experiment import Families, retest, run
 LOG = logging.getLogger(__name__)
 
 
-def once(cfg: CfgNode, families: Families) -> dict[str, Any]:
-    """The result of the finished run of this very config in its OUTPUT_DIR, else of a new run or the rest of one."""
-    folder = Path(cfg.OUTPUT_DIR)
-    config, result = folder / "config.yaml", folder / "result.json"
-    started = config.is_file() and config.read_text(encoding="utf-8") == dump(cfg)
-    if started and result.is_file():
-        return read_json(result)
-    with RunFolder(folder, resume=started) as open_folder:
-        return run(cfg, families, open_folder)
+def finished(cfg: CfgNode, folder: str | Path = "") -> dict[str, Any] | None:
+    """The result of the finished run of this very config in its OUTPUT_DIR, or in `folder`, if there is one."""
+    result = Path(folder or cfg.OUTPUT_DIR) / "result.json"
+    return read_json(result) if _started(cfg, result.parent) and result.is_file() else None
+
+
+def once(cfg: CfgNode, families: Families, folder: str | Path = "", *, progress: bool = True) -> dict[str, Any]:
+    """The result of the finished run of this very config in its OUTPUT_DIR, else of a new run or the rest of one; of a
+    stream of tasks where CONTINUAL asks for one.
+
+    `folder`: where the run lies in place of OUTPUT_DIR.
+    """
+    path = Path(folder or cfg.OUTPUT_DIR)
+    found = finished(cfg, path)
+    if found is not None:
+        return found
+    work = run_stream if is_stream(cfg) else run
+    with RunFolder(path, resume=_started(cfg, path)) as open_folder:
+        return work(cfg, families, open_folder, progress=progress)
+
+
+def is_stream(cfg: CfgNode) -> bool:
+    """Whether the config asks for a stream of tasks."""
+    return bool(cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS)
+
+
+def _started(cfg: CfgNode, folder: Path) -> bool:
+    config = folder / "config.yaml"
+    return config.is_file() and config.read_text(encoding="utf-8") == dump(cfg)
+
+
+def retested(cfg: CfgNode, folder: str | Path, name: str) -> dict[str, Any] | None:
+    """The result of the test with this very config in `eval-<name>.json` of the run in `folder`, if there is one."""
+    path = _test_file(folder, name)
+    found = read_json(path) if path.is_file() else {}
+    return found if found.get("config_hash") == config_hash(cfg) else None
 
 
 def retest_once(cfg: CfgNode, families: Families, folder: str | Path, name: str) -> dict[str, Any]:
     """The finished run in `folder`, tested with this config: the result in its `eval-<name>.json`, else a new one."""
-    path = Path(folder) / f"eval-{name}.json"
-    config = hashlib.sha256(dump(cfg).encode()).hexdigest()
-    if path.is_file():
-        found = read_json(path)
-        if found.get("config_hash") == config:
-            return found
-    result = {"config_hash": config, **retest(cfg, families, folder, progress=False)}
-    write_json(path, result)
-    return result
+    found = retested(cfg, folder, name)
+    if found is None:
+        found = {"config_hash": config_hash(cfg), **retest(cfg, families, folder, progress=False)}
+        write_json(_test_file(folder, name), found)
+    return found
+
+
+def config_hash(cfg: CfgNode) -> str:
+    """SHA-256 of the whole config."""
+    return hashlib.sha256(dump(cfg).encode()).hexdigest()
+
+
+def _test_file(folder: str | Path, name: str) -> Path:
+    return Path(folder) / f"eval-{name}.json"

@@ -1,22 +1,24 @@
-"""A whole table: python tools/sweep.py --benchmark configs/benchmarks/vpt_embedded.yaml --output out/vpt
+"""A whole table: python tools/sweep.py --config configs/benchmarks/vpt_embedded.yaml --output out/vpt
 
-Finished runs are kept, a stopped run goes on where it was, and a run that fails does not stop the others.
+Finished runs are kept, a stopped run goes on where it was, and a run that fails is tried once more and stops no other.
 """
 
 import argparse
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from families import FAMILIES
 from rich.console import Console
+from rich.live import Live
 
-from promptvision.benchmark import file_name, load_benchmark
-from promptvision.config import load_config
+from promptvision.benchmark import load_benchmark
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
-from promptvision.report.tables import seeds_table
-from promptvision.report.transfer import transfer_table
-from promptvision.runs import once, retest_once
+from promptvision.jobs import done, plan
+from promptvision.report.benchmarks import benchmark_table
+from promptvision.report.progress import Board
+from promptvision.workers import do_here, do_in_workers, terminated_as_interrupted
 
 WIDE = 200
 """Columns of a table that goes to a file, where no terminal sets a width."""
@@ -24,72 +26,89 @@ WIDE = 200
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID, SEEDS and EVAL")
+    parser.add_argument(
+        "--config", "--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID, SEEDS and EVAL"
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for the runs and table.json")
     parser.add_argument("--only", default="", help="run only the cells whose name holds this")
+    parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each run on the cluster")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error("--jobs takes a number from 1 on")
+    return args
 
 
 def main():
     args = arguments()
-    benchmark = load_benchmark(args.benchmark)
-    plan = list(plan_runs(benchmark, args))
-    if not plan:
-        raise InputError(f"--only {args.only}: no cell of {args.benchmark} has that in its name")
-    log_to_terminal()
-    results, failures = run_all(plan)
+    benchmark = load_benchmark(args.config)
+    jobs = plan(benchmark, args.output, args.overrides, FAMILIES, args.only)
+    if not jobs:
+        raise InputError(f"--only {args.only}: no cell of {args.config} has that in its name")
+    board = Board(jobs, [done(job) for job in jobs], args.jobs)
+    console = Console() if Console().is_terminal else Console(width=WIDE)
+    if args.dry_run:
+        console.print(board.table(), board.line(), f"{sum(job.runs for job in jobs)} runs and tests in all")
+        return
+    try:
+        with terminated_as_interrupted():
+            failures = work_off(board, args, console)
+    finally:
+        results = by_cell(board)
+        if results:
+            write_json(args.output / "table.json", results)
     if results:
-        write_json(args.output / "table.json", results)
-        table = transfer_table if benchmark.evals else seeds_table
-        console = Console() if Console().is_terminal else Console(width=WIDE)
-        console.print(table(results, str(args.benchmark)))
+        console.print(benchmark_table(results, str(args.config)))
     if failures:
-        count = len(plan) * (1 + len(benchmark.evals))
+        count = sum(job.runs for job in jobs)
         raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))
 
 
-def plan_runs(benchmark, args):
-    """(name of the cell, config, {place: config of a further test}) of every run."""
-    for cell in benchmark.cells():
-        for seed in benchmark.seeds if args.only in cell.name else ():
-            evals = {place: configure(cell, seed, args, changes) for place, changes in benchmark.evals.items()}
-            yield cell.name, configure(cell, seed, args), evals
+def work_off(board, args, console):
+    """Do what is not done, and show how far it is; the sentences of what failed for good."""
+    todo = [number for number, outcome in enumerate(board.outcomes) if outcome is None]
+    live = Live(board, console=console, refresh_per_second=2) if console.is_terminal else nullcontext()
+    if not console.is_terminal:
+        log_to_terminal()
+        LOG.setLevel("INFO")
+    events = start([board.jobs[number] for number in todo], args, progress=not console.is_terminal)
+    with live, closing(events):
+        for event in events:
+            board.note(event._replace(number=todo[event.number]))
+            tell(board, todo[event.number], event)
+    return [sentence for outcome in board.outcomes for sentence in outcome.failures]
 
 
-def configure(cell, seed, args, changes=()):
-    words = [word for pair in cell.overrides.items() for word in pair]
-    more = [word for pair in dict(changes).items() for word in pair]
-    place = ["SEED", seed, "OUTPUT_DIR", str(cell.folder(args.output, seed))]
-    return load_config(cell.config, [*words, *args.overrides, *more, *place], FAMILIES)
+def start(jobs, args, progress):
+    """The events of doing these jobs, where the command line says."""
+    if args.ray is not None:
+        from promptvision.cluster import do_on_cluster  # an extra, and seconds to import
+
+        return do_on_cluster(jobs, FAMILIES, args.ray, args.gpus)
+    return do_in_workers(jobs, FAMILIES, args.jobs) if args.jobs > 1 else do_here(jobs, FAMILIES, progress=progress)
 
 
-def run_all(plan):
-    """({cell: results}, a sentence for each failure); with EVAL each result holds its `evals`, {place: result}."""
-    results, failures = {}, []
-    for number, (name, cfg, evals) in enumerate(plan, 1):
-        LOG.info("run %d of %d: %s, seed %d", number, len(plan), name, cfg.SEED)
-        try:
-            result = once(cfg, FAMILIES)
-        except InputError as error:
-            failures.append(f"{name}, seed {cfg.SEED}: {error}")
-            continue
-        if evals:
-            result["evals"], failed = test_again(cfg.OUTPUT_DIR, evals)
-            failures += [f"{name}, seed {cfg.SEED}, {error}" for error in failed]
-        results.setdefault(name, []).append(result)
-    return results, failures
+def tell(board, number, event):
+    """One line of log for an event."""
+    title = board.jobs[number].title
+    if event.outcome is None:
+        LOG.info("begun: %s", title)
+        return
+    for sentence in event.outcome.failures:
+        LOG.warning("failed%s: %s", ", to be tried again" if event.again else "", sentence)
+    LOG.info("ended: %s; %s", title, board.line())
 
 
-def test_again(folder, evals):
-    """({place: result}, a sentence for each failure)"""
-    results, failures = {}, []
-    for place, cfg in evals.items():
-        try:
-            results[place] = retest_once(cfg, FAMILIES, folder, file_name(place))
-        except InputError as error:
-            failures.append(f"{place}: {error}")
-    return results, failures
+def by_cell(board):
+    """{cell: results} of what has ended, in the order of the plan."""
+    results = {}
+    for job, outcome in zip(board.jobs, board.outcomes, strict=True):
+        if outcome and outcome.results:
+            results.setdefault(job.name, []).extend(outcome.results)
+    return results
 
 
 if __name__ == "__main__":

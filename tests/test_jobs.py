@@ -1,0 +1,155 @@
+"""Jobs of a benchmark: shared backbones, workers that die, a sweep that is stopped; none of it changes a result."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import coop
+import vpt
+from promptvision.benchmark import load_benchmark
+from promptvision.jobs import Outcome, do, done, plan
+from promptvision.report.progress import Board
+from promptvision.shared import sharing
+from promptvision.workers import Event, Queue, do_here, do_in_workers
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"vpt": vpt, "coop": coop}
+QUICK = ["DATASET.NAME", "digits", "DATASET.SHOTS", 1, "OPTIM.EPOCHS", 1, "CACHE_DIR", ""]
+ROWS = {
+    "full": {"CONFIG": "vpt/embedded_full.yaml"},
+    "LoRA": {"CONFIG": "vpt/embedded_lora.yaml"},
+    "VPT-deep": {"CONFIG": "vpt/embedded.yaml"},
+    "CoOp": {"CONFIG": "coop/embedded.yaml"},
+    "CoOp again": {"CONFIG": "coop/embedded.yaml", "METHOD.OPTIONS.CTX_INIT": "a photo of a"},
+}
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """`jobs("out", "full", "LoRA")` plans these rows."""
+
+    def make(output, *names, more=(), seeds=(1,)):
+        runs = {name: {**ROWS[name], "CONFIG": str(ROOT / "configs" / ROWS[name]["CONFIG"])} for name in names}
+        path = tmp_path / "benchmark.yaml"
+        path.write_text(yaml.safe_dump({"RUNS": runs, "SEEDS": list(seeds)}))
+        return plan(load_benchmark(path), tmp_path / output, [*QUICK, *more], FAMILIES)
+
+    return make
+
+
+def learned(jobs):
+    return [load_file(Path(job.cfg.OUTPUT_DIR) / "learned.safetensors") for job in jobs]
+
+
+def same(first, second):
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_runs_that_share_a_backbone_end_as_separate_ones(jobs):
+    names = ("full", "LoRA", "VPT-deep", "CoOp", "CoOp again")
+    together, apart = jobs("together", *names), jobs("apart", *names)
+    assert all(event.outcome is None or not event.outcome.failures for event in do_here(together, FAMILIES))
+    assert all(not do(job, FAMILIES).failures for job in apart)
+    same(learned(together), learned(apart))
+
+
+def test_a_backbone_is_loaded_once_unless_a_run_changed_it():
+    shared, key = sharing(FAMILIES)["vpt"], ("embedded", "default", 0, "timm", "default")
+    first, second = shared.load_backbone(*key), shared.load_backbone(*key)
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    assert first is not second and all(one.data_ptr() == other.data_ptr() for one, other in pairs)
+    first.attached = torch.nn.Linear(1, 1)
+    next(first.parameters()).requires_grad_(True)
+    third = shared.load_backbone(*key)
+    assert not hasattr(third, "attached") and next(third.parameters()).data_ptr() == pairs[0][0].data_ptr()
+    with torch.no_grad():
+        pairs[0][0].add_(1.0)
+    fresh = shared.load_backbone(*key)
+    assert next(fresh.parameters()).data_ptr() != pairs[0][0].data_ptr()
+    torch.testing.assert_close(next(fresh.parameters()) + 1.0, pairs[0][0])
+
+
+def test_a_worker_that_dies_is_replaced_and_its_job_done_again(jobs):
+    planned = jobs("workers", "VPT-deep", "CoOp", more=["OPTIM.EPOCHS", 3])
+    events, killed = [], []
+    for event in do_in_workers(planned, FAMILIES, 2):
+        events.append(event)
+        if event.outcome is None and not killed:
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+    died = [event for event in events if event.outcome and event.outcome.failures]
+    assert len(died) == 1 and died[0].again and "its process died (exit status -9)" in died[0].outcome.failures[0]
+    assert [done(job) is not None for job in planned] == [True, True] and not multiprocessing.active_children()
+    alone = jobs("alone", "VPT-deep", "CoOp", more=["OPTIM.EPOCHS", 3])
+    assert all(not do(job, FAMILIES).failures for job in alone)
+    same(learned(planned), learned(alone))
+
+
+def test_a_job_is_done_when_its_config_is(jobs):
+    (job,) = jobs("out", "CoOp")
+    folder = Path(job.cfg.OUTPUT_DIR)
+    folder.mkdir(parents=True)
+    assert done(job) is None
+    assert not do(job, FAMILIES).failures and done(job).results[0]["seed"] == 1
+    (other,) = jobs("out", "CoOp", more=["OPTIM.LR", 0.5])
+    assert done(other) is None
+    (folder / "result.json").unlink()
+    assert done(job) is None
+
+
+def test_failures_are_tried_again_after_all_others():
+    queue, bad, good = Queue(["a", "b"]), Outcome([], ["broken"]), Outcome([{}], [])
+    order = []
+    while (number := queue.next()) is not None:
+        order.append((number, queue.ended(number, bad if number == 0 else good).again))
+    assert order == [(0, True), (1, False), (0, False)]
+
+
+def test_the_board_tells_what_is_left(jobs):
+    planned = jobs("out", "CoOp", "full", seeds=(1, 2))
+    finished = Outcome([{"accuracy": 50.0, "seconds": 10.0}], [])
+    board = Board(planned, [finished, None, None, None], at_once=2)
+    assert board.line() == "1 of 4 done, 0 failed, 0 running, about 0:00:15 left"
+    board.note(Event(1))
+    board.note(Event(1, Outcome([{"accuracy": 70.0}], [])))
+    board.note(Event(2))
+    board.note(Event(2, Outcome([], ["broken"]), again=True))
+    assert board.line().startswith("2 of 4 done, 0 failed, 0 running")
+    cells = [list(column.cells) for column in board.table().columns]
+    assert cells == [["CoOp", "full"], ["2/2", "0/2"], ["60.0", ""], ["", "1 failed"]]
+
+
+def test_ctrl_c_stops_all_and_the_sweep_goes_on(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_text(
+        yaml.safe_dump({"RUNS": {"CoOp": {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}}, "SEEDS": [1, 2]})
+    )
+    words = ["--config", path, "--output", tmp_path / "out", "--jobs", "2", *QUICK, "OPTIM.EPOCHS", "100"]
+    words = [sys.executable, ROOT / "tools/sweep.py", *words]
+    running = subprocess.Popen(list(map(str, words)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    rows = [tmp_path / f"out/CoOp/seed{seed}/metrics.jsonl" for seed in (1, 2)]
+    deadline = time.monotonic() + 240
+    while not all(row.exists() and row.stat().st_size for row in rows):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 130 and "interrupted" in err and "Traceback" not in err, err
+    assert all((row.parent / "last.ckpt").exists() and not (row.parent / "result.json").exists() for row in rows)
+    steps = [json.loads(row.read_text().splitlines()[-1])["step"] for row in rows]
+    again = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    found = [[json.loads(line)["step"] for line in row.read_text().splitlines()] for row in rows]
+    assert all(row == list(range(100)) and row[step] == step for row, step in zip(found, steps, strict=True))
