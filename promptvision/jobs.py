@@ -62,8 +62,8 @@ def plan(
 def _jobs(
     cell: Cell, benchmark: Benchmark, output: Path, overrides: Sequence[Any], families: Families
 ) -> Iterator[Job]:
-    def configure(place: Mapping[str, Any], changes: Mapping[str, Any]) -> CfgNode:
-        return load_config(cell.config, [*_words(cell.overrides), *overrides, *_words(changes | place)], families)
+    def configure(place: dict[str, Any], changes: Mapping[str, Any]) -> CfgNode:
+        return load_config(cell.config, [*_words(cell.overrides), *overrides, *_words({**changes, **place})], families)
 
     if cell.search:
         folder = str(output / file_name(cell.name))

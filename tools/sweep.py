@@ -16,7 +16,7 @@ from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.jobs import done, plan
-from promptvision.report.benchmarks import benchmark_table
+from promptvision.report.sweep_table import benchmark_table
 from promptvision.report.progress import Board
 from promptvision.workers import do_here, do_in_workers, terminated_as_interrupted
 

@@ -1,0 +1,32 @@
+"""The table of a benchmark, whatever its runs were."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from promptvision.report.comparable import Cells
+from promptvision.report.streams import MEASURES
+from promptvision.report.tables import mean_and_deviation, seeds_table
+from promptvision.report.transfer import transfer_table
+
+
+def benchmark_table(cells: Cells, title: str = "") -> Table:
+    """One row per cell, a list of results that differ in their seed: runs tested in several places, streams of tasks,
+    or runs tested once."""
+    results = [result for found in cells.values() for result in found]
+    if any("evals" in result for result in results):
+        return transfer_table({name: [{"evals": {}, **run} for run in runs] for name, runs in cells.items()}, title)
+    return streams_table(cells, title) if all("matrix" in result for result in results) else seeds_table(cells, title)
+
+
+def streams_table(cells: Cells, title: str = "") -> Table:
+    """One row per cell: mean and deviation of a stream's measures in per cent."""
+    table = Table("method", title=title, title_justify="left")
+    known = [key for key in MEASURES if any(run.get(key) is not None for runs in cells.values() for run in runs)]
+    for key in known:
+        table.add_column(MEASURES[key], justify="right")
+    table.add_column("seeds", justify="right")
+    for name, runs in cells.items():
+        values = ([run[key] for run in runs if run.get(key) is not None] for key in known)
+        table.add_row(name, *(mean_and_deviation(each) if each else "-" for each in values), str(len(runs)))
+    return table
