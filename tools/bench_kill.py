@@ -202,6 +202,7 @@ def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
             hits += disturbed(attempts, here, words, min(KILLS, times - len(hits)), seconds, chance)
             found = outcome(here / "run")
             different += [f"{runs} ({variant}): {name}" for name in expected if found[name] != expected[name]]
+            print(f"{method}: {len(hits)} kills, {runs} runs, different: {different or 'nothing'}", file=sys.stderr)
     return hits, runs, different
 
 
