@@ -172,6 +172,19 @@ def test_transfer_and_zero_shot(write_run, compared):
     }
 
 
+def test_what_the_published_run_chose_on_test_pictures_is_no_difference(write_run, compared):
+    config = {"TRAIN.KEEP": "best", "TRAIN.PRECISION": "fp16", "OPTIM.EPOCHS": 25, "OPTIM.LR": 0.003}
+    config |= {"OPTIM.SCHEDULE_PER": "epoch_as_step"}
+    pair = {"SOURCE": "synthetic", "TARGET": "real", "VALIDATION": "test"}
+    for seed in (1, 2):
+        found = {"accuracy": 80.0, "per_class_mean": 86.9 + seed / 10}
+        target = {"backbone": "RN101", "dataset": "visda17", "shots": 0, "protocol": pair}
+        write_run(str(seed), method="dapl", seed=seed, config=config, **found, **target)
+    row, log = compared()[0]
+    assert (row["published"], row["ours"].split()[0], row["verdict"]) == ("86.9", "87.1", "within")
+    assert log["published"] == "86.81"
+
+
 def test_vtab(write_run, compared):
     config = {
         "OPTIM.EPOCHS": 100,

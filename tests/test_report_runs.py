@@ -117,9 +117,10 @@ def test_seeds_share_a_cell_and_a_repeated_seed_is_told(write_run, tmp_path):
 
 
 def test_rows_are_told_apart_by_what_differs_in_one_place(write_run, tmp_path):
-    """Epochs that go with the shots make no row; a prompt that differs for the same data set does."""
+    """Epochs that go with the shots, or with the prompt, make no row; a prompt that differs in one place does."""
     for shots, epochs in ((1, 50), (16, 200)):
         for start in ("", "a photo of a"):
+            epochs += len(start)
             options = {"N_CTX": 16 if not start else 4, "CTX_INIT": start}
             write_run(f"{shots}{start}", shots=shots, options=options, config={"OPTIM.EPOCHS": epochs})
     found, _ = read_cells(tmp_path)

@@ -144,15 +144,14 @@ def _name(result: Mapping[str, Any]) -> str:
 
 
 def _telling(group: Sequence[Cell]) -> list[str]:
-    """Keys that take several values in one place, but for those that others already tell; options first."""
-    by_place: dict[str, list[Cell]] = defaultdict(list)
-    for cell in group:
-        by_place[cell.place].append(cell)
-    every = {key for cell in group for key in cell.settings if key not in PLACE}
-    varying = [k for k in every if any(len({_text(c, k) for c in there}) > 1 for there in by_place.values())]
+    """Keys, options first, until no two cells in one place are called the same."""
     kept: list[str] = []
-    for key in sorted(varying, key=lambda key: (not key.startswith("METHOD.OPTIONS."), key)):
-        if len({_told_apart(cell, [*kept, key]) for cell in group}) > len({_told_apart(cell, kept) for cell in group}):
+    every = {key for cell in group for key in cell.settings if key not in PLACE}
+    for key in sorted(every, key=lambda key: (not key.startswith("METHOD.OPTIONS."), key)):
+        alike: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for cell in group:
+            alike[(cell.place, *_told_apart(cell, kept))].add(_text(cell, key))
+        if any(len(values) > 1 for values in alike.values()):
             kept.append(key)
     return kept
 

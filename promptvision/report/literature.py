@@ -58,16 +58,18 @@ def compare(section: Section) -> Table | None:
 
 
 def _matches(kind: str, ours: Ours) -> Iterator[tuple[Mapping[str, str], Mapping[str, Any]]]:
-    """The published rows of the same number, each with the rule of its method."""
+    """The published rows of the same number, each with the rule of its method; a number that papers repeat once."""
     result = ours.cells[0].first
     name = f"{result['family']}/{result['method']}"
     methods = {m["published"]: m for m in _methods(kind, name) if _is_that(m, ours.cells)}
+    seen = set[tuple[str, str]]()
     for row in published() if methods else ():
         method = methods.get(row["method"])
         same = (row["dataset"], row["split"]) == (ours.where, ours.split) and row["metric"] in ours.metrics
         if method and same and row["protocol"] in method.get("in", rules()["tables"][kind]):
-            here = rules()["backbones"].get(row["backbone"], [])
-            if result["backbone"] in here and _same_shots(row["shots"], name, ours):
+            here, told = rules()["backbones"].get(row["backbone"], []), (row["method"], row["value"])
+            if result["backbone"] in here and told not in seen and _same_shots(row["shots"], name, ours):
+                seen.add(told)
                 yield row, method
 
 
@@ -91,7 +93,8 @@ def _same_shots(published_shots: str, name: str, ours: Ours) -> bool:
 def _line(kind: str, ours: Ours, row: Mapping[str, str], method: Mapping[str, Any], made: Table) -> list[Entry]:
     """One row of the table; what keeps it from being judged is noted below it."""
     told, barred = differences(kind, ours.cells, method, rules())
-    barred += [ON_TEST] if any(_on_test(cell) for cell in ours.cells) else []
+    also_there = rules()["settings"][method["settings"]].get("DATASET.VALIDATION") == "test"
+    barred += [ON_TEST] if not also_there and any(_on_test(cell) for cell in ours.cells) else []
     numbers = " ".join(made.note(f"{ours.label}: {sentence}") for sentence in [*barred, *told])
     value, mean = float(row["value"]), ours.score.mean
     shots = "" if ours.cells[0].first["method"] == "zero_shot" else str(ours.cells[0].shots or "all")

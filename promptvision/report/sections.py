@@ -55,18 +55,19 @@ def _section(kind: str, found: Sequence[Cell]) -> Section:
         row = rows.setdefault((label, dataset, cell.shots), Row(label, [], dataset=dataset))
         row.cells.append(cell)
         row.scores |= {name: score for name, score in _scores(kind, cell).items() if score}
-    ordered = list(rows.values())
+    names = list(dict.fromkeys(row.label for row in rows.values()))
+    ordered = sorted(rows.values(), key=lambda row: (names.index(row.label), row.cells[0].shots))
     columns = _ordered(dict.fromkeys(name for row in ordered for name in row.scores))
     if kind == "base_to_new":
         return Section(kind, [*ordered, *_averages_to_new(ordered)], columns)
-    names: dict[str, None] = {}
+    averages: dict[str, None] = {}
     for row in ordered:
         peers = {name for each in ordered if each.dataset == row.dataset for name in each.scores}
         groups = _groups(kind, [name for name in columns if name in peers])
-        names |= dict.fromkeys(groups)
+        averages |= dict.fromkeys(groups)
         means = {k: average((row.scores[n] for n in of if n in row.scores), len(of)) for k, of in groups.items()}
         row.scores |= {name: mean for name, mean in means.items() if mean}
-    return Section(kind, ordered, [*columns, *names])
+    return Section(kind, ordered, [*columns, *averages])
 
 
 def _scores(kind: str, cell: Cell) -> dict[str, Score | None]:
