@@ -1,0 +1,57 @@
+"""Features of places in a picture, in the space of CLIP's texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+
+from promptvision.backbones import ImageTower
+from promptvision.errors import InputError
+
+
+def local_features(tower: ImageTower, images: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) to (B, n, E), not normalised, one feature for each of n patches.
+
+    Of a ViT, what its final norm and projection make of the patch tokens; of CLIP's ResNets, what the attention pool
+    gives where it asks with a place instead of with their mean (PLOT, arXiv:2210.01253, section 3.2).
+    """
+    check_local(tower)
+    if not tower.depth:
+        return _resnet(tower.model, images)
+    tokens = tower.enter(tower.embed(images))
+    for block in tower.blocks:
+        tokens = block(tokens)
+    return tower.project(tower.normalize(tokens[:, tower.prefix :]))
+
+
+def check_local(tower: ImageTower) -> None:
+    """Refuse a tower whose patches have no features beside its texts'."""
+    model = getattr(tower, "model", None)
+    known = isinstance(model, VisionTransformer) and model.attn_pool is None and not model.final_ln_after_pool
+    if not known and not isinstance(model, ModifiedResNet):
+        raise InputError(
+            f"the image tower of {tower.name!r} gives no features of places that can be compared with texts; take one "
+            "of OpenAI's CLIPs, such as ViT-B-16 or RN50"
+        )
+
+
+def _resnet(visual: Any, images: Tensor) -> Tensor:
+    found = visual.stem(images)
+    for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        found = layer(found)
+    return attend_everywhere(visual.attnpool, found)[:, 1:]
+
+
+def attend_everywhere(pool: AttentionPool2d, found: Tensor) -> Tensor:
+    """(B, D, h, w) to (B, 1 + h w, E): the output of CLIP's attention pool for every query; the first is the pool's."""
+    places = found.flatten(2).transpose(1, 2)
+    tokens = torch.cat([places.mean(dim=1, keepdim=True), places], dim=1)
+    tokens = tokens + pool.positional_embedding.to(tokens.dtype)
+    parts = (part(tokens) for part in (pool.q_proj, pool.k_proj, pool.v_proj))
+    query, key, value = (part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in parts)
+    return pool.c_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
