@@ -9,6 +9,7 @@ from coop.clip_adapter import ClipAdapter
 from coop.clip_lora import ClipLora
 from coop.cocoop import CoCoOp
 from coop.coop import CoOp
+from coop.dapl import DAPL
 from coop.ivlp import IVLP
 from coop.kg_coop import KgCoOp
 from coop.linear_probe import LinearProbe
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "tip_adapter_f": TipAdapterF,
     "vpt": VisualPrompt,
     "clip_lora": ClipLora,
+    "dapl": DAPL,
     "ivlp": IVLP,
     "maple": MaPLe,
     "prompt_src": PromptSRC,

@@ -44,6 +44,7 @@ def context_prompts(
     *,
     position: str = "end",
     prefix: str = "",
+    ending: str = ".",
     class_specific: bool = False,
     way: str = "auto",
     chunk: int = 0,
@@ -53,13 +54,13 @@ def context_prompts(
 
     `position`: where the class name stands. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
     name, the others behind it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
-    and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `way`, `chunk`
-    and `tile` as in PromptEncoder.
+    and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `ending`: what
+    follows the name, in place of the full stop. `way`, `chunk` and `tile` as in PromptEncoder.
     """
     if position not in POSITIONS:
         raise unknown("class_token_position", position, POSITIONS)
     names = [class_text(name) for name in classes]
-    prompts = [f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}." for name in names]
+    prompts = [f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}{ending}" for name in names]
     _refuse_too_long(text, n_ctx, classes, [text.count(prompt) for prompt in prompts])
     ids = text.tokenize(prompts)
     lengths = [text.count(name) for name in names]

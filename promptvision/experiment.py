@@ -147,6 +147,8 @@ def train(
     """`fit` with everything the config says; a method that learns nothing reads no training pictures."""
     began = time.monotonic()
     learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    if learned and len(method.classes) == 1 and cfg.OPTIM.EPOCHS:
+        raise InputError(f"there is one class only, {method.classes[0]!r}: training needs another to tell it from")
     optim, device = cfg.OPTIM, choose_device(cfg.TRAIN.DEVICE)
     optimizer = build_optimizer(
         optim.NAME,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import coop
 import vpt
 from promptvision.schema import KEYS
 
@@ -21,7 +22,8 @@ DEFAULTS = {key.name: key.initial for key in KEYS}
 def test_the_named_option_exists_and_is_not_the_default(key, value):
     if key.startswith("METHOD.OPTIONS."):
         option = key.rpartition(".")[2]
-        defaults = [vpt.options(name)[option] for name in vpt.METHODS if option in vpt.options(name)]
+        known = [family.options(name) for family in (vpt, coop) for name in family.METHODS]
+        defaults = [options[option] for options in known if option in options]
     else:
         defaults = [DEFAULTS[key]]
     assert defaults
