@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from coop.context_method import ContextMethod
+from coop.knowledge import squared_distance
 from coop.objective import Step
 from coop.teacher import Teacher
 from coop.texts import given_templates
@@ -43,5 +43,4 @@ class KgCoOp(ContextMethod):
 
     def distance(self, step: Step) -> Tensor:
         """L_kg, a scalar."""
-        wanted = self.teacher.text_features(self.backbone)
-        return (F.normalize(step.text_features, dim=-1) - wanted).square().sum(dim=-1).mean()
+        return squared_distance(step.text_features, self.teacher.text_features(self.backbone))
