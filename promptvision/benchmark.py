@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from promptvision.errors import InputError, unknown
+from promptvision.plain_yaml import read_yaml
 
-KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "EXCEPTIONS")
+KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "SET")
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ class Benchmark:
     RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}; with SEARCH, the path of a grid of settings,
     they are searched and tested as that says, with its seeds. GRID: KEY -> list of values, all combined; of several
     keys that change together, "KEY KEY" -> list of lists. EVAL: name -> {KEY: value ...}, where every run is tested
-    again after training. EXCEPTIONS: a list of {WHEN: {KEY: value or list of values ...}, KEY: value ...}, what the
-    cells with these values set differently; RUN in WHEN is the name of a row, and the last exception wins.
+    again after training. SET: a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}, what all
+    cells set, or those with these values; RUN in WHEN is the name of a row. It wins over rows and GRID, the last over the others.
     """
 
     runs: Mapping[str, tuple[Path, Mapping[str, Any]]]
     grid: Mapping[str, Sequence[Any]]
     seeds: Sequence[int]
     evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    exceptions: Sequence[Mapping[str, Any]] = ()
+    settings: Sequence[Mapping[str, Any]] = ()
     searches: Mapping[str, Path] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
@@ -55,7 +54,7 @@ class Benchmark:
             named = [" -> ".join(map(str, value)) if " " in key else str(value) for key, value in changes.items()]
             for name, (config, overrides) in self.runs.items():
                 values = {**_apart(changes), **overrides}
-                found = {**values, **_excepted(self.exceptions, {"RUN": name, **values})}
+                found = {**values, **_settings(self.settings, {"RUN": name, **values})}
                 yield Cell(", ".join([name, *named]), config, found, self.searches.get(name))
 
 
@@ -72,13 +71,13 @@ def _apart(changes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _excepted(exceptions: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the exceptions that hold for these values set."""
+def _settings(settings: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell with these values sets."""
     found: dict[str, Any] = {}
-    for exception in exceptions:
-        wanted = exception["WHEN"].items()
+    for setting in settings:
+        wanted = setting.get("WHEN", {}).items()
         if all(key in values and values[key] in (each if isinstance(each, list) else [each]) for key, each in wanted):
-            found |= _without(exception, "WHEN")
+            found |= _without(setting, "WHEN")
     return found
 
 
@@ -94,23 +93,17 @@ def load_benchmark(path: str | Path) -> Benchmark:
         if key not in KEYS:
             raise unknown(f"key of benchmark {path}", key, KEYS)
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
-    evals, exceptions = content.get("EVAL") or {}, content.get("EXCEPTIONS") or []
+    evals, settings = content.get("EVAL") or {}, content.get("SET") or []
     if not isinstance(runs, dict) or not all(isinstance(run, dict) and "CONFIG" in run for run in runs.values()):
         raise InputError(f"benchmark {path} needs RUNS, a name: {{CONFIG: path, ...}} for each row of its table")
     _check_grid(path, grid)
-    _check_rest(path, evals, exceptions, seeds)
+    _check_rest(path, evals, settings, seeds)
     folder = Path(path).parent
-    rows = {
-        str(name): (
-            folder / run["CONFIG"],
-            {key: value for key, value in run.items() if key not in ("CONFIG", "SEARCH")},
-        )
-        for name, run in runs.items()
-    }
+    rows = {str(name): (folder / run["CONFIG"], _without(run, "CONFIG", "SEARCH")) for name, run in runs.items()}
     searches = {str(name): folder / run["SEARCH"] for name, run in runs.items() if "SEARCH" in run}
     if searches and evals:
         raise InputError(f"benchmark {path}: rows with SEARCH are tested once, as their grid says, and take no EVAL")
-    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, exceptions, searches)
+    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings, searches)
 
 
 def _without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -127,27 +120,22 @@ def _check_grid(path: str | Path, grid: Any) -> None:
             )
 
 
-def _check_rest(path: str | Path, evals: Any, exceptions: Any, seeds: Any) -> None:
+def _check_rest(path: str | Path, evals: Any, settings: Any, seeds: Any) -> None:
     if not isinstance(evals, dict) or not all(isinstance(changes, dict) for changes in evals.values()):
         raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each place to test in")
-    if not isinstance(exceptions, list) or not all(_is_exception(each) for each in exceptions):
-        raise InputError(f"benchmark {path}: EXCEPTIONS is a list of {{WHEN: {{KEY: value, ...}}, KEY: value, ...}}")
+    if not isinstance(settings, list) or not all(_is_setting(each) for each in settings):
+        raise InputError(f"benchmark {path}: SET is a list of {{KEY: value, ..., WHEN: {{KEY: value, ...}}}}")
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
 
 
-def _is_exception(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("WHEN"), dict) and len(found) > 1
+def _is_setting(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("WHEN", {}), dict)
 
 
 def read_plain_yaml(path: str | Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what} {path} is not plain YAML") from error
+    content = read_yaml(Path(path), what)
     if not isinstance(content, dict):
         raise InputError(f"{what} {path} should hold KEY: value lines")
     return content

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from promptvision.errors import InputError, unknown
 from promptvision.key import Key, short
+from promptvision.plain_yaml import read_yaml
 from promptvision.schema import KEYS
 
 OPTIONS = "METHOD.OPTIONS"
@@ -92,22 +93,10 @@ def _read(path: Path, what: str) -> dict[Any, Any]:
         near = get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")), n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise InputError(f"{what} {path} does not exist{hint}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not plain YAML: {_cause(error)}") from error
+    content = read_yaml(path, what)
     if not isinstance(content, dict | None):
         raise InputError(f"{path} should hold KEY: value lines, not {short(content)}")
     return content or {}
-
-
-def _cause(error: Exception) -> str:
-    """What a parser found and where, on one line."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem
 
 
 def _settings(content: Mapping[Any, Any], source: str, prefix: str = "") -> dict[str, Setting]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from reprlib import Repr
 from typing import Any
 
-import yaml
-
 from promptvision.errors import InputError, unknown
+from promptvision.plain_yaml import WRONG, parse
 
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
@@ -50,8 +49,8 @@ class Key:
         if isinstance(self.default, str):
             return text
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
+            value = parse(text)
+        except WRONG:
             return text
         return value if isinstance(value, bool | int | float | list | None) else text
 

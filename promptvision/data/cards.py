@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError, unknown
+from promptvision.plain_yaml import read_yaml
 
 PROTOCOLS = (
     "few_shot",
@@ -102,12 +101,7 @@ def load_card(name: str) -> Card:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"card {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"card {path} is not plain YAML: {' '.join(str(error).split())}") from None
+    facts = read_yaml(path, "card")
     if not isinstance(facts, dict):
         raise InputError(f"card {path} must hold keys and values")
     return facts
