@@ -61,7 +61,8 @@ def difference_bars(values: Mapping[str, float], title: str, path: str | Path) -
     axes.bar_label(bars, fmt="%+.1f", padding=3)
     axes.margins(x=0.18)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(title=wrapped(title), xlabel="absolute difference (%)")
+    axes.set(xlabel="absolute difference (%)")
+    figure.suptitle(wrapped(title), fontsize=11)
     return save(figure, path)
 
 
