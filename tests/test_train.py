@@ -173,6 +173,21 @@ def test_a_crash_between_checkpoints_costs_only_the_way_since_the_last(tmp_path)
     same(train(tmp_path / "parts", resume=True, checkpoint_every=3, validate_every=1), whole)
 
 
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (1, 1), (2, 0)])
+def test_a_rate_for_every_step_may_end_within_an_epoch(tmp_path, epoch, batch):
+    steps = {"epochs": 7, "per_step": True, "validate_every": 1}
+    whole = train(tmp_path / "whole", **steps)
+    _, rows, found = whole
+    assert [row["lr"] for row in rows if "loss" in row] == learning_rates(
+        "cosine", 0.05, 7, warmup_epochs=1, warmup_lr=1e-3
+    )
+    assert (found["steps"], found["epochs"]) == (7, 3)
+    assert [row["step"] for row in rows if "val" in row] == [2, 5, 6]
+    with pytest.raises(SystemExit):
+        train(tmp_path / "parts", loader=stop_at(epoch, batch), **steps)
+    same(train(tmp_path / "parts", resume=True, **steps), whole)
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first = train(tmp_path)
     again = train(tmp_path, resume=True, loader=Batches(lambda epoch, batch: pytest.fail("trained again")))
