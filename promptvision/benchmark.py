@@ -37,8 +37,9 @@ class Benchmark:
     RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}; with SEARCH, the path of a grid of settings,
     they are searched and tested as that says, with its seeds. GRID: KEY -> list of values, all combined; of several
     keys that change together, "KEY KEY" -> list of lists. EVAL: name -> {KEY: value ...}, where every run is tested
-    again after training. SET: a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}, what all
-    cells set, or those with these values; RUN in WHEN is the name of a row. It wins over rows and GRID, the last over the others.
+    again after training. SET: a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}, what all cells
+    set, or those with these values; RUN in WHEN is the name of a row. It wins over rows and GRID, the last over the
+    others.
     """
 
     runs: Mapping[str, tuple[Path, Mapping[str, Any]]]

@@ -62,17 +62,27 @@ def plan(
 def _jobs(
     cell: Cell, benchmark: Benchmark, output: Path, overrides: Sequence[Any], families: Families
 ) -> Iterator[Job]:
-    def configure(place: dict[str, Any], changes: Mapping[str, Any]) -> CfgNode:
-        return load_config(cell.config, [*_words(cell.overrides), *overrides, *_words({**changes, **place})], families)
+    def configure(changes: Mapping[str, Any]) -> CfgNode:
+        return load_config(cell.config, [*_words(cell.overrides), *overrides, *_words(changes)], families)
 
+    cfg, tested = configure({}), {name: configure(changes) for name, changes in benchmark.evals.items()}
     if cell.search:
-        folder = str(output / file_name(cell.name))
-        yield Job(cell.name, configure({"OUTPUT_DIR": folder}, {}), {}, load_search(cell.search))
+        yield Job(cell.name, _placed(cfg, output / file_name(cell.name)), {}, load_search(cell.search))
         return
     for seed in benchmark.seeds:
-        place = {"SEED": seed, "OUTPUT_DIR": str(cell.folder(output, seed))}
-        evals = {name: configure(place, changes) for name, changes in benchmark.evals.items()}
-        yield Job(cell.name, configure(place, {}), evals)
+        folder = cell.folder(output, seed)
+        evals = {name: _placed(each, folder, seed) for name, each in tested.items()}
+        yield Job(cell.name, _placed(cfg, folder, seed), evals)
+
+
+def _placed(cfg: CfgNode, folder: Path, seed: int | None = None) -> CfgNode:
+    """The same config for this folder and seed; frozen."""
+    found = cfg.clone()
+    found.defrost()
+    found.OUTPUT_DIR = str(folder)
+    found.SEED = cfg.SEED if seed is None else seed
+    found.freeze()
+    return found
 
 
 def _words(pairs: Mapping[str, Any]) -> list[Any]:

@@ -18,7 +18,6 @@ from promptvision.experiment import Families
 from promptvision.jobs import Job, Outcome, do
 from promptvision.shared import sharing
 
-LOG = logging.getLogger(__name__)
 CONTEXT = multiprocessing.get_context("spawn")
 TRIES = 2
 """How often a job is tried."""
@@ -131,6 +130,7 @@ class Worker:
 def _serve(pipe: Connection, names: dict[str, str]) -> None:
     """A worker: jobs come in and outcomes go out until the other end closes. Ctrl-C is its parent's affair."""
     os.setsid()
+    logging.getLogger("promptvision").propagate = False  # a run's log is in its folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     families = sharing(modules(names))
     while True:

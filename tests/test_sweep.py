@@ -1,6 +1,7 @@
 """Benchmarks: what a file crosses, that a failure stops nothing, and that nothing is done twice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import yaml
 import coop
 import vpt
 from promptvision.benchmark import load_benchmark
-from promptvision.config import load_config
 from promptvision.data.cards import load_card
 from promptvision.errors import InputError
+from promptvision.jobs import plan
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}
@@ -42,11 +43,76 @@ def test_rows_are_crossed_with_the_grid(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_benchmark_is_in_order(path):
-    benchmark = load_benchmark(path)
-    for cell in benchmark.cells():
-        for changes in ({}, *benchmark.evals.values()):
-            words = [word for pair in {**cell.overrides, **changes}.items() for word in pair]
-            load_card(load_config(cell.config, words, FAMILIES).DATASET.NAME)
+    jobs = plan(replace(load_benchmark(path), seeds=[1]), "out", [], FAMILIES)
+    for cfg in (cfg for job in jobs for cfg in (job.cfg, *job.evals.values())):
+        for name in cfg.CONTINUAL.DATASETS or [cfg.DATASET.NAME]:
+            load_card(name)
+    assert len({job.cfg.OUTPUT_DIR for job in jobs}) == len(jobs)
+
+
+def test_the_embedded_benchmark_has_every_method():
+    jobs = plan(load_benchmark(ROOT / "configs/benchmarks/embedded.yaml"), "out", [], FAMILIES)
+    asked = {(job.cfg.METHOD.FAMILY, job.cfg.METHOD.NAME) for job in jobs}
+    known = {(family, name) for family, module in FAMILIES.items() for name in module.METHODS}
+    assert known - asked == {("vpt", "swin_prompt")}  # the embedded tower is no Swin
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "expected"),
+    [
+        ("coop_fewshot_rn50", "CoOp, M=16, end, dtd, 1", {"EPOCHS": 50}),
+        ("coop_fewshot_rn50", "CoOp, M=16, mid, CSC, dtd, 4", {"EPOCHS": 100}),
+        ("coop_fewshot_rn50", "CoOp, M=16, end, imagenet, 16", {"EPOCHS": 50}),
+        ("coop_fewshot_rn50", "CoOp, M=16, end, dtd, 16", {"EPOCHS": 200}),
+        ("base_to_new", "CoOp, imagenet", {"EPOCHS": 50, "BATCH_SIZE": 32}),
+        ("base_to_new", "CoOp, dtd", {"EPOCHS": 200}),
+        ("base_to_new", "CoCoOp, imagenet", {"EPOCHS": 10, "BATCH_SIZE": 1}),
+    ],
+)
+def test_published_settings(name, cell, expected):
+    jobs = plan(load_benchmark(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=cell)
+    jobs = [job for job in jobs if job.name == cell]
+    assert [job.cfg.SEED for job in jobs] == [1, 2, 3]
+    assert all({key: job.cfg.OPTIM[key] for key in expected} == expected for job in jobs)
+
+
+def test_what_cells_set(tmp_path):
+    setting = [{"OPTIM.EPOCHS": 5}, {"OPTIM.EPOCHS": 7, "WHEN": {"RUN": "a", "DATASET.SHOTS": [1, 2]}}]
+    runs = {"a": {"CONFIG": "x.yaml", "OPTIM.EPOCHS": 1}, "b": {"CONFIG": "x.yaml"}}
+    path = write(tmp_path / "b.yaml", {"RUNS": runs, "GRID": {"DATASET.SHOTS": [1, 4]}, "SET": setting})
+    found = {cell.name: cell.overrides["OPTIM.EPOCHS"] for cell in load_benchmark(path).cells()}
+    assert found == {"a, 1": 7, "b, 1": 5, "a, 4": 5, "b, 4": 5}
+
+
+def test_a_dry_run_tells_and_does_nothing(tool, two_rates, tmp_path):
+    words = ["--config", two_rates, "--output", tmp_path / "out", *QUICK]
+    status, out, _ = tool("sweep", *words, "--dry-run")
+    assert status == 0 and "0 of 4 done" in out and "time unknown" in out and not (tmp_path / "out").exists()
+    tool("sweep", *words, "--only", "low")
+    status, out, _ = tool("sweep", *words, "--dry-run")
+    assert status == 0 and "2 of 4 done" in out and "2/2" in out and " left" in out
+
+
+def test_searches_and_streams_are_rows(tool, tmp_path):
+    grid = {"PROTOCOL": "vtab", "GRID": {"OPTIM.LR": [0.5, 0.1]}, "SEEDS": [1, 2]}
+    stream = {"DATASET.NAME": "digits", "OPTIM.EPOCHS": 1, "CONTINUAL.TASKS": 2}
+    rows = {
+        "searched": {
+            "CONFIG": str(ROOT / "configs/vpt/embedded_linear.yaml"),
+            "SEARCH": str(write(tmp_path / "grid.yaml", grid)),
+            "DATASET.SHOTS": 2,
+            "DATASET.VALIDATION": "held_out",
+        },
+        "stream": {"CONFIG": str(ROOT / "configs/vpt/embedded_continual_finetune.yaml"), **stream},
+    }
+    path = write(tmp_path / "b.yaml", {"RUNS": rows})
+    words = ["--config", path, "--output", tmp_path / "out", "DATASET.NAME", "digits", "OPTIM.EPOCHS", "1"]
+    status, out, err = tool("sweep", *words)
+    assert status == 0 and "forgetting" in out and "searched" in out, err
+    table = json.loads((tmp_path / "out/table.json").read_text())
+    assert [run["seed"] for run in table["searched"]] == [1, 2] and len(table["stream"][0]["matrix"]) == 2
+    _, out, _ = tool("sweep", *words, "--dry-run")
+    assert "2 of 2 done" in out and "5 runs and tests" in out
 
 
 def test_keys_that_change_together(tmp_path):

@@ -16,8 +16,8 @@ from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.jobs import done, plan
-from promptvision.report.sweep_table import benchmark_table
 from promptvision.report.progress import Board
+from promptvision.report.sweep_table import benchmark_tables
 from promptvision.workers import do_here, do_in_workers, terminated_as_interrupted
 
 WIDE = 200
@@ -61,7 +61,7 @@ def main():
         if results:
             write_json(args.output / "table.json", results)
     if results:
-        console.print(benchmark_table(results, str(args.config)))
+        console.print(*benchmark_tables(results, str(args.config)))
     if failures:
         count = sum(job.runs for job in jobs)
         raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))

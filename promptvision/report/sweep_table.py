@@ -10,13 +10,18 @@ from promptvision.report.tables import mean_and_deviation, seeds_table
 from promptvision.report.transfer import transfer_table
 
 
-def benchmark_table(cells: Cells, title: str = "") -> Table:
-    """One row per cell, a list of results that differ in their seed: runs tested in several places, streams of tasks,
-    or runs tested once."""
-    results = [result for found in cells.values() for result in found]
-    if any("evals" in result for result in results):
-        return transfer_table({name: [{"evals": {}, **run} for run in runs] for name, runs in cells.items()}, title)
-    return streams_table(cells, title) if all("matrix" in result for result in results) else seeds_table(cells, title)
+def benchmark_tables(cells: Cells, title: str = "") -> list[Table]:
+    """One row per cell, a list of results that differ in their seed: of runs tested in several places, or once, and of
+    streams of tasks."""
+    streams = {name: runs for name, runs in cells.items() if any("matrix" in run for run in runs)}
+    others = {name: runs for name, runs in cells.items() if name not in streams}
+    tables = []
+    if any("evals" in run for runs in others.values() for run in runs):
+        tested = {name: [{"evals": {}, **run} for run in runs] for name, runs in others.items()}
+        tables.append(transfer_table(tested, title))
+    elif others:
+        tables.append(seeds_table(others, title))
+    return [*tables, *([streams_table(streams, title)] if streams else [])]
 
 
 def streams_table(cells: Cells, title: str = "") -> Table:
