@@ -1,6 +1,7 @@
 """The fast ways against the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
 
 For visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
+For prompts in both towers (IVLP, MaPLe, PromptSRC): python tools/bench.py deep --classes 20 --batch 4 --no-time
 For loading pictures: python tools/bench.py data --pictures 256
 For runs that are killed: python tools/bench.py kill --times 50 --method coop cocoop prompt
 
@@ -12,6 +13,7 @@ import argparse
 import itertools
 
 import bench_data
+import bench_deep
 import bench_image
 import bench_kill
 import open_clip
@@ -33,8 +35,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "what",
-        choices=("text", "cocoop", "image", "data", "kill"),
-        help="CoOp's text step, CoCoOp's, VPT's step, loading, or runs that are killed",
+        choices=("text", "cocoop", "image", "deep", "data", "kill"),
+        help="CoOp's text step, CoCoOp's, VPT's step, that of prompts in both towers, loading, or runs that are killed",
     )
     parser.add_argument("--times", type=int, default=10, help="kill: how often each method's runs are killed")
     parser.add_argument("--method", nargs="+", choices=tuple(bench_kill.METHODS), default=["coop"], help="kill")
@@ -179,13 +181,14 @@ def main():
         "text": ("CoOp's text step", COLUMNS),
         "cocoop": ("CoCoOp's text step", CONDITIONAL[:5] if args.fast_only else CONDITIONAL),
         "image": ("VPT's step", bench_image.COLUMNS),
+        "deep": ("Prompts in both towers, a step", bench_deep.COLUMNS),
         "data": (f"JPEGs of 500x375 to {args.size}x{args.size}", bench_data.COLUMNS),
         "kill": ("Killed runs against runs left alone", bench_kill.COLUMNS),
     }
     what, names = columns[args.what]
     sizes = "" if args.what in ("data", "kill") else f", ViT-B/16 sizes, float32, {args.device}"
     table = Table(*names, title=f"{what}{sizes}, {args.threads} thread")
-    others = {"image": bench_image.rows, "data": bench_data.rows, "kill": bench_kill.rows}
+    others = {"image": bench_image.rows, "deep": bench_deep.rows, "data": bench_data.rows, "kill": bench_kill.rows}
     for row in others.get(args.what, text_rows)(args):
         table.add_row(*row)
     Console(width=120).print(table)
