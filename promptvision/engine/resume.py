@@ -135,7 +135,8 @@ class Saver:
             _check_numbers(state["scaler"])
             self.scaler.load_state_dict(state["scaler"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(f"{path} does not fit this run: {error}") from error
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{path} does not fit this run: {reason}") from error
         LOG.info("going on from %s: epoch %d, batch %d", path, self.at.epoch, self.at.batch)
 
     def _position(self, epoch: int, batch: int, seconds: float, loss: float | None) -> Position:
@@ -154,24 +155,25 @@ def load_optimizer(optimizer: Optimizer, theirs: Mapping[str, Any]) -> None:
     if len(theirs["param_groups"]) != len(ours):
         raise ValueError(f"its optimiser has {len(theirs['param_groups'])} groups of tensors, not {len(ours)}")
     tensors = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
-    names = _kept_names(optimizer)
+    kinds = _kept(optimizer)
     for number, values in theirs["state"].items():
-        if set(values) != names:
-            raise ValueError(f"its optimiser keeps {short(sorted(values))}, not {short(sorted(names))}")
-        for value in values.values():
-            if isinstance(value, Tensor) and value.shape not in ((), tensors[number].shape):
-                raise ValueError(f"its optimiser is of a tensor of shape {tuple(value.shape)}")
+        if values.keys() != kinds.keys():
+            raise ValueError(f"its optimiser keeps {short(list(values))}, not {short(list(kinds))}")
+        for name, value in values.items():
+            shape = tensors[number].shape if kinds[name] else ()
+            if isinstance(value, Tensor) and (value.shape != shape or value.layout != torch.strided):
+                raise ValueError(f"{name} of its optimiser has the shape {tuple(value.shape)}, not {tuple(shape)}")
         _check_numbers({name: value for name, value in values.items() if not isinstance(value, Tensor)})
     optimizer.load_state_dict({"state": theirs["state"], "param_groups": ours})
 
 
-def _kept_names(optimizer: Optimizer) -> set[str]:
-    """What the optimiser keeps for a tensor, as one step of its like on a single number shows."""
+def _kept(optimizer: Optimizer) -> dict[str, bool]:
+    """What the optimiser keeps for a tensor, and whether it has its shape, as one step of its like shows."""
     number = torch.nn.Parameter(torch.zeros(1))
     number.grad = torch.zeros(1)
     like = type(optimizer)([{**optimizer.param_groups[0], "params": [number]}], lr=0.1)  # type: ignore[call-arg]
     like.step()
-    return set(like.state[number])
+    return {name: isinstance(value, Tensor) and value.dim() > 0 for name, value in like.state[number].items()}
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
