@@ -16,17 +16,18 @@ from promptvision.errors import InputError
 from promptvision.method import Method
 
 
-def load_teacher(name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:
+def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:
     """A trained method of a run folder, or zero-shot CLIP by `templates` on a backbone; frozen, for these classes.
 
-    `name`: the folder of a run, else as BACKBONE.NAME, with `weights` as BACKBONE.PRETRAINED. A
-    run that was trained on other classes is refused.
+    `name`: the folder of a run, else as BACKBONE.NAME, with `weights` as BACKBONE.PRETRAINED, or empty for
+    the student's. A run that was trained on other classes is refused.
     """
     learned = Path(name) / "learned.safetensors"
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         teacher = _of_run(learned, classes)
     else:
-        teacher = _build("zero_shot", load_clip(name, weights), classes, {"templates": templates})
+        clip = load_clip(name, weights) if name else student
+        teacher = _build("zero_shot", clip, classes, {"templates": templates})
     return teacher.requires_grad_(False).eval()
 
 

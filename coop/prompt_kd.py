@@ -31,10 +31,10 @@ class PromptKD(FeatureMethod):
     Both compare pictures with the teacher's class features, which are made once; `projector` brings the student's
     (B, E) into their space. The objective is `weight` times `divergence` at `temperature`, and labels are not looked
     at: the training pictures serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a
-    run on the same classes, or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the
-    texts of `templates`. `n_ctx`, `depth`, `way`: of the visual prompts, as in vpt. The official code divides by the
-    number of classes too, and weighs with 1000. The projector (E -> E' -> E', batch norm and ReLU between) is its
-    own. Learns `image_encoder` as vpt does, and `projector`.
+    run on the same classes; or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the
+    texts of `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`, `way`: of the visual
+    prompts, as in vpt. The official code divides by the number of classes too, and weighs with 1000. The projector
+    (E -> E' -> E', batch norm and ReLU between) is its own. Learns `image_encoder` as vpt does, and `projector`.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class PromptKD(FeatureMethod):
         classes: Sequence[str],
         known: Method | None = None,
         *,
-        teacher: str = "ViT-L-14",
+        teacher: str = "",
         teacher_weights: str = "default",
         n_ctx: int = 4,
-        depth: int = 9,
+        depth: int = 3,
         temperature: float = 1.0,
         weight: float = 1.0,
         templates: Sequence[str] = (),
@@ -60,7 +60,7 @@ class PromptKD(FeatureMethod):
         self.options |= dict(temperature=temperature, weight=weight, templates=templates)
         self.templates, self.way, self.temperature = given_templates(templates), way, temperature
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
-        known = known or load_teacher(teacher, teacher_weights, classes, self.templates)
+        known = known or load_teacher(backbone, teacher, teacher_weights, classes, self.templates)
         check_same_pictures(backbone, known.backbone)  # type: ignore[arg-type]
         self.__dict__["teacher"] = known  # not a submodule: nothing of it belongs to the student's state
         self.register_buffer("vectors", class_vectors(known), persistent=False)

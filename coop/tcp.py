@@ -30,9 +30,10 @@ class TCP(ContextMethod):
     """Contexts that at one block of the text tower give way to tokens made of each class's hand-written features.
 
     Contexts shared by the classes enter the tower; at the entrance of block `layer`, counted from 0, their places are
-    taken by `meta_net(t_c)`, (M, D) for each class, t_c its normalised zero-shot feature. The objective is the
+    taken by `meta_net(t_c)`, (M, D) for each class, t_c its normalised zero-shot feature. Layer 0 stands for two
+    thirds of the tower's depth: the official block 8 of 12. The objective is the
     cross-entropy plus `weight` times KgCoOp's term (`squared_distance`). The bottleneck of E / 4 with QuickGELU, and
-    nothing kept of what the contexts had become, are as in the official code, and so is block 8. `templates`: the
+    nothing kept of what the contexts had become, are as in the official code. `templates`: the
     hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp. Learns `ctx`
     (M, D) and `meta_net`.
     """
@@ -44,7 +45,7 @@ class TCP(ContextMethod):
         *,
         n_ctx: int = 4,
         ctx_init: str = "",
-        layer: int = 8,
+        layer: int = 0,
         weight: float = 8.0,
         templates: Sequence[str] = (),
         way: str = "auto",
@@ -52,6 +53,7 @@ class TCP(ContextMethod):
     ):
         own = dict(layer=layer, weight=weight, templates=templates)
         super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **own)
+        layer = layer or max(1, len(backbone.text.blocks) * 2 // 3)
         _check(backbone, layer)
         self.layer, count = layer, len(self.ctx)
         prefix = class_text(ctx_init)
