@@ -23,6 +23,7 @@ from promptvision.engine.evaluate import evaluate
 from promptvision.engine.log import RunFolder, facts
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
+from promptvision.engine.team import check, is_first
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache
@@ -100,7 +101,10 @@ def check_origin(cfg: CfgNode, path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:
-    """Train, evaluate, and leave in `folder` all that a table needs; gives the contents of result.json."""
+    """Train, evaluate, and leave in `folder` all that a table needs; gives the contents of result.json.
+
+    Of several processes (engine/team.py) only the first evaluates, and the others give what training tells.
+    """
     if cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS:
         raise InputError("CONTINUAL asks for a stream of tasks; tools/continual.py learns one, tools/train.py does not")
     data = load_data(cfg)
@@ -109,6 +113,8 @@ def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool =
     cache = feature_cache(cfg, method, progress=progress)
     prepare(cfg, families[cfg.METHOD.FAMILY], data, method, cache)
     trained = train(cfg, data, method, folder, cache, progress)
+    if not is_first():
+        return trained
     finish(cfg, data, method, cache)
     save_learned(folder.learned, method.learned_state(), learned_metadata(cfg, data.card, method))
     found = test(cfg, data, method, cache, progress)
@@ -160,9 +166,10 @@ def train(
         optim.EPS,
         optim.BIAS_MULTIPLIER,
     )
+    check(method, min(optim.BATCH_SIZE, len(data.pictures.train)))
     loader = train_loader(cfg, data, method, first_epoch(folder), cache) if learned else None
     batches = len(loader) if loader else 1
-    best = _best(cfg, folder, method, batches) if learned else None
+    best = _best(cfg, folder, method, batches) if learned and is_first() else None
     val = test_loader(cfg, data, method, "val", cache) if learned and cfg.TRAIN.EVAL_EVERY else ()
     prepared = {"train_features": loader and loader.source, "preparation_seconds": round(time.monotonic() - began, 3)}
     fitted = fit(
@@ -177,7 +184,7 @@ def train(
         clip=cfg.OPTIM.CLIP,
         checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
         checkpoint_seconds=cfg.TRAIN.CHECKPOINT_SECONDS,
-        validate=lambda epoch: _validate(cfg, method, val, epoch, best),
+        validate=(lambda epoch: _validate(cfg, method, val, epoch, best)) if is_first() else None,
         validate_every=cfg.TRAIN.EVAL_EVERY,
         identity=identity(cfg, data),
         per_step=per_step(cfg),

@@ -33,6 +33,10 @@ class Method(nn.Module):
     wants_unlabelled: bool = False
     """Whether `loss` takes unlabelled pictures of a target domain (B', 3, H, W) as a third argument."""
 
+    loss_is_mean: bool = True
+    """Whether `loss` is a mean over the pictures of a batch (terms without pictures aside): then several processes can
+    share one."""
+
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that hold pictures as they are: kept, but not counted as learned parameters."""
 

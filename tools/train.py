@@ -1,4 +1,7 @@
-"""Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out"""
+"""Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out
+
+On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; each process takes a part of every batch.
+"""
 
 import argparse
 
@@ -8,7 +11,8 @@ from rich.console import Console
 import promptvision
 from promptvision.config import load_config, summary
 from promptvision.config_help import help_text
-from promptvision.engine.log import LOG, RunFolder, log_to_terminal
+from promptvision.engine.log import LOG, log_to_terminal
+from promptvision.engine.team import is_first, run_folder, team
 from promptvision.errors import one_sentence
 from promptvision.experiment import run
 from promptvision.report.tables import run_table, worst_classes
@@ -27,12 +31,14 @@ def arguments():
 def main():
     args = arguments()
     cfg = load_config(args.config, args.overrides, FAMILIES)
-    log_to_terminal()
-    with RunFolder(cfg.OUTPUT_DIR, resume=args.resume == "auto") as folder:
+    with team(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, resume=args.resume == "auto") as folder:
+        if is_first():
+            log_to_terminal()
         LOG.info("code in %s", promptvision.__path__[0])
         LOG.info("%s", summary(cfg, FAMILIES))
-        result = run(cfg, FAMILIES, folder)
-    Console().print(run_table(result, cfg.OUTPUT_DIR), worst_classes(result))
+        result = run(cfg, FAMILIES, folder, progress=is_first())
+        if is_first():
+            Console().print(run_table(result, cfg.OUTPUT_DIR), worst_classes(result))
 
 
 if __name__ == "__main__":

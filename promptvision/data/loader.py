@@ -81,7 +81,8 @@ class TrainLoader:
     is not 0; a view is a function of (seed, its number, the picture's index in `items`). `fixed`: the transform draws
     nothing, so there is one view. An incomplete last batch is dropped, but if it is the only one (Dassl
     `build_data_loader`). `keep` decodes all pictures now and holds them in memory: for few-shot sets, and a broken
-    picture is then found before training.
+    picture is then found before training. `part`: (number, how many) of processes that share every batch, each with
+    its own part of it.
     """
 
     source = "pictures"
@@ -98,8 +99,10 @@ class TrainLoader:
         views: int = 0,
         fixed: bool = False,
         keep: bool = False,
+        part: tuple[int, int] = (0, 1),
     ):
         _check(items, batch_size, workers, "train on")
+        self.part = part
         self.items, self.open, self.transform = list(items), open_picture, transform
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.views, self.fixed = 1 if fixed else views, fixed
@@ -124,10 +127,10 @@ class TrainLoader:
         return TestLoader(self.items, self.open, self.transform, batch_size=batch_size, workers=workers, stream=stream)
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """The indices of an epoch's batches."""
-        order = list(range(len(self.items)))
+        """The indices of an epoch's batches, or of this part of each."""
+        order, (number, count) = list(range(len(self.items))), self.part
         random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return _chunks(order, self.batch_size)[: len(self)]
+        return [batch[number::count] for batch in _chunks(order, self.batch_size)[: len(self)]]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""

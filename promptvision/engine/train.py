@@ -25,6 +25,7 @@ from promptvision.engine.evaluate import check_labels
 from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import set_rate
 from promptvision.engine.resume import Position, Saver
+from promptvision.engine.team import agreed, part, shared_mean, start_alike, sum_gradients
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -84,6 +85,7 @@ def fit(
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
     _in_float32(optimizer)
+    start_alike(p for group in optimizer.param_groups for p in group["params"])
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     identity = {**(identity or {}), **ours}
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds)
@@ -109,13 +111,13 @@ def fit(
                 advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
                 if batch + 1 == last:  # before anything is saved: a run that goes on from here must not do it again
                     method.end_epoch(epoch, epochs)
-                saver.reach(Position(epoch, batch + 1, seconds, loss), stop)
+                saver.reach(Position(epoch, batch + 1, seconds, loss), agreed(stop, device))
             if validate and validate_every and (epoch + 1) % validate_every == 0:
                 with saver.keeping():
                     found = _numbers(validate(epoch))
                 folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
             at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), saver.at.loss)
-            saver.reach(at, stop, due=at.epoch % checkpoint_every == 0 or at.epoch == epochs)
+            saver.reach(at, agreed(stop, device), due=at.epoch % checkpoint_every == 0 or at.epoch == epochs)
     return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
 
 
@@ -130,13 +132,15 @@ def _step(
     """One update, and the loss before it; a loss that is not finite changes nothing."""
     with autocast(batch[0].device, precision):
         loss = method.loss(*batch)
-    value = loss.item()
+    loss, value = shared_mean(loss, len(batch[1]))
     if math.isfinite(value):
+        learned = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
+        sum_gradients(learned)
         if clip:
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+            torch.nn.utils.clip_grad_norm_(learned, clip)
         scaler.step(optimizer)
         scaler.update()
     return value
@@ -150,8 +154,10 @@ def _in_float32(optimizer: Optimizer) -> None:
 
 
 def _seed_all(seed: int, step: int) -> None:
-    """Make every global generator a function of (seed, step), so that no state of them need be kept."""
-    words = np.random.SeedSequence([seed, step]).generate_state(3)
+    """Make every global generator a function of (seed, step), and of the part of the batch, so that no state of them
+    need be kept."""
+    number = part()[0]
+    words = np.random.SeedSequence([seed, step, number] if number else [seed, step]).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
     torch.manual_seed(int(words[2]))

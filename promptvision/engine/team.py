@@ -1,0 +1,125 @@
+"""Several processes that train one run together, started by torchrun: each takes a part of every batch.
+
+Every process holds the whole method and makes the same steps; alone, all of this changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from promptvision.engine.log import RunFolder
+from promptvision.errors import InputError
+from promptvision.method import Method
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the first one, which alone evaluates."""
+
+
+@contextmanager
+def team(device: str) -> Iterator[None]:
+    """What torchrun started belongs together in here. `device`: TRAIN.DEVICE."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    dist.init_process_group("nccl" if on_gpus else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def part() -> tuple[int, int]:
+    """This process's number, from 0, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that evaluates and writes."""
+    return part()[0] == 0
+
+
+@contextmanager
+def run_folder(path: str | Path, *, resume: bool) -> Iterator[RunFolder]:
+    """The run folder; for all but the first process a copy of what it goes on from, which is thrown away."""
+    if is_first():
+        with RunFolder(path, resume=resume) as folder:
+            _together()
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="promptvision-") as own:
+        _together()
+        for name in ("config.yaml", "last.ckpt", "best.safetensors"):
+            if resume and Path(path, name).is_file():
+                shutil.copy(Path(path, name), own)
+        with RunFolder(own, resume=resume) as folder:
+            yield folder
+
+
+def _together() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def check(method: Method, batch: int) -> None:
+    """Refuse what would not end as one process does."""
+    count = part()[1]
+    if count == 1:
+        return
+    if batch < count:
+        raise InputError(f"{count} processes cannot share batches of {batch} pictures; start at most {batch}")
+    norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    if norms or not method.loss_is_mean or method.wants_unlabelled:
+        why = "a batch-norm that learns" if norms else "a loss that is no mean over the pictures of a batch"
+        raise InputError(f"{type(method).__name__} has {why}, so processes cannot share a batch; start one process")
+
+
+def start_alike(parameters: Iterable[Tensor]) -> None:
+    """Every process begins with what the first one drew."""
+    if dist.is_initialized():
+        for parameter in parameters:
+            dist.broadcast(parameter.data, 0)
+
+
+def shared_mean(loss: Tensor, count: int) -> tuple[Tensor, float]:
+    """From the mean loss of `count` pictures here: what to differentiate here, and the mean over all pictures.
+
+    The gradients of the former, summed over the processes, are those of the latter.
+    """
+    if not dist.is_initialized():
+        return loss, loss.item()
+    totals = torch.stack([loss.detach().double() * count, loss.new_tensor(count, dtype=torch.double)])
+    dist.all_reduce(totals)
+    total, number = totals.tolist()
+    return loss * (count / number), total / number
+
+
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Make every gradient the sum over the processes."""
+    if not dist.is_initialized():
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+
+
+def agreed(signals: Sequence[int], device: torch.device) -> list[int]:
+    """The signals that any process has received, so that all stop after the same step."""
+    if not dist.is_initialized():
+        return list(signals)
+    found = torch.tensor([max(signals, default=0)], device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return [number for number in found.tolist() if number]
