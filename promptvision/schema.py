@@ -32,7 +32,8 @@ KEYS = (
     Key(
         "METHOD.WEIGHTS",
         "",
-        "Learned tensors to start from: a learned.safetensors, or a checkpoint of the official CoOp or CoCoOp.",
+        "Learned tensors to start from: a learned.safetensors, or a checkpoint of the official code of CoOp, CoCoOp, DAPL "
+        "or CLIP-LoRA.",
     ),
     Key(
         "BACKBONE.NAME",

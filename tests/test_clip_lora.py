@@ -1,5 +1,7 @@
 """CLIP-LoRA against the numbers of the official implementation, and against merged weights."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -9,6 +11,7 @@ from coop.official import load_official
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError
+from promptvision.experiment import start_from
 
 NAMES = ["cat", "golden_retriever", "snapdragon"]
 
@@ -181,7 +184,7 @@ def test_official_files_are_read(clip, tmp_path):
     method, path = randomised(coop.build("clip_lora", clip, NAMES)), tmp_path / "lora_weights.pt"
     torch.save(official(method), path)
     fresh = coop.build("clip_lora", clip, NAMES)
-    fresh.load_learned_state(load_official(path, fresh))
+    start_from(SimpleNamespace(METHOD=SimpleNamespace(WEIGHTS=str(path))), coop, fresh)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(fresh.eval()(images), method.eval()(images))
 
