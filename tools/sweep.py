@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.live import Live
 
 from promptvision.benchmark import load_benchmark
+from promptvision.board import Board
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.jobs import done, plan
-from promptvision.report.progress import Board
 from promptvision.report.sweep_table import benchmark_tables
 from promptvision.workers import do_here, do_in_workers, terminated_as_interrupted
 
