@@ -32,8 +32,8 @@ KEYS = (
     Key(
         "METHOD.WEIGHTS",
         "",
-        "Learned tensors to start from: a learned.safetensors, or a checkpoint of the official code of CoOp, CoCoOp, DAPL "
-        "or CLIP-LoRA.",
+        "Learned tensors to start from: a learned.safetensors, or a checkpoint of the official code of CoOp, CoCoOp, "
+        "DAPL or CLIP-LoRA.",
     ),
     Key(
         "BACKBONE.NAME",
