@@ -42,6 +42,8 @@ setup(
     extras_require={
         "hf": ["transformers"],
         "hub": ["pyarrow"],
+        "ray": ["ray>=2.40"],
+        "tune": ["optuna"],
         "test": [
             "pytest",
             "pytest-xdist",
@@ -52,6 +54,8 @@ setup(
             "transformers",
             "types-PyYAML",
             "pyarrow",
+            "ray>=2.40",
+            "optuna",
             "selenium",
         ],
     },

@@ -25,6 +25,9 @@ Setting = dict[str, Any]
 """Keys of a config with the values that one run takes."""
 Configure = Callable[[Mapping[str, Any]], CfgNode]
 """Makes the config of a run from what it sets differently."""
+Tuned = list[tuple[Setting, float | None]]
+"""Settings with their validation accuracy; None is a run that diverged."""
+Try = Callable[[Setting], float | None]
 
 TUNING: dict[str, Setting] = {
     "vtab": {"TEST.SPLIT": "val"},
@@ -81,17 +84,32 @@ def choose(tuned: Sequence[tuple[Setting, float | None]]) -> Setting:
     return min((setting for setting, accuracy in done if accuracy == best), key=lambda s: next(iter(s.values())))
 
 
-def search(find: Search, configure: Configure, families: Families, folder: str | Path) -> dict[str, Any]:
+def try_all(find: Search, judge: Try) -> Tuned:
+    """Every setting of the grid."""
+    return [(setting, judge(setting)) for setting in find.settings()]
+
+
+def search(
+    find: Search,
+    configure: Configure,
+    families: Families,
+    folder: str | Path,
+    tune: Callable[[Search, Try], Tuned] = try_all,
+) -> dict[str, Any]:
     """Tune, choose, train the chosen setting once per seed, test each once; what is finished in `folder` is kept.
 
+    `tune` says which settings are tried: all as published, or some (`promptvision.sampling`).
     Returns `protocol`, `tuning` (a list of {setting, accuracy}; None where it diverged), `chosen`, and `runs`, the
     results of the final runs, tested on the test pictures.
     """
-    settings, tuned = find.settings(), []
-    for number, setting in enumerate(settings, 1):
+
+    def judge(setting: Setting) -> float | None:
         result = _once(configure, {**TUNING[find.protocol], **setting}, setting, families, folder)
-        tuned.append((setting, result["accuracy"] if result else None))
-        LOG.info("%d/%d %s: validation accuracy %s", number, len(settings), _name(setting), tuned[-1][1])
+        accuracy = result["accuracy"] if result else None
+        LOG.info("%s: validation accuracy %s", _name(setting), accuracy)
+        return accuracy
+
+    tuned = tune(find, judge)
     chosen = choose(tuned)
     runs = []
     for seed in find.seeds:

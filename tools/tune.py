@@ -4,6 +4,7 @@ python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from families import FAMILIES
@@ -14,9 +15,10 @@ from promptvision.config_help import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import log_to_terminal
 from promptvision.errors import one_sentence
-from promptvision.protocols import load_search, search
+from promptvision.protocols import load_search, search, try_all
 from promptvision.report.search import draw_search, search_table
 from promptvision.report.tables import seeds_table
+from promptvision.sampling import some_settings
 
 
 def arguments():
@@ -25,6 +27,7 @@ def arguments():
     )
     parser.add_argument("--config", required=True, help="YAML file of the method")
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
+    parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="not the whole grid: TRIALS proposals")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
     return parser.parse_args()
 
@@ -38,7 +41,8 @@ def main():
 
     find, folder = load_search(args.grid), Path(configure({}).OUTPUT_DIR)
     log_to_terminal()
-    found = search(find, configure, FAMILIES, folder)
+    tune = partial(some_settings, trials=args.optuna) if args.optuna > 0 else try_all
+    found = search(find, configure, FAMILIES, folder, tune)
     write_json(folder / "search.json", found)
     drawn = draw_search(found["tuning"], folder / "search")
     Console().print(search_table(found["tuning"], found["chosen"]))
