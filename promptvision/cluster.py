@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -20,6 +21,8 @@ LAST = "result.json", "search.json"
 """Files that tell that a job is finished, written after all others."""
 RETRIES = 5
 """How often a job is begun anew because its machine or process died."""
+PATIENCE = 10.0
+"""Seconds that a cluster may take to answer."""
 Files = dict[str, bytes]
 
 
@@ -56,8 +59,11 @@ def _connect(address: str) -> Any:
     except ImportError as error:
         raise InputError("--ray needs Ray: pip install 'promptvision[ray]'") from error
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit() and "/" not in host:  # Ray itself asks for minutes
+            socket.create_connection((host, int(port)), PATIENCE).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"--ray {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
     return ray
 
