@@ -44,6 +44,8 @@ class ProGrad(ContextMethod):
     Learns `ctx` (M, D).
     """
 
+    loss_is_mean = False
+
     def __init__(
         self,
         backbone: CLIP,

@@ -72,6 +72,7 @@ class L2P(Method):
         self.head = class_head(backbone.feature_dim, len(classes), head_init)
         self.top_k, self.pull, self.head_type = top_k, pull, head_type
         self.batchwise, self.batchwise_test = batchwise, batchwise_test
+        self.loss_is_mean = not batchwise
         self.prompt_mask, self.shared_pool = prompt_mask, shared_pool
         self.query, self.position = query, position
 
