@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from promptvision.errors import InputError, unknown
 from promptvision.plain_yaml import read_yaml
 
 KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "SET")
+RUN_FILES = ("CONFIG", "SEARCH")
+LARGEST = 100_000
+"""Combinations of a grid."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def load_benchmark(path: str | Path) -> Benchmark:
             raise unknown(f"key of benchmark {path}", key, KEYS)
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
     evals, settings = content.get("EVAL") or {}, content.get("SET") or []
-    if not isinstance(runs, dict) or not all(isinstance(run, dict) and "CONFIG" in run for run in runs.values()):
+    if not isinstance(runs, dict) or not all(_is_run(run) for run in runs.values()):
         raise InputError(f"benchmark {path} needs RUNS, a name: {{CONFIG: path, ...}} for each row of its table")
     _check_grid(path, grid)
     _check_rest(path, evals, settings, seeds)
@@ -112,8 +116,9 @@ def _without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _check_grid(path: str | Path, grid: Any) -> None:
-    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+    if not _is_setting(grid) or not all(isinstance(values, list) and values for values in grid.values()):
         raise InputError(f"benchmark {path}: GRID needs a list of values for each key")
+    check_size(f"benchmark {path}", grid)
     for keys, values in grid.items():
         if " " in keys and not all(isinstance(each, list) and len(each) == len(keys.split()) for each in values):
             raise InputError(
@@ -122,16 +127,27 @@ def _check_grid(path: str | Path, grid: Any) -> None:
 
 
 def _check_rest(path: str | Path, evals: Any, settings: Any, seeds: Any) -> None:
-    if not isinstance(evals, dict) or not all(isinstance(changes, dict) for changes in evals.values()):
+    if not isinstance(evals, dict) or not all(_is_setting(changes) for changes in evals.values()):
         raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each place to test in")
-    if not isinstance(settings, list) or not all(_is_setting(each) for each in settings):
+    if not isinstance(settings, list) or not all(_is_setting(s) and _is_setting(s.get("WHEN", {})) for s in settings):
         raise InputError(f"benchmark {path}: SET is a list of {{KEY: value, ..., WHEN: {{KEY: value, ...}}}}")
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
 
 
+def _is_run(found: Any) -> bool:
+    return _is_setting(found) and "CONFIG" in found and all(isinstance(found.get(k, ""), str) for k in RUN_FILES)
+
+
 def _is_setting(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("WHEN", {}), dict)
+    return isinstance(found, dict) and all(isinstance(key, str) for key in found)
+
+
+def check_size(what: str, grid: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse a grid that nobody could walk through."""
+    count = math.prod(len(values) for values in grid.values())
+    if count > LARGEST:
+        raise InputError(f"{what}: GRID has {count:.0e} combinations; at most {LARGEST:,} can be gone through")
 
 
 def read_plain_yaml(path: str | Path, what: str) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from promptvision.errors import InputError
 
 LARGEST = 1 << 20
 """Bytes of a file; the largest that ships with the project has a twentieth of it."""
-ALIASES = 1000
-MERGED = 10_000
-"""Entries of one mapping that `<<` has added to: of an alias of aliases of aliases there is no end."""
+VALUES = 1_000_000
+"""Values in a file, each counted as often as aliases repeat it: of aliases of aliases of aliases there is no end."""
 WRONG = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError, ArithmeticError)
 """What PyYAML raises for text that is no YAML, or has a tag that does not fit its value (`!!int x`)."""
 
@@ -21,23 +20,22 @@ WRONG = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError
 class PlainLoader(yaml.SafeLoader):
     """`yaml.SafeLoader`, which makes nothing but plain values, with an end to aliases."""
 
-    aliases = 0
+    def get_single_node(self) -> Any:
+        """The file's only document, before values are made of it."""
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > VALUES:
+            raise yaml.composer.ComposerError(None, None, f"more than {VALUES:,} values", node.start_mark)
+        return node
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node; one alias more, if it is one."""
-        if self.check_event(yaml.AliasEvent):
-            self.aliases += 1
-            if self.aliases > ALIASES:
-                raise yaml.composer.ComposerError(
-                    None, None, f"more than {ALIASES} aliases", self.peek_event().start_mark
-                )
-        return super().compose_node(parent, index)
 
-    def flatten_mapping(self, node: Any) -> None:
-        """Take in what `<<` names."""
-        super().flatten_mapping(node)
-        if len(node.value) > MERGED:
-            raise yaml.constructor.ConstructorError(None, None, f"more than {MERGED} keys", node.start_mark)
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Values in a node, and in those it holds; in itself a node is nothing more."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def parse(text: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.benchmark import combinations, read_plain_yaml
+from promptvision.benchmark import check_size, combinations, read_plain_yaml
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.experiment import Families
 from promptvision.runs import once
@@ -67,10 +67,17 @@ def load_search(path: str | Path) -> Search:
     if content["PROTOCOL"] not in TUNING:
         raise unknown(f"PROTOCOL in {path}", content["PROTOCOL"], TUNING)
     for key, values in content["GRID"].items():
+        if not isinstance(key, str):
+            raise InputError(f"grid {path}: {key!r} in GRID is no key of a config")
         if not isinstance(values, list) or not values or not all(isinstance(v, int | float) for v in values):
             raise InputError(f"grid {path}: {key} needs a list of numbers to try")
+    if not content["GRID"]:
+        raise InputError(f"grid {path}: GRID is empty; a search needs a key with values to try")
+    check_size(f"grid {path}", content["GRID"])
     if not content["SEEDS"]:
         raise InputError(f"grid {path}: SEEDS is empty; the final runs need at least one seed")
+    if not all(isinstance(seed, int) for seed in content["SEEDS"]):
+        raise InputError(f"grid {path}: SEEDS is a list of whole numbers")
     return Search(content["PROTOCOL"], content["GRID"], content["SEEDS"])
 
 

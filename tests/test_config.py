@@ -212,9 +212,10 @@ def test_python_in_a_config_does_not_run(write, tmp_path):
 def test_aliases_that_multiply_are_refused_without_being_written_out(write):
     lists = ["&a [x, x, x, x, x, x, x, x, x]"]
     lists += [f"&{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)]
-    for text in ("METHOD: {OPTIONS: {SEED: [%s]}}", "INPUT: {MEAN: [%s]}", "SEED: [%s]"):
-        said = refusal(write(text % ", ".join(lists)))
-        assert " takes " in said and len(said) < 1000
+    for depth, reason in ((5, " takes "), (12, "is not plain YAML: more than 1,000,000 values")):
+        for text in ("METHOD: {OPTIONS: {SEED: [%s]}}", "INPUT: {MEAN: [%s]}", "SEED: [%s]"):
+            said = refusal(write(text % ", ".join(lists[:depth])))
+            assert reason in said and len(said) < 1000
 
 
 def test_missing_files_are_named_with_the_nearest(write, tmp_path):

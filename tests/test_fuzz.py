@@ -90,6 +90,27 @@ yaml_texts = st.one_of(
     mappings.map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")),
     tagged.map(lambda text: text.encode("utf-8", "surrogatepass")),
 )
+GOOD = {
+    "config": {"METHOD": {"NAME": "coop", "OPTIONS": {"N_CTX": 4}}, "DATASET": {"SHOTS": 4}, "OPTIM": {"STEPS": [1]}},
+    "card": dict.fromkeys(("title", "source", "licence", "where"), "x")
+    | {"reader": "coop_split", "template": "a {}.", "folders": ["a"], "split": "s.json", "images": "i", "classes": 1}
+    | {"counts": {"train": 1}, "domains": {"d": {"images": "i"}}, "download": [{"url": "u", "file": "f"}]},
+    "benchmark": {"RUNS": {"a": {"CONFIG": "c.yaml", "SEED": 1}}, "GRID": {"A B": [[1, 2]]}, "SEEDS": [1]}
+    | {"EVAL": {"e": {"DATASET.SHOTS": 1}}, "SET": [{"WHEN": {"A": 1}, "SEED": 2}]},
+    "grid": {"PROTOCOL": "vtab", "GRID": {"OPTIM.LR": [1.0, 2.0]}, "SEEDS": [1]},
+}
+
+
+def changed(inner, path, value):
+    """A mapping or list with the value at some place in it replaced."""
+    if not isinstance(inner, dict | list) or not inner or not path:
+        return value
+    keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+    key, copy = keys[path[0] % len(keys)], inner.copy()
+    copy[key] = changed(inner[key], path[1:], value)
+    return copy
+
+
 edits = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4)
 cuts = st.none() | st.integers(0, 1 << 20)
 
@@ -135,10 +156,30 @@ def test_yaml(scratch, kind, content):
 
 
 @pytest.mark.parametrize("kind", YAML_READERS)
+@fuzzed
+@given(path=st.lists(st.integers(0, 20), min_size=1, max_size=4), value=values)
+def test_yaml_with_one_wrong_value(scratch, kind, path, value):
+    file = scratch / f"{kind}.yaml"
+    file.write_text(yaml.safe_dump(GOOD[kind]))
+    assert not refused(file, YAML_READERS[kind])
+    text = yaml.safe_dump(changed(GOOD[kind], path, value), allow_unicode=True)
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    refused(file, YAML_READERS[kind])
+
+
+@pytest.mark.parametrize("kind", YAML_READERS)
 def test_yaml_bombs_are_refused(scratch, kind):
     path = scratch / f"{kind}.yaml"
     laughs = "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}], k{n}: 1}}" for n in range(1, 30))
-    bombs = [f"a0: &a0 {{k: 1}}\n{laughs}", "[" * 100_000, "a: " + "{a: " * 100_000, "a: &a [*a]", "x" * (2 << 20)]
+    lists = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))
+    bombs = [
+        f"a0: &a0 {{k: 1}}\n{laughs}",
+        f"a0: &a0 [1]\n{lists}\nRUNS: {{a: {{CONFIG: a}}}}\nGRID: {{a: *a29}}",
+        "[" * 100_000,
+        "a: " + "{a: " * 100_000,
+        "a: &a [*a]",
+        "x" * (2 << 20),
+    ]
     for bomb in [*bombs, "a: !!python/object/apply:os.abort []", "? [a]\n: b", "a: 1" + "0" * 5000]:
         path.write_text(bomb)
         assert refused(path, YAML_READERS[kind]), bomb[:40]

@@ -87,7 +87,7 @@ def load_card(name: str) -> Card:
     if isinstance(facts.get("names"), str):
         facts["names"] = _listed_names(path, facts["names"])
     reader = facts.get("reader")
-    if reader not in READERS:
+    if not isinstance(reader, str) or reader not in READERS:
         raise InputError(f"card {path}: {unknown('reader', reader, READERS)}")
     hints = get_type_hints(READERS[reader], localns={"Card": Card})
     takes = {
@@ -111,7 +111,7 @@ def _listed_names(card: Path, file: str) -> list[str]:
     """Class names from a text file beside the card, one per line."""
     try:
         return (card.parent / file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not plain text"
         raise InputError(f"card {card}: names {card.parent / file} cannot be read: {reason}") from None
 
