@@ -147,7 +147,7 @@ def tool(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, words)])
         monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
         log = logging.getLogger("promptvision")
-        handlers = list(log.handlers)
+        handlers, log.handlers[:] = list(log.handlers), []
         try:
             runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
             status = 0
