@@ -155,25 +155,32 @@ def load_optimizer(optimizer: Optimizer, theirs: Mapping[str, Any]) -> None:
     if len(theirs["param_groups"]) != len(ours):
         raise ValueError(f"its optimiser has {len(theirs['param_groups'])} groups of tensors, not {len(ours)}")
     tensors = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
-    kinds = _kept(optimizer)
+    like = _kept(optimizer)
     for number, values in theirs["state"].items():
-        if values.keys() != kinds.keys():
-            raise ValueError(f"its optimiser keeps {short(list(values))}, not {short(list(kinds))}")
+        if values.keys() != like.keys():
+            raise ValueError(f"its optimiser keeps {short(list(values))}, not {short(list(like))}")
         for name, value in values.items():
-            shape = tensors[number].shape if kinds[name] else ()
-            if isinstance(value, Tensor) and (value.shape != shape or value.layout != torch.strided):
-                raise ValueError(f"{name} of its optimiser has the shape {tuple(value.shape)}, not {tuple(shape)}")
-        _check_numbers({name: value for name, value in values.items() if not isinstance(value, Tensor)})
+            _check_kept(name, value, like[name], tensors[number].shape)
     optimizer.load_state_dict({"state": theirs["state"], "param_groups": ours})
 
 
-def _kept(optimizer: Optimizer) -> dict[str, bool]:
-    """What the optimiser keeps for a tensor, and whether it has its shape, as one step of its like shows."""
+def _kept(optimizer: Optimizer) -> dict[str, Any]:
+    """What the optimiser keeps for a tensor, as one step of its like on a tensor of shape (1,) shows."""
     number = torch.nn.Parameter(torch.zeros(1))
     number.grad = torch.zeros(1)
     like = type(optimizer)([{**optimizer.param_groups[0], "params": [number]}], lr=0.1)  # type: ignore[call-arg]
     like.step()
-    return {name: isinstance(value, Tensor) and value.dim() > 0 for name, value in like.state[number].items()}
+    return dict(like.state[number])
+
+
+def _check_kept(name: str, value: Any, like: Any, shape: torch.Size) -> None:
+    """Refuse what an optimiser keeps by this name for a tensor of this shape if it is unlike what its like keeps."""
+    if type(value) is not type(like):
+        raise ValueError(f"{name} of its optimiser is {short(value)}")
+    if isinstance(value, Tensor):
+        wanted = shape if like.dim() else ()
+        if value.shape != wanted or value.layout != torch.strided or value.is_complex():
+            raise ValueError(f"{name} of its optimiser is no tensor of shape {tuple(wanted)}")
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
