@@ -154,7 +154,7 @@ def test_tip_adapter_search_tries_the_published_grid():
 
 def test_tip_adapter_chooses_alpha_and_beta_on_validation_pictures(clip):
     train, val = pictures(4), pictures(20, seed=5)
-    method = coop.build("tip_adapter", clip, CLASSES)
+    method = coop.build("tip_adapter", clip, CLASSES, alpha=0.0)
     method.prepare(train, val)
     before = method(joined(val)[0]).argmax(1)
     method.finish(train, val)
