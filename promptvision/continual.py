@@ -21,17 +21,9 @@ from promptvision.engine.evaluate import predict
 from promptvision.engine.log import LOG, RunFolder
 from promptvision.engine.resume import check_identity
 from promptvision.errors import InputError
-from promptvision.experiment import (
-    Families,
-    describe,
-    environment,
-    finish,
-    learned_metadata,
-    load_method,
-    prepare,
-    train,
-)
+from promptvision.experiment import Families, finish, load_method, prepare, train
 from promptvision.inputs import feature_cache, test_loader
+from promptvision.record import describe, environment, learned_metadata
 
 
 def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:

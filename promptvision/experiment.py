@@ -13,22 +13,22 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
-from promptvision.config import dump, method_options, resolved
-from promptvision.data.cards import Card, load_card
-from promptvision.data.splits import subset_hash
+from promptvision.config import dump, method_options
+from promptvision.data.cards import load_card
 from promptvision.engine.best import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.device import autocast, choose_device, peak_memory, repeatable
+from promptvision.engine.device import autocast, choose_device, repeatable
 from promptvision.engine.evaluate import evaluate
-from promptvision.engine.log import RunFolder, facts
+from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.team import check, is_first
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache
-from promptvision.inputs import Data, feature_cache, image_tower, load_data, test_loader, train_loader
+from promptvision.inputs import Data, feature_cache, load_data, test_loader, train_loader
 from promptvision.method import Batches, Method
+from promptvision.record import describe, environment, identity, learned_metadata
 from promptvision.schedule import base_rate, epochs, per_step, rates
 
 LOG = logging.getLogger(__name__)
@@ -209,18 +209,6 @@ def _validate(cfg: CfgNode, method: Method, val: Batches, epoch: int, best: Best
     return found
 
 
-def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
-    """What a checkpoint must agree with: the whole config but where and how often things are written."""
-    plain = resolved(cfg)
-    sections = {name: plain[name] for name in ("SEED", "METHOD", "BACKBONE", "DATASET", "INPUT", "OPTIM")}
-    return {
-        **sections,
-        "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS, "KEEP": cfg.TRAIN.KEEP},
-        "pictures": subset_hash(data.pictures.train),
-        "unlabelled": subset_hash(data.pictures.unlabelled),
-    }
-
-
 def test(
     cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | None, progress: bool = False
 ) -> dict[str, Any]:
@@ -229,56 +217,6 @@ def test(
     loader = test_loader(cfg, data, method, split, cache)
     found = evaluate(method, loader, device, cfg.TRAIN.PRECISION, progress=f"testing on {split}" if progress else "")
     return {"split": split, **found, "test_features": loader.source}
-
-
-def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
-    """What makes the run repeatable: method, pictures, transforms, templates."""
-    plain, tower = resolved(cfg), image_tower(method)
-    return {
-        "family": cfg.METHOD.FAMILY,
-        "method": cfg.METHOD.NAME,
-        "options": plain["METHOD"]["OPTIONS"],
-        "backbone": cfg.BACKBONE.NAME,
-        "dataset": data.card.name,
-        "shots": cfg.DATASET.SHOTS,
-        "class_subset": cfg.DATASET.CLASSES,
-        "protocol": {key: value for key, value in plain["DATASET"].items() if key not in ("NAME", "ROOT", "TEMPLATE")},
-        "classes": data.classes,
-        "seed": cfg.SEED,
-        "learned_parameters": method.learned_parameters(),
-        "backbone_parameters": sum(parameter.numel() for parameter in method.backbone.parameters()),
-        "pictures": {part: len(getattr(data.pictures, part)) for part in ("train", "val", "test", "unlabelled")},
-        **{f"{part}_hash": subset_hash(getattr(data.pictures, part)) for part in ("train", "val", "test")},
-        "pictures_from": data.pictures.made or "files",
-        "bad_pictures": len(data.left_out),
-        "left_out": data.left_out,
-        "templates": getattr(method, "templates", []),
-        "train_transform": cfg.INPUT.TRAIN,
-        "train_views": cfg.TRAIN.VIEWS,
-        "test_transform": cfg.INPUT.TEST,
-        "image_size": cfg.INPUT.SIZE or tower.image_size,
-        "mean": list(cfg.INPUT.MEAN or tower.mean),
-        "std": list(cfg.INPUT.STD or tower.std),
-        "precision": cfg.TRAIN.PRECISION,
-    }
-
-
-def environment(method: Method) -> dict[str, Any]:
-    """Where it ran, and the most memory it took."""
-    device = next(method.backbone.parameters()).device
-    return {"peak_memory_bytes": peak_memory(device), "environment": facts(device)}
-
-
-def learned_metadata(cfg: CfgNode, card: Card, method: Method) -> dict[str, Any]:
-    """What stands beside the learned tensors, so that the file alone tells what it is."""
-    return {
-        "classes": method.classes,
-        "family": cfg.METHOD.FAMILY,
-        "method": cfg.METHOD.NAME,
-        "backbone": cfg.BACKBONE.NAME,
-        "template": cfg.DATASET.TEMPLATE or card.template,
-        "config": dump(cfg),
-    }
 
 
 def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
