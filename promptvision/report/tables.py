@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from promptvision.report.comparable import Cells, averageable, footnotes, notes
@@ -38,13 +39,14 @@ def run_table(result: Mapping[str, Any], title: str = "") -> Table:
 def seeds_table(cells: Cells, title: str = "") -> Table:
     """One row per cell, a list of results that differ in their seed: mean and deviation of the scores in per cent.
 
-    Footnotes tell which rows saw other pictures than their protocol's other rows. Runs of one row that were tested on
-    different pictures are not averaged.
+    `share` is that of the learned parameters in the backbone's. Footnotes tell which rows saw other pictures than
+    their protocol's other rows. Runs of one row that were tested on different pictures are not averaged.
     """
     names, caption = footnotes(notes(cells))
-    table = Table(title=title, title_justify="left", caption=caption or None, caption_justify="left")
-    table.add_column("method", no_wrap=True)
-    for name in ("accuracy", "ECE", "seeds", "learned", "of backbone", "seconds"):
+    sides = {"title_justify": "left", "caption_justify": "left", "pad_edge": False, "collapse_padding": True}
+    table = Table(title=title, caption=caption or None, box=SIMPLE_HEAD, **sides)  # type: ignore[arg-type]
+    table.add_column("method")
+    for name in ("accuracy", "ECE", "seeds", "learned", "share", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, results in cells.items():
         told = mean_and_deviation if averageable(results) else apart
