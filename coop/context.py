@@ -78,6 +78,12 @@ def check_width(state: Mapping[str, Tensor], text: TextTower) -> None:
         raise InputError(f"ctx has shape {tuple(ctx.shape)}; this backbone's text width is {text.width}")
 
 
+def refuse_csc(options: Mapping[str, object]) -> None:
+    """Class-specific contexts name no new classes."""
+    if options["csc"]:
+        raise InputError("class-specific contexts (csc) belong to the classes they were trained on; train with csc off")
+
+
 def _refuse_too_long(text: TextTower, n_ctx: int, classes: Sequence[str], lengths: Sequence[int]) -> None:
     longest = max(range(len(classes)), key=lambda index: lengths[index])
     name = classes[longest] if len(classes[longest]) <= 60 else f"{classes[longest][:60]}..."

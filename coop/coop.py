@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from coop.context import check_width, class_text, context_prompts, initial_context, noise
+from coop.context import check_width, class_text, context_prompts, initial_context, noise, refuse_csc
+from coop.objective import FeatureMethod
 from coop.reparameterize import Network
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method
 
 
-class CoOp(Method):
+class CoOp(FeatureMethod):
     """Context vectors in CLIP's text prompt, learned by gradient descent through the frozen text tower.
 
     `n_ctx`: number of vectors M. `csc`: class-specific contexts, one set per class. `class_token_position`: end,
@@ -24,7 +25,6 @@ class CoOp(Method):
     result. Learns `ctx`, (M, D), or (C, M, D) with `csc`; of a network these are the inputs, and it is learned too.
     """
 
-    backbone: CLIP
     frozen_images = True
 
     def __init__(
@@ -69,23 +69,11 @@ class CoOp(Method):
         """(C, E), not normalised: the text tower's features of the prompts."""
         return self.encoder(self.backbone.text, self.contexts())
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.logits(self.backbone.image.as_features(images), self.text_features())
-
-    def predictor(self) -> Callable[[Tensor], Tensor]:
-        features = self.text_features()
-        return lambda images: self.backbone.logits(self.backbone.image.as_features(images), features)
-
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         check_width(state, self.backbone.text)
         super().load_learned_state(state)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """The same contexts with other class names."""
-        if self.options["csc"]:
-            raise InputError(
-                "class-specific contexts (csc) belong to the classes they were trained on; train with csc off"
-            )
-        other = CoOp(self.backbone, names, **self.options)  # type: ignore[arg-type]
-        other.load_learned_state(self.learned_state())
-        return other.to(self.ctx.device)
+        refuse_csc(self.options)
+        return super().for_classes(names)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.context import check_width, context_prompts, initial_context, noise
+from coop.context import check_width, context_prompts, initial_context, noise, refuse_csc
 from coop.objective import FeatureMethod
 from coop.teacher import class_features, filled
 from promptvision.backbones import CLIP
@@ -112,10 +112,7 @@ class DAPL(FeatureMethod):
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """The same contexts and domain vectors with other class names."""
-        if self.options["csc"]:
-            raise InputError(
-                "class-specific contexts (csc) belong to the classes they were trained on; train with csc off"
-            )
+        refuse_csc(self.options)
         return super().for_classes(names)
 
 

@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import yaml
 from yacs.config import CfgNode
 
 from promptvision.config import dump, method_options
@@ -28,6 +27,7 @@ from promptvision.errors import InputError
 from promptvision.features import FeatureCache
 from promptvision.inputs import Data, feature_cache, load_data, test_loader, train_loader
 from promptvision.method import Batches, Method
+from promptvision.plain_yaml import WRONG, parse
 from promptvision.record import describe, environment, identity, learned_metadata
 from promptvision.schedule import base_rate, epochs, per_step, rates
 
@@ -60,7 +60,7 @@ def load_method(
 
 def given_domains(wanted: Mapping[str, Any]) -> tuple[str, str]:
     """DATASET.SOURCE and DATASET.TARGET."""
-    return wanted["SOURCE"], wanted["TARGET"]
+    return wanted.get("SOURCE", ""), wanted.get("TARGET", "")
 
 
 def given_template(cfg: CfgNode) -> list[str]:
@@ -224,7 +224,10 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     path = Path(folder) / "learned.safetensors"
     state, metadata = load_learned(path)
     check_origin(cfg, path, metadata)
-    trained = yaml.safe_load(metadata["config"])["DATASET"]
+    try:
+        trained = parse(metadata["config"])["DATASET"]
+    except WRONG as error:
+        raise InputError(f"{path} does not hold the config it was trained with; train it anew") from error
     method = load_method(cfg, families, metadata["classes"], given_domains(trained))
     if "task" in metadata:  # of a stream: what later tasks would learn is out of use
         method.start_task(int(metadata["task"]), int(metadata["tasks"]))

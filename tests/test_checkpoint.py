@@ -5,11 +5,14 @@ import os
 import pickle
 import random
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import coop
+from promptvision.config import load_config
 from promptvision.engine.checkpoint import (
     load_checkpoint,
     load_learned,
@@ -20,7 +23,9 @@ from promptvision.engine.checkpoint import (
     write_json,
 )
 from promptvision.errors import InputError
+from promptvision.experiment import load_run
 
+ROOT = Path(__file__).parents[1]
 STATE = {"tensor": torch.arange(6.0).reshape(2, 3), "nested": {"list": [1, 2.5, None, "x"], "n": torch.tensor(3)}}
 
 
@@ -156,3 +161,12 @@ def test_classes_that_are_no_list_of_names_are_refused(tmp_path):
         save_file({"a": torch.ones(1)}, path, {"classes": classes})
         with pytest.raises(InputError, match="its classes are not a list of names"):
             load_learned(path)
+
+
+def test_learned_tensors_without_a_config_are_refused_in_one_sentence(tmp_path):
+    families = {"coop": coop}
+    cfg = load_config(ROOT / "configs/coop/embedded.yaml", [], families)
+    metadata = {"classes": ["a"], "family": "coop", "method": "coop", "backbone": "embedded", "config": "!!int x"}
+    save_learned(tmp_path / "learned.safetensors", {"ctx": torch.zeros(16, 128)}, metadata)
+    with pytest.raises(InputError, match="learned.safetensors does not hold the config it was trained with"):
+        load_run(cfg, families, tmp_path)
