@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coop.objective import FeatureMethod
 from coop.teacher import class_features, filled
 from promptvision.backbones import CLIP, lora
+from promptvision.backbones.changed_text import ChangedTexts
 from promptvision.errors import InputError, unknown
 
 LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}
@@ -28,13 +29,12 @@ class ClipLora(FeatureMethod):
     alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or text.
     `vision_layers`, `text_layers`: numbers of the blocks that are changed, from 0; all if empty. `dropout`: on the
     input of A, drawn anew for every token of every picture and text. `logit_scale`: factor of the cosine, 0 for the
-    backbone's own (published: 100). `template`: a text with `{}` for the class name.
+    backbone's own (published: 100). `template`: a text with `{}` for the class name. `way`: how the texts are run
+    (`ChangedTexts`); it changes no result.
     Learns `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r). The
     texts of all classes run through the changed tower in every step.
     """
 
-    embeddings: Tensor
-    eot: Tensor
     features: Tensor
 
     def __init__(
@@ -52,11 +52,12 @@ class ClipLora(FeatureMethod):
         dropout: float = 0.25,
         logit_scale: float = 0.0,
         template: str = "a photo of a {}.",
+        way: str = "auto",
     ):
         super().__init__(backbone, classes)
         self.options = dict(rank=rank, alpha=alpha, scaling=scaling, targets=targets, encoder=encoder)
         self.options |= dict(vision_layers=vision_layers, text_layers=text_layers, dropout=dropout)
-        self.options |= dict(logit_scale=logit_scale, template=template)
+        self.options |= dict(logit_scale=logit_scale, template=template, way=way)
         lora.check(rank, targets, dropout, tuple(LAYERS))
         for option, value, known in (("encoder", encoder, ("both", "vision", "text")), ("scaling", scaling, SCALINGS)):
             if value not in known:
@@ -69,22 +70,21 @@ class ClipLora(FeatureMethod):
             for target, change in changes.items():
                 put(self, f"{name}.attn.{LAYERS[target]}", change)
         self.frozen_images, self.templates = encoder == "text", [template]
-        self._read(filled([template], classes))
+        self._read(filled([template], classes), way)
 
     def _places(self) -> dict[str, dict[str, lora.LowRank]]:
         """The changes of every block under its official name, in the official order."""
         text = {f"transformer.resblocks.{i}": block for i, block in self.text.items()}
         return text | {f"visual.transformer.resblocks.{i}": block for i, block in self.vision.items()}
 
-    def _read(self, texts: Sequence[Sequence[str]]) -> None:
+    def _read(self, texts: Sequence[Sequence[str]], way: str) -> None:
         """Keep the tokens of the texts, or their features where the text tower stays as it is."""
         if not self.text:
             self.register_buffer("features", class_features(self.backbone, texts), persistent=False)
             return
         tower = self.backbone.text
         ids = tower.tokenize([text for own in texts for text in own])
-        self.register_buffer("embeddings", tower.embed(ids).detach(), persistent=False)
-        self.register_buffer("eot", tower.eot(ids), persistent=False)
+        self.texts = ChangedTexts(tower, tower.embed(ids).detach(), tower.eot(ids), way)
 
     def image_features(self, images: Tensor) -> Tensor:
         if not self.vision:
@@ -94,7 +94,7 @@ class ClipLora(FeatureMethod):
     def text_features(self) -> Tensor:
         if not self.text:
             return self.features
-        return lora.changed_text(self.backbone.text, self.embeddings, self.eot, self.text)
+        return self.texts(self.backbone.text, self.text)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         scale = self.options["logit_scale"]

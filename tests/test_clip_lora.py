@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.func import functional_call
 
 import coop
@@ -32,10 +34,11 @@ def learned(golden, settings, expected, **more):
     return method
 
 
+@pytest.mark.parametrize("way", ["plain", "auto"])
 @pytest.mark.golden("coop/cliplora/*")
-def test_logits_loss_and_gradients(case, golden, inputs):
+def test_logits_loss_and_gradients(case, way, golden, inputs):
     settings, expected = golden(case)
-    method = learned(golden, settings, expected)
+    method = learned(golden, settings, expected, way=way)
     loss = method.loss(inputs["images"], inputs["labels"])
     loss.backward()
     torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
@@ -47,11 +50,12 @@ def test_logits_loss_and_gradients(case, golden, inputs):
         torch.testing.assert_close(found[name], expected[name], atol=1e-4 * scale, rtol=0)
 
 
+@pytest.mark.parametrize("way", ["plain", "auto"])
 @pytest.mark.golden("coop/cliplora/*")
-def test_trajectory(case, golden, inputs):
+def test_trajectory(case, way, golden, inputs):
     """12 steps of AdamW by the published schedule: a cosine over all steps down to 1e-6."""
     settings, expected = golden(case)
-    method = learned(golden, settings, expected)
+    method = learned(golden, settings, expected, way=way)
     rates = learning_rates("cosine", 2e-4, len(expected["traj.lr"]), min_lr=1e-6)
     assert rates == pytest.approx(expected["traj.lr"].tolist())
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
@@ -79,6 +83,10 @@ def randomised(method):
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     return method
+
+
+def learnt(method):
+    return [parameter for parameter in method.parameters() if parameter.requires_grad]
 
 
 def merged(method, scaling):
@@ -141,6 +149,55 @@ def test_dropout_is_drawn_in_training_only_for_every_picture_and_text(clip):
     assert not torch.equal(method.train()(images), method(images))
     twins = method.image_features(images.expand(2, -1, -1, -1))
     assert not torch.equal(twins[0], twins[1])
+
+
+@pytest.fixture(scope="module")
+def double():
+    return load_clip("embedded").double()
+
+
+WORDS = ["cat", "golden retriever", "hen-of-the-woods", "a", "Washington D.C."]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    names=st.lists(
+        st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), min_size=1, max_size=9, unique=True
+    ),
+    targets=st.lists(st.sampled_from("qkvo"), min_size=1, unique=True),
+    text_layers=st.lists(st.integers(0, 1), unique=True),
+    template=st.sampled_from(["{}", "a photo of a {}.", "{} and more"]),
+)
+def test_what_texts_share_is_computed_once(double, names, targets, text_layers, template):
+    """In double precision the fast way has the features and the gradients of the plain one."""
+    options = dict(encoder="text", targets=targets, text_layers=text_layers, template=template, dropout=0.0)
+    found = []
+    for way in ("plain", "fast"):
+        method = randomised(coop.build("clip_lora", double, names, way=way, **options).double())
+        features = method.text_features()
+        weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
+        found.append([features, *torch.autograd.grad((features * weights).sum(), learnt(method))])
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-12 * plain.abs().max().item(), rtol=0)
+
+
+def test_weights_that_move_are_seen_in_the_next_step(clip):
+    ways = [randomised(coop.build("clip_lora", clip, NAMES, dropout=0.0, way=way)) for way in ("plain", "fast")]
+    for _ in range(2):
+        for method in ways:
+            for parameter in learnt(method):
+                parameter.data.add_(0.1)
+        torch.testing.assert_close(*(method.text_features() for method in ways), atol=1e-5, rtol=1e-4)
+
+
+def test_texts_share_nothing_where_dropout_draws(clip):
+    """Twins of a name have features of their own in training, and the same ones otherwise."""
+    method = randomised(coop.build("clip_lora", clip, ["cat", "CAT"], dropout=0.5, encoder="text"))
+    assert not torch.equal(*method.text_features()) and torch.equal(*method.eval().text_features())
+    fast = coop.build("clip_lora", clip, NAMES, way="fast")
+    fast.eval().text_features()
+    with pytest.raises(InputError, match="without dropout only; set way: plain"):
+        fast.train().text_features()
 
 
 def test_frozen_towers_are_told(clip):
@@ -226,6 +283,7 @@ BAD = {
     "encoder": (dict(encoder="visual"), "unknown encoder 'visual'"),
     "scaling": (dict(scaling="root"), "unknown scaling 'root'"),
     "block": (dict(vision_layers=[9]), "there is no block 9 for LoRA: this tower of 'embedded' has"),
+    "way": (dict(way="quick"), "unknown way to encode text 'quick'"),
     "template": (dict(template="a photo"), "has no {} where the class name goes"),
 }
 

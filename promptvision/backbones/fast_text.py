@@ -38,7 +38,8 @@ def known_views(tower: nn.Module) -> list[BlockView] | None:
 class PackedPrompts(nn.Module):
     """Prompts of C classes, (C, L, D) embeddings with context vectors in their `slots` (C, L), ready to be encoded.
 
-    `class_specific`: every class has contexts of its own. `tile`: tokens a tile holds.
+    `class_specific`: every class has contexts of its own. `tile`: tokens a tile holds. `changing`: the views have
+    weights that are learned; nothing is kept from step to step then, and gradients flow through all of it.
     """
 
     embeddings: Tensor
@@ -50,15 +51,23 @@ class PackedPrompts(nn.Module):
     ends: Tensor
     order: Tensor
 
-    def __init__(self, embeddings: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64):
+    def __init__(
+        self,
+        embeddings: Tensor,
+        slots: Tensor,
+        eot: Tensor,
+        class_specific: bool,
+        tile: int = 64,
+        changing: bool = False,
+    ):
         super().__init__()
         same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
-        self.plan = plan(same.cpu(), slots, eot, class_specific, tile)
+        self.plan = plan(same.cpu(), slots, eot, class_specific, tile, changing)
         for name, tensor in vars(lay_out(self.plan)).items():
             self.register_buffer(name, tensor.to(embeddings.device), persistent=False)
         self.register_buffer("embeddings", embeddings, persistent=False)
         self.register_buffer("slots", slots, persistent=False)
-        self.class_specific = class_specific
+        self.class_specific, self.changing = class_specific, changing
         self._key: tuple[object, ...] = ()
 
     def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
@@ -82,6 +91,8 @@ class PackedPrompts(nn.Module):
 
     def _constants(self, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
         """What no context vector touches; computed anew when a weight, its place or its precision has changed."""
+        if self.changing:
+            return Constants.of(self, tower, views)
         autocast = torch.is_autocast_enabled(self.embeddings.device.type)
         precision = torch.get_autocast_dtype(self.embeddings.device.type) if autocast else None
         key = (precision, *((p.data_ptr(), p._version, p.dtype, p.device) for p in tower.parameters()))
@@ -199,6 +210,8 @@ def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before
     for index, view in enumerate(views):
         query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
         cache.append((key, value))
+        if index == len(views) - 1:
+            break
         if before:
             earlier = before[index][0].expand(len(tokens), -1, -1, -1), before[index][1].expand(len(tokens), -1, -1, -1)
             key, value = _join(earlier, (key, value))

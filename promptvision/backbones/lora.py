@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones.blocks import BlockView, view_block
-from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import ImageTower, TextTower
 from promptvision.errors import InputError, unknown
 
@@ -41,6 +40,11 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(getattr(self, self.names[0]), a=math.sqrt(5))
         self.dropout, self.scaling = nn.Dropout(dropout), scaling
 
+    @property
+    def draws(self) -> bool:
+        """Whether dropout is at work."""
+        return self.dropout.training and self.dropout.p > 0
+
     def forward(self, x: Tensor) -> Tensor:
         down, up = (getattr(self, name) for name in self.names)
         return F.linear(F.linear(self.dropout(x), down), up) * self.scaling
@@ -51,24 +55,41 @@ def changed(changes: Changes, target: str, inputs: Tensor, output: Tensor) -> Te
     return output + changes[target](inputs) if target in changes else output
 
 
-def changed_block(view: BlockView, tokens: Tensor, changes: Changes, attn_mask: Tensor | None = None) -> Tensor:
-    """A pre-norm block with low-rank changes of its weights, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
-    normed = view.norm1(tokens)
-    parts = zip("qkv", view.part(normed, 0, 3).chunk(3, dim=-1), strict=True)
-    query, key, value = (view.split(changed(changes, name, normed, part), 1)[0] for name, part in parts)
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask).transpose(-3, -2).flatten(-2)
-    tokens = tokens + view.scale1(changed(changes, "o", attended, view.projection(attended)))
-    normed = view.norm2(tokens)
-    hidden = view.activation(changed(changes, "fc1", normed, view.up(normed)))
-    return tokens + view.scale2(changed(changes, "fc2", hidden, view.down(hidden)))
+class ChangedView(BlockView):
+    """A block with low-rank changes of its weights, taken apart. Its weights alone do not tell the changes."""
+
+    def __init__(self, block: nn.Module, changes: Changes):
+        super().__init__(block)
+        self.changes = changes
+        self.projection = partial(self._changed, "o", self.projection)
+        self.up, self.down = partial(self._changed, "fc1", self.up), partial(self._changed, "fc2", self.down)
+
+    def part(self, normed: Tensor, first: int, last: int) -> Tensor:
+        parts = zip("qkv"[first:last], super().part(normed, first, last).chunk(last - first, dim=-1), strict=True)
+        return torch.cat([changed(self.changes, name, normed, part) for name, part in parts], dim=-1)
+
+    def absorbed(self, query: Tensor, normed: Tensor) -> Tensor:
+        raise NotImplementedError("folded weights would miss their changes")
+
+    def _changed(self, target: str, layer: nn.Module, inputs: Tensor) -> Tensor:
+        return changed(self.changes, target, inputs, layer(inputs))
+
+
+def run_view(view: BlockView, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """The whole block, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
+    query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
+    return view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask), tokens)
+
+
+def changed_views(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> dict[int, ChangedView]:
+    """The blocks that have changes, `changes[i]` in block i; blocks of unknown kinds are refused."""
+    return {index: ChangedView(known_view(blocks[index]).block, own) for index, own in changes.items()}
 
 
 def changed_blocks(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> list[Callable[..., Tensor]]:
     """The blocks, with `changes[i]` in block i; one without changes is called as it is."""
-    return [
-        partial(changed_block, known_view(block), changes=changes[index]) if index in changes else block
-        for index, block in enumerate(blocks)
-    ]
+    views = changed_views(blocks, changes)
+    return [partial(run_view, views[index]) if index in views else block for index, block in enumerate(blocks)]
 
 
 def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Changes]) -> Tensor:
@@ -77,13 +98,6 @@ def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Chang
     for block in changed_blocks(tower.blocks, changes):
         tokens = block(tokens)
     return tower.pool(tokens)
-
-
-def changed_text(tower: TextTower, embeddings: Tensor, eot: Tensor, changes: Mapping[int, Changes]) -> Tensor:
-    """Token embeddings (N, L, D) and end tokens (N,) to features (N, E), with `changes[i]` in block i."""
-    if not isinstance(tower, OpenClipText):
-        raise InputError(f"LoRA does not know the blocks of this text tower ({type(tower).__name__})")
-    return tower.encode(embeddings, eot, changed_blocks(list(tower.blocks), changes))
 
 
 def known_view(block: nn.Module, name: str = "") -> BlockView:

@@ -32,14 +32,19 @@ class Plan:
     width: int
 
 
-def plan(same: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64) -> Plan:
-    """`same` (L,): whether all classes have one token there; `slots` (C, L): index of the context vector, or -1."""
+def plan(
+    same: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64, changing: bool = False
+) -> Plan:
+    """`same` (L,): whether all classes have one token there; `slots` (C, L): index of the context vector, or -1.
+
+    `changing`: the tower's weights change from step to step; then nothing of a class stays the same.
+    """
     ends = eot.tolist()
     rows = slots.tolist()
     trunk = _leading([bool(s) and not (class_specific and rows[0][i] >= 0) for i, s in enumerate(same)][: min(ends)])
     frozen = _leading([slot == CONSTANT for slot in rows[0][:trunk]])
     fixed = [0] * len(rows)
-    if frozen == trunk:
+    if frozen == trunk and not changing:
         fixed = [_leading([s == CONSTANT for s in row[trunk:end]]) for row, end in zip(rows, ends, strict=True)]
     length = [end + 1 - trunk - fix for end, fix in zip(ends, fixed, strict=True)]
     tiles, offsets, filled = first_fit(length, max(tile, *length))
