@@ -3,64 +3,95 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from promptvision.errors import InputError, unknown
-from promptvision.plain_yaml import read_yaml
-
-KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "SET")
-RUN_FILES = ("CONFIG", "SEARCH")
-LARGEST = 100_000
-"""Combinations of a grid."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a config with what it sets differently, to be run once per seed, or searched (`search`: a
-    file of configs/vpt/grids)."""
+    """One number of a table: a config with what it sets differently, to be run once per seed and tested again at each
+    place of `evals` (name -> what is set there), or searched (`search`: a file of configs/vpt/grids)."""
 
     name: str
     config: Path
     overrides: Mapping[str, Any]
-    search: Path | None = None
+    search: Path | None
+    seeds: Sequence[int]
+    evals: Mapping[str, Mapping[str, Any]]
+    part: str = ""
 
-    def folder(self, root: str | Path, seed: int) -> Path:
-        """Where the run of this seed lies."""
-        return Path(root) / file_name(self.name) / f"seed{seed}"
+    @property
+    def title(self) -> str:
+        """Its name among all cells of the file."""
+        return f"{self.part}: {self.name}" if self.part else self.name
+
+    def folder(self, root: str | Path) -> Path:
+        """Where its runs lie."""
+        return Path(root) / file_name(self.part) / file_name(self.name)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: its config, what it sets there, a grid to be searched, and seeds of its own."""
+
+    config: Path
+    overrides: Mapping[str, Any]
+    search: Path | None = None
+    seeds: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """RUNS x GRID, each SEEDS times.
 
-    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}; with SEARCH, the path of a grid of settings,
-    they are searched and tested as that says, with its seeds. GRID: KEY -> list of values, all combined; of several
-    keys that change together, "KEY KEY" -> list of lists. EVAL: name -> {KEY: value ...}, where every run is tested
-    again after training. SET: a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}, what all cells
-    set, or those with these values; RUN in WHEN is the name of a row. It wins over rows and GRID, the last over the
-    others.
+    RUNS: name -> {CONFIG: path from the file's folder, KEY: value ...}; with SEEDS, these in place of the table's; with
+    SEARCH, the path of a grid of settings, they are searched and tested as that says, with its seeds. GRID: KEY -> list
+    of values, all combined, but not with rows that set KEY themselves; of several keys that change together, "KEY KEY"
+    -> list of lists. EVAL: name -> {KEY: value ...}, where every run is tested again after training. SET: a list of
+    {KEY: value ..., WHEN: {KEY: value or list of values ...}}, what all cells set, or those with these values; RUN in
+    WHEN is the name of a row. It wins over rows and GRID, the last over the others.
     """
 
-    runs: Mapping[str, tuple[Path, Mapping[str, Any]]]
+    runs: Mapping[str, Row]
     grid: Mapping[str, Sequence[Any]]
     seeds: Sequence[int]
     evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Sequence[Mapping[str, Any]] = ()
-    searches: Mapping[str, Path] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """Every number of the table, the runs of one combination of the grid after another."""
+        seen = set[str]()
         for changes in combinations(self.grid):
-            named = [" -> ".join(map(str, value)) if " " in key else str(value) for key, value in changes.items()]
-            for name, (config, overrides) in self.runs.items():
-                values = {**_apart(changes), **overrides}
-                found = {**values, **_settings(self.settings, {"RUN": name, **values})}
-                yield Cell(", ".join([name, *named]), config, found, self.searches.get(name))
+            for name, row in self.runs.items():
+                cell = self._cell(name, row, _crossed(changes, row))
+                if cell.name not in seen:
+                    yield cell
+                seen.add(cell.name)
+
+    def _cell(self, name: str, row: Row, changes: Mapping[str, Any]) -> Cell:
+        named = [" -> ".join(map(str, value)) if " " in key else str(value) for key, value in changes.items()]
+        values = {**_apart(changes), **row.overrides}
+        found = {**values, **_settings(self.settings, {"RUN": name, **values})}
+        return Cell(", ".join([name, *named]), row.config, found, row.search, row.seeds or self.seeds, self.evals)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Several benchmarks in one file, each with a folder of its own: PARTS, name -> path from the file's folder."""
+
+    parts: Mapping[str, Benchmark]
+
+    def cells(self) -> Iterator[Cell]:
+        """Those of one part after another."""
+        return (replace(cell, part=name) for name, part in self.parts.items() for cell in part.cells())
+
+
+def _crossed(changes: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """The changes of a grid that the row does not settle itself."""
+    return {keys: value for keys, value in changes.items() if not row.overrides.keys() >= set(keys.split())}
 
 
 def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -82,77 +113,15 @@ def _settings(settings: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) 
     for setting in settings:
         wanted = setting.get("WHEN", {}).items()
         if all(key in values and values[key] in (each if isinstance(each, list) else [each]) for key, each in wanted):
-            found |= _without(setting, "WHEN")
+            found |= without(setting, "WHEN")
     return found
+
+
+def without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The mapping but for these keys."""
+    return {key: value for key, value in mapping.items() if key not in names}
 
 
 def file_name(name: str) -> str:
     """A name without what a file system might not take."""
     return re.sub(r"[^\w.+-]+", "_", name)
-
-
-def load_benchmark(path: str | Path) -> Benchmark:
-    """The benchmark of a YAML file; whatever is wrong with it raises InputError."""
-    content = read_plain_yaml(path, "benchmark")
-    for key in content:
-        if key not in KEYS:
-            raise unknown(f"key of benchmark {path}", key, KEYS)
-    runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
-    evals, settings = content.get("EVAL") or {}, content.get("SET") or []
-    if not isinstance(runs, dict) or not all(_is_run(run) for run in runs.values()):
-        raise InputError(f"benchmark {path} needs RUNS, a name: {{CONFIG: path, ...}} for each row of its table")
-    _check_grid(path, grid)
-    _check_rest(path, evals, settings, seeds)
-    folder = Path(path).parent
-    rows = {str(name): (folder / run["CONFIG"], _without(run, "CONFIG", "SEARCH")) for name, run in runs.items()}
-    searches = {str(name): folder / run["SEARCH"] for name, run in runs.items() if "SEARCH" in run}
-    if searches and evals:
-        raise InputError(f"benchmark {path}: rows with SEARCH are tested once, as their grid says, and take no EVAL")
-    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings, searches)
-
-
-def _without(mapping: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if key not in names}
-
-
-def _check_grid(path: str | Path, grid: Any) -> None:
-    if not _is_setting(grid) or not all(isinstance(values, list) and values for values in grid.values()):
-        raise InputError(f"benchmark {path}: GRID needs a list of values for each key")
-    check_size(f"benchmark {path}", grid)
-    for keys, values in grid.items():
-        if " " in keys and not all(isinstance(each, list) and len(each) == len(keys.split()) for each in values):
-            raise InputError(
-                f"benchmark {path}: each value of GRID {keys} must be a list of {len(keys.split())} values"
-            )
-
-
-def _check_rest(path: str | Path, evals: Any, settings: Any, seeds: Any) -> None:
-    if not isinstance(evals, dict) or not all(_is_setting(changes) for changes in evals.values()):
-        raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each place to test in")
-    if not isinstance(settings, list) or not all(_is_setting(s) and _is_setting(s.get("WHEN", {})) for s in settings):
-        raise InputError(f"benchmark {path}: SET is a list of {{KEY: value, ..., WHEN: {{KEY: value, ...}}}}")
-    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-        raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
-
-
-def _is_run(found: Any) -> bool:
-    return _is_setting(found) and "CONFIG" in found and all(isinstance(found.get(k, ""), str) for k in RUN_FILES)
-
-
-def _is_setting(found: Any) -> bool:
-    return isinstance(found, dict) and all(isinstance(key, str) for key in found)
-
-
-def check_size(what: str, grid: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a grid that nobody could walk through."""
-    count = math.prod(len(values) for values in grid.values())
-    if count > LARGEST:
-        raise InputError(f"{what}: GRID has {count:.0e} combinations; at most {LARGEST:,} can be gone through")
-
-
-def read_plain_yaml(path: str | Path, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    content = read_yaml(Path(path), what)
-    if not isinstance(content, dict):
-        raise InputError(f"{what} {path} should hold KEY: value lines")
-    return content

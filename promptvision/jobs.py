@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from promptvision.benchmark import Benchmark, Cell, file_name
+from promptvision.benchmark import Benchmark, Cell, Parts, file_name
 from promptvision.config import changed, load_config
 from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.errors import InputError
@@ -28,6 +28,7 @@ class Job:
     cfg: CfgNode
     evals: Mapping[str, CfgNode] = field(default_factory=dict)
     search: Search | None = None
+    part: str = ""
 
     @property
     def title(self) -> str:
@@ -48,31 +49,29 @@ class Outcome(NamedTuple):
 
 
 def plan(
-    benchmark: Benchmark, output: str | Path, overrides: Sequence[Any], families: Families, only: str = ""
+    benchmark: Benchmark | Parts, output: str | Path, overrides: Sequence[Any], families: Families, only: str = ""
 ) -> list[Job]:
-    """The jobs of all cells whose name holds `only`; `overrides` (KEY, VALUE, ...) hold in every run."""
+    """The jobs of all cells whose title holds `only`; `overrides` (KEY, VALUE, ...) hold in every run."""
     return [
         job
         for cell in benchmark.cells()
-        if only in cell.name
-        for job in _jobs(cell, benchmark, Path(output), overrides, families)
+        if only in cell.title
+        for job in _jobs(cell, cell.folder(output), overrides, families)
     ]
 
 
-def _jobs(
-    cell: Cell, benchmark: Benchmark, output: Path, overrides: Sequence[Any], families: Families
-) -> Iterator[Job]:
+def _jobs(cell: Cell, folder: Path, overrides: Sequence[Any], families: Families) -> Iterator[Job]:
     def configure(changes: Mapping[str, Any]) -> CfgNode:
         return load_config(cell.config, [*_words(cell.overrides), *overrides, *_words(changes)], families)
 
-    cfg, tested = configure({}), {name: configure(changes) for name, changes in benchmark.evals.items()}
+    cfg, tested = configure({}), {name: configure(changes) for name, changes in cell.evals.items()}
     if cell.search:
-        yield Job(cell.name, _placed(cfg, output / file_name(cell.name)), {}, load_search(cell.search))
+        yield Job(cell.title, _placed(cfg, folder), {}, load_search(cell.search), cell.part)
         return
-    for seed in benchmark.seeds:
-        folder = cell.folder(output, seed)
-        evals = {name: _placed(each, folder, seed) for name, each in tested.items()}
-        yield Job(cell.name, _placed(cfg, folder, seed), evals)
+    for seed in cell.seeds:
+        place = folder / f"seed{seed}"
+        evals = {name: _placed(each, place, seed) for name, each in tested.items()}
+        yield Job(cell.title, _placed(cfg, place, seed), evals, part=cell.part)
 
 
 def _placed(cfg: CfgNode, folder: Path, seed: int | None = None) -> CfgNode:

@@ -15,7 +15,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.benchmark import check_size, combinations, read_plain_yaml
+from promptvision.benchmark import combinations
+from promptvision.benchmark_file import check_size, read_plain_yaml
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.experiment import Families
 from promptvision.runs import once

@@ -25,7 +25,7 @@ from safetensors.torch import save
 import coop
 import vpt
 from promptvision import feature_file
-from promptvision.benchmark import load_benchmark
+from promptvision.benchmark_file import load_benchmark
 from promptvision.config import load_config
 from promptvision.data.cards import Card, load_card
 from promptvision.data.coop_split import read_coop_split

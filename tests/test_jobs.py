@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.benchmark import load_benchmark
+from promptvision.benchmark_file import load_benchmark
 from promptvision.board import Board
 from promptvision.jobs import Outcome, do, done, plan
 from promptvision.shared import sharing

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.benchmark import load_benchmark
+from promptvision.benchmark_file import load_benchmark
 from promptvision.cluster import do_on_cluster
 from promptvision.errors import InputError
 from promptvision.jobs import do, done, plan

@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import coop
 import vpt
-from promptvision.benchmark import load_benchmark
+from promptvision.benchmark_file import load_benchmark
 from promptvision.data.cards import load_card
 from promptvision.errors import InputError
 from promptvision.jobs import plan
@@ -38,12 +39,13 @@ def test_rows_are_crossed_with_the_grid(tmp_path):
     assert [cell.name for cell in cells[:3]] == ["a, dtd, 1", "b, dtd, 1", "a, dtd, 16"] and len(cells) == 8
     assert cells[0].overrides == {"DATASET.NAME": "dtd", "DATASET.SHOTS": 1, "OPTIM.LR": 1}
     assert cells[0].config == tmp_path / "x.yaml"
-    assert len({cell.folder("out", 1) for cell in cells}) == 8
+    assert len({cell.folder("out") for cell in cells}) == 8
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_benchmark_is_in_order(path):
-    jobs = plan(replace(load_benchmark(path), seeds=[1]), "out", [], FAMILIES)
+    cells = [replace(cell, seeds=cell.seeds[:1]) for cell in load_benchmark(path).cells()]
+    jobs = plan(SimpleNamespace(cells=lambda: cells), "out", [], FAMILIES)
     for cfg in (cfg for job in jobs for cfg in (job.cfg, *job.evals.values())):
         for name in cfg.CONTINUAL.DATASETS or [cfg.DATASET.NAME]:
             load_card(name)
@@ -74,6 +76,27 @@ def test_published_settings(name, cell, expected):
     jobs = [job for job in jobs if job.name == cell]
     assert [job.cfg.SEED for job in jobs] == [1, 2, 3]
     assert all({key: job.cfg.OPTIM[key] for key in expected} == expected for job in jobs)
+
+
+def test_a_row_that_settles_a_key_of_the_grid_is_not_crossed_with_it(tmp_path):
+    runs = {"a": {"CONFIG": "x.yaml", "DATASET.SHOTS": 0, "SEEDS": [7]}, "b": {"CONFIG": "y.yaml"}}
+    content = {"RUNS": runs, "GRID": {"DATASET.NAME": ["dtd", "digits"], "DATASET.SHOTS": [1, 16]}, "SEEDS": [1, 2]}
+    cells = list(load_benchmark(write(tmp_path / "b.yaml", content)).cells())
+    assert [cell.name for cell in cells if cell.name[0] == "a"] == ["a, dtd", "a, digits"] and len(cells) == 6
+    assert cells[0].overrides == {"DATASET.NAME": "dtd", "DATASET.SHOTS": 0}
+    assert [list(cell.seeds) for cell in cells[:2]] == [[7], [1, 2]]
+
+
+def test_parts_lie_in_folders_of_their_own(tool, tmp_path):
+    row = {"CONFIG": str(ROOT / "configs/coop/embedded_zero_shot.yaml"), "DATASET.NAME": "digits"}
+    write(tmp_path / "one.yaml", {"RUNS": {"a": row}, "SEEDS": [1]})
+    write(tmp_path / "two.yaml", {"RUNS": {"a": row, "b": row}, "SEEDS": [3]})
+    path = write(tmp_path / "both.yaml", {"PARTS": {"first": "one.yaml", "second": "two.yaml"}})
+    status, out, err = tool("sweep", "--config", path, "--output", tmp_path / "out", "--only", "a")
+    assert status == 0 and "both.yaml first" in out and "both.yaml second" in out, err
+    found = json.loads((tmp_path / "out/table.json").read_text())
+    assert {name: [run["seed"] for run in runs] for name, runs in found.items()} == {"first: a": [1], "second: a": [3]}
+    assert (tmp_path / "out/second/a/seed3/result.json").is_file()
 
 
 def test_what_cells_set(tmp_path):
@@ -153,6 +176,9 @@ def test_a_failed_run_stops_no_other(tool, tmp_path):
         ({"RUNS": {"a": {"CONFIG": "x"}}, "EVAL": ["new"]}, "EVAL needs a name"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"SEED OPTIM.LR": [[1, 2, 3]]}}, "must be a list of 2 values"),
         ([1], "should hold KEY: value lines"),
+        ({"RUNS": {"a": {"CONFIG": "x", "SEEDS": [0.5]}}}, "SEEDS is a list of whole numbers"),
+        ({"PARTS": {"a": "x.yaml"}, "SEEDS": [1]}, "PARTS takes a name: path"),
+        ({"PARTS": ["x.yaml"]}, "PARTS takes a name: path"),
     ],
 )
 def test_bad_benchmarks(tmp_path, content, sentence):

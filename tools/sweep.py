@@ -11,7 +11,7 @@ from families import FAMILIES
 from rich.console import Console
 from rich.live import Live
 
-from promptvision.benchmark import load_benchmark
+from promptvision.benchmark_file import load_benchmark
 from promptvision.board import Board
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import LOG, log_to_terminal
@@ -61,7 +61,8 @@ def main():
         if results:
             write_json(args.output / "table.json", results)
     if results:
-        console.print(*benchmark_tables(results, str(args.config)))
+        for part, cells in by_part(jobs, results).items():
+            console.print(*benchmark_tables(cells, f"{args.config} {part}".strip()))
     if failures:
         count = sum(job.runs for job in jobs)
         raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))
@@ -109,6 +110,14 @@ def by_cell(board):
         if outcome and outcome.results:
             results.setdefault(job.name, []).extend(outcome.results)
     return results
+
+
+def by_part(jobs, results):
+    """{part: {cell: results}}, the cells without the name of their part"""
+    parts = {}
+    for name, part in dict.fromkeys((job.name, job.part) for job in jobs if job.name in results):
+        parts.setdefault(part, {})[name.removeprefix(f"{part}: ")] = results[name]
+    return parts
 
 
 if __name__ == "__main__":
