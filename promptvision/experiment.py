@@ -22,7 +22,7 @@ from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.team import check, is_first
-from promptvision.engine.train import fit
+from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache
 from promptvision.inputs import Data, feature_cache, load_data, test_loader, train_loader
@@ -100,10 +100,13 @@ def check_origin(cfg: CfgNode, path: Path, metadata: Mapping[str, Any]) -> None:
             raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it anew")
 
 
-def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:
+def run(
+    cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True, watch: Watch | None = None
+) -> dict[str, Any]:
     """Train, evaluate, and leave in `folder` all that a table needs; gives the contents of result.json.
 
-    Of several processes (engine/team.py) only the first evaluates, and the others give what training tells.
+    `watch` may give the run up after a validation, which raises Pruned. Of several processes (engine/team.py) only the
+    first evaluates, and the others give what training tells.
     """
     if cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS:
         raise InputError("CONTINUAL asks for a stream of tasks; tools/continual.py learns one, tools/train.py does not")
@@ -112,7 +115,7 @@ def run(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool =
     folder.write_config(dump(cfg))
     cache = feature_cache(cfg, method, progress=progress)
     prepare(cfg, families[cfg.METHOD.FAMILY], data, method, cache)
-    trained = train(cfg, data, method, folder, cache, progress)
+    trained = train(cfg, data, method, folder, cache, progress, watch)
     if not is_first():
         return trained
     finish(cfg, data, method, cache)
@@ -148,7 +151,13 @@ def unaugmented(cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | 
 
 
 def train(
-    cfg: CfgNode, data: Data, method: Method, folder: RunFolder, cache: FeatureCache | None, progress: bool
+    cfg: CfgNode,
+    data: Data,
+    method: Method,
+    folder: RunFolder,
+    cache: FeatureCache | None,
+    progress: bool,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """`fit` with everything the config says; a method that learns nothing reads no training pictures."""
     began = time.monotonic()
@@ -186,6 +195,7 @@ def train(
         checkpoint_seconds=cfg.TRAIN.CHECKPOINT_SECONDS,
         validate=(lambda epoch: _validate(cfg, method, val, epoch, best)) if is_first() else None,
         validate_every=cfg.TRAIN.EVAL_EVERY,
+        watch=watch,
         identity=identity(cfg, data),
         per_step=per_step(cfg),
         progress=progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from yacs.config import CfgNode
 from promptvision.config import dump
 from promptvision.continual import run_stream
 from promptvision.engine.checkpoint import read_json, write_json
-from promptvision.engine.log import RunFolder
+from promptvision.engine.log import RunFolder, read_rows
+from promptvision.engine.train import Watch
 from promptvision.experiment import Families, retest, run
 
 LOG = logging.getLogger(__name__)
@@ -24,17 +26,26 @@ def finished(cfg: CfgNode, folder: str | Path = "") -> dict[str, Any] | None:
     return read_json(result) if _started(cfg, result.parent) and result.is_file() else None
 
 
-def once(cfg: CfgNode, families: Families, folder: str | Path = "", *, progress: bool = True) -> dict[str, Any]:
+def validations(cfg: CfgNode) -> dict[int, dict[str, float]]:
+    """{epoch (from 0): scores} of what this very config was validated on in its OUTPUT_DIR, finished or not."""
+    folder = Path(cfg.OUTPUT_DIR)
+    rows = read_rows(folder / "metrics.jsonl") if _started(cfg, folder) else []
+    return {row["epoch"]: row["val"] for row in rows if "val" in row}
+
+
+def once(
+    cfg: CfgNode, families: Families, folder: str | Path = "", *, progress: bool = True, watch: Watch | None = None
+) -> dict[str, Any]:
     """The result of the finished run of this very config in its OUTPUT_DIR, else of a new run or the rest of one; of a
     stream of tasks where CONTINUAL asks for one.
 
-    `folder`: where the run lies in place of OUTPUT_DIR.
+    `folder`: where the run lies in place of OUTPUT_DIR. `watch` may give a run up, which raises Pruned.
     """
     path = Path(folder or cfg.OUTPUT_DIR)
     found = finished(cfg, path)
     if found is not None:
         return found
-    work = run_stream if is_stream(cfg) else run
+    work = run_stream if is_stream(cfg) else partial(run, watch=watch)
     with RunFolder(path, resume=_started(cfg, path)) as open_folder:
         return work(cfg, families, open_folder, progress=progress)
 

@@ -22,6 +22,7 @@ from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import build_optimizer, learning_rates
+from promptvision.engine.stop import Pruned
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.method import Method
@@ -60,14 +61,16 @@ class Batches:
             yield images, (images.flatten(1).sum(dim=1) > 0).long()
 
 
-def train(path, *, resume=False, loader=None, precision="fp32", name="adam", lr=0.05, epochs=EPOCHS, **options):
+def train(
+    path, *, resume=False, loader=None, precision="fp32", name="adam", lr=0.05, epochs=EPOCHS, val=None, **options
+):
     """(method, rows without seconds, result) of a run; the same start whatever was drawn before."""
     torch.manual_seed(3)
     method = Tiny()
     torch.manual_seed(random.randrange(2**31))
     optimizer = build_optimizer(name, method.named_parameters(), lr, 5e-4)
     rates = learning_rates("cosine", lr, epochs, warmup_epochs=1, warmup_lr=1e-3)
-    val = list(Batches().epoch(99))
+    val = val or list(Batches().epoch(99))
     with RunFolder(path, resume=resume) as folder:
         found = fit(
             method,
@@ -215,6 +218,21 @@ def test_a_stop_during_validation_is_heeded(tmp_path):
             seed=1, device=CPU, validate=validate, validate_every=1, progress=False,
         )  # fmt: skip
     assert len(sent) == 1 and load_checkpoint(tmp_path / "last.ckpt")["position"][:2] == (1, 0)
+
+
+def test_a_run_that_is_given_up_is_saved_and_can_be_gone_on_with(tmp_path):
+    whole, told = train(tmp_path / "whole", validate_every=1), []
+
+    def watch(epoch, found):
+        told.append((epoch, found))
+        return epoch >= 1
+
+    with pytest.raises(Pruned, match="given up after 2 epochs"):
+        train(tmp_path / "parts", validate_every=1, checkpoint_every=9, watch=watch)
+    assert told == [(row["epoch"], row["val"]) for row in whole[1] if "val" in row][:2]
+    assert load_checkpoint(tmp_path / "parts/last.ckpt")["position"][:2] == (2, 0)
+    same(train(tmp_path / "parts", resume=True, validate_every=1), whole)
+    train(tmp_path / "last", validate_every=1, watch=lambda epoch, found: epoch == EPOCHS - 1)
 
 
 def test_signals_are_given_back(tmp_path):
@@ -374,10 +392,44 @@ def test_a_process_that_is_killed_and_stopped_again_and_again_ends_the_same(tmp_
     assert [{name: value for name, value in row.items() if name != "seconds"} for row in parts] == rows
 
 
-def run_slowly(out):
+class Validation:
+    """Slow batches, each of which leaves a file in `folder` when it is at hand."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __iter__(self):
+        for number, batch in enumerate(Batches().epoch(99)):
+            (self.folder / f"batch{number}").touch()
+            time.sleep(2.0)
+            yield batch
+
+
+@pytest.mark.parametrize(("number", "status"), [(TERM, 143), (INT, 130)])
+def test_a_signal_to_a_process_that_validates_does_not_wait_for_the_rest(tmp_path, number, status):
+    program = [sys.executable, __file__, str(tmp_path / "parts"), "validates"]
+    with subprocess.Popen(program, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "batch0").exists():
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate()[1]
+    assert process.returncode == status and not (tmp_path / "batch2").exists(), said
+    assert said == "stopped in epoch 1 after batch 3; go on with --resume auto\n"
+    assert load_checkpoint(tmp_path / "parts/last.ckpt")["position"][:2] == (1, 3)
+    assert '"val"' not in (tmp_path / "parts/metrics.jsonl").read_text()
+    same(train(tmp_path / "parts", resume=True), train(tmp_path / "whole"))
+
+
+def show_warnings():
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
     logging.getLogger("promptvision").addHandler(console)
+
+
+def run_slowly(out):
+    show_warnings()
     method, _, _ = train(out, resume=True, loader=Batches(lambda epoch, batch: time.sleep(0.05)))
     save_learned(out.with_suffix(".safetensors"), method.learned_state(), {"classes": ["a", "b"]})
 
@@ -386,6 +438,9 @@ if __name__ == "__main__":  # for each line of input: a run in a process of its 
     import torch.utils.tensorboard
 
     torch.set_num_threads(1)
+    if "validates" in sys.argv:
+        show_warnings()
+        train(Path(sys.argv[1]), val=Validation(Path(sys.argv[1]).parent))
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:

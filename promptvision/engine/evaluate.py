@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from promptvision.engine.device import autocast
+from promptvision.engine.stop import heed
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -31,7 +32,8 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C) in float32 and labels (N,), both on the CPU, of all batches in order, in eval mode.
 
-    `progress`: what a progress bar is to be called; empty for none.
+    `progress`: what a progress bar is to be called; empty for none. While `fit` validates, Ctrl-C and SIGTERM raise
+    Stopped before the next batch.
     """
     was_training = method.training
     method.to(device).eval()
@@ -39,6 +41,7 @@ def predict(
     with autocast(device, precision):
         predictor = method.predictor()
         for images, targets in track(batches, progress, transient=True) if progress else batches:
+            heed()
             logits.append(predictor(images.to(device)).float().cpu())
             labels.append(targets.cpu())
     method.train(was_training)

@@ -96,8 +96,7 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; what a crash left of a line is passed over."""
-        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
-        return [row for line in lines if (row := _parsed(line))]
+        return read_rows(self.metrics)
 
     def forget_from(self, step: int, epoch: int | None = None) -> None:
         """Drop the rows of this step and later ones, and validations of this epoch, which come after its last step: a
@@ -158,6 +157,12 @@ class RunFolder:
             yield
         except OSError as error:
             raise InputError(f"{what} cannot be written: {error.strerror}") from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, none if there is no such file; what a crash left of a line is passed over."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [row for line in lines if (row := _parsed(line))]
 
 
 class LogFile(logging.FileHandler):

@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,11 +22,14 @@ from promptvision.engine.evaluate import check_labels
 from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import set_rate
 from promptvision.engine.resume import Position, Saver
+from promptvision.engine.stop import Pruned, Stopped, signals
 from promptvision.engine.team import agreed, part, shared_mean, start_alike, sum_gradients
 from promptvision.errors import InputError
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
+Watch = Callable[[int, Mapping[str, float]], bool]
+"""Told the epoch (from 0) and the scores of every validation; whether to give the run up."""
 
 
 class Loader(Protocol):
@@ -57,6 +57,7 @@ def fit(
     checkpoint_seconds: float = 0.0,
     validate: Callable[[int], Mapping[str, Any]] | None = None,
     validate_every: int = 0,
+    watch: Watch | None = None,
     identity: Mapping[str, Any] | None = None,
     per_step: bool = False,
     progress: bool = True,
@@ -70,8 +71,9 @@ def fit(
     every `checkpoint_every` epochs, and within one whenever the last is `checkpoint_seconds` old (0: never).
     `identity` (plain values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all
     gradients together, 0 for any. `validate(epoch)` gives scores for metrics.jsonl.
-    Ctrl-C and SIGTERM save a checkpoint after the step at hand and exit with 130 and 143; so does bad input, such as
-    a picture that has vanished, before it is raised. A loss that is not finite raises Diverged and leaves the last
+    Ctrl-C and SIGTERM save a checkpoint after the step, or the batch of a validation, at hand and exit with 130 and
+    143; bad input, such as a picture that has vanished, saves one before it is raised. Where `watch` gives the run up
+    before its last epoch, it is saved and Pruned raised. A loss that is not finite raises Diverged and leaves the last
     good checkpoint.
     """
     if optimizer is None:
@@ -92,7 +94,7 @@ def fit(
     LOG.info("training: %d steps, %d epochs of %d, on %s in %s", steps, epochs, size, device, precision)
     saver.restore()
     began, start = time.monotonic() - saver.at.seconds, saver.at
-    with _signals() as stop, _bar(progress, steps, start.epoch * size + start.batch) as advance:
+    with signals() as stop, _bar(progress, steps, start.epoch * size + start.batch) as advance:
         for epoch in range(start.epoch, epochs):
             method.train()
             first, last = saver.at.batch, min(size, steps - epoch * size)
@@ -112,12 +114,20 @@ def fit(
                 if batch + 1 == last:  # before anything is saved: a run that goes on from here must not do it again
                     method.end_epoch(epoch, epochs)
                 saver.reach(Position(epoch, batch + 1, seconds, loss), agreed(stop, device))
+            poor = False
             if validate and validate_every and (epoch + 1) % validate_every == 0:
-                with saver.keeping():
-                    found = _numbers(validate(epoch))
+                try:
+                    with saver.keeping():
+                        found = _numbers(validate(epoch))
+                except Stopped:  # to be validated when the run goes on
+                    saver.reach(saver.at, agreed(stop, device))
+                    raise
                 folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
+                poor = watch is not None and watch(epoch, found) and epoch + 1 < epochs
             at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), saver.at.loss)
-            saver.reach(at, agreed(stop, device), due=at.epoch % checkpoint_every == 0 or at.epoch == epochs)
+            saver.reach(at, agreed(stop, device), due=poor or at.epoch % checkpoint_every == 0 or at.epoch == epochs)
+            if poor:
+                raise Pruned(at.epoch)
     return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
 
 
@@ -165,25 +175,6 @@ def _seed_all(seed: int, step: int) -> None:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM goes into; a second exits at once. Only the main thread can listen."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise SystemExit(128 + number)
-        received.append(number)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
