@@ -11,31 +11,42 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
 from promptvision.benchmark import combinations
 from promptvision.benchmark_file import check_size, read_plain_yaml
+from promptvision.engine.stop import Pruned
+from promptvision.engine.train import Watch
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.experiment import Families
-from promptvision.runs import once
+from promptvision.runs import finished, once, validations
 
 LOG = logging.getLogger(__name__)
 Setting = dict[str, Any]
 """Keys of a config with the values that one run takes."""
 Configure = Callable[[Mapping[str, Any]], CfgNode]
 """Makes the config of a run from what it sets differently."""
-Tuned = list[tuple[Setting, float | None]]
-"""Settings with their validation accuracy; None is a run that diverged."""
-Try = Callable[[Setting], float | None]
+
+
+class Tried(NamedTuple):
+    """A setting with its validation accuracy; None is a run that diverged, or was pruned after so many epochs."""
+
+    setting: Setting
+    accuracy: float | None
+    pruned: int = 0
+
+
+Try = Callable[[Setting, Watch | None], Tried]
+"""Trains with a setting; what watches its validations may prune it."""
 
 TUNING: dict[str, Setting] = {
     "vtab": {"TEST.SPLIT": "val"},
     "fgvc": {"TEST.SPLIT": "val", "TRAIN.KEEP": "best", "TRAIN.EVAL_EVERY": 1},
 }
 FINAL: dict[str, Setting] = {
-    "vtab": {"DATASET.TRAIN": "train+val", "TEST.SPLIT": "test"},
+    "vtab": {"DATASET.TRAIN": "train+val", "TEST.SPLIT": "test", "TRAIN.EVAL_EVERY": 0},
     "fgvc": {"TEST.SPLIT": "test", "TRAIN.KEEP": "best", "TRAIN.EVAL_EVERY": 1},
 }
 """What each protocol sets in the runs of its search, and in those that are tested."""
@@ -82,19 +93,19 @@ def load_search(path: str | Path) -> Search:
     return Search(content["PROTOCOL"], content["GRID"], content["SEEDS"])
 
 
-def choose(tuned: Sequence[tuple[Setting, float | None]]) -> Setting:
+def choose(tuned: Sequence[Tried]) -> Setting:
     """The setting of the best validation accuracy; among equals the smaller first value (learning rate), then the
-    first found. None is a run that diverged."""
-    done = [(setting, accuracy) for setting, accuracy in tuned if accuracy is not None]
+    first found."""
+    done = [(each.setting, each.accuracy) for each in tuned if each.accuracy is not None]
     if not done:
         raise InputError("every setting of the grid diverged; try smaller learning rates")
     best = max(accuracy for _, accuracy in done)
     return min((setting for setting, accuracy in done if accuracy == best), key=lambda s: next(iter(s.values())))
 
 
-def try_all(find: Search, judge: Try) -> Tuned:
+def try_all(find: Search, judge: Try) -> list[Tried]:
     """Every setting of the grid."""
-    return [(setting, judge(setting)) for setting in find.settings()]
+    return [judge(setting, None) for setting in find.settings()]
 
 
 def search(
@@ -102,20 +113,25 @@ def search(
     configure: Configure,
     families: Families,
     folder: str | Path,
-    tune: Callable[[Search, Try], Tuned] = try_all,
+    tune: Callable[[Search, Try], list[Tried]] = try_all,
 ) -> dict[str, Any]:
     """Tune, choose, train the chosen setting once per seed, test each once; what is finished in `folder` is kept.
 
     `tune` says which settings are tried: all as published, or some (`promptvision.sampling`).
-    Returns `protocol`, `tuning` (a list of {setting, accuracy}; None where it diverged), `chosen`, and `runs`, the
+    Returns `protocol`, `tuning` (what was tried, each as {setting, accuracy, pruned}), `chosen`, and `runs`, the
     results of the final runs, tested on the test pictures.
     """
 
-    def judge(setting: Setting) -> float | None:
-        result = _once(configure, {**TUNING[find.protocol], **setting}, setting, families, folder)
+    def judge(setting: Setting, watch: Watch | None) -> Tried:
+        changes = {**TUNING[find.protocol], **setting}
+        try:
+            result = _once(configure, changes, setting, families, folder, watch)
+        except Pruned as stop:
+            LOG.info("%s: %s", _name(setting), stop)
+            return Tried(setting, None, stop.epochs)
         accuracy = result["accuracy"] if result else None
         LOG.info("%s: validation accuracy %s", _name(setting), accuracy)
-        return accuracy
+        return Tried(setting, accuracy)
 
     tuned = tune(find, judge)
     chosen = choose(tuned)
@@ -126,20 +142,36 @@ def search(
         if result is None:
             raise InputError(f"the chosen setting {_name(chosen)} diverged with seed {seed}; leave it out of the grid")
         runs.append(result)
-    tuning = [{"setting": setting, "accuracy": accuracy} for setting, accuracy in tuned]
-    return {"protocol": find.protocol, "tuning": tuning, "chosen": chosen, "runs": runs}
+    return {"protocol": find.protocol, "tuning": [each._asdict() for each in tuned], "chosen": chosen, "runs": runs}
 
 
 def _once(
-    configure: Configure, changes: Setting, label: Setting, families: Families, folder: str | Path
+    configure: Configure,
+    changes: Setting,
+    label: Setting,
+    families: Families,
+    folder: str | Path,
+    watch: Watch | None = None,
 ) -> dict[str, Any] | None:
-    """The result of a run in its own folder; None if it diverged."""
+    """The result of a run in its own folder; None if it diverged, Pruned if it is or was given up."""
     cfg = configure({**changes, "OUTPUT_DIR": str(Path(folder) / _name(label))})
+    if watch:
+        _tell_again(cfg, watch)
     try:
-        return once(cfg, families)
+        return once(cfg, families, watch=watch)
     except Diverged as error:
         LOG.warning("%s: %s", _name(label), error)
         return None
+
+
+def _tell_again(cfg: CfgNode, watch: Watch) -> None:
+    """What an earlier search left of the run: what made it give up an unfinished one does so again."""
+    if not cfg.TRAIN.EVAL_EVERY:
+        raise InputError("a search that gives runs up needs validations along the way: set TRAIN.EVAL_EVERY 1")
+    known = finished(cfg) is not None
+    for epoch, found in validations(cfg).items():
+        if watch(epoch, found) and not known:
+            raise Pruned(epoch + 1)
 
 
 def _name(setting: Setting) -> str:

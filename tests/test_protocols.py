@@ -12,7 +12,7 @@ from promptvision.config import load_config
 from promptvision.data.splits import subset_hash
 from promptvision.errors import InputError
 from promptvision.inputs import load_data
-from promptvision.protocols import Search, choose, load_search, search
+from promptvision.protocols import Search, Tried, choose, load_search, search
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}
@@ -46,12 +46,13 @@ def test_settings_come_large_rates_first():
 
 
 def test_ties_go_to_the_smaller_rate_and_then_to_the_first_found():
-    tuned = [(setting(10), 50.0), (setting(5, 0.01), 70.0), (setting(1, 0.01), 70.0), (setting(1), 70.0)]
+    tuned = [Tried(setting(10), 50.0), Tried(setting(5, 0.01), 70.0), Tried(setting(1, 0.01), 70.0)]
+    tuned += [Tried(setting(1), 70.0)]
     assert choose(tuned) == setting(1, 0.01)
-    assert choose([*tuned, (setting(0.1), None)]) == setting(1, 0.01)
-    assert choose([*tuned, (setting(50), 70.1)]) == setting(50)
+    assert choose([*tuned, Tried(setting(0.1), None, pruned=3)]) == setting(1, 0.01)
+    assert choose([*tuned, Tried(setting(50), 70.1)]) == setting(50)
     with pytest.raises(InputError, match="every setting of the grid diverged"):
-        choose([(setting(10), None)])
+        choose([Tried(setting(10), None)])
 
 
 def hashes(folder, cfg):

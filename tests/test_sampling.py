@@ -1,6 +1,16 @@
-"""Some settings of a grid in place of all."""
+"""Some settings of a grid in place of all, and runs that are given up."""
 
-from promptvision.protocols import Search, choose
+import json
+
+import pytest
+import yaml
+
+import vpt
+from promptvision.config import load_config
+from promptvision.engine.checkpoint import load_checkpoint
+from promptvision.errors import InputError
+from promptvision.protocols import Search, Tried, choose
+from promptvision.runs import once
 from promptvision.sampling import some_settings
 
 GRID = Search("vtab", {"OPTIM.LR": [10, 1, 0.1, 0.01], "OPTIM.WEIGHT_DECAY": [0.1, 0.01, 0]}, [1])
@@ -15,16 +25,90 @@ def accuracy(setting):
     ]
 
 
+def judge(setting, watch):
+    """Ten epochs, in which the accuracy rises evenly."""
+    reached = accuracy(setting)
+    for epoch in range(10 if watch and reached else 0):
+        if watch(epoch, {"accuracy": reached * (epoch + 1) / 10}):
+            return Tried(setting, None, epoch + 1)
+    return Tried(setting, reached)
+
+
 def test_the_best_setting_is_found_and_none_is_judged_twice():
     judged = []
-    tuned = some_settings(GRID, lambda setting: judged.append(dict(setting)) or accuracy(setting), 40)
+    tuned = some_settings(GRID, lambda setting, watch: judged.append(dict(setting)) or judge(setting, watch), 40)
     assert len(judged) == len(tuned) == len({tuple(setting.values()) for setting in judged}) <= 12
     assert choose(tuned) == {"OPTIM.LR": 1, "OPTIM.WEIGHT_DECAY": 0.01}
-    assert [setting for setting, _ in tuned] == judged
-    assert some_settings(GRID, accuracy, 40) == tuned
+    assert [each.setting for each in tuned] == judged and not any(each.pruned for each in tuned)
+    assert some_settings(GRID, judge, 40) == tuned
 
 
 def test_few_trials_are_few_runs():
-    tuned = some_settings(GRID, accuracy, 3)
+    tuned = some_settings(GRID, judge, 3)
     assert 1 <= len(tuned) <= 3
-    assert all(found == accuracy(setting) for setting, found in tuned)
+    assert all(each.accuracy == accuracy(each.setting) for each in tuned)
+
+
+@pytest.mark.parametrize("rule", ["median", "halving"])
+def test_poor_settings_are_given_up_and_the_best_never_is(rule):
+    tuned = some_settings(GRID, judge, 40, rule)
+    given_up = [each for each in tuned if each.pruned]
+    assert given_up and all(each.accuracy is None and accuracy(each.setting) < 85 for each in given_up)
+    assert choose(tuned) == {"OPTIM.LR": 1, "OPTIM.WEIGHT_DECAY": 0.01}
+    assert some_settings(GRID, judge, 40, rule) == tuned
+    spared = [each.pruned for each in some_settings(GRID, judge, 40, rule, spare=4) if each.pruned]
+    assert min(each.pruned for each in given_up) < 5 <= min(spared)
+
+
+def test_a_rule_that_there_is_not():
+    with pytest.raises(InputError, match="unknown rule to prune by 'medain'; did you mean 'median'"):
+        some_settings(GRID, judge, 3, "medain")
+
+
+@pytest.fixture
+def search(tool, tmp_path):
+    """`search("--prune", "halving")` runs tools/tune.py on a few digits."""
+    content = {"METHOD": {"FAMILY": "vpt", "NAME": "linear"}, "DATASET": {"NAME": "digits", "SHOTS": 8}}
+    content |= {"OPTIM": {"EPOCHS": 5, "WARMUP_EPOCHS": 1}, "INPUT": {"TRAIN": "center", "TEST": "center"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    grid = {"OPTIM.LR": [1e-6, 1e-5, 0.1, 0.5], "OPTIM.WEIGHT_DECAY": [0.0, 0.01]}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({"PROTOCOL": "vtab", "GRID": grid, "SEEDS": [1]}))
+
+    def run(*words, every=1):
+        fixed = ["--config", tmp_path / "c.yaml", "--grid", tmp_path / "g.yaml", "--optuna", 12, *words]
+        return tool("tune", *fixed, "OUTPUT_DIR", tmp_path / "out", "TRAIN.EVAL_EVERY", every)
+
+    return run
+
+
+def test_runs_that_are_given_up_are_kept_as_such_and_may_be_gone_on_with(search, tmp_path):
+    status, said, err = search("--prune", "halving")
+    assert status == 0, err
+    found = json.loads((tmp_path / "out/search.json").read_text())
+    given_up = [row for row in found["tuning"] if row["pruned"]]
+    assert given_up and len(given_up) < len(found["tuning"]) and found["chosen"]["OPTIM.LR"] >= 0.1
+    assert f"pruned after {given_up[0]['pruned']} epochs" in said and "diverged" not in said
+    row = given_up[0]
+    folder = tmp_path / "out" / "lr{:g}_weight_decay{:g}".format(*row["setting"].values())
+    assert not (folder / "result.json").exists() and row["accuracy"] is None
+    assert load_checkpoint(folder / "last.ckpt")["position"][:2] == (row["pruned"], 0)
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("lr*/*") if path.name != "log.txt"}
+    assert search("--prune", "halving")[0] == 0
+    assert json.loads((tmp_path / "out/search.json").read_text())["tuning"] == found["tuning"]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+    assert once(load_config(folder / "config.yaml", [], {"vpt": vpt}), {"vpt": vpt})["steps"] == 10
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(10))
+    assert [row["epoch"] for row in rows if "val" in row] == list(range(5))
+    assert search("--prune", "halving")[0] == 0
+    again = json.loads((tmp_path / "out/search.json").read_text())["tuning"]
+    assert [each["accuracy"] for each in again if each["setting"] == row["setting"]][0] > 0
+
+
+def test_what_pruning_needs(search):
+    status, _, err = search("--prune", "median", every=0)
+    assert status == 2 and "set TRAIN.EVAL_EVERY 1" in err
+    status, _, err = search("--optuna", 0, "--prune", "median")
+    assert status == 2 and "--prune goes with --optuna TRIALS" in err

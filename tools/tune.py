@@ -18,7 +18,7 @@ from promptvision.errors import one_sentence
 from promptvision.protocols import load_search, search, try_all
 from promptvision.report.search import draw_search, search_table
 from promptvision.report.tables import seeds_table
-from promptvision.sampling import some_settings
+from promptvision.sampling import PRUNERS, some_settings
 
 
 def arguments():
@@ -28,8 +28,12 @@ def arguments():
     parser.add_argument("--config", required=True, help="YAML file of the method")
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
     parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="not the whole grid: TRIALS proposals")
+    parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: give poor runs up, by which rule")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.prune and args.optuna < 1:
+        parser.error("--prune goes with --optuna TRIALS")
+    return args
 
 
 def main():
@@ -41,7 +45,9 @@ def main():
 
     find, folder = load_search(args.grid), Path(configure({}).OUTPUT_DIR)
     log_to_terminal()
-    tune = partial(some_settings, trials=args.optuna) if args.optuna > 0 else try_all
+    spare = configure({}).OPTIM.WARMUP_EPOCHS
+    some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=spare)
+    tune = some if args.optuna > 0 else try_all
     found = search(find, configure, FAMILIES, folder, tune)
     write_json(folder / "search.json", found)
     drawn = draw_search(found["tuning"], folder / "search")

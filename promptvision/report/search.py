@@ -14,7 +14,7 @@ from matplotlib import pyplot  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 Row = Mapping[str, Any]
-"""{"setting": {key: value}, "accuracy": per cent or None}"""
+"""{"setting": {key: value}, "accuracy": per cent or None, "pruned": epochs or 0}"""
 
 
 def search_table(rows: Sequence[Row], chosen: Mapping[str, Any]) -> Table:
@@ -24,10 +24,15 @@ def search_table(rows: Sequence[Row], chosen: Mapping[str, Any]) -> Table:
         table.add_column(key.rpartition(".")[2], justify="right")
     table.add_column("accuracy", justify="right")
     for row in sorted(rows, key=lambda row: -1.0 if row["accuracy"] is None else row["accuracy"], reverse=True):
-        accuracy = "diverged" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
         style = "bold" if row["setting"] == chosen else None
-        table.add_row(*(f"{value:g}" for value in row["setting"].values()), accuracy, style=style)
+        table.add_row(*(f"{value:g}" for value in row["setting"].values()), _outcome(row), style=style)
     return table
+
+
+def _outcome(row: Row) -> str:
+    if row["accuracy"] is not None:
+        return f"{row['accuracy']:.1f}"
+    return f"pruned after {row['pruned']} epochs" if row["pruned"] else "diverged"
 
 
 def draw_search(rows: Sequence[Row], path: str | Path) -> list[Path]:
