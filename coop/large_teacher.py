@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.weights import read_weights
 from promptvision.errors import InputError
 from promptvision.method import Method
+from promptvision.plain_yaml import WRONG, parse
 
 
 def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:
@@ -57,12 +57,16 @@ def _of_run(path: Path, classes: Sequence[str]) -> Method:
     state, metadata = read_weights(path)
     if metadata.get("family") != "coop":
         raise InputError(f"teacher {path.parent} is no run of a coop method")
-    theirs, config = json.loads(metadata["classes"]), yaml.safe_load(metadata["config"])
+    try:
+        theirs, config = json.loads(metadata["classes"]), parse(metadata["config"])
+        options = _options(config["METHOD"]["OPTIONS"], metadata["template"])
+        backbone = [config["BACKBONE"][key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL")]
+        name, size = config["METHOD"]["NAME"], config["INPUT"]["SIZE"]
+    except WRONG as error:
+        raise InputError(f"teacher {path.parent}: {path.name} does not tell what it was trained with") from error
     _check_classes(path.parent, theirs, classes)
-    backbone, options = config["BACKBONE"], _options(config["METHOD"]["OPTIONS"], metadata["template"])
-    size = config["INPUT"]["SIZE"]
-    clip = load_clip(backbone["NAME"], backbone["PRETRAINED"], size, backbone["RESIZE"], backbone["POOL"])
-    teacher = _build(config["METHOD"]["NAME"], clip, classes, options)
+    clip = load_clip(backbone[0], backbone[1], size, *backbone[2:])
+    teacher = _build(name, clip, classes, options)
     teacher.load_learned_state(state)
     return teacher
 

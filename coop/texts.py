@@ -8,10 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coop.context import class_text
 from promptvision.errors import InputError
+from promptvision.plain_yaml import WRONG, parse
 
 
 def given_templates(templates: Sequence[str]) -> list[str]:
@@ -32,10 +31,10 @@ def read_texts(path: str | Path, classes: Sequence[str]) -> list[list[str]]:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else parse(text)
     except OSError as error:
         raise InputError(f"texts: {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except WRONG as error:
         raise InputError(f"texts: {path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:
         raise InputError(f"texts: {path} should hold lines 'class name: text', or 'class name: [text, text]'")

@@ -7,6 +7,7 @@ import os
 import runpy
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,23 @@ def golden():
 
     load.root = GOLDEN
     return load
+
+
+@pytest.fixture
+def yaml_bomb():
+    """A small YAML text of a mapping that merges the one before twice, twenty times over."""
+    first = "a0: &a0 {" + ", ".join(f"{n}x: y" for n in range(9)) + "}\n"
+    return first + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 21))
+
+
+@pytest.fixture
+def little_memory():
+    """At its end the test has at no time held more than 30 MB of Python objects that were not there before."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ MAY_IMPORT = {
     "promptvision/plain_yaml.py": ["promptvision.errors"],
     "promptvision/data": ["promptvision.data", "promptvision.errors", "promptvision.plain_yaml"],
     "promptvision/engine": ["promptvision", "promptvision.engine", "promptvision.method", "promptvision.errors"],
-    "promptvision/report": ["promptvision.report", "promptvision.errors"],
+    "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.plain_yaml"],
     "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
-    "coop": ["coop", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
+    "coop": ["coop", *(f"promptvision.{name}" for name in ("backbones", "method", "errors", "plain_yaml"))],
 }
 OURS = ("promptvision", "vpt", "coop", "tools")
 

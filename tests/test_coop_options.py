@@ -160,6 +160,11 @@ def test_bad_texts_are_one_sentence(case, clip, tmp_path):
     assert "\n" not in str(error.value) and "texts.yaml" in str(error.value)
 
 
+def test_texts_that_would_grow_are_refused(clip, tmp_path, yaml_bomb, little_memory):
+    with pytest.raises(InputError, match="texts.yaml is neither YAML nor JSON: more than 1,000,000 values"):
+        coop.build("zero_shot", clip, NAMES, texts=write(tmp_path / "texts.yaml", yaml_bomb))
+
+
 def test_texts_that_are_missing_or_no_json(clip, tmp_path):
     with pytest.raises(InputError, match="gone.yaml cannot be read: No such file"):
         coop.build("zero_shot", clip, NAMES, texts=str(tmp_path / "gone.yaml"))

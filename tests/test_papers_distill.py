@@ -209,6 +209,15 @@ def test_teachers_that_do_not_fit(clip, tmp_path, golden):
         coop.METHODS["prompt_kd"](clip, NAMES, Featureless(clip, NAMES), depth=2)
 
 
+@pytest.mark.parametrize("config", ["bomb", "METHOD: {", "METHOD: 3", ""])
+def test_a_teacher_that_does_not_tell_what_it_is(config, clip, tmp_path, yaml_bomb, little_memory):
+    facts = {"family": "coop", "classes": json.dumps(NAMES), "template": "{}"}
+    facts["config"] = yaml_bomb if config == "bomb" else config
+    save_file({"x": torch.zeros(1)}, tmp_path / "learned.safetensors", facts)
+    with pytest.raises(InputError, match=f"{tmp_path.name}: learned.safetensors does not tell what it was trained"):
+        kd(clip, teacher=str(tmp_path))
+
+
 class Featureless(Method):
     pass
 

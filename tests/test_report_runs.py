@@ -97,6 +97,12 @@ def test_a_config_that_would_grow_or_run_code_is_not_loaded(write_run, tmp_path)
     assert all(run.settings["METHOD.NAME"] == "coop" for run in runs), "result.json still tells it"
 
 
+def test_a_config_that_would_grow_while_it_is_read_is_told(write_run, tmp_path, yaml_bomb, little_memory):
+    (write_run("bomb") / "config.yaml").write_text(yaml_bomb)
+    runs, problems = collect(tmp_path / "out")
+    assert len(runs) == 1 and "bomb/config.yaml cannot be read" in problems[0]
+
+
 def test_a_folder_without_runs_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
         collect(tmp_path)

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from promptvision.errors import InputError
+from promptvision.plain_yaml import WRONG, parse
 
 LARGEST = 64 * 2**20
 """Bytes of a result.json or metrics.jsonl; a config.yaml may have a hundredth of that."""
@@ -120,9 +119,9 @@ def _settings(path: Path, result: Mapping[str, Any], problems: list[str]) -> dic
     try:
         if path.stat().st_size > LARGEST // 100:
             raise ValueError("it is too large")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = parse(path.read_text(encoding="utf-8"))
         return dict(_flat(config if isinstance(config, dict) else {}, [MOST_KEYS]))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, *WRONG):
         problems.append(f"{path} cannot be read: what its run was set to is known from result.json alone")
     told = {"METHOD.FAMILY": "family", "METHOD.NAME": "method", "BACKBONE.NAME": "backbone", "DATASET.NAME": "dataset"}
     told |= {"INPUT.TRAIN": "train_transform", "INPUT.TEST": "test_transform", "TRAIN.PRECISION": "precision"}
