@@ -7,19 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 
 import coop
 import vpt
-from coop.context import class_text
 from promptvision.config import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.readers import read
 from promptvision.engine.log import RunFolder
 from promptvision.experiment import retest, run
-from promptvision.method import Method
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,14 +39,15 @@ def test_library_example():
     assert names["head"](names["images"]).shape == (2, 2)
 
 
-def test_a_method_is_one_file_one_row_one_config(tmp_path, monkeypatch):
-    names = {"Method": Method, "F": F, "nn": nn, "torch": torch, "class_text": class_text}
-    exec(block("python", "# coop/task_residual.py"), names)
-    monkeypatch.setitem(coop.METHODS, "task_residual", names["TaskResidual"])
-    config = tmp_path / "task_residual.yaml"
-    config.write_text(f"_BASE_: {ROOT}/configs/base.yaml\nMETHOD: {{FAMILY: coop, NAME: task_residual}}\n")
+def test_a_method_is_one_file_one_row_one_config(tmp_path):
+    files = [ROOT / "coop/task_res.py", ROOT / "configs/coop/embedded_task_res.yaml"]
+    method, config = block("python", '"""TaskRes'), block("yaml", "# TaskRes")
+    assert [method, config] == [file.read_text() for file in files]
+    rows = [line.removeprefix("+") for line in block("diff", "+from coop").splitlines()]
+    assert rows == [line for line in (ROOT / "coop/__init__.py").read_text().splitlines() if "TaskRes" in line]
+    assert (len(method.splitlines()), len(rows), len(config.splitlines())) == (38, 2, 5)
     words = ["METHOD.OPTIONS.ALPHA", "1.0", "OPTIM.EPOCHS", 5, "DATASET.SHOTS", 2, "DATASET.NAME", "world_shapes"]
-    cfg = load_config(config, [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
+    cfg = load_config(files[1], [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
     with RunFolder(cfg.OUTPUT_DIR) as folder:
         result = run(cfg, FAMILIES, folder, progress=False)
     assert result["accuracy"] > 50 and result["learned_parameters"] == 24 * 128
@@ -88,5 +85,6 @@ def test_every_tool_named_is_there(command):
 
 def test_every_file_named_is_there():
     for name in re.findall(r"`((?:configs|tests|docs|tools|promptvision|coop|vpt|datasets)/[\w/.]+)`", README):
-        example = name in ("coop/task_residual.py", "datasets/my_birds.yaml")
-        assert example or (ROOT / name).exists() or (ROOT / name).with_suffix("").exists(), name
+        assert name == "datasets/my_birds.yaml" or (ROOT / name).exists() or (ROOT / name).with_suffix("").exists(), (
+            name
+        )
