@@ -26,6 +26,11 @@ BATCH = 32
 PLAIN = "plain ImageFolder + DataLoader, centre crop"
 
 
+def add_options(parser):
+    parser.add_argument("--pictures", type=int, default=256, help="number of JPEGs of 500x375 pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the input")
+
+
 def make(root, count):
     """JPEGs like photos: smooth shapes with fine grain, quality 90, about 65 kB each."""
     items = []

@@ -19,6 +19,12 @@ COLUMNS = (
 CLASSES = [f"class {index}" for index in range(100)]
 
 
+def add_options(parser):
+    parser.add_argument("--prompts", type=int, nargs="+", default=[10, 50, 100, 200])
+    parser.add_argument("--kind", nargs="+", choices=("deep", "shallow"), default=["deep", "shallow"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+
+
 def rows(args):
     """One row per number of prompts, kind and batch size; the same random ViT-B/16 in all."""
     torch.manual_seed(0)
@@ -59,7 +65,7 @@ def compare(tower, count, kind, batch, args):
     for way, method in methods.items():
         given = (images, labels, *method.parameters())
         kept[way] = kept_bytes(lambda method=method: method.loss(images, labels), given)
-    took = medians(ways, 0 if args.no_time else args.repeats, args.device)
+    took = medians(ways, args.repeats, args.device)
     return [
         f"{count}", kind, f"{batch}",
         largest_difference(fast[0], plain[0]), largest_difference(fast[1], plain[1]),

@@ -1,19 +1,33 @@
 """What bench.py reads off a piece of work: FLOPs, seconds, bytes kept for backward."""
 
-import gc
 import statistics
 import time
+from collections import Counter
+from functools import partial
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+class Flops(TorchDispatchMode):
+    """Counts FLOPs by torch's formulas; torch's own counter cannot follow a step that calls `autograd.grad`."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        formula = flop_registry.get(func.overloadpacket)
+        self.total += formula(*args, **kwargs or {}, out_val=out) if formula else 0
+        return out
 
 
 def counted(work):
-    """What the work gives, and the FLOPs that torch counts; its hooks make cycles, hence the collection."""
-    with FlopCounterMode(display=False) as counter:
-        result = work()
-    gc.collect()
-    return result, counter.get_total_flops()
+    """What the work gives, and its FLOPs."""
+    with Flops() as counter:
+        return work(), counter.total
 
 
 def seconds(work, device):
@@ -33,23 +47,55 @@ def medians(ways, repeats, device):
     return {name: statistics.median(took) if took else float("nan") for name, took in times.items()}
 
 
-def kept_bytes(work, given=()):
-    """Bytes that autograd keeps for backward of what `work()` returns, every storage once.
+class Kept:
+    """Bytes that autograd keeps for backward, every storage once: `most` at any time inside a `with`.
 
     Left out are the tensors `given`; without any, all that is a leaf and learns nothing: weights and inputs.
     """
-    storages, left_out = {}, {tensor.untyped_storage().data_ptr() for tensor in given}
 
-    def note(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in left_out if given else not tensor.is_leaf or tensor.requires_grad:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def __init__(self, given=()):
+        self.left_out = {tensor.untyped_storage().data_ptr() for tensor in given}
+        self.holders, self.now, self.most = Counter(), 0, 0
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(partial(_Saved, self), lambda saved: saved.tensor)
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        kept = work()
-    del kept
-    return sum(storages.values())
+    def __enter__(self):
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.hooks.__exit__(*error)
+
+    def counts(self, tensor):
+        if self.left_out:
+            return tensor.untyped_storage().data_ptr() not in self.left_out
+        return not tensor.is_leaf or tensor.requires_grad
+
+    def change(self, storage, by):
+        key = storage.data_ptr()
+        before, self.holders[key] = self.holders[key], self.holders[key] + by
+        if not before or not self.holders[key]:
+            self.now += by * storage.nbytes()
+            self.most = max(self.most, self.now)
+
+
+class _Saved:
+    """A tensor for as long as autograd keeps it."""
+
+    def __init__(self, kept, tensor):
+        self.kept, self.tensor, self.counts = kept, tensor, kept.counts(tensor)
+        if self.counts:
+            kept.change(tensor.untyped_storage(), 1)
+
+    def __del__(self):
+        if self.counts:
+            self.kept.change(self.tensor.untyped_storage(), -1)
+
+
+def kept_bytes(work, given=()):
+    """The most bytes that autograd keeps for backward during the work (`Kept`)."""
+    with Kept(given) as kept:
+        work()
+    return kept.most
 
 
 def largest_difference(ours, theirs):
