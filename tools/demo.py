@@ -1,63 +1,91 @@
-"""The main job on the embedded data, start to end: python tools/demo.py --output out/demo
+"""The main job on the embedded data, then the benchmark of every method: python tools/demo.py --output out/demo
 
-Finished runs are kept: a demo that was stopped goes on where it was.
+Finished runs are kept: a demo that was stopped goes on where it was. After each part the page of all so far is written.
 """
 
 import argparse
-from collections import defaultdict
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from families import FAMILIES
 from rich.console import Console
+from sweep import by_cell, work_off
 
-from promptvision.config import load_config
-from promptvision.engine.log import log_to_terminal
-from promptvision.errors import one_sentence
+from promptvision.benchmark_file import load_benchmark
+from promptvision.board import Board
+from promptvision.errors import InputError, one_sentence
+from promptvision.jobs import done, plan
 from promptvision.report.curves import few_shot_curve
+from promptvision.report.figures import draw_all
+from promptvision.report.page import write_page
+from promptvision.report.report import load_report
 from promptvision.report.tables import seeds_table
-from promptvision.runs import once
+from promptvision.workers import terminated_as_interrupted
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.yaml"
 SHOTS = (1, 2, 4, 8, 16)
-TITLE = "Backgrounds of the embedded world"
+COOP = {shots: f"few_shot: CoOp, world_backgrounds, {shots}" for shots in SHOTS}
+ZERO_SHOT = "few_shot: zero-shot, world_backgrounds"
+MAIN = {
+    ZERO_SHOT: "zero-shot CLIP, backgrounds",
+    **{name: f"CoOp, {shots} per class" for shots, name in COOP.items()},
+    "vit: linear": "linear, location",
+    "vit: VPT-deep": "VPT-deep, location",
+}
+"""The cells of the main job, and what its table calls them."""
+MOST_AT_ONCE = 8
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for the runs, table and curve")
-    parser.add_argument("--seeds", type=int, default=3, help="how often each learned method is trained")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for runs, curve and page")
+    cores = min(os.cpu_count() or 1, MOST_AT_ONCE)
+    parser.add_argument("--jobs", type=int, default=cores, metavar="N", help="runs at once, each on one core")
+    parser.add_argument("--main-only", action="store_true", help="stop after the main job")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
     return parser.parse_args()
 
 
-def plan(seeds):
-    """(name of the cell, config, overrides) of every run."""
-    yield "zero-shot CLIP", "coop/embedded_zero_shot.yaml", []
-    for shots in SHOTS:
-        for seed in seeds:
-            yield f"CoOp, {shots} per class", "coop/embedded.yaml", ["DATASET.SHOTS", shots, "SEED", seed]
-    for seed in seeds:
-        yield "linear, location", "vpt/embedded_linear.yaml", ["SEED", seed]
-        yield "VPT-deep, location", "vpt/embedded.yaml", ["SEED", seed]
-
-
 def main():
-    args = arguments()
-    log_to_terminal()
-    console = Console()
-    runs = list(plan(range(1, args.seeds + 1)))
-    cells = defaultdict(list)
-    for number, (name, config, overrides) in enumerate(runs, 1):
-        folder = args.output / f"{number:02d}"
-        console.print(f"[{number}/{len(runs)}] {name} {' '.join(map(str, overrides))}", highlight=False)
-        cfg = load_config(CONFIGS / config, [*overrides, "OUTPUT_DIR", str(folder)], FAMILIES)
-        cells[name].append(once(cfg, FAMILIES))
-    console.print(seeds_table(cells, "Embedded world: mean and deviation over seeds"))
-    curve = {shots: [result["accuracy"] for result in cells[f"CoOp, {shots} per class"]] for shots in SHOTS}
-    level = cells["zero-shot CLIP"][0]["accuracy"]
-    drawn = few_shot_curve({"CoOp, M = 16": curve}, {"zero-shot CLIP": level}, TITLE, args.output / "few_shot.png")
+    args, console = arguments(), Console()
+    jobs = plan(load_benchmark(BENCHMARK), args.output, args.overrides, FAMILIES)
+    show_main(console, run(console, "main job", [job for job in jobs if job.name in MAIN], args.jobs), args.output)
+    tell_page(console, args.output)
+    for part in () if args.main_only else dict.fromkeys(job.part for job in jobs):
+        run(console, part.replace("_", " "), [job for job in jobs if job.part == part], args.jobs)
+        tell_page(console, args.output)
+
+
+def run(console, what, jobs, at_once):
+    """{cell: results} of these jobs, of which only those are run that are not done."""
+    console.print(f"[bold]{what}[/bold], {len(jobs)} runs")
+    board = Board(jobs, [done(job) for job in jobs], at_once)
+    failures = work_off(board, console, at_once)
+    if failures:
+        raise InputError("; ".join(failures))
+    return by_cell(board)
+
+
+def tell_page(console, folder):
+    """Write the page of all that has been run so far, and say where."""
+    page, report = folder / "report.html", load_report(folder)
+    with TemporaryDirectory() as here:
+        write_page(report, draw_all(report, here), page)
+    console.print(f"page: {page}", highlight=False)
+
+
+def show_main(console, results, output):
+    """The main job's table and few-shot curve."""
+    console.print(
+        seeds_table({MAIN[name]: results[name] for name in MAIN}, "Embedded world: mean and deviation over seeds")
+    )
+    curve = {shots: [result["accuracy"] for result in results[name]] for shots, name in COOP.items()}
+    level = {"zero-shot CLIP": results[ZERO_SHOT][0]["accuracy"]}
+    drawn = few_shot_curve({"CoOp, M = 16": curve}, level, "Backgrounds of the embedded world", output / "few_shot.png")
     console.print(f"few-shot curve: {' '.join(map(str, drawn))}", highlight=False)
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with one_sentence(), terminated_as_interrupted():
         main()

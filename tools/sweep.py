@@ -1,4 +1,4 @@
-"""A whole table: python tools/sweep.py --config configs/benchmarks/vpt_embedded.yaml --output out/vpt
+"""A whole table: python tools/sweep.py --config configs/benchmarks/embedded_vit.yaml --output out/vpt
 
 Finished runs are kept, a stopped run goes on where it was, and a run that fails is tried once more and stops no other.
 """
@@ -55,7 +55,7 @@ def main():
         return
     try:
         with terminated_as_interrupted():
-            failures = work_off(board, args, console)
+            failures = work_off(board, console, args.jobs, args.ray, args.gpus)
     finally:
         results = by_cell(board)
         if results:
@@ -68,14 +68,15 @@ def main():
         raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))
 
 
-def work_off(board, args, console):
+def work_off(board, console, at_once, ray=None, gpus=0.0):
     """Do what is not done, and show how far it is; the sentences of what failed for good."""
     todo = [number for number, outcome in enumerate(board.outcomes) if outcome is None]
     live = Live(board, console=console, refresh_per_second=2) if console.is_terminal else nullcontext()
     if not console.is_terminal:
         log_to_terminal()
         LOG.setLevel("INFO")
-    events = start([board.jobs[number] for number in todo], args, progress=not console.is_terminal)
+    jobs = [board.jobs[number] for number in todo]
+    events = start(jobs, at_once, ray, gpus, progress=not console.is_terminal)
     with live, closing(events):
         for event in events:
             board.note(event._replace(number=todo[event.number]))
@@ -83,13 +84,13 @@ def work_off(board, args, console):
     return [sentence for outcome in board.outcomes for sentence in outcome.failures]
 
 
-def start(jobs, args, progress):
-    """The events of doing these jobs, where the command line says."""
-    if args.ray is not None:
+def start(jobs, at_once, ray, gpus, progress):
+    """The events of doing these jobs here, in workers, or on a cluster."""
+    if ray is not None:
         from promptvision.cluster import do_on_cluster  # an extra, and seconds to import
 
-        return do_on_cluster(jobs, FAMILIES, args.ray, args.gpus)
-    return do_in_workers(jobs, FAMILIES, args.jobs) if args.jobs > 1 else do_here(jobs, FAMILIES, progress=progress)
+        return do_on_cluster(jobs, FAMILIES, ray, gpus)
+    return do_in_workers(jobs, FAMILIES, at_once) if at_once > 1 else do_here(jobs, FAMILIES, progress=progress)
 
 
 def tell(board, number, event):

@@ -64,9 +64,11 @@ class HeadMethod(Method):
     backbone: ImageTower
     no_decay = frozenset({"head.last_layer.bias"})
 
-    def __init__(self, backbone: ImageTower, classes: Sequence[str], head_init: str):
+    def __init__(
+        self, backbone: ImageTower, classes: Sequence[str], head_init: str, hidden: int = 0, dropout: float = 0.1
+    ):
         super().__init__(backbone, classes)
-        self.head = Head(backbone.feature_dim, len(classes), head_init)
+        self.head = Head(backbone.feature_dim, len(classes), head_init, hidden, dropout)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, E), what the classifier sees."""

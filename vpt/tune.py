@@ -13,7 +13,7 @@ from promptvision.backbones import ImageTower
 from promptvision.errors import InputError
 from vpt.attach import Hook, attached, mlp_blocks, own_blocks
 from vpt.fresh import draw_anew, final_norms, last_parts
-from vpt.heads import Head, HeadMethod
+from vpt.heads import HeadMethod
 from vpt.thaw import thaw_biases, thaw_class_token
 
 
@@ -36,8 +36,7 @@ class Linear(HeadMethod):
         hidden_layers: int = 0,
         head_dropout: float = 0.1,
     ):
-        super().__init__(backbone, classes, head_init)
-        self.head = Head(backbone.feature_dim, len(classes), head_init, hidden_layers, head_dropout)
+        super().__init__(backbone, classes, head_init, hidden_layers, head_dropout)
 
     def features(self, images: Tensor) -> Tensor:
         return self.backbone.as_features(images)
