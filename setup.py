@@ -44,6 +44,7 @@ setup(
         "hub": ["pyarrow"],
         "ray": ["ray>=2.40"],
         "tune": ["optuna"],
+        "wandb": ["wandb"],
         "test": [
             "pytest",
             "pytest-xdist",

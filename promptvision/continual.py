@@ -21,7 +21,7 @@ from promptvision.engine.evaluate import predict
 from promptvision.engine.log import LOG, RunFolder
 from promptvision.engine.resume import check_identity
 from promptvision.errors import InputError
-from promptvision.experiment import Families, finish, load_method, prepare, train
+from promptvision.experiment import Families, begin, finish, load_method, prepare, train
 from promptvision.inputs import feature_cache, test_loader
 from promptvision.record import describe, environment, learned_metadata
 
@@ -75,7 +75,7 @@ def _learn(course: Course, lesson: Lesson, families: Families, folder: RunFolder
             method.load_learned_state(load_learned(own.learned)[0])
             return read_json(own.result)
         LOG.info("task %d of %d: %d training pictures", lesson.number + 1, count, len(lesson.pictures.train))
-        own.write_config(dump(cfg))
+        begin(cfg, own)
         if lesson.number == 0:
             prepare(cfg, families[cfg.METHOD.FAMILY], data, method, course.cache)
         trained = train(cfg, data, method, own, course.cache, course.progress)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from promptvision.config import dump, method_options
+from promptvision.config import dump, method_options, resolved
 from promptvision.data.cards import load_card
 from promptvision.engine.best import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
@@ -112,7 +112,7 @@ def run(
         raise InputError("CONTINUAL asks for a stream of tasks; tools/continual.py learns one, tools/train.py does not")
     data = load_data(cfg)
     method = load_method(cfg, families, data.classes)
-    folder.write_config(dump(cfg))
+    begin(cfg, folder)
     cache = feature_cache(cfg, method, progress=progress)
     prepare(cfg, families[cfg.METHOD.FAMILY], data, method, cache)
     trained = train(cfg, data, method, folder, cache, progress, watch)
@@ -124,6 +124,13 @@ def run(
     result = {**found, **trained, **describe(cfg, data, method), **environment(method)}
     folder.write_result(result)
     return result
+
+
+def begin(cfg: CfgNode, folder: RunFolder) -> None:
+    """The run's config in its folder, and where its curves go besides."""
+    if cfg.LOG.WANDB and is_first():
+        folder.follow_online(cfg.LOG.WANDB, resolved(cfg))
+    folder.write_config(dump(cfg))
 
 
 def prepare(cfg: CfgNode, family: ModuleType, data: Data, method: Method, cache: FeatureCache | None) -> None:

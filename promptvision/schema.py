@@ -27,6 +27,11 @@ KEYS = (
         "Folder where image features of frozen towers are kept for later runs: auto is $PROMPTVISION_CACHE, or "
         "promptvision in the user's cache (~/.cache); empty keeps none, and the tower sees every picture every time.",
     ),
+    Key(
+        "LOG.WANDB",
+        "",
+        "Project at Weights & Biases that the curves also go to (pip install 'promptvision[wandb]'); empty for none.",
+    ),
     Key("METHOD.FAMILY", "coop", "Family of the method: coop prompts a CLIP, vpt prompts an image tower."),
     Key("METHOD.NAME", "coop", "Name of the method within its family."),
     Key(

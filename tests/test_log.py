@@ -4,9 +4,11 @@ import logging
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from promptvision.engine.checkpoint import read_json
@@ -30,6 +32,64 @@ def test_everything_lies_where_it_should(tmp_path):
     curves = EventAccumulator(str(folder.path)).Reload()
     assert curves.Tags()["scalars"] == ["loss", "lr", "val/accuracy", "val/n"]
     assert [(event.step, event.value) for event in curves.Scalars("loss")] == [(0, 2.5)]
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """In place of the package wandb: what it was given, by the number of the run."""
+    runs = {}
+
+    def init(id, **known):
+        run = runs.setdefault(id, SimpleNamespace(rows=[], summary={}, url=None, known=known, ended=[]))
+        run.log = lambda values, step: run.rows.append((step, values))
+        run.finish = lambda exit_code: run.ended.append(exit_code)
+        return run
+
+    errors = SimpleNamespace(Error=ConnectionError)
+    module = SimpleNamespace(init=init, Settings=lambda **settings: settings, errors=errors)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module, runs
+
+
+def test_curves_and_result_go_to_weights_and_biases_and_go_on_there(tmp_path, service):
+    with pytest.raises(SystemExit), RunFolder(tmp_path / "mine") as folder:
+        folder.follow_online("prompts", {"SEED": 1})
+        folder.write_config("SEED: 1")
+        folder.row(step=0, epoch=0, loss=2.5, lr=0.1, seconds=1.0)
+        folder.checkpoint.write_text("")
+        raise SystemExit(143)
+    with RunFolder(tmp_path / "mine", resume=True) as folder:
+        folder.follow_online("prompts", {"SEED": 1})
+        folder.row(step=1, epoch=0, val={"accuracy": 50.0})
+        folder.write_result({"accuracy": 60.0, "dataset": "dtd", "pictures": {"train": 3}})
+    (run,) = service[1].values()
+    assert run.known["project"] == "prompts" and run.known["name"] == "mine" and run.known["config"] == {"SEED": 1}
+    assert run.rows == [(0, {"loss": 2.5, "lr": 0.1}), (1, {"val/accuracy": 50.0})]
+    assert run.summary == {"accuracy": 60.0, "pictures/train": 3} and run.ended == [1, 0]
+    with RunFolder(tmp_path / "mine") as folder:
+        folder.follow_online("prompts", {"SEED": 1})
+    assert len(service[1]) == 2, "a run that begins anew is another one"
+
+
+def test_weights_and_biases_that_does_not_let_in_is_one_sentence(tmp_path, service):
+    def init(**known):
+        raise ConnectionError("No API key configured.\nmore")
+
+    service[0].init = init
+    said = "LOG.WANDB prompts: No API key configured; WANDB_MODE=offline keeps the run here"
+    with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=said):
+        folder.follow_online("prompts", {})
+
+
+def test_weights_and_biases_that_is_not_installed_is_one_sentence_and_costs_nothing(tmp_path, tool, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"DATASET": {"NAME": "digits", "SHOTS": 1}}))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/result.json").write_text("{}")
+    words = ["--config", tmp_path / "c.yaml", "LOG.WANDB", "prompts", "OUTPUT_DIR", tmp_path / "run"]
+    status, _, err = tool("train", *words)
+    assert status == 2 and "error: LOG.WANDB needs Weights & Biases: pip install 'promptvision[wandb]'" in err
+    assert (tmp_path / "run/result.json").read_text() == "{}"
 
 
 def test_nothing_is_logged_into_a_closed_folder(tmp_path):

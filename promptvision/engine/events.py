@@ -1,11 +1,15 @@
-"""Curves for TensorBoard."""
+"""Curves for TensorBoard, and for Weights & Biases."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from promptvision.errors import InputError
 
 
 class Events:
@@ -39,3 +43,38 @@ class Events:
     def _write(self, **facts: object) -> None:
         self._records.write(self._event(wall_time=time.time(), **facts).SerializeToString())
         self._records.flush()
+
+
+class WeightsAndBiases:
+    """A run in a project at Weights & Biases, of the name and with the files of `folder`; one of the same `number` is
+    gone on with.
+
+    Where it goes is the package's affair: to wandb.ai, to a server of one's own, or with WANDB_MODE=offline no
+    further than the folder. InputError without the package, or where it is not let in.
+    """
+
+    def __init__(self, project: str, folder: Path, number: str, config: Mapping[str, Any]):
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError("LOG.WANDB needs Weights & Biases: pip install 'promptvision[wandb]'") from error
+        settings = wandb.Settings(silent=True, console="off")
+        known = {"project": project, "name": folder.resolve().name, "id": number, "dir": str(folder)}
+        try:
+            self._run = wandb.init(**known, config=dict(config), resume="allow", settings=settings)
+        except wandb.errors.Error as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(f"LOG.WANDB {project}: {reason}; WANDB_MODE=offline keeps the run here") from error
+        self.place = self._run.url or str(folder / "wandb")
+
+    def add(self, values: list[tuple[str, float]], step: int) -> None:
+        """The values of curves at a step; those of earlier steps than the last are known already."""
+        self._run.log(dict(values), step=step)
+
+    def summarise(self, values: list[tuple[str, float]]) -> None:
+        """What the run ended with."""
+        self._run.summary.update(dict(values))
+
+    def close(self, failed: bool) -> None:
+        """End the run, and wait until everything is where it goes."""
+        self._run.finish(exit_code=int(failed))

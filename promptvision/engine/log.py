@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +21,7 @@ from rich.logging import RichHandler
 
 import promptvision
 from promptvision.engine.checkpoint import write_atomically, write_json
-from promptvision.engine.events import Events
+from promptvision.engine.events import Events, WeightsAndBiases
 from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")
@@ -47,6 +48,7 @@ class RunFolder:
         self.best = self.path / "best.safetensors"
         self._rows: FileIO | None = None
         self._events: Events | None = None
+        self._online: WeightsAndBiases | None = None
         self._purge_from: int | None = None
         self._text = b""
         try:
@@ -71,6 +73,16 @@ class RunFolder:
                 file.unlink(missing_ok=True)
         write_atomically(self.config, self._text)
 
+    def follow_online(self, project: str, config: Mapping[str, Any]) -> None:
+        """From now on rows and result also go to Weights & Biases; a run that goes on does so there. To be called
+        before `write_config`, as it may raise InputError."""
+        place = self.path / "wandb.id"
+        goes_on = self.resume and self.checkpoint.exists() and place.exists()
+        number = place.read_text(encoding="utf-8") if goes_on else secrets.token_hex(8)
+        self._online = WeightsAndBiases(project, self.path, number, config)
+        write_atomically(place, number.encode())
+        LOG.info("curves also go to %s", self._online.place)
+
     def go_on(self) -> None:
         """The checkpoint is of this run: where its config differs in what is evaluated or kept, it is the new one."""
         if self._text and self.config.exists() and self.config.read_bytes() != self._text:
@@ -87,6 +99,8 @@ class RunFolder:
         with self._writing(self.path / "events.out.tfevents"):
             self._events = self._events or Events(self.path, self._purge_from)
             self._events.add(_scalars(values), values.get("step", 0))
+        if self._online:
+            self._online.add(_scalars(values), values.get("step", 0))
 
     def sync(self) -> None:
         """Let the rows so far outlive a power failure, as a checkpoint that counts on them does."""
@@ -114,21 +128,25 @@ class RunFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         """result.json."""
         write_json(self.result, result)
+        if self._online:
+            self._online.summarise(_scalars(result))
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Close the files and give the folder free."""
         LOG.removeHandler(self._handler)
         for file in (self._handler, self._rows, self._events):
             if file:
                 with suppress(OSError):  # what a full disk lost is told where it was written
                     file.close()
+        if self._online:
+            self._online.close(failed)
         os.close(self._lock)
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.close(failed=error[0] is not None)
 
     def _acquire(self) -> None:
         """Lock for this process, not for its children: workers that outlive a killed run do not hold it."""
