@@ -1,14 +1,17 @@
 """The page of a report: nothing from a run folder is more than text, nothing is loaded, and every run is there."""
 
 import base64
+import gzip
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from promptvision.report.figures import draw_all
-from promptvision.report.page import FILES, MOST_OF_FILE, page, write_page
+from promptvision.report.page import FILES, page, write_page
+from promptvision.report.page_runs import MOST_OF_FILE, without_folders
 from promptvision.report.report import load_report
 
 SCRIPT = "<script>alert(1)</script>"
@@ -35,6 +38,12 @@ class Parsed(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+def unpacked(text):
+    """What the page keeps of each run."""
+    letters = re.search(r'<template id="packed">([A-Za-z0-9+/=]+)</template>', text)[1]
+    return json.loads(gzip.decompress(base64.b64decode(letters)))
 
 
 @pytest.fixture
@@ -65,9 +74,18 @@ def test_nothing_from_a_run_is_more_than_text(parsed):
     assert all(attributes["src"].startswith("data:image/svg+xml;base64,") for attributes in parsed.all("img"))
     assert not [(tag, a) for tag, a in parsed.tags if any(name.startswith("on") or name == "style" for name in a)]
     assert not {"iframe", "object", "link", "base"} & {tag for tag, _ in parsed.tags}
-    assert len(parsed.all("b")) == 4, "one in the line of each run"
-    assert NASTY in parsed.text
-    assert parsed.text.count(SCRIPT) > 4, "the classes, templates, names and the log are shown as they are"
+    assert len(parsed.all("b")) == 6, "one in the line of each run, one in those of their two groups"
+    assert NASTY in parsed.text and "<b>bold/1" in parsed.text
+
+
+def test_what_a_run_opens_to_is_packed_as_it_is(made):
+    """The page's script puts it in place as text."""
+    runs = unpacked(made())
+    facts, files = runs[0]["facts"], dict(runs[0]["files"])
+    assert (
+        len(runs) == 4 and SCRIPT in facts["classes"] and SCRIPT in files["log.txt"] and "\x1b" not in files["log.txt"]
+    )
+    assert "METHOD:" in files["config.yaml"] and facts["accuracy, new"] == "40"
 
 
 def test_only_our_own_script_and_style_count(made):
@@ -97,15 +115,53 @@ def test_tables_can_be_sorted_and_runs_are_one_click_away(made):
     values = [cell["data-value"] for cell in parsed.all("td") if "data-value" in cell]
     assert "60.0" in values and all(float(value) == float(value) for value in values)
     runs = [a for a in parsed.all("details") if a.get("class") == "run"]
-    assert len(runs) == 4 and parsed.all("pre") and "METHOD:" in parsed.text and "seed" in parsed.text
+    assert sorted(run["data-run"] for run in runs) == ["0", "1", "2", "3"] and "seed 1" in parsed.text
     assert {"viewport", "color-scheme"} <= {a.get("name") for a in parsed.all("meta")}
 
 
 def test_long_logs_are_cut(write_run, tmp_path):
     (write_run("a") / "log.txt").write_text("start\n" + "x" * 3 * MOST_OF_FILE + "\nthe end\n")
     text = page(load_report(tmp_path / "out"), [])
-    assert "the end" in text and "start\n" not in text and len(text) < 3 * MOST_OF_FILE
-    assert f"the last {MOST_OF_FILE:,}" in text
+    ((_, _), (_, log)) = unpacked(text)[0]["files"]
+    assert "the end" in log and "start\n" not in log and len(log) < 1.1 * MOST_OF_FILE
+    assert f"the last {MOST_OF_FILE:,}" in log and len(text) < 3 * MOST_OF_FILE
+
+
+def test_nobodys_folders_are_shown(write_run, tmp_path):
+    environment = {"promptvision": "0.1.0", "python": "3.11.7", "code": "/home/somebody/promptvision"}
+    own = {"BACKBONE.PRETRAINED": "/home/somebody/weights/clip.pt", "OUTPUT_DIR.X": "C:\\Users\\somebody\\out"}
+    folder = write_run("a", environment=environment, config=own)
+    (folder / "log.txt").write_text("features in /home/somebody/.cache/features, 1/2 done, see https://a.b/c\n")
+    (write_run("b") / "config.yaml").unlink()
+    text = page(load_report(tmp_path / "out"), [])
+    runs = json.dumps(unpacked(text))
+    assert "somebody" not in runs + text and str(tmp_path) not in runs + text
+    assert "…/clip.pt" in unpacked(text)[0]["files"][0][1] and "b/config.yaml cannot be read" in text
+    assert "promptvision 0.1.0, Python 3.11.7" in text, "versions are told"
+
+
+@pytest.mark.parametrize("text", ["a/b", "1/2", "https://a.b/c/d", "task: x / y", "and/or", "a photo of a {}/{}"])
+def test_what_is_no_absolute_path_stays(text):
+    assert without_folders(text) == text
+
+
+def test_each_protocol_has_its_tables_and_figures_and_a_link(write_run, tmp_path):
+    for seed in (1, 2):
+        for shots in (1, 16):
+            write_run(f"few{shots}{seed}", shots=shots, seed=seed)
+        write_run(f"all{seed}", shots=0, seed=seed, family="vpt", method="linear")
+    report = load_report(tmp_path / "out")
+    text = page(report, draw_all(report, tmp_path / "figures", (".svg",)))
+    links = re.findall(r'<a href="#(\w+)">', text)
+    assert links[:2] == ["few_shot", "full"] and set(links) <= set(re.findall(r'id="(\w+)"', text))
+    few_shot, full = (text.index(f'<section id="{name}"') for name in ("few_shot", "full"))
+    assert few_shot < text.index("Few-shot: training") < full < text.index("All training pictures: training")
+    assert "6 runs of 2 methods with 2 seeds in 2 protocols; backbone ViT-B-16." in text
+
+
+def test_figures_say_in_words_what_they_show(made):
+    figures = Parsed(made()).all("img")
+    assert figures and all(int(figure["width"]) > 200 and len(figure["alt"]) > 60 for figure in figures)
 
 
 def test_lone_surrogates_can_be_written(write_run, tmp_path):

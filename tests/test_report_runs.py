@@ -5,10 +5,13 @@ import math
 
 import pytest
 
+import coop
+import vpt
 from promptvision.errors import InputError
 from promptvision.report.cells import cells, labels
 from promptvision.report.layout import one_line
-from promptvision.report.losses import losses
+from promptvision.report.losses import MOST_POINTS, progress
+from promptvision.report.names import NAMES
 from promptvision.report.runs import LARGEST, collect
 from promptvision.report.seeds import average, half_width, harmonic, over_seeds
 
@@ -140,12 +143,89 @@ def test_zero_shot_stands_at_no_shots_whatever_it_was_given(write_run, tmp_path)
     assert [cell.shots for cell in found] == [0] and labels(found) == ["zero-shot CLIP"] and not repeated
 
 
-def test_losses_pass_over_what_a_crash_left(write_run, tmp_path):
+def test_zero_shot_and_tpt_look_at_no_training_picture_unless_they_start_from_learned_weights(write_run, tmp_path):
+    write_run("a", method="tpt", shots=1)
+    write_run("b", method="tpt", shots=4, config={"METHOD.WEIGHTS": "model.pth.tar-50"})
+    found, _ = read_cells(tmp_path)
+    assert [cell.shots for cell in found] == [0, 4]
+
+
+def curves(tmp_path):
+    return progress(collect(tmp_path / "out")[0][0])
+
+
+def test_curves_pass_over_what_a_crash_left(write_run, tmp_path):
     folder = write_run("a")
-    folder.joinpath("metrics.jsonl").write_text(
-        '{"step": 0, "loss": 2}\n{"step": 1, "lo\n[1]\n{"step": 2, "loss": NaN}\n'
+    rows = ['{"step": 0, "loss": 4}', '{"step": 5, "lo', "[1]", '{"loss": 7}', '{"step": 6, "loss": NaN}']
+    rows += [
+        '{"step": 8, "loss": 2}',
+        '{"step": 8, "val": {"accuracy": 61.5}}',
+        '{"step": 8, "val": {"accuracy": null}}',
+    ]
+    folder.joinpath("metrics.jsonl").write_text("\n".join(rows))
+    assert curves(tmp_path).losses == [(0, 4.0), (100, 2.0)], "over the share of the steps"
+    assert curves(tmp_path).validation == [(100, 61.5)]
+
+
+def test_long_curves_are_thinned_to_means_of_neighbours(write_run, tmp_path):
+    rows = [json.dumps({"step": step, "loss": float(step % 10)}) for step in range(1000)]
+    write_run("a").joinpath("metrics.jsonl").write_text("\n".join(rows))
+    found = curves(tmp_path).losses
+    assert len(found) <= MOST_POINTS and math.fsum(loss for _, loss in found) / len(found) == pytest.approx(
+        4.5, abs=0.2
     )
-    assert losses(collect(tmp_path / "out")[0][0]) == [(0.0, 2.0)]
+
+
+def test_the_tasks_of_a_stream_are_one_curve(write_run, tmp_path):
+    stream = {"continual": {"JOINT": False}, "matrix": [[90.0], [80.0, 85.0]], "tasks": [{"name": "1"}, {"name": "2"}]}
+    folder = write_run("stream", **stream)
+    folder.joinpath("metrics.jsonl").unlink()
+    for task, loss in (("task_1", 3.0), ("task_2", 1.0)):
+        (folder / task).mkdir()
+        rows = [json.dumps({"step": step, "loss": loss}) for step in range(3)]
+        (folder / task / "metrics.jsonl").write_text("\n".join(rows))
+    assert curves(tmp_path).losses == [(0, 3.0), (25, 3.0), (50, 3.0), (50, 1.0), (75, 1.0), (100, 1.0)]
+
+
+def names(tmp_path):
+    return set(labels(read_cells(tmp_path)[0]))
+
+
+def test_methods_have_the_names_of_the_literature(write_run, tmp_path):
+    for method in ("kg_coop", "maple", "prompt_kd", "tip_adapter_f"):
+        write_run(method, method=method)
+    write_run("language", method="ivlp", options={"DEPTH_TEXT": 9, "DEPTH_VISION": 0})
+    write_run("both", method="ivlp", options={"DEPTH_TEXT": 9, "DEPTH_VISION": 9})
+    found = names(tmp_path)
+    assert found == {"KgCoOp", "MaPLe", "PromptKD", "Tip-Adapter-F", "deep language prompts", "IVLP"}
+
+
+def test_options_that_make_another_method_name_it(write_run, tmp_path):
+    for name, method, options in (
+        ("a", "prompt", {"DEEP": True, "PREFIX": False}),
+        ("b", "prompt", {"DEEP": False, "PREFIX": False}),
+        ("c", "prompt", {"DEEP": True, "PREFIX": True}),
+        ("d", "adapter", {"PARALLEL": True}),
+        ("e", "linear", {"HIDDEN_LAYERS": 2}),
+        ("f", "partial", {"BLOCKS": 3}),
+        ("g", "full", {"FROM_SCRATCH": True}),
+    ):
+        write_run(name, family="vpt", method=method, options=options)
+    wanted = {"VPT-deep", "VPT-shallow", "prefix-tuning", "parallel adapter", "MLP-3", "partial-3", "from scratch"}
+    assert names(tmp_path) == wanted
+
+
+def test_a_method_that_nobody_named_keeps_its_own_name(write_run, tmp_path):
+    write_run("a", method="mine", options={"BLOCKS": "{x}"})
+    assert names(tmp_path) == {"mine"}
+
+
+def test_every_method_has_a_name_and_every_name_a_method():
+    known = {f"{family}/{name}" for family, module in (("coop", coop), ("vpt", vpt)) for name in module.METHODS}
+    assert {name for name, _, _ in NAMES} == known
+    for method, wanted, name in NAMES:
+        family, _, own = method.partition("/")
+        assert wanted.keys() <= {"coop": coop, "vpt": vpt}[family].options(own).keys(), f"options of {name}"
 
 
 def test_one_line_leaves_nothing_that_a_terminal_obeys():

@@ -48,11 +48,12 @@ def main():
 def write_files(args, report):
     if not (args.figures or args.html):
         return
-    from promptvision.report.figures import draw_all  # a second or more, which tables alone need not spend
+    from promptvision.report.drawing import SUFFIXES  # a second or more, which tables alone need not spend
+    from promptvision.report.figures import draw_all
     from promptvision.report.page import write_page
 
     with TemporaryDirectory() as here:
-        drawn = draw_all(report, args.figures or here)
+        drawn = draw_all(report, args.figures or here, SUFFIXES if args.figures else (".svg",))
         if args.figures:
             tell(f"{len(drawn)} figures, each as .png and .svg, in {args.figures}")
         if args.html:

@@ -10,25 +10,15 @@ from functools import cached_property
 from typing import Any
 
 from promptvision.report.comparable import averageable
+from promptvision.report.names import method_name
 from promptvision.report.runs import Run
 from promptvision.report.seeds import Score, over_seeds
 
-NAMES = {
-    "zero_shot": "zero-shot CLIP",
-    "coop": "CoOp",
-    "cocoop": "CoCoOp",
-    "linear_probe": "linear probe",
-    "tip_adapter": "Tip-Adapter",
-    "tip_adapter_f": "Tip-Adapter-F",
-    "vpt": "VPT on CLIP",
-    "l2p": "L2P",
-    "dual_prompt": "DualPrompt",
-    "coda_prompt": "CODA-Prompt",
-}
-"""METHOD.NAME: what a table calls it, where that is not its own name."""
 HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE", "METHOD.OPTIONS.WAY", "METHOD.OPTIONS.CHUNK"}
 HOW |= {f"TRAIN.{key}" for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY")}
 """Keys that say how and where a run is computed, not what."""
+BLIND = ("zero_shot", "tpt")
+"""Methods that look at no training picture, unless they start from learned weights."""
 PLACE = {f"DATASET.{key}" for key in ("NAME", "SHOTS", "CLASSES", "SOURCE", "TARGET")}
 PLACE |= {f"CONTINUAL.{key}" for key in ("TASKS", "SEED", "ORDER", "DATASETS")}
 """Keys that say where in a table a run stands."""
@@ -61,7 +51,12 @@ class Cell:
     def shots(self) -> int:
         """Training pictures per class; 0 for a method that looks at none, and where all are used."""
         shots = self.first.get("shots", 0)
-        return shots if isinstance(shots, int) and self.first["method"] != "zero_shot" else 0
+        return shots if isinstance(shots, int) and not self.blind else 0
+
+    @property
+    def blind(self) -> bool:
+        """Whether its method looks at no training picture."""
+        return _is_blind(self.runs[0])
 
     @property
     def place(self) -> str:
@@ -98,9 +93,13 @@ def cells(runs: Iterable[Run]) -> tuple[list[Cell], list[str]]:
         twin = next((each for each in found[key] if each.result["seed"] == run.result["seed"]), None)
         if twin is None:
             found[key].append(run)
-        elif run.result["method"] != "zero_shot":
+        elif not _is_blind(run):
             repeated.append(f"{run.name} is left out: it repeats seed {run.result['seed']} of {twin.name}")
     return [Cell(sorted(found[key], key=_seed), shared[key]) for key in found], repeated
+
+
+def _is_blind(run: Run) -> bool:
+    return run.result["method"] in BLIND and not run.settings.get("METHOD.WEIGHTS")
 
 
 def _seed(run: Run) -> int:
@@ -109,7 +108,7 @@ def _seed(run: Run) -> int:
 
 def _shared(run: Run) -> dict[str, Any]:
     """The settings that decide the number; a method that learns from nothing has no training to set."""
-    blind = run.result["method"] == "zero_shot"
+    blind = _is_blind(run)
     return {
         key: value
         for key, value in run.settings.items()
@@ -124,7 +123,7 @@ def labels(found: Sequence[Cell]) -> list[str]:
     A setting that changes only from place to place (epochs by shots, a rate tuned for a data set) makes no new row.
     """
     backbones = {cell.first["backbone"] for cell in found}
-    names = [_name(cell.first) + (f", {cell.first['backbone']}" if len(backbones) > 1 else "") for cell in found]
+    names = [method_name(cell.first) + (f", {cell.first['backbone']}" if len(backbones) > 1 else "") for cell in found]
     groups: dict[str, list[int]] = defaultdict(list)
     for number, name in enumerate(names):
         groups[name].append(number)
@@ -134,13 +133,6 @@ def labels(found: Sequence[Cell]) -> list[str]:
             told = ", ".join(_told(key, found[number].settings) for key in keys)
             names[number] = f"{name} ({told})" if told else name
     return names
-
-
-def _name(result: Mapping[str, Any]) -> str:
-    name = result["method"]
-    if name in ("prompt", "swin_prompt"):
-        return "VPT-deep" if result["options"].get("DEEP") else "VPT-shallow"
-    return NAMES.get(name, name)
 
 
 def _telling(group: Sequence[Cell]) -> list[str]:

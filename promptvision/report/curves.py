@@ -6,39 +6,43 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402 - the backend must be chosen first
+from promptvision.report.drawing import COLOURS, pyplot, wrapped
+
+Curves = Mapping[str, Mapping[int, Sequence[float]]]
+"""Name to {shots: accuracies over seeds}."""
 
 
-def few_shot_curve(
-    curves: Mapping[str, Mapping[int, Sequence[float]]],
-    levels: Mapping[str, float],
-    title: str,
-    path: str | Path,
-) -> list[Path]:
-    """Accuracy over training pictures per class (CoOp, figure 3); writes `path` as .png and .svg.
-
-    `curves`: name to {shots: accuracies over seeds}, drawn as mean with a band of one deviation. `levels`: name to
-    accuracy without any training pictures, drawn as a star at 0.
-    """
-    figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
-    for name, points in curves.items():
-        shots = sorted(points)
-        means = [mean(points[k]) for k in shots]
-        spread = [stdev(points[k]) if len(points[k]) > 1 else 0.0 for k in shots]
-        (line,) = axes.plot(shots, means, marker="o", label=name)
-        low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
-        axes.fill_between(shots, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    for name, accuracy in levels.items():
-        axes.plot([0], [accuracy], marker="*", markersize=12, linestyle="none", label=name)
-    ticks = sorted({0, *(k for points in curves.values() for k in points)})
-    axes.set(title=title, xlabel="training pictures per class", ylabel="accuracy (%)", xticks=ticks)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+def few_shot_curve(curves: Curves, levels: Mapping[str, float], title: str, path: str | Path) -> list[Path]:
+    """`few_shot_lines` as `path`, once .png and once .svg."""
+    figure = few_shot_lines(curves, levels, title)
     paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
     for target in paths:
         figure.savefig(target, dpi=150)
     pyplot.close(figure)
     return paths
+
+
+def few_shot_lines(curves: Curves, levels: Mapping[str, float], title: str) -> Figure:
+    """Accuracy over training pictures per class (CoOp, arXiv:2109.01134, figure 3).
+
+    `curves` are drawn as mean with a band of one deviation. `levels`: name to accuracy without any training pictures,
+    drawn as a star at 0.
+    """
+    figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
+    axes.set_prop_cycle(color=COLOURS)
+    for name, points in curves.items():
+        shots = sorted(points)
+        means = [mean(points[k]) for k in shots]
+        spread = [stdev(points[k]) if len(points[k]) > 1 else 0.0 for k in shots]
+        (line,) = axes.plot(shots, means, marker="o", label=wrapped(name))
+        low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
+        axes.fill_between(shots, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for name, accuracy in levels.items():
+        axes.plot([0], [accuracy], marker="*", markersize=12, linestyle="none", label=wrapped(name))
+    ticks = sorted({0, *(k for points in curves.values() for k in points)})
+    axes.set(title=title, xlabel="training pictures per class", ylabel="accuracy (%)", xticks=ticks)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure

@@ -1,46 +1,45 @@
-"""Which figures a report has, drawn as .png and .svg."""
+"""Which figures a report has: of each protocol its methods together, however many they are."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from promptvision.report.bars import difference_bars, grouped_bars, loss_curves, plain, radar, wrapped
-from promptvision.report.curves import few_shot_curve
+from promptvision.report.differences import difference_bars, difference_map
+from promptvision.report.dots import dot_panels, dots_in_rows
+from promptvision.report.drawing import SUFFIXES, Drawing, save
+from promptvision.report.few_shot_figures import few_shot
+from promptvision.report.figure_values import datasets, differences, in_words, means, most_shots, values, zero_shot
 from promptvision.report.kinds import TITLES
-from promptvision.report.losses import losses
+from promptvision.report.matrices import matrix_panels
+from promptvision.report.over_shots import over_shots, shot_counts
 from promptvision.report.report import Report
-from promptvision.report.runs import Run
-from promptvision.report.sections import SOURCE, Row, Section
-from promptvision.report.seeds import Score
-from promptvision.report.streams import draw_matrix
+from promptvision.report.sections import SOURCE, Section
+from promptvision.report.training_figures import training
+from promptvision.report.webs import radar
 
-OVER_DATASETS = ("few_shot", "full", "vtab", "fgvc")
+AVERAGES = ("average", "mean", "Natural", "Specialized", "Structured", SOURCE)
+ON_WEBS = ("few_shot", "full", "vtab", "fgvc", "cross_dataset", "domain_generalization")
 """Kinds of table whose columns are data sets, so that they can be axes of a web."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """`draw` writes `path`.png and `path`.svg."""
-
-    title: str
-    draw: Callable[[Path], object]
+MOST_ON_WEB = 6
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawing that is done."""
+    """A drawing that is done, and its files."""
 
-    title: str
-    png: Path
-    svg: Path
+    drawing: Drawing
+    paths: Sequence[Path]
+
+    def file(self, suffix: str) -> Path:
+        """The one of this suffix."""
+        return next(path for path in self.paths if path.suffix == suffix)
 
 
-def draw_all(report: Report, folder: str | Path) -> list[Drawn]:
+def draw_all(report: Report, folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Drawn]:
     """Every figure of a report, in `folder`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     drawn, used = [], set[str]()
@@ -48,141 +47,87 @@ def draw_all(report: Report, folder: str | Path) -> list[Drawn]:
         name = re.sub(r"[^\w+-]+", "_", drawing.title.lower()).strip("_")[:80]
         name = f"{name}_{number}" if name in used else name
         used.add(name)
-        path = Path(folder) / name
-        drawing.draw(path)
-        drawn.append(Drawn(drawing.title, Path(f"{path}.png"), Path(f"{path}.svg")))
+        drawn.append(Drawn(drawing, save(drawing.make(), Path(folder) / name, suffixes)))
     return drawn
 
 
 def drawings(report: Report) -> Iterator[Drawing]:
-    """What there is to draw: for each protocol what its papers draw, then how the training went."""
+    """What there is to draw of each protocol: its numbers, how far they are from zero-shot, how the training went."""
     for section in report.sections:
-        if section.kind == "few_shot":
-            yield from _few_shot(section)
-        if section.kind == "base_to_new":
+        if section.kind == "few_shot" and len(shot_counts(section)) > 1:
+            yield from few_shot(section)
+        elif section.kind == "base_to_new":
             yield from _base_to_new(section)
+        else:
+            yield from _panels(section)
         yield from _against_zero_shot(section)
-        yield from _radar(section)
+        yield from _webs(section)
         if section.kind == "continual":
             yield from _matrices(section)
-    for section in report.sections:
-        yield from _training(section)
+        yield from training(section)
 
 
-def _few_shot(section: Section) -> Iterator[Drawing]:
-    """Accuracy over shots for each data set and the average, where some method has several numbers of shots."""
-    for column in section.columns:
-        curves: dict[str, dict[int, list[float]]] = defaultdict(dict)
-        levels: dict[str, float] = {}
-        for row in section.rows:
-            score, shots = row.scores.get(column), row.cells[0].shots
-            if score and _whole(score):
-                if shots:
-                    curves[wrapped(row.label)][shots] = list(score.values.values()) or [score.mean or 0.0]
-                else:
-                    levels[wrapped(row.label)] = score.mean or 0.0
-        if any(len(points) > 1 for points in curves.values()):
-            title = f"Few-shot, {column}"
-            yield Drawing(title, partial(_draw_few_shot, dict(curves), levels, plain(title)))
-
-
-def _draw_few_shot(curves: dict[str, dict[int, list[float]]], levels: dict[str, float], title: str, path: Path) -> None:
-    few_shot_curve(curves, levels, title, path)
+def _title(section: Section, dataset: str, rest: str = "") -> str:
+    return ", ".join(filter(None, [TITLES[section.kind], dataset, rest]))
 
 
 def _base_to_new(section: Section) -> Iterator[Drawing]:
-    """Base, new and H of every method, for each data set and the average."""
-    by_dataset: dict[str, dict[str, dict[str, tuple[float, float]]]] = defaultdict(dict)
-    for row in section.rows:
-        bars = {name: _bar(score) for name, score in row.scores.items() if _whole(score)}
-        if len(bars) > 1:
-            by_dataset[row.dataset][row.label] = bars
-    for dataset, values in by_dataset.items():
-        title = f"Base to new, {dataset}"
-        yield Drawing(title, partial(grouped_bars, values, title))
+    """Base, new and H of every method, for each data set and the average, the highest H on top."""
+    for dataset in datasets(section):
+        found = values(most_shots(section, dataset), section.columns)
+        level, columns = zero_shot(section), [name for name in ("base", "new", "H") if name in section.columns]
+        if any(len(scores) > 1 for scores in found.values()):
+            about = f"Accuracy on base and new classes and H of {len(found)} methods. {in_words(found, 'H', level)}"
+            draw = partial(dots_in_rows, found, columns, level=means(found.get(level, {})), ordered=False)
+            title = _title(section, dataset)
+            yield Drawing(section.kind, title, about, partial(draw, title=title))
 
 
-def _bar(score: Score) -> tuple[float, float]:
-    return score.mean or 0.0, score.half or 0.0
+def _panels(section: Section) -> Iterator[Drawing]:
+    """Every column's scores side by side, in the order of the average or of the first column."""
+    by = next((name for name in ("average", "mean") if name in section.columns), section.columns[0])
+    for dataset in datasets(section):
+        found = values(most_shots(section, dataset), section.columns)
+        columns = [name for name in section.columns if any(name in scores for scores in found.values())]
+        if len(found) > 1:
+            level, title = zero_shot(section), _title(section, dataset)
+            about = f"Scores of {len(found)} methods in {len(columns)} columns. {in_words(found, by, level)}"
+            base = means(found.get(level, {}))
+            yield Drawing(section.kind, title, about, partial(dot_panels, found, columns, title, base, by))
 
 
 def _against_zero_shot(section: Section) -> Iterator[Drawing]:
-    """Each method minus zero-shot CLIP, per data set; with the most shots there are."""
-    for level in (row for row in section.rows if row.cells and row.cells[0].first["method"] == "zero_shot"):
-        peers = [row for row in _most_shots(section) if row.dataset == level.dataset and row is not level]
-        for row in peers if section.kind != "base_to_new" else ():
-            shared = [name for name in section.columns if name in row.scores and name in level.scores]
-            found = {name: _difference(row.scores[name], level.scores[name]) for name in shared}
-            values = {name: value for name, value in found.items() if value is not None}
-            if values:
-                where = f", {row.dataset}" if row.dataset else ""
-                title = f"{TITLES[section.kind]}{where}: {_named(row)} minus {level.label}"
-                yield Drawing(title, partial(difference_bars, values, title))
+    """All methods minus zero-shot CLIP; by shots where that is what there is, else with the most shots."""
+    shown, level = over_shots(section) or section, zero_shot(section)
+    for dataset in datasets(shown):
+        found = differences(values(most_shots(shown, dataset), shown.columns), level)
+        columns = [name for name in shown.columns if any(name in each for each in found.values())]
+        title = f"{_title(section, dataset)}: difference to {level}"
+        about = f"{len(found)} methods minus {level} in per cent, the largest on top."
+        if len(columns) == 1:
+            bars = {name: each[columns[0]] for name, each in found.items()}
+            yield Drawing(section.kind, title, about, partial(difference_bars, bars, title))
+        elif columns:
+            yield Drawing(section.kind, title, about, partial(difference_map, found, columns, title))
 
 
-def _difference(ours: Score, level: Score) -> float | None:
-    return (ours.mean or 0.0) - (level.mean or 0.0) if _whole(ours) and _whole(level) else None
-
-
-def _whole(score: Score) -> bool:
-    """Whether it may stand beside others: a mean that lacks no data set."""
-    return score.mean is not None and not score.missing
-
-
-def _most_shots(section: Section) -> list[Row]:
-    """Of the rows of each method on each data set the one with the most shots."""
-    best: dict[tuple[str, str], Row] = {}
-    for row in (row for row in section.rows if row.cells):
-        other = best.setdefault((row.label, row.dataset), row)
-        if row.cells[0].shots > other.cells[0].shots:
-            best[row.label, row.dataset] = row
-    return list(best.values())
-
-
-def _named(row: Row) -> str:
-    return f"{row.label}, {row.cells[0].shots} shots" if row.cells[0].shots else row.label
-
-
-def _radar(section: Section) -> Iterator[Drawing]:
-    """All methods over three data sets or more, those that every method has."""
-    if section.kind not in (*OVER_DATASETS, "cross_dataset", "domain_generalization"):
-        return
-    for dataset in dict.fromkeys(row.dataset for row in section.rows):
-        rows = [row for row in _most_shots(section) if row.dataset == dataset]
-        means = [{k: s.mean or 0.0 for k, s in row.scores.items() if _whole(s)} for row in rows]
-        averages = {"average", "mean", "Natural", "Specialized", "Structured", SOURCE}
-        shared = [name for name in section.columns if name not in averages and all(name in each for each in means)]
-        if len(shared) > 2:
-            title = TITLES[section.kind] + (f" from {dataset}" if dataset else "")
-            lines = {_named(row): [each[name] for name in shared] for row, each in zip(rows, means, strict=True)}
-            yield Drawing(f"{title}, all data sets", partial(radar, lines, shared, title))
+def _webs(section: Section) -> Iterator[Drawing]:
+    """A few methods over three data sets or more that all of them have."""
+    for dataset in datasets(section) if section.kind in ON_WEBS else ():
+        found = values(most_shots(section, dataset), section.columns)
+        axes = [name for name in section.columns if name not in AVERAGES]
+        shared = [name for name in axes if all(name in scores for scores in found.values())]
+        if len(shared) > 2 and len(found) <= MOST_ON_WEB:
+            lines = {name: [means(scores)[column] for column in shared] for name, scores in found.items()}
+            title = _title(section, dataset, "all data sets")
+            about = f"Accuracy of {len(lines)} methods on a web of {len(shared)} axes: {', '.join(shared)}."
+            yield Drawing(section.kind, title, about, partial(radar, lines, shared, title))
 
 
 def _matrices(section: Section) -> Iterator[Drawing]:
-    """The accuracy matrix of each stream's first seed."""
-    for row in section.rows:
-        for cell in row.cells:
-            title = f"Accuracy matrix, {row.label}, {cell.dataset}, seed {cell.first['seed']}"
-            yield Drawing(title, partial(_draw_matrix, cell.runs[0]))
-
-
-def _draw_matrix(run: Run, path: Path) -> None:
-    tasks = [{"name": plain(task["name"])} for task in run.result["tasks"]]
-    for suffix in (".png", ".svg"):
-        draw_matrix({**run.result, "tasks": tasks, "method": plain(run.result["method"])}, f"{path}{suffix}")
-
-
-def _training(section: Section) -> Iterator[Drawing]:
-    """The losses of all runs of each row."""
-    for row in section.rows:
-        runs = [(run, losses(run)) for cell in row.cells for run in cell.runs]
-        curves = {_short(run, len(row.cells) > 1): points for run, points in runs if len(points) > 1}
-        if curves:
-            where = f", {row.dataset}" if row.dataset else ""
-            title = f"Training, {TITLES[section.kind]}: {_named(row)}{where}"
-            yield Drawing(title, partial(loss_curves, curves, title))
-
-
-def _short(run: Run, several: bool) -> str:
-    """What a run is called among those of its row."""
-    return run.name if several else f"seed {run.result['seed']}"
+    """The accuracy matrix of each stream, those over one data set together."""
+    for dataset in datasets(section):
+        streams = {row.label: row.cells[0].results for row in section.rows if row.dataset == dataset}
+        title = f"Accuracy matrices, {dataset}"
+        about = f"Accuracy on each task after each task of {len(streams)} methods, mean over seeds."
+        yield Drawing(section.kind, title, about, partial(matrix_panels, streams, title))

@@ -50,7 +50,7 @@ def published() -> tuple[Mapping[str, str], ...]:
 
 def compare(section: Section) -> Table | None:
     """The published rows that belong to numbers of this section, each beside ours; None if there are none."""
-    made = Table(f"{TITLES[section.kind]}, against the literature", COLUMNS, [], ABOUT)
+    made = Table(f"{TITLES[section.kind]}, against the literature", COLUMNS, [], ABOUT, kind=section.kind)
     for ours in numbers(section):
         for row, method in _matches(section.kind, ours):
             made.rows.append(_line(section.kind, ours, row, method, made))
@@ -68,7 +68,7 @@ def _matches(kind: str, ours: Ours) -> Iterator[tuple[Mapping[str, str], Mapping
         same = (row["dataset"], row["split"]) == (ours.where, ours.split) and row["metric"] in ours.metrics
         if method and same and row["protocol"] in method.get("in", rules()["tables"][kind]):
             here, told = rules()["backbones"].get(row["backbone"], []), (row["method"], row["value"])
-            if result["backbone"] in here and told not in seen and _same_shots(row["shots"], name, ours):
+            if result["backbone"] in here and told not in seen and _same_shots(row["shots"], ours):
                 seen.add(told)
                 yield row, method
 
@@ -85,8 +85,8 @@ def _is_that(method: Mapping[str, Any], cells: Sequence[Cell]) -> bool:
     return all(cell.first["options"].get(key) == value for cell in cells for key, value in wanted)
 
 
-def _same_shots(published_shots: str, name: str, ours: Ours) -> bool:
-    counted = published_shots.isdigit() and name != "coop/zero_shot"
+def _same_shots(published_shots: str, ours: Ours) -> bool:
+    counted = published_shots.isdigit() and not any(cell.blind for cell in ours.cells)
     return not counted or {str(cell.shots) for cell in ours.cells} == {published_shots}
 
 
@@ -97,7 +97,7 @@ def _line(kind: str, ours: Ours, row: Mapping[str, str], method: Mapping[str, An
     barred += [ON_TEST] if not also_there and any(_on_test(cell) for cell in ours.cells) else []
     numbers = " ".join(made.note(f"{ours.label}: {sentence}") for sentence in [*barred, *told])
     value, mean = float(row["value"]), ours.score.mean
-    shots = "" if ours.cells[0].first["method"] == "zero_shot" else str(ours.cells[0].shots or "all")
+    shots = "" if ours.cells[0].blind else str(ours.cells[0].shots or "all")
     verdict, mark = _verdict(ours.score, row, bool(barred))
     return [
         *(Entry(text) for text in (ours.label, ours.where, shots, ours.split)),

@@ -1,7 +1,8 @@
 """A report as one HTML file that needs no network.
 
-Whatever comes from run folders is text: jinja2 escapes it, nothing of it reaches the script or the style, and the
-page's own policy lets no script run but that one. Figures are pictures, in which nothing can run either.
+Whatever comes from run folders is text: jinja2 escapes it, or it is packed and the page's script puts it in place as
+text; nothing of it reaches the script or the style, and the page's own policy lets no script run but that one. Figures
+are pictures, in which nothing can run either.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from promptvision.report.figures import Drawn
-from promptvision.report.layout import one_line
+from promptvision.report.kinds import TITLES
+from promptvision.report.layout import one_line, without_folders
+from promptvision.report.page_runs import packed, run_groups
 from promptvision.report.report import Report
-from promptvision.report.runs import Run
 
 FILES = Path(__file__).with_name("page_files")
-MOST_OF_FILE = 20_000
-"""Bytes that the page keeps of a run's config, and of the end of its log."""
-MOST_OF_RUNS = 8_000_000
-"""Bytes that it keeps of all runs' files; later runs are then named without them."""
-FACTS = (
-    *("method", "backbone", "dataset", "shots", "class_subset", "seed", "split", "n", "accuracy", "per_class_mean"),
-    *("macro_f1", "ece", "learned_parameters", "epochs", "seconds", "precision", "train_transform", "test_transform"),
-    *("templates", "classes", "bad_pictures", "left_out", "train_hash", "test_hash", "environment"),
-)
-"""Keys of result.json that a run's entry shows."""
+SIDE_BY_SIDE = 700
+"""Pixels of a figure that leaves room for another."""
+VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+VERSIONS = {"promptvision": "promptvision", "python": "Python", "torch": "PyTorch", "timm": "timm"}
+VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "on"}
+"""Keys of result.json's `environment` that the page's introduction tells, and what it calls them."""
 
 
 def write_page(report: Report, drawn: Sequence[Drawn], path: str | Path) -> None:
@@ -45,60 +43,83 @@ def page(report: Report, drawn: Sequence[Drawn]) -> str:
     environment = Environment(
         loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"breakable": _breakable, "without_folders": without_folders}
     style, script = ((FILES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     return environment.get_template("page.html").render(
         name=one_line(report.name),
-        tables=report.tables,
-        remarks=report.remarks,
-        figures=[{"title": each.title, "source": _data(each.svg)} for each in drawn],
-        runs=_runs(report.runs),
+        introduction=introduction(report),
+        protocols=_protocols(report, drawn),
+        remarks=[_remark(report, remark) for remark in report.remarks],
+        groups=run_groups(report),
+        packed=packed(report.runs),
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
         policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
     )
 
 
+def _breakable(text: str) -> Markup:
+    """It may be broken behind each `_`."""
+    return Markup("_<wbr>").join(text.split("_"))
+
+
+def introduction(report: Report) -> list[str]:
+    """What was run, and with which versions, a sentence each."""
+    results = [run.result for run in report.runs]
+    methods = {row.label for section in report.sections for row in section.rows}
+    seeds, backbones = {result["seed"] for result in results}, sorted({str(result["backbone"]) for result in results})
+    counted = [_counted(len(results), "run"), "of", _counted(len(methods), "method")]
+    counted += ["with", _counted(len(seeds), "seed"), "in", _counted(len(report.sections), "protocol")]
+    versions = _versions([result.get("environment") for result in results])
+    told = [f"{' '.join(counted)}; backbone {', '.join(backbones)}.", f"Computed with {versions}." if versions else ""]
+    return [one_line(sentence) for sentence in told if sentence]
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count != 1)}"
+
+
+def _versions(environments: Sequence[Any]) -> str:
+    """`promptvision 0.1.0, Python 3.11.7 and 3.12.1 ...`, each version that some run names."""
+    found: dict[str, dict[str, None]] = {}
+    for environment in environments:
+        for key in VERSIONS if isinstance(environment, Mapping) else ():
+            if environment.get(key):
+                found.setdefault(key, {})[str(environment[key])[:40]] = None
+    return ", ".join(f"{VERSIONS[key]} {' and '.join(found[key])}" for key in VERSIONS if key in found)
+
+
+def _remark(report: Report, remark: str) -> str:
+    """Files are named from the report's folder on."""
+    return one_line(remark.replace(f"{report.folder}/", ""))
+
+
+def _protocols(report: Report, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """The tables of each section, with what their titles add to its own, and its figures, wide ones last."""
+    found = []
+    for section in report.sections:
+        title = TITLES[section.kind]
+        tables = [(_caption(table.title, title), table) for table in report.tables if table.kind == section.kind]
+        figures = [_figure(each) for each in drawn if each.drawing.kind == section.kind]
+        figures.sort(key=lambda figure: figure["width"] > SIDE_BY_SIDE)
+        found.append({"id": section.kind, "title": title, "tables": tables, "figures": figures})
+    return found
+
+
+def _caption(title: str, section: str) -> str:
+    rest = title.removeprefix(section).lstrip(":, ")
+    return rest[:1].upper() + rest[1:] if rest.startswith("against") else rest
+
+
+def _figure(drawn: Drawn) -> dict[str, Any]:
+    """What an <img> needs; the size lets the page keep its place before it is decoded."""
+    svg = drawn.file(".svg").read_bytes()
+    width, height = (round(float(points) * 96 / 72) for points in VIEW_BOX.findall(svg)[0])
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    drawing = drawn.drawing
+    return {"title": drawing.title, "about": drawing.about, "source": source, "width": width, "height": height}
+
+
 def _hash(text: str) -> str:
     """What lets this very text run, and no other (CSP level 2)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _data(path: Path) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What the page shows of each run."""
-    left, shown = MOST_OF_RUNS, list[dict[str, Any]]()
-    for run in runs:
-        files = [
-            ("config.yaml", _file(run.folder / "config.yaml", first=True)),
-            ("log.txt", _file(run.folder / "log.txt")),
-        ]
-        told = {key: _short(run.result[key]) for key in FACTS if run.result.get(key) not in (None, "", [], {})}
-        tests = {f"accuracy, {place}": _short(test["accuracy"]) for place, test in run.evals.items()}
-        size = sum(len(text) for _, text in files) + sum(map(len, told.values()))
-        files = files if size <= left else []
-        left -= size if files else 0
-        accuracy = f"{run.result['accuracy']:.1f}"
-        shown.append({"name": run.name, "accuracy": accuracy, "facts": {**told, **tests}, "files": files})
-    return shown
-
-
-def _short(value: Any) -> str:
-    """A fact as text of a bearable length."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 2000 else f"{text[:2000]} ... ({len(text):,} characters)"
-
-
-def _file(path: Path, first: bool = False) -> str:
-    """The beginning or the end of a text file; empty if it is not there."""
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            file.seek(0 if first else max(0, size - MOST_OF_FILE))
-            text = file.read(MOST_OF_FILE).decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    cut = "" if size <= MOST_OF_FILE else f"({size:,} bytes; the {'first' if first else 'last'} {MOST_OF_FILE:,}:)\n"
-    return cut + re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f]", "", text)

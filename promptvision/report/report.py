@@ -16,8 +16,9 @@ from promptvision.report.sections import Section, sections
 
 @dataclass(frozen=True)
 class Report:
-    """`name` of the folder, its runs, their sections, all tables, and what else a reader must know."""
+    """`folder` and its name, its runs, their sections, all tables, and what else a reader must know."""
 
+    folder: Path
     name: str
     runs: Sequence[Run]
     sections: Sequence[Section]
@@ -38,4 +39,4 @@ def load_report(folder: str | Path, *, literature: bool = True) -> Report:
     if literature:
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)
-    return Report(Path(folder).resolve().name, runs, made, tables, remarks)
+    return Report(Path(folder), Path(folder).resolve().name, runs, made, tables, remarks)

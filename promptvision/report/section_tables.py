@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from promptvision.report.cells import Cell, inner_differences
 from promptvision.report.comparable import notes
 from promptvision.report.kinds import TITLES, places
-from promptvision.report.layout import Column, Entry, Table, mark_best, number_entry, score_entry
+from promptvision.report.layout import Column, Entry, Table, mark_best, number_entry, score_entry, without_empty_columns
+from promptvision.report.over_shots import over_shots, shot_counts, shots_name
 from promptvision.report.sections import BY_DATASET, Row, Section
 
 ABOUT = {
@@ -19,28 +21,69 @@ ABOUT = {
     "vtab": "Natural, Specialized and Structured: means of 7, 4 and 8 tasks; mean: of all 19.",
     "continual": "Accuracies and forgetting after the last task.",
 }
-INTERVAL = "Per cent: mean ± half of the 95 % interval over seeds (Student's t). *: some data sets are missing."
+INTERVAL = "Per cent: mean ± half of the 95 % interval over seeds (Student's t)."
+MISSING = "*: some data sets are missing."
+BLIND = "Grey: no training picture is looked at, so that their number changes nothing."
+AT_MOST = "ECE, parameters, seconds and memory are those with the most shots."
+COSTS = ("ECE", "seeds", "learned", "% of backbone", "seconds", "memory (MB)")
 
 
 def table(section: Section) -> Table:
-    """The table of a section, with numbered notes on the rows."""
-    shots = section.kind != "continual" and any(c.shots for r in section.rows for c in r.cells)
-    dataset = BY_DATASET.get(section.kind)
+    """The table of a section, with numbered notes on the rows; what all rows share stands in its title."""
+    shown = over_shots(section) or section
+    dataset, shots = (
+        BY_DATASET.get(section.kind),
+        shot_counts(section) if shown is section and section.kind != "continual" else [],
+    )
     head = [Column("method", number=False, head=True)]
-    head += [Column(dataset, number=False, head=True)] if dataset else []
-    head += [Column("shots", head=True)] if shots else []
-    costs = [Column(name) for name in ("ECE", "seeds", "learned", "% of backbone", "seconds", "memory (MB)")]
-    columns = [*head, *(Column(name, score=True) for name in section.columns), *costs]
-    made = Table(TITLES[section.kind], columns, [], " ".join([ABOUT.get(section.kind, ""), INTERVAL]).strip())
-    found = _notes(section)
-    for row in section.rows:
+    head += [Column(dataset, number=False, head=True)] if dataset and len(_datasets(section)) > 1 else []
+    head += [Column("shots", head=True)] if len(shots) > 1 else []
+    scores = [Column(name, score=True, low=name.startswith("forgetting")) for name in shown.columns]
+    columns = [*head, *scores, *map(Column, COSTS)]
+    made = Table(_title(section, shots), columns, [], _about(section, shown), kind=section.kind)
+    found = _notes(shown)
+    for row in shown.rows:
         numbers = [made.note(sentence) for sentence in found[id(row)]]
-        entries = [Entry(" ".join([row.label, *numbers]))] + ([Entry(row.dataset)] if dataset else [])
-        entries += [_shots(row)] if shots else []
-        made.rows.append([*entries, *(score_entry(row.scores.get(name)) for name in section.columns), *_costs(row)])
-    if not dataset:
+        told = {"method": Entry(" ".join([row.label, *numbers])), "shots": _shots(row)}
+        entries = [told.get(column.name, Entry(row.dataset)) for column in head]
+        made.rows.append([*entries, *(score_entry(row.scores.get(name)) for name in shown.columns), *_costs(row)])
+    if not dataset or len(_datasets(section)) == 1:
         mark_best(made)
+    if shown is not section:
+        _mark_levels(made, shown)
+    without_empty_columns(made)
     return made
+
+
+def _shot_column(section: Section, shown: Section) -> list[int]:
+    """The numbers of shots that a column could tell apart."""
+    return [] if section.kind == "continual" or shown is not section else shot_counts(section)
+
+
+def _datasets(section: Section) -> list[str]:
+    return list(dict.fromkeys(row.dataset for row in section.rows))
+
+
+def _title(section: Section, shots: Sequence[int]) -> str:
+    """`Base to new classes: world_sketches, 16 shots`"""
+    shared = _datasets(section) if section.kind in BY_DATASET else section.columns
+    told = [*(shared if len(shared) == 1 else []), *(map(shots_name, shots) if len(shots) == 1 else [])]
+    return f"{TITLES[section.kind]}: {', '.join(told)}" if told else TITLES[section.kind]
+
+
+def _about(section: Section, shown: Section) -> str:
+    missing = any(score.missing for row in shown.rows for score in row.scores.values())
+    blind = shown is not section and any(row.cells[0].blind for row in shown.rows)
+    told = [ABOUT.get(section.kind, ""), INTERVAL, MISSING * missing, BLIND * blind, AT_MOST * (shown is not section)]
+    return " ".join(filter(None, told))
+
+
+def _mark_levels(made: Table, shown: Section) -> None:
+    """Of methods that look at no training picture, each number that is not the best of its column."""
+    for number, row in enumerate(shown.rows):
+        if row.cells[0].blind:
+            scores = zip(made.columns, made.rows[number], strict=True)
+            made.rows[number] = [replace(e, mark="level") if c.score and not e.mark else e for c, e in scores]
 
 
 def _shots(row: Row) -> Entry:
@@ -48,10 +91,12 @@ def _shots(row: Row) -> Entry:
 
 
 def _costs(row: Row) -> list[Entry]:
-    """Calibration, seeds, learned parameters, their share, seconds of training, and the most memory."""
-    results = [result for cell in row.cells for result in cell.results]
+    """Calibration, seeds, learned parameters, their share, seconds of training, and the most memory, with the most
+    shots."""
+    most = max((cell.shots for cell in row.cells), default=0)
+    results = [result for cell in row.cells if cell.shots == most for result in cell.results]
     if not results:
-        return [Entry("")] * 6
+        return [Entry("")] * len(COSTS)
     seeds = sorted({len(cell.runs) for cell in row.cells})
     shares = [share for share in map(_share, results) if share is not None]
     memory = [n / 2**20 for r in results if (n := _number(r, "peak_memory_bytes"))]
@@ -90,7 +135,7 @@ def _notes(section: Section) -> dict[int, list[str]]:
     for row in section.rows:
         left = sum(int(_number(result, "bad_pictures") or 0) for cell in row.cells for result in cell.results)
         found[id(row)] += [f"{left} pictures that cannot be read were left out; each run names its own"] if left else []
-        found[id(row)] += [f"{row.label}: {each}" for each in inner_differences(row.cells)]
+        found[id(row)] += [f"within this row {each}" for each in inner_differences(row.cells)]
     return {key: list(dict.fromkeys(sentences)) for key, sentences in found.items()}
 
 

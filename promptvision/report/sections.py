@@ -9,6 +9,7 @@ from typing import Any
 
 from promptvision.report.cells import Cell, labels
 from promptvision.report.kinds import COOP, FGVC, TITLES, VTAB, kinds, metric, places
+from promptvision.report.names import method_order
 from promptvision.report.seeds import Score, average, harmonic
 from promptvision.report.streams import MEASURES
 
@@ -56,7 +57,7 @@ def _section(kind: str, found: Sequence[Cell]) -> Section:
         row.cells.append(cell)
         row.scores |= {name: score for name, score in _scores(kind, cell).items() if score}
     names = list(dict.fromkeys(row.label for row in rows.values()))
-    ordered = sorted(rows.values(), key=lambda row: (names.index(row.label), row.cells[0].shots))
+    ordered = sorted(rows.values(), key=lambda row: (_method_order(row), names.index(row.label), row.cells[0].shots))
     columns = _ordered(dict.fromkeys(name for row in ordered for name in row.scores))
     if kind == "base_to_new":
         return Section(kind, [*ordered, *_averages_to_new(ordered)], columns)
@@ -68,6 +69,10 @@ def _section(kind: str, found: Sequence[Cell]) -> Section:
         means = {k: average((row.scores[n] for n in of if n in row.scores), len(of)) for k, of in groups.items()}
         row.scores |= {name: mean for name, mean in means.items() if mean}
     return Section(kind, ordered, [*columns, *averages])
+
+
+def _method_order(row: Row) -> int:
+    return method_order(row.cells[0].first)
 
 
 def _scores(kind: str, cell: Cell) -> dict[str, Score | None]:

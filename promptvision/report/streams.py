@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from promptvision.report.curves import pyplot
+from promptvision.report.drawing import pyplot
 
 MEASURES = {
     "average_accuracy": "average accuracy",
-    "incremental_accuracy": "... over the stream",
+    "incremental_accuracy": "accuracy over the stream",
     "learning_accuracy": "accuracy when just learned",
     "forgetting": "forgetting",
     "forgetting_official": "forgetting, official formula",
@@ -30,7 +30,7 @@ def matrix_table(result: Mapping[str, Any], title: str = "") -> Table:
     table.add_column("after learning")
     for name in names:
         table.add_column(name, justify="right")
-    for label, row in zip(_rows(result), result["matrix"], strict=True):
+    for label, row in zip(task_rows(result), result["matrix"], strict=True):
         table.add_row(label, *(f"{accuracy:.1f}" for accuracy in row))
     return table
 
@@ -57,7 +57,7 @@ def draw_matrix(result: Mapping[str, Any], path: str | Path) -> None:
     for number, row in enumerate(matrix):
         values[number, : len(row)] = row
     figure, axes = pyplot.subplots(figsize=(1.6 + 0.8 * len(names), 1.2 + 0.6 * len(matrix)), layout="constrained")
-    _heat(axes, values, names, _rows(result), 100.0, "{:.1f}")
+    heat(axes, values, names, task_rows(result), 100.0, "{:.1f}")
     axes.set(title=f"{result['method']}: accuracy (%)", xlabel="on", ylabel="after learning")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
@@ -69,13 +69,14 @@ def draw_choices(result: Mapping[str, Any], path: str | Path) -> None:
     shares = 100 * counts / counts.sum(axis=1, keepdims=True)
     size = shares.shape[1]
     figure, axes = pyplot.subplots(figsize=(1.8 + 0.5 * size, 1.2 + 0.5 * len(counts)), layout="constrained")
-    _heat(axes, shares, [str(prompt) for prompt in range(size)], _names(result), shares.max(), "{:.0f}")
+    heat(axes, shares, [str(prompt) for prompt in range(size)], _names(result), shares.max(), "{:.0f}")
     axes.set(title=f"{result['method']}: prompts chosen (%)", xlabel="prompt", ylabel="pictures of")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
 
-def _heat(axes: Any, values: np.ndarray, columns: Sequence[str], rows: Sequence[str], top: float, form: str) -> None:
+def heat(axes: Any, values: np.ndarray, columns: Sequence[str], rows: Sequence[str], top: float, form: str) -> None:
+    """Numbers (rows, columns) as a map, from nothing to `top`, each written into its place."""
     axes.imshow(values, vmin=0, vmax=top, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
@@ -89,5 +90,6 @@ def _names(result: Mapping[str, Any]) -> list[str]:
     return [task["name"] for task in result["tasks"]]
 
 
-def _rows(result: Mapping[str, Any]) -> list[str]:
+def task_rows(result: Mapping[str, Any]) -> list[str]:
+    """What the rows of the matrix are called."""
     return ["all tasks"] if result["continual"]["JOINT"] else _names(result)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from promptvision.report.layout import Column, Entry, Table, one_line
 
-STYLES = {"best": "bold", "within": "green", "outside": "red", "unjudged": "dim"}
+STYLES = {"best": "bold", "level": "dim", "within": "green", "outside": "red", "unjudged": "dim"}
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "→": r"$\to$"}
 LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 

@@ -24,17 +24,56 @@ function sort(head) {
   table.tBodies[0].append(...rows.map(pair => pair[1]));
 }
 
+const items = Array.from(document.querySelectorAll("tbody tr, .run"), item => [item, item.textContent.toLowerCase()]);
+
 function filter(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  let shown = 0, all = 0;
-  for (const item of document.querySelectorAll("tbody tr, .run")) {
-    const own = item.textContent.toLowerCase();
+  let shown = 0;
+  for (const [item, own] of items) {
     item.hidden = !words.every(word => own.includes(word));
-    all += 1;
     shown += !item.hidden;
   }
-  document.getElementById("count").textContent = words.length ? `${shown} of ${all} rows and runs` : "";
+  for (const group of document.querySelectorAll(".group")) group.hidden = !group.querySelector(".run:not([hidden])");
+  document.getElementById("count").textContent = words.length ? `${shown} of ${items.length} rows and runs` : "";
+}
+
+let contents = null;
+
+async function unpack() {
+  const letters = atob(document.getElementById("packed").content.textContent);
+  const bytes = Uint8Array.from(letters, letter => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  return made;
+}
+
+function show(run, content) {
+  const facts = document.createElement("dl");
+  for (const [name, fact] of Object.entries(content.facts)) facts.append(element("dt", name), element("dd", fact));
+  run.append(facts);
+  for (const [name, text] of content.files) {
+    const file = document.createElement("details");
+    file.append(element("summary", name), element("pre", text));
+    run.append(file);
+  }
+}
+
+async function fill(run) {
+  if (!run.open || run.dataset.filled) return;
+  run.dataset.filled = "yes";
+  try {
+    contents = contents || unpack();
+    show(run, (await contents)[run.dataset.run]);
+  } catch (error) {
+    run.append(element("p", `This browser cannot unpack it: ${error.message}`));
+  }
 }
 
 for (const head of document.querySelectorAll("thead th")) head.querySelector("button").addEventListener("click", () => sort(head));
+for (const run of document.querySelectorAll(".run")) run.addEventListener("toggle", () => fill(run));
 document.getElementById("filter").addEventListener("input", event => filter(event.target.value));

@@ -1,0 +1,88 @@
+"""What the literature calls a method, and the order in which tables show them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
+    ("coop/zero_shot", {}, "zero-shot CLIP"),
+    ("coop/linear_probe", {}, "linear probe"),
+    ("coop/coop", {"REPARAMETERIZE": ""}, "CoOp"),
+    ("coop/coop", {"REPARAMETERIZE": "lstm"}, "P-tuning (LSTM)"),
+    ("coop/coop", {"REPARAMETERIZE": "mlp"}, "P-tuning (MLP)"),
+    ("coop/coop", {}, "CoOp"),
+    ("coop/cocoop", {}, "CoCoOp"),
+    ("coop/kg_coop", {}, "KgCoOp"),
+    ("coop/pro_grad", {}, "ProGrad"),
+    ("coop/plot", {}, "PLOT"),
+    ("coop/tcp", {}, "TCP"),
+    ("coop/tpt", {}, "TPT"),
+    ("coop/ivlp", {"DEPTH_VISION": 0}, "deep language prompts"),
+    ("coop/ivlp", {}, "IVLP"),
+    ("coop/vpt", {"DEPTH": 1}, "VPT-shallow on CLIP"),
+    ("coop/vpt", {}, "VPT-deep on CLIP"),
+    ("coop/maple", {}, "MaPLe"),
+    ("coop/prompt_src", {}, "PromptSRC"),
+    ("coop/prompt_kd", {}, "PromptKD"),
+    ("coop/tip_adapter", {}, "Tip-Adapter"),
+    ("coop/tip_adapter_f", {}, "Tip-Adapter-F"),
+    ("coop/clip_adapter", {}, "CLIP-Adapter"),
+    ("coop/task_res", {}, "TaskRes"),
+    ("coop/clip_lora", {}, "CLIP-LoRA"),
+    ("coop/dapl", {}, "DAPL"),
+    ("vpt/knn", {}, "kNN"),
+    ("vpt/linear", {"HIDDEN_LAYERS": 0}, "linear head"),
+    *(("vpt/linear", {"HIDDEN_LAYERS": hidden}, f"MLP-{hidden + 1}") for hidden in range(1, 9)),
+    ("vpt/linear", {}, "linear head"),
+    ("vpt/cls", {}, "class token"),
+    ("vpt/bias", {}, "BitFit (bias)"),
+    ("vpt/partial", {}, "partial-{BLOCKS}"),
+    ("vpt/full", {"FROM_SCRATCH": True}, "from scratch"),
+    ("vpt/full", {}, "full fine-tuning"),
+    ("vpt/side", {}, "side-tuning"),
+    ("vpt/adapter", {"PARALLEL": True}, "parallel adapter"),
+    ("vpt/adapter", {}, "adapter"),
+    ("vpt/lora", {}, "LoRA"),
+    ("vpt/pad", {}, "prompt padding"),
+    ("vpt/below", {}, "prompt channels"),
+    ("vpt/prompt", {"DEEP": False, "PREFIX": False}, "VPT-shallow"),
+    ("vpt/prompt", {"DEEP": True, "PREFIX": False}, "VPT-deep"),
+    ("vpt/prompt", {"PREFIX": True}, "prefix-tuning"),
+    ("vpt/prompt", {"DEEP": True}, "VPT-deep"),
+    ("vpt/prompt", {}, "VPT-shallow"),
+    ("vpt/swin_prompt", {"DEEP": False}, "VPT-shallow"),
+    ("vpt/swin_prompt", {}, "VPT-deep"),
+    ("vpt/l2p", {}, "L2P"),
+    ("vpt/dual_prompt", {}, "DualPrompt"),
+    ("vpt/coda_prompt", {}, "CODA-Prompt"),
+)
+"""(METHOD.FAMILY/METHOD.NAME, options, name): the first row whose options are all the run's is its name; {OPTION} in it
+is filled in. Of the same family neighbours stand together, the plain before what was made of it."""
+FOR_STREAMS = ("l2p", "dual_prompt", "coda_prompt")
+"""Methods that are made for streams of tasks."""
+
+
+def method_name(result: Mapping[str, Any]) -> str:
+    """The name of a run's method; its METHOD.NAME where the table has none."""
+    place = _place(result)
+    name = NAMES[place][2].format_map(defaultdict(str, result["options"])) if place < len(NAMES) else result["method"]
+    if "continual" not in result or result["method"] in FOR_STREAMS:
+        return str(name)
+    return f"{name}, joint" if result["continual"].get("JOINT") else f"{name}, task after task"
+
+
+def method_order(result: Mapping[str, Any]) -> int:
+    """Where the method stands in tables; unknown ones come last."""
+    return _place(result)
+
+
+def _place(result: Mapping[str, Any]) -> int:
+    method, options = f"{result['family']}/{result['method']}", result["options"]
+    found = (
+        number
+        for number, (name, wanted, _) in enumerate(NAMES)
+        if name == method and all(options.get(key) == value for key, value in wanted.items())
+    )
+    return next(found, len(NAMES))
