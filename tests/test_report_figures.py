@@ -37,8 +37,8 @@ def texts(axes):
 def test_many_methods_share_the_figures_of_their_protocol(many, drawn):
     assert list(drawn()) == [
         "Few-shot, dtd: ranked with 16 shots",
-        "Few-shot, dtd: every method before the others",
         "Few-shot: difference to zero-shot CLIP",
+        "Few-shot, dtd: every method before the others",
         "Few-shot: training",
     ]
 
@@ -114,10 +114,24 @@ def test_a_seed_with_other_tasks_is_not_averaged():
     assert mean_matrix(results).tolist() == [[90.0]]
 
 
+def spans(*means):
+    return [(mean, mean - 1, mean + 1) for mean in means]
+
+
 def test_one_method_out_of_the_way_leaves_room_for_the_others():
-    low, high = limits([1.0, *range(50, 60)])
-    assert 30 < low < 50 and 59 < high < 65
-    assert limits([1.0, 50.0])[0] < 1, "of two none is out of the way"
+    low, high = limits(spans(1.0, *range(50, 60)))
+    assert 45 < low < 49 and 60 < high < 65, "from the lowest end of those that are left to the highest"
+    assert limits(spans(1.0, 50.0))[0] < 0, "of two none is out of the way"
+
+
+def test_what_is_out_of_the_way_is_written_at_the_edge(many, write_run, drawn):
+    for shots in (1, 4, 16):
+        write_run(f"bad{shots}", method="clip_adapter", shots=shots, accuracy=1.0 + shots)
+    found = drawn()
+    (axes,) = found["Few-shot, dtd: ranked with 16 shots"].make().axes
+    assert [text.get_text().strip() for text in axes.texts] == ["◂ 2.0 to 17.0"] and axes.get_xlim()[0] > 30
+    panels = found["Few-shot, dtd: every method before the others"].make().axes
+    assert [text.get_text() for axes in panels for text in axes.texts] == ["below: 2.0 to 17.0"]
 
 
 def test_ranks_put_those_without_a_number_last():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from promptvision.report.drawing import COLOURS, plain, pyplot, tidy, wrapped
+from promptvision.report.drawing import COLOURS, pyplot, tidy, wrapped
 
 
 def difference_bars(values: Mapping[str, float], title: str) -> Figure:
@@ -29,7 +29,9 @@ def difference_map(values: Mapping[str, Mapping[str, float]], columns: Sequence[
     """{method: {column: difference}} as a map with its numbers, the largest mean on top; blue above, red below."""
     names = sorted(values, key=lambda name: -np.mean(list(values[name].values())))
     grid = np.array([[values[name].get(column, np.nan) for column in columns] for name in names])
-    size = (2.2 + max(3.2, 0.64 * len(columns)), 1.4 + 0.25 * len(names))
+    heads = [wrapped(column, 12) for column in columns]
+    lines = max(head.count("\n") for head in heads)
+    size = (2.2 + max(3.2, 0.72 * len(columns)), 1.2 + 0.25 * len(names) + 0.13 * lines)
     figure, axes = pyplot.subplots(figsize=size, layout="constrained")
     most = max(1.0, float(np.nanpercentile(np.abs(grid), 90)))
     axes.imshow(grid, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
@@ -38,10 +40,8 @@ def difference_map(values: Mapping[str, Mapping[str, float]], columns: Sequence[
             colour = "white" if abs(value) > 0.65 * most else "black"
             axes.text(x, y, f"{value:+.1f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_yticks(range(len(names)), [wrapped(name, 34) for name in names], fontsize=8)
-    axes.set_xticks(range(len(columns)), [wrapped(column, 14) for column in columns], fontsize=8)
-    axes.tick_params(length=0, top=False)
-    if max(map(len, columns)) > 9 and len(columns) > 4:
-        axes.set_xticks(range(len(columns)), [plain(column) for column in columns], rotation=40, ha="right")
+    axes.set_xticks(range(len(columns)), heads, fontsize=7)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.suptitle(wrapped(title, 54), fontsize=11)
     return figure

@@ -91,8 +91,8 @@ def _finish(axes: Any, names: Sequence[str], rows: Sequence[Sequence[Score]], sp
     """Names, grid and limits; means of a row that are beyond these are written at the edge."""
     axes.set_yticks(range(len(names)), [wrapped(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    scores = [score for row in rows for score in row]
-    low, high = limits([_mean(s) + sign * (spread * (s.half or 0.0)) for s in scores for sign in (-1, 1)])
+    ends = [(_mean(score), (score.half or 0.0) if spread else 0.0) for row in rows for score in row]
+    low, high = limits([(mean, mean - half, mean + half) for mean, half in ends])
     axes.set_xlim(low, high)
     for y, row in enumerate(rows):
         below, above = [_mean(s) for s in row if _mean(s) < low], [_mean(s) for s in row if _mean(s) > high]

@@ -49,16 +49,16 @@ def wrapped(text: object, width: int = 48) -> str:
     return "\n".join(lines).replace("_ ", "_")
 
 
-def limits(values: Sequence[float]) -> tuple[float, float]:
-    """(lowest, highest) that an axis shows: all, but of many values none that is three times the range of their middle
-    half away from it, for it would leave no room for the others."""
-    low, high = min(values), max(values)
-    if len(values) >= MANY:
-        first, third = np.percentile(values, [25, 75])
-        most = 3 * max(third - first, 1.0)
-        low, high = max(low, first - most), min(high, third + most)
+def limits(spans: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """(lowest, highest) that an axis shows of (mean, its ends): all, but of many none whose mean is three times
+    the range of the middle half away from it, for it would leave no room for the others."""
+    means = [mean for mean, _, _ in spans]
+    first, third = np.percentile(means, [25, 75])
+    most = 3 * max(third - first, 1.0) if len(spans) >= MANY else np.inf
+    kept = [span for span in spans if first - most <= span[0] <= third + most]
+    low, high = min(low for _, low, _ in kept), max(high for _, _, high in kept)
     margin = 0.05 * (high - low) + 0.3
-    return float(low - margin), float(high + margin)
+    return low - margin, high + margin
 
 
 def shades(count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from promptvision.report.curves import few_shot_lines
@@ -18,41 +19,89 @@ MOST_LINES = 6
 """In one pair of axes."""
 
 
-def few_shot(section: Section) -> Iterator[Drawing]:
-    """For each data set and the average, where some method has several numbers of shots."""
+@dataclass(frozen=True)
+class Curves:
+    """{method: {shots: score}} on one data set or average (`column`), zero-shot's under the name `level`."""
+
+    kind: str
+    column: str
+    level: str
+    scores: Mapping[str, Mapping[int, Score]]
+
+    @property
+    def shots(self) -> list[int]:
+        """All numbers of them."""
+        return sorted({shots for points in self.scores.values() for shots in points})
+
+    @property
+    def named(self) -> dict[str, dict[str, Score]]:
+        """{method: {"16 shots": score}}"""
+        return {name: {shots_name(k): s for k, s in points.items()} for name, points in self.scores.items()}
+
+    @property
+    def trained(self) -> dict[str, Mapping[int, Score]]:
+        """Without zero-shot."""
+        return {name: points for name, points in self.scores.items() if name != self.level}
+
+    @property
+    def base(self) -> float | None:
+        """Zero-shot's mean."""
+        return next((score.mean for score in self.scores.get(self.level, {}).values()), None)
+
+    @property
+    def told(self) -> str:
+        """What every caption says."""
+        highest = in_words(self.named, shots_name(self.shots[-1]), self.level)
+        return f"of {len(self.scores)} methods on {self.column}. {highest}"
+
+
+def few_shot_ranks(section: Section) -> Iterator[Drawing]:
+    """For each data set and the average the order of many methods at each number of shots."""
+    for curves in _curves(section):
+        if len(curves.trained) > MOST_LINES:
+            columns = [shots_name(k) for k in curves.shots]
+            title = f"Few-shot, {curves.column}: ranked with {columns[-1]}"
+            level = {} if curves.base is None else {columns[-1]: curves.base}
+            about = f"Accuracy with each number of shots {curves.told}"
+            draw = partial(dots_in_rows, curves.named, columns, title, level, ordered=True)
+            yield Drawing(curves.kind, title, about, draw)
+
+
+def few_shot_curves(section: Section) -> Iterator[Drawing]:
+    """For each data set and the average accuracy over shots: few methods together, many in a panel each."""
+    for curves in _curves(section):
+        yield _panels(curves) if len(curves.trained) > MOST_LINES else _lines(curves)
+
+
+def _curves(section: Section) -> Iterator[Curves]:
+    """Where some method has several numbers of shots."""
     level = zero_shot(section)
     for column in section.columns:
         found = by_shots(section, column)
-        curves = {name: {k: s for k, s in points.items() if whole(s)} for name, points in found.items()}
-        curves = {name: points for name, points in curves.items() if points}
-        if any(len(points) > 1 for name, points in curves.items() if name != level):
-            yield from _figures(section.kind, curves, level, column)
+        scores = {name: {k: s for k, s in points.items() if whole(s)} for name, points in found.items()}
+        curves = Curves(section.kind, column, level, {name: points for name, points in scores.items() if points})
+        if any(len(points) > 1 for points in curves.trained.values()):
+            yield curves
 
 
-def _figures(kind: str, curves: Mapping[str, Mapping[int, Score]], level: str, column: str) -> Iterator[Drawing]:
-    counts = sorted({shots for points in curves.values() for shots in points})
-    named = {name: {shots_name(k): score for k, score in points.items()} for name, points in curves.items()}
-    columns = [shots_name(k) for k in counts]
-    others = {name: points for name, points in curves.items() if name != level}
-    base = {shots_name(k): score.mean or 0.0 for k, score in curves.get(level, {}).items()}
-    told = f"of {len(curves)} methods on {column}. {in_words(named, columns[-1], level)}"
-    if len(others) <= MOST_LINES:
-        lines = {name: {k: _seeds(score) for k, score in points.items()} for name, points in others.items()}
-        stars = {level: base[columns[-1]]} if base else {}
-        title = f"Few-shot, {column}"
-        yield Drawing(kind, title, f"Accuracy over shots {told} Bands: one deviation over seeds.",
-                      partial(few_shot_lines, lines, stars, plain(title)))  # fmt: skip
-        return
-    title = f"Few-shot, {column}: ranked with {columns[-1]}"
-    about = f"Accuracy with each number of shots {told}"
-    yield Drawing(kind, title, about, partial(dots_in_rows, named, columns, title, base, ordered=True))
-    title = f"Few-shot, {column}: every method before the others"
+def _lines(curves: Curves) -> Drawing:
+    title = f"Few-shot, {curves.column}"
+    lines = {name: {k: _seeds(score) for k, score in points.items()} for name, points in curves.trained.items()}
+    stars = {} if curves.base is None else {curves.level: curves.base}
+    about = f"Accuracy over shots {curves.told} Bands: one deviation over seeds."
+    return Drawing(curves.kind, title, about, partial(few_shot_lines, lines, stars, plain(title)))
+
+
+def _panels(curves: Curves) -> Drawing:
+    title = f"Few-shot, {curves.column}: every method before the others"
+    names = ranked(curves.named, [shots_name(k) for k in reversed(curves.shots)])
     panels = {
-        name: {k: (s.mean or 0.0, s.half or 0.0) for k, s in others[name].items()}
-        for name in ranked({name: named[name] for name in others}, list(reversed(columns)))
+        name: {k: (s.mean or 0.0, s.half or 0.0) for k, s in curves.trained[name].items()}
+        for name in names
+        if name in curves.trained
     }
-    about = f"Accuracy over shots, a panel for each {told} Bands: 95 % interval over seeds."
-    yield Drawing(kind, title, about, partial(few_shot_panels, panels, base.get(columns[-1]), title))
+    about = f"Accuracy over shots, a panel for each {curves.told} Bands: 95 % interval over seeds."
+    return Drawing(curves.kind, title, about, partial(few_shot_panels, panels, curves.base, title))
 
 
 def _seeds(score: Score) -> list[float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from promptvision.report.differences import difference_bars, difference_map
 from promptvision.report.dots import dot_panels, dots_in_rows
 from promptvision.report.drawing import SUFFIXES, Drawing, save
-from promptvision.report.few_shot_figures import few_shot
+from promptvision.report.few_shot_figures import few_shot_curves, few_shot_ranks
 from promptvision.report.figure_values import datasets, differences, in_words, means, most_shots, values, zero_shot
 from promptvision.report.kinds import TITLES
 from promptvision.report.matrices import matrix_panels
@@ -54,13 +54,13 @@ def draw_all(report: Report, folder: str | Path, suffixes: Sequence[str] = SUFFI
 def drawings(report: Report) -> Iterator[Drawing]:
     """What there is to draw of each protocol: its numbers, how far they are from zero-shot, how the training went."""
     for section in report.sections:
-        if section.kind == "few_shot" and len(shot_counts(section)) > 1:
-            yield from few_shot(section)
-        elif section.kind == "base_to_new":
+        shots = section.kind == "few_shot" and len(shot_counts(section)) > 1
+        if section.kind == "base_to_new":
             yield from _base_to_new(section)
         else:
-            yield from _panels(section)
+            yield from few_shot_ranks(section) if shots else _panels(section)
         yield from _against_zero_shot(section)
+        yield from few_shot_curves(section) if shots else ()
         yield from _webs(section)
         if section.kind == "continual":
             yield from _matrices(section)

@@ -32,7 +32,7 @@ def few_shot_panels(curves: Curves, level: float | None, title: str) -> Figure:
         axes.set_title(wrapped(name, 26), fontsize=9)
         axes.set_xticks(range(len(counts)), [str(shots) for shots in counts])
         tidy(axes)
-    low, high = limits([mean for points in curves.values() for mean, _ in points.values()])
+    low, high = limits([(mean,) * 3 for points in curves.values() for mean, _ in points.values()])
     panels[0].set_ylim(low, high)
     for axes, points in zip(panels, curves.values(), strict=True):
         _tell_outside(axes, [mean for mean, _ in points.values()], low, high)

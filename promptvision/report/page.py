@@ -24,8 +24,6 @@ from promptvision.report.page_runs import packed, run_groups
 from promptvision.report.report import Report
 
 FILES = Path(__file__).with_name("page_files")
-SIDE_BY_SIDE = 700
-"""Pixels of a figure that leaves room for another."""
 VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 VERSIONS = {"promptvision": "promptvision", "python": "Python", "torch": "PyTorch", "timm": "timm"}
 VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "on"}
@@ -95,13 +93,12 @@ def _remark(report: Report, remark: str) -> str:
 
 
 def _protocols(report: Report, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
-    """The tables of each section, with what their titles add to its own, and its figures, wide ones last."""
+    """The tables of each section, with what their titles add to its own, and its figures."""
     found = []
     for section in report.sections:
         title = TITLES[section.kind]
         tables = [(_caption(table.title, title), table) for table in report.tables if table.kind == section.kind]
         figures = [_figure(each) for each in drawn if each.drawing.kind == section.kind]
-        figures.sort(key=lambda figure: figure["width"] > SIDE_BY_SIDE)
         found.append({"id": section.kind, "title": title, "tables": tables, "figures": figures})
     return found
 
