@@ -29,7 +29,8 @@ LOG = logging.getLogger("promptvision")
 
 def log_to_terminal() -> None:
     """Show what the library tells on the terminal, beside progress bars, and nowhere else."""
-    LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
+    if not any(isinstance(handler, RichHandler) for handler in LOG.handlers):
+        LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
     LOG.propagate = False
 
 
