@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -62,6 +63,40 @@ def read(path: Path, key: str) -> Tensor | None:
         reason = str(error)
     LOG.warning("%s is damaged (%s): its features are computed anew", path, reason)
     return None
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """In here no other process computes the same file; whether one did so until now.
+
+    A process that dies gives its claim back. Where files cannot be locked, all compute what they need, as the file
+    appears whole or not at all.
+    """
+    place, waited = path.with_name(f".{path.name}.lock"), False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # as `write` will tell
+        yield False
+        return
+    try:
+        with suppress(OSError):
+            waited = not _locked(lock)
+            if waited:
+                LOG.info("waiting for another process, which computes %s", path)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield waited
+    finally:
+        place.unlink(missing_ok=True)  # who waits for it finds the features
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _checksum(features: Tensor) -> str:

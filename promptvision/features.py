@@ -51,8 +51,9 @@ def cache_folder(name: str) -> Path | None:
 class FeatureCache:
     """The features of one frozen tower, from the files in `folder`, where they are put if they are missing.
 
-    Whether they come from a file or not, they are the same bit for bit; those of `TestLoader`'s batches are what the
-    tower gives for each batch. Without a writable folder they are held in memory.
+    Of processes that want the same file, one computes it and the others wait. Whether they come from a file or not,
+    features are the same bit for bit; those of `TestLoader`'s batches are what the tower gives for each batch. Without
+    a writable folder they are held in memory.
     """
 
     def __init__(self, tower: ImageTower, folder: Path | None, precision: str = "fp32", *, progress: bool = False):
@@ -68,10 +69,16 @@ class FeatureCache:
         key = self._key(loader, pictures)
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
         if self.folder:
-            found = feature_file.read(self.folder / name, key)
+            path = self.folder / name
+            damaged = os.path.isfile(path)
+            found = feature_file.read(path, key)
             if found is not None:
                 return found, "cache"
-            found = self._write(self.folder / name, key, loader, title)
+            with feature_file.claimed(path) as waited:
+                if waited or not damaged:  # another process may have made it just now
+                    found = feature_file.read(path, key)
+                if found is None:
+                    found = self._write(path, key, loader, title)
             if found is not None:
                 return found, "computed"
         return torch.cat(list(self._compute(loader, title))), "computed"
@@ -164,8 +171,13 @@ class FeatureTrainLoader:
         return len(self.loader)
 
     def prepare(self, epochs: Iterable[int]) -> None:
-        """Compute what the cache lacks for these epochs, now; views that come back are held ready."""
+        """Compute what the cache lacks for these epochs, now; views that come back are held ready.
+
+        Of several processes that train together each begins with its share of the views, and then finds the others'.
+        """
         views = list(dict.fromkeys(self.loader.view_of(epoch) for epoch in epochs))
+        process, count = self.loader.part
+        views = views[(first := len(views) * process // count) :] + views[:first]
         size = len(views) * len(self.labels) * self.cache.bytes_each
         LOG.info("training on image features: %d views, %.1f MB, in %s", len(views), size / 1e6, self.cache.folder)
         for number, view in enumerate(views, start=1):

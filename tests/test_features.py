@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
@@ -282,8 +283,17 @@ def test_no_changed_byte_goes_unnoticed(tmp_path):
         assert found is None or (place < len(whole) - 48 and torch.equal(found, rows))
 
 
-def test_two_processes_at_once(photos, tmp_path):
+def test_of_processes_at_once_one_computes(photos, tmp_path, monkeypatch):
     want = directly(photos, Tower())
+    forward, computed = Tower.forward, tmp_path / "computed"
+
+    def count(self, images):
+        with computed.open("a") as file:
+            file.write("x" * len(images))
+        time.sleep(0.01)
+        return forward(self, images)
+
+    monkeypatch.setattr(Tower, "forward", count)
     children = []
     for _ in range(3):
         child = os.fork()
@@ -293,7 +303,24 @@ def test_two_processes_at_once(photos, tmp_path):
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
     assert len([file for file in (tmp_path / "c").rglob("*") if file.is_file()]) == 20
+    assert computed.stat().st_size == 20 * len(photos.test)
     assert all(get(photos, folder)[1] == "cache" for folder in (tmp_path / "c").iterdir())
+
+
+def test_a_claim_dies_with_its_process(tmp_path):
+    path, (ready, told) = tmp_path / "c/a.safetensors", os.pipe()
+    child = os.fork()
+    if child == 0:
+        with feature_file.claimed(path):
+            os.write(told, b"x")
+            time.sleep(60)
+    os.read(ready, 1)
+    threading.Timer(0.3, os.kill, (child, signal.SIGKILL)).start()
+    with feature_file.claimed(path) as waited:
+        assert waited
+    os.waitpid(child, 0)
+    with feature_file.claimed(path) as waited:
+        assert not waited
 
 
 def test_what_killed_processes_left_is_removed_in_the_end(photos, tmp_path):
