@@ -160,6 +160,26 @@ def test_base_to_new(write_run, compared):
     assert found["DTD", "new"]["published"] == "41.18" and found["DTD", "new"]["verdict"] == "outside"
 
 
+@pytest.mark.parametrize(
+    "method, options, verdict",
+    [
+        ("vpt", {"N_CTX": 8, "DEPTH": 12}, "not comparable"),
+        ("kg_coop", {"CTX_INIT": "a photo of a", "WEIGHT": 8.0}, "not comparable"),
+        ("pro_grad", {}, "not comparable"),
+        ("tcp", {}, None),
+    ],
+)
+def test_averages_of_eleven_base_to_new(write_run, tmp_path, method, options, verdict):
+    """KgCoOp's weight is not the published one; VPT on CLIP was set to something else; of TCP nothing is published."""
+    for dataset in COOP:
+        new = {"new": {"class_subset": "new", "accuracy": 60.0}}
+        write_run(dataset, method=method, dataset=dataset, class_subset="base", options=options, evals=new)
+    tables = [table for table in load_report(tmp_path / "out").tables if "literature" in table.title]
+    averages = [row for table in tables for row in table.rows if row[1].text == "Average-11"]
+    assert [row[3].text for row in averages] == (["base", "new", "H"] if verdict else [])
+    assert all(row[7].text.startswith(str(verdict)) for row in averages)
+
+
 def test_transfer_and_zero_shot(write_run, compared):
     tests = {"v2": {"dataset": "imagenet_v2", "n": 10000, "accuracy": 60.86}}
     write_run(
