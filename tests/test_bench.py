@@ -1,0 +1,90 @@
+"""tools/bench.py step: FLOPs and memory of every trained method's step against its official way."""
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import coop
+from promptvision.backbones import load_clip
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f"}
+"""Learned behind the towers: the official way has nothing to lose."""
+
+
+@pytest.fixture(scope="module")
+def tools():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import bench
+    import bench_step
+    import measure
+
+    yield SimpleNamespace(bench=bench, step=bench_step, measure=measure)
+    sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.fixture(scope="module")
+def rows(tools):
+    sizes = SimpleNamespace(backbone="embedded", classes=3, batch=2, device="cpu", method=tools.step.ROWS)
+    return [dict(zip(COLUMNS, row, strict=True)) for row in tools.step.rows(sizes)]
+
+
+COLUMNS = ("method", "official FLOPs", "FLOPs", "less", "official MB", "MB", "less MB", "logits", "gradient")
+
+
+def test_every_trained_method_is_measured(tools):
+    assert {row.partition(",")[0] for row in tools.step.ROWS} == set(coop.METHODS) - set(tools.step.UNTRAINED)
+
+
+def test_a_step_costs_no_more_than_the_official_one_and_is_the_same(rows):
+    for row in rows:
+        least = 1 if row["method"] in WITHOUT_TOWERS else 1.1
+        assert float(row["less"].removesuffix("x")) >= least, row
+        assert float(row["less MB"].removesuffix("x")) >= least, row
+        if row["method"] == "clip_lora":
+            assert not row["logits"] and not row["gradient"]
+        else:
+            assert float(row["logits"]) < 1e-4 and float(row["gradient"]) < 1e-3, row
+
+
+def test_the_table_of_the_documentation_is_the_one_that_is_printed(tools, monkeypatch, capsys):
+    words = ["step", "--method", "task_res", "--backbone", "embedded", "--classes", "3", "--batch", "2"]
+    monkeypatch.setattr(sys, "argv", ["bench.py", *words, "--threads", str(torch.get_num_threads())])
+    tools.bench.main()
+    printed, kept = (table(text) for text in (capsys.readouterr().out, (ROOT / "docs/steps.md").read_text()))
+    assert printed[0] == kept[0] == list(tools.step.COLUMNS)
+    assert printed[1][0] == "task_res" and len(kept) > 15 and {row[0] for row in kept[1:]} <= set(tools.step.ROWS)
+
+
+def table(text):
+    rows = re.findall(r"^\|(.*)\|$", text, re.M)
+    return [[cell.strip() for cell in row.split("|")] for row in rows if not set(row) <= set("|-: ")]
+
+
+def test_bytes_are_those_that_are_kept_at_a_time(tools):
+    x = torch.randn(1000, requires_grad=True)
+    assert tools.measure.kept_bytes(lambda: x.exp().exp()) == 2 * 4000
+    assert tools.measure.kept_bytes(lambda: [x.exp().sum().backward() for _ in range(3)]) == 4000
+    assert tools.measure.kept_bytes(lambda: x.exp().square(), [x]) == 4000  # both keep the one tensor between them
+
+
+def test_flops_are_those_that_torch_counts(tools):
+    method = coop.build("maple", load_clip("embedded"), ["cat", "dog"])
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    method(images)
+    _, found = tools.measure.counted(lambda: method.loss(images, labels).backward())
+    with FlopCounterMode(display=False) as counter:
+        method.loss(images, labels).backward()
+    assert found == counter.get_total_flops() > 0
+
+
+def test_flops_are_two_for_each_product(tools):
+    left, right = torch.randn(3, 5, requires_grad=True), torch.randn(5, 7, requires_grad=True)
+    assert tools.measure.counted(lambda: left @ right)[1] == 2 * 3 * 5 * 7
+    assert tools.measure.counted(lambda: (left @ right).sum().backward())[1] == 3 * 2 * 3 * 5 * 7
+    assert tools.measure.counted(lambda: torch.autograd.grad((left @ right).sum(), left))[1] == 2 * 2 * 3 * 5 * 7
