@@ -51,4 +51,9 @@ def _on_the_same_tensors(backbone: nn.Module) -> nn.Module:
     same: dict[int, Any] = {id(tensor): tensor.detach() for tensor in backbone.buffers()}
     same |= {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in backbone.parameters()}
     assert len(same) == len(tensors)
-    return copy.deepcopy(backbone, same)
+    return copy.deepcopy(backbone, {**same, **{id(each): each for each in _tokenizers(backbone)}})
+
+
+def _tokenizers(backbone: nn.Module) -> list[Any]:
+    """What turns words into numbers: large, and changed by nobody."""
+    return [module.tokenizer for module in backbone.modules() if hasattr(module, "tokenizer")]

@@ -151,7 +151,7 @@ def test_no_picture_occurs_twice(tasks):
 
 
 def test_tasks_repeat(tasks):
-    again = read_task("backgrounds")
+    again = read_task.__wrapped__("backgrounds")
     assert again.train == tasks["backgrounds"].train
     for item in again.test[::100]:
         assert np.array_equal(array(again, item), array(tasks["backgrounds"], item))

@@ -71,7 +71,7 @@ def tell_page(console, folder):
     """Write the page of all that has been run so far, and say where."""
     page, report = folder / "report.html", load_report(folder)
     with TemporaryDirectory() as here:
-        write_page(report, draw_all(report, here), page)
+        write_page(report, draw_all(report, here, (".svg",)), page)
     console.print(f"page: {page}", highlight=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -158,8 +159,10 @@ TASKS: dict[str, Task] = {
 }
 
 
+@cache
 def read_task(name: str) -> Pictures:
-    """A task's pictures, rendered now (about a second) and the same every time, in the order of the classes."""
+    """A task's pictures, rendered once in a process (about a second) and the same every time, in the order of the
+    classes; not to be changed."""
     if name not in TASKS:
         raise unknown("task of the world", name, TASKS)
     task, pixels = TASKS[name], {}
