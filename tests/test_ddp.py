@@ -19,7 +19,7 @@ from promptvision.method import Method
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["DATASET.NAME", "digits", "DATASET.SHOTS", 4, "OPTIM.EPOCHS", 3, "OPTIM.BATCH_SIZE", 13]
-QUICK += ["TRAIN.DEVICE", "cpu", "CACHE_DIR", ""]
+QUICK += ["TRAIN.DEVICE", "cpu"]
 ALONE, PAIR = [], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -32,10 +32,15 @@ def train(how, config, out, *more):
 
 @pytest.mark.parametrize("config", ["coop/embedded", "vpt/embedded"])
 def test_two_processes_end_as_one(config, tmp_path):
-    more = ("TRAIN.EVAL_EVERY", "1", "TRAIN.KEEP", "best") if config.startswith("vpt") else ()
+    """Prompts in pictures, and contexts on features, of which the two compute each once between them."""
+    features = config.startswith("coop")
+    more = ("INPUT.TRAIN", "coop", "TRAIN.VIEWS", 2) if features else ("TRAIN.EVAL_EVERY", "1", "TRAIN.KEEP", "best")
     for how, out in ((ALONE, "one"), (PAIR, "two")):
-        done = train(how, config, tmp_path / out, *more)
+        cache = tmp_path / f"{out}_cache" if features else ""
+        done = train(how, config, tmp_path / out, *more, "CACHE_DIR", cache)
         assert done.returncode == 0, done.stderr
+        files = [file.suffix for file in (tmp_path / f"{out}_cache").glob("features/*")]
+        assert files == [".safetensors"] * (3 if features else 0), "two views, and the test pictures"
     one, two = (load_file(tmp_path / out / "learned.safetensors") for out in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:

@@ -40,7 +40,7 @@ def service(monkeypatch):
     runs = {}
 
     def init(id, **known):
-        run = runs.setdefault(id, SimpleNamespace(rows=[], summary={}, url=None, known=known, ended=[]))
+        run = runs.setdefault(id, SimpleNamespace(rows=[], summary={}, offline=True, known=known, ended=[]))
         run.log = lambda values, step: run.rows.append((step, values))
         run.finish = lambda exit_code: run.ended.append(exit_code)
         return run

@@ -65,7 +65,7 @@ class WeightsAndBiases:
         except wandb.errors.Error as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise InputError(f"LOG.WANDB {project}: {reason}; WANDB_MODE=offline keeps the run here") from error
-        self.place = self._run.url or str(folder / "wandb")
+        self.place = str(folder / "wandb") if self._run.offline else self._run.url
 
     def add(self, values: list[tuple[str, float]], step: int) -> None:
         """The values of curves at a step; those of earlier steps than the last are known already."""
