@@ -13,7 +13,8 @@ from yacs.config import CfgNode
 from promptvision.config import dump
 from promptvision.continual import run_stream
 from promptvision.engine.checkpoint import read_json, write_json
-from promptvision.engine.log import RunFolder, read_rows
+from promptvision.engine.log import RunFolder
+from promptvision.engine.rows import read_rows
 from promptvision.engine.train import Watch
 from promptvision.experiment import Families, retest, run
 

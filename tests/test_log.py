@@ -12,7 +12,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from promptvision.engine.checkpoint import read_json
-from promptvision.engine.log import RunFolder, facts
+from promptvision.engine.facts import facts
+from promptvision.engine.log import RunFolder
 from promptvision.errors import InputError
 
 FILES = ("metrics.jsonl", "result.json", "learned.safetensors", "last.ckpt", "events.out.tfevents.1")

@@ -1,4 +1,4 @@
-"""The run folder: everything that one run leaves behind, and the facts that make it repeatable."""
+"""The run folder: everything that one run leaves behind."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
-import promptvision
 from promptvision.engine.checkpoint import write_atomically, write_json
 from promptvision.engine.events import Events, WeightsAndBiases
+from promptvision.engine.rows import read_rows, scalars
 from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")
@@ -99,9 +96,9 @@ class RunFolder:
                 line = line[self._rows.write(line) :]
         with self._writing(self.path / "events.out.tfevents"):
             self._events = self._events or Events(self.path, self._purge_from)
-            self._events.add(_scalars(values), values.get("step", 0))
+            self._events.add(scalars(values), values.get("step", 0))
         if self._online:
-            self._online.add(_scalars(values), values.get("step", 0))
+            self._online.add(scalars(values), values.get("step", 0))
 
     def sync(self) -> None:
         """Let the rows so far outlive a power failure, as a checkpoint that counts on them does."""
@@ -130,7 +127,7 @@ class RunFolder:
         """result.json."""
         write_json(self.result, result)
         if self._online:
-            self._online.summarise(_scalars(result))
+            self._online.summarise(scalars(result))
 
     def close(self, failed: bool = False) -> None:
         """Close the files and give the folder free."""
@@ -178,61 +175,8 @@ class RunFolder:
             raise InputError(f"{what} cannot be written: {error.strerror}") from error
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none if there is no such file; what a crash left of a line is passed over."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [row for line in lines if (row := _parsed(line))]
-
-
 class LogFile(logging.FileHandler):
     """log.txt: a line that a full disk refuses is on the terminal, and no traceback in its place."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Pass over it."""
-
-
-def facts(device: torch.device) -> dict[str, Any]:
-    """What makes a run repeatable besides its config: versions, machine, and where the code lies."""
-    packages = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
-    versions = {name: _version(name) for name in packages}
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {
-        "promptvision": promptvision.__version__,
-        "code": str(Path(promptvision.__file__).resolve().parent),
-        "python": platform.python_version(),
-        **versions,
-        "platform": platform.platform(),
-        "device": gpu or platform.processor() or platform.machine(),
-        "computes_on": str(device),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
-        "tf32": device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """The curves in a row: its numbers but for where and when, those of nested dicts as `outer/inner`."""
-    found: list[tuple[str, float]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found += _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name not in ("step", "epoch", "seconds"):
-            found.append((f"{prefix}{name}", value))
-    return found
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
