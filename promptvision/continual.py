@@ -21,8 +21,9 @@ from promptvision.engine.evaluate import predict
 from promptvision.engine.log import LOG, RunFolder
 from promptvision.engine.resume import check_identity
 from promptvision.errors import InputError
-from promptvision.experiment import Families, begin, finish, load_method, prepare, train
+from promptvision.experiment import begin, finish, prepare, train
 from promptvision.inputs import feature_cache, test_loader
+from promptvision.loading import Families, load_method
 from promptvision.record import describe, environment, learned_metadata
 
 

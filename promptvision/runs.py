@@ -16,7 +16,8 @@ from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.engine.log import RunFolder
 from promptvision.engine.rows import read_rows
 from promptvision.engine.train import Watch
-from promptvision.experiment import Families, retest, run
+from promptvision.experiment import retest, run
+from promptvision.loading import Families
 
 LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import NamedTuple
 
-from promptvision.experiment import Families
 from promptvision.jobs import Job, Outcome, do
+from promptvision.loading import Families
 from promptvision.shared import sharing
 
 CONTEXT = multiprocessing.get_context("spawn")

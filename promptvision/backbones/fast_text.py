@@ -9,7 +9,6 @@ packed into tiles with a mask; the last block is computed at the end tokens only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +16,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView, view_block
-from promptvision.backbones.packing import CONSTANT, lay_out, plan, visible
+from promptvision.backbones.constants import Cache, Constants, causal, join
+from promptvision.backbones.packing import lay_out, plan
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import TextTower
-
-Cache = list[tuple[Tensor, Tensor]]
-"""Keys and values of every block, (..., H, tokens, D / H)."""
 
 
 def known_views(tower: nn.Module) -> list[BlockView] | None:
@@ -114,10 +111,10 @@ class PackedPrompts(nn.Module):
             if 0 < index < len(layers):
                 tokens = _replaced(tokens, slots, layers[index][:, slots.clamp(min=0)])
             query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
-            keys, values = _join(cache[index], (key, value))
+            keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
             if index < len(views) - 1:
-                mask = _causal(len(slots), keys.shape[-2], keys.device)
+                mask = causal(len(slots), keys.shape[-2], keys.device)
                 tokens = view.finish(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask), tokens)
         return cache
 
@@ -160,87 +157,6 @@ class PackedPrompts(nn.Module):
         return layer[:, own, which] if self.class_specific else layer[:, which]
 
 
-@dataclass(frozen=True)
-class Constants:
-    """What stays the same from step to step, for one set of weights."""
-
-    frozen: Cache
-    """Of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
-    fixed: Cache
-    """Of the classes' tokens that no context precedes, (T, H, F, D / H) per block."""
-    live: Tensor
-    """(trunk - frozen, D): the trunk's other tokens as they enter, context vectors missing."""
-    tokens: Tensor
-    """(T, L, D): the tiles as they enter, context vectors missing."""
-    slots: Tensor
-    """(T, L): context vector of a tile's token, or -1."""
-    contexts_inside: bool
-    first: Tensor | None
-    """(T, L, 3 D): query, key, value of the tiles at the first block, where no context stands in them."""
-    mask: Tensor
-    """(T, 1, L, trunk + F + L): what a token attends to."""
-    end_mask: Tensor
-    """(T, 1, E, trunk + F + L): what an end token attends to."""
-
-    @classmethod
-    def of(cls, prompts: PackedPrompts, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
-        """Computed from the tower's weights as they are now."""
-        plan, count = prompts.plan, len(prompts.slots)
-        position = tower.positional_embedding
-        known = torch.where(prompts.slots[..., None] >= 0, 0, prompts.embeddings).to(position.dtype)
-        entering = known + position[: known.shape[1]]
-        own = prompts.classes.clamp(max=count - 1)
-        real = (prompts.classes < count)[..., None]
-        tokens = torch.where(real, entering[own, prompts.position], 0)
-        slots = torch.where(real[..., 0], prompts.slots[own, prompts.position], CONSTANT)
-        frozen = _run(views, entering[:1, : plan.frozen], None)
-        fixed = _run_fixed(views, entering, prompts, frozen)
-        inside = bool((slots >= 0).any())
-        first = None if inside else views[0].part(views[0].norm1(tokens), 0, 3)
-        mask = _tile_mask(prompts, plan.trunk)
-        each = torch.arange(plan.tiles, device=mask.device)[:, None]
-        live = entering[0, plan.frozen : plan.trunk]
-        return cls(frozen, fixed, live, tokens, slots, inside, first, mask, mask[each, 0, prompts.ends][:, None])
-
-
-def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before: Cache | None = None) -> Cache:
-    """Keys and values of tokens (B, N, D) at every block; they attend to `before` and, by `mask`, to each other."""
-    cache: Cache = []
-    mask = _causal(tokens.shape[1], tokens.shape[1], tokens.device) if mask is None else mask
-    for index, view in enumerate(views):
-        query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
-        cache.append((key, value))
-        if index == len(views) - 1:
-            break
-        if before:
-            earlier = before[index][0].expand(len(tokens), -1, -1, -1), before[index][1].expand(len(tokens), -1, -1, -1)
-            key, value = _join(earlier, (key, value))
-        tokens = view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=mask), tokens)
-    return cache
-
-
-def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedPrompts, frozen: Cache) -> Cache:
-    """Keys and values of the fixed tokens of every tile."""
-    classes, position = prompts.fixed_class, prompts.fixed_position
-    width = classes.shape[1]
-    alone = torch.where(classes < 0, -1 - torch.arange(width, device=classes.device), classes)
-    own = visible(alone, alone) & _causal(width, width, classes.device)
-    mask = torch.cat([own.new_ones(len(own), width, prompts.plan.frozen), own], -1)[:, None]
-    return _run(views, entering[classes.clamp(min=0), position], mask, frozen)
-
-
-def _tile_mask(prompts: PackedPrompts, trunk: int) -> Tensor:
-    classes = prompts.classes
-    own = visible(classes, classes) & _causal(classes.shape[1], classes.shape[1], classes.device)
-    shared = own.new_ones(len(own), classes.shape[1], trunk)
-    return torch.cat([shared, visible(classes, prompts.fixed_class), own], -1)[:, None]
-
-
-def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
-    """(queries, keys): the last query sees every key."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-
-
 def _with_contexts(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
     """Tokens (..., D) plus, where a slot is not -1, their context vectors (R, ..., D)."""
     return tokens + torch.where(slots[..., None] >= 0, vectors, 0)
@@ -249,10 +165,6 @@ def _with_contexts(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
 def _replaced(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
     """Tokens (R, ..., D), where a slot is not -1 their context vectors (R, ..., D)."""
     return torch.where(slots[..., None] >= 0, vectors, tokens)
-
-
-def _join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.cat([first[0], second[0]], -2), torch.cat([first[1], second[1]], -2)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,107 @@
+"""What of many prompts no context vector touches: computed once for a set of weights (fast_text.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from promptvision.backbones.blocks import BlockView
+from promptvision.backbones.packing import CONSTANT, visible
+from promptvision.backbones.text import OpenClipText
+
+if TYPE_CHECKING:
+    from promptvision.backbones.fast_text import PackedPrompts
+
+Cache = list[tuple[Tensor, Tensor]]
+"""Keys and values of every block, (..., H, tokens, D / H)."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What stays the same from step to step, for one set of weights."""
+
+    frozen: Cache
+    """Of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
+    fixed: Cache
+    """Of the classes' tokens that no context precedes, (T, H, F, D / H) per block."""
+    live: Tensor
+    """(trunk - frozen, D): the trunk's other tokens as they enter, context vectors missing."""
+    tokens: Tensor
+    """(T, L, D): the tiles as they enter, context vectors missing."""
+    slots: Tensor
+    """(T, L): context vector of a tile's token, or -1."""
+    contexts_inside: bool
+    first: Tensor | None
+    """(T, L, 3 D): query, key, value of the tiles at the first block, where no context stands in them."""
+    mask: Tensor
+    """(T, 1, L, trunk + F + L): what a token attends to."""
+    end_mask: Tensor
+    """(T, 1, E, trunk + F + L): what an end token attends to."""
+
+    @classmethod
+    def of(cls, prompts: PackedPrompts, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
+        """Computed from the tower's weights as they are now."""
+        plan, count = prompts.plan, len(prompts.slots)
+        position = tower.positional_embedding
+        known = torch.where(prompts.slots[..., None] >= 0, 0, prompts.embeddings).to(position.dtype)
+        entering = known + position[: known.shape[1]]
+        own = prompts.classes.clamp(max=count - 1)
+        real = (prompts.classes < count)[..., None]
+        tokens = torch.where(real, entering[own, prompts.position], 0)
+        slots = torch.where(real[..., 0], prompts.slots[own, prompts.position], CONSTANT)
+        frozen = _run(views, entering[:1, : plan.frozen], None)
+        fixed = _run_fixed(views, entering, prompts, frozen)
+        inside = bool((slots >= 0).any())
+        first = None if inside else views[0].part(views[0].norm1(tokens), 0, 3)
+        mask = _tile_mask(prompts, plan.trunk)
+        each = torch.arange(plan.tiles, device=mask.device)[:, None]
+        live = entering[0, plan.frozen : plan.trunk]
+        return cls(frozen, fixed, live, tokens, slots, inside, first, mask, mask[each, 0, prompts.ends][:, None])
+
+
+def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before: Cache | None = None) -> Cache:
+    """Keys and values of tokens (B, N, D) at every block; they attend to `before` and, by `mask`, to each other."""
+    cache: Cache = []
+    mask = causal(tokens.shape[1], tokens.shape[1], tokens.device) if mask is None else mask
+    for index, view in enumerate(views):
+        query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
+        cache.append((key, value))
+        if index == len(views) - 1:
+            break
+        if before:
+            earlier = before[index][0].expand(len(tokens), -1, -1, -1), before[index][1].expand(len(tokens), -1, -1, -1)
+            key, value = join(earlier, (key, value))
+        tokens = view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=mask), tokens)
+    return cache
+
+
+def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedPrompts, frozen: Cache) -> Cache:
+    """Keys and values of the fixed tokens of every tile."""
+    classes, position = prompts.fixed_class, prompts.fixed_position
+    width = classes.shape[1]
+    alone = torch.where(classes < 0, -1 - torch.arange(width, device=classes.device), classes)
+    own = visible(alone, alone) & causal(width, width, classes.device)
+    mask = torch.cat([own.new_ones(len(own), width, prompts.plan.frozen), own], -1)[:, None]
+    return _run(views, entering[classes.clamp(min=0), position], mask, frozen)
+
+
+def _tile_mask(prompts: PackedPrompts, trunk: int) -> Tensor:
+    classes = prompts.classes
+    own = visible(classes, classes) & causal(classes.shape[1], classes.shape[1], classes.device)
+    shared = own.new_ones(len(own), classes.shape[1], trunk)
+    return torch.cat([shared, visible(classes, prompts.fixed_class), own], -1)[:, None]
+
+
+def causal(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(queries, keys): the last query sees every key."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Tokens after tokens, of keys and of values."""
+    return torch.cat([first[0], second[0]], -2), torch.cat([first[1], second[1]], -2)
