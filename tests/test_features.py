@@ -1,9 +1,6 @@
 """Features in place of pictures: the same numbers, computed once; never those of another tower, picture or view."""
 
-import functools
-import logging
 import os
-import shutil
 import signal
 import threading
 import time
@@ -19,21 +16,15 @@ import coop
 import vpt
 from promptvision import feature_file
 from promptvision.backbones import ImageTower, load_clip
-from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.config import load_config
-from promptvision.data import world
 from promptvision.data.folders import read_folder
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.pictures import Pictures
 from promptvision.data.transforms import FIXED, TRAIN, train_transform
 from promptvision.data.transforms import test_transform as make_test_transform
-from promptvision.data.world import read_task
 from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import predict
-from promptvision.engine.log import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import retest, run
 from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
 from promptvision.inputs import image_tower
 
@@ -64,10 +55,8 @@ SEEN = []
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """How many pictures each call of a tower got."""
-    forward = OpenClipImage.forward
-    monkeypatch.setattr(OpenClipImage, "forward", lambda self, x: SEEN.append(len(x)) or forward(self, x))
+def seen():
+    """How many pictures each call of `Tower` got."""
     SEEN.clear()
     return SEEN
 
@@ -472,148 +461,3 @@ def test_logits_from_features_are_the_same_bit_for_bit(family, name, precision, 
     (images, labels), (given, _) = next(iter(loader)), next(iter(features))
     with autocast(CPU, precision):
         assert given.dim() == 2 and torch.equal(method.loss(given, labels), method.loss(images, labels))
-
-
-# Whole runs
-
-
-WORLD = ["DATASET.NAME", "world_backgrounds", "DATASET.SHOTS", 1, "TEST.SPLIT", "val"]
-SHORT = ["OPTIM.EPOCHS", 3, "OPTIM.BATCH_SIZE", 4, "TRAIN.THREADS", 1]
-
-
-rendered = functools.cache(read_task)
-"""The world's pictures, rendered once for all runs."""
-
-
-@pytest.fixture
-def go(tmp_path, monkeypatch):
-    """`go("name", *overrides)` makes a run in a folder of that name with a cache shared by the test."""
-    monkeypatch.setattr(world, "read_task", rendered)
-
-    def call(name, *overrides, folder=RunFolder, resume=False):
-        (tmp_path / "empty.yaml").write_text("")
-        words = [*WORLD, *SHORT, "CACHE_DIR", str(tmp_path / "cache"), "OUTPUT_DIR", str(tmp_path / name), *overrides]
-        cfg = load_config(tmp_path / "empty.yaml", words, FAMILIES)
-        with folder(cfg.OUTPUT_DIR, resume=resume) as open_folder:
-            result = run(cfg, FAMILIES, open_folder, progress=False)
-            rows = [{key: row[key] for key in row if key != "seconds"} for row in open_folder.rows()]
-        return result, rows, load_file(tmp_path / name / "learned.safetensors")
-
-    return call
-
-
-VPT = ["METHOD.FAMILY", "vpt", "OPTIM.LR", 0.1]
-COOP = ["METHOD.OPTIONS.N_CTX", 2]
-MODES = {
-    "views": [*COOP, "TRAIN.VIEWS", 2],
-    "all": [*COOP, "TRAIN.CACHE", "all"],
-    "fixed": [*COOP, "INPUT.TRAIN", "center"],
-    "linear": [*VPT, "METHOD.NAME", "linear", "TRAIN.VIEWS", 2],
-    "tip_adapter_f": ["METHOD.NAME", "tip_adapter_f", "TRAIN.VIEWS", 2],
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_ends_the_same_with_and_without(mode, go, seen):
-    words = [*MODES[mode], "TRAIN.EVAL_EVERY", 2]
-    without, rows, learned = go("without", *words, "CACHE_DIR", "")
-    assert (without["train_features"], without["test_features"]) == ("pictures", "pictures")
-    first, first_rows, first_learned = go("first", *words)
-    assert (first["train_features"], first["test_features"]) == ("computed", "cache")  # val was tested on before
-    seen.clear()
-    second, second_rows, second_learned = go("second", *words)
-    assert (second["train_features"], second["test_features"], sum(seen)) == ("cache", "cache", 0)
-    assert first_rows == second_rows and first["train_views"] == (2 if "TRAIN.VIEWS" in words else 0)
-    for name, tensor in learned.items():
-        torch.testing.assert_close(first_learned[name], tensor, atol=1e-6, rtol=1e-6)
-        assert torch.equal(second_learned[name], first_learned[name])
-    for row, other in zip(rows, first_rows, strict=True):
-        assert row.keys() == other.keys() and row["step"] == other["step"] and row.get("lr") == other.get("lr")
-        assert row.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-5)
-    assert without["accuracy"] == first["accuracy"] == second["accuracy"]
-
-
-def test_a_second_method_pays_nothing_for_pictures(go, seen):
-    go("first", "TRAIN.VIEWS", 2, "METHOD.OPTIONS.N_CTX", 4)
-    assert sum(seen) == 2 * 10 + 10  # two views of the training pictures, and those to test on
-    seen.clear()
-    result, _, _ = go("second", "TRAIN.VIEWS", 2, *COOP, "METHOD.OPTIONS.CSC", True)
-    assert not seen and result["preparation_seconds"] < 5
-    go("zero", "METHOD.NAME", "zero_shot")
-    assert not seen
-    go("other seed", "TRAIN.VIEWS", 2, "SEED", 2, *COOP)
-    assert sum(seen) == 2 * 10 + 10
-
-
-@pytest.mark.parametrize(
-    ("words", "source"),
-    [
-        ([], "pictures"),
-        (["TRAIN.CACHE", "all"], "computed"),
-        (["TRAIN.VIEWS", 1], "computed"),
-        (["TRAIN.VIEWS", 1, "TRAIN.CACHE", "off"], "pictures"),
-        (["INPUT.TRAIN", "vtab"], "computed"),
-        (["INPUT.TRAIN", "vtab", "TRAIN.CACHE", "off"], "pictures"),
-    ],
-)
-def test_when_training_uses_features(words, source, go):
-    result, _, _ = go("run", *words, *COOP, "OPTIM.EPOCHS", 2)
-    assert result["train_features"] == source and result["test_features"] == "computed"
-
-
-def test_prompted_images_are_never_taken_from_a_cache(go, tmp_path):
-    words = [*VPT, "METHOD.NAME", "prompt", "TRAIN.VIEWS", 1, "INPUT.TRAIN", "center"]
-    result, _, _ = go("run", *words, "OPTIM.EPOCHS", 1)
-    assert (result["train_features"], result["test_features"]) == ("pictures", "pictures")
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_run_is_tested_again_without_pictures(go, tmp_path, seen):
-    result, _, _ = go("run", *COOP, "OPTIM.EPOCHS", 1)
-    seen.clear()
-    again = retest(load_config(tmp_path / "run" / "config.yaml", [], FAMILIES), FAMILIES, tmp_path / "run")
-    assert not seen and again["test_features"] == "cache"
-    assert all(again[key] == result[key] for key in ("accuracy", "ece", "per_class"))
-
-
-class Stopped(RunFolder):
-    """Gets a signal after step 4, in the middle of the second epoch."""
-
-    def row(self, **values):
-        super().row(**values)
-        if values["step"] == 4 and not self.resume:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.parametrize("words", [["TRAIN.VIEWS", 2], ["TRAIN.CACHE", "all"]])
-def test_a_stopped_run_goes_on_exactly_even_if_the_cache_was_lost(words, go, tmp_path, seen):
-    words = ["OPTIM.BATCH_SIZE", 3, *COOP, *words]
-    whole = go("whole", *words)
-    with pytest.raises(SystemExit, match="143"):
-        go("parts", *words, folder=Stopped)
-    shutil.rmtree(tmp_path / "cache")
-    seen.clear()
-    result, rows, learned = go("parts", *words, resume=True)
-    assert sum(seen) == 2 * 10 + 10  # the views of the epochs that are left, and the pictures to test on
-    assert rows == whole[1] and torch.equal(learned["ctx"], whole[2]["ctx"])
-    assert result["loss"] == whole[0]["loss"] and result["accuracy"] == whole[0]["accuracy"]
-
-
-def test_a_checkpoint_with_other_views_is_refused(go):
-    words = [*COOP, "TRAIN.VIEWS"]
-    with pytest.raises(SystemExit):
-        go("run", *words, 2, folder=Stopped)
-    with pytest.raises(InputError, match="its TRAIN.VIEWS is 2, here it is 1"):
-        go("run", *words, 1, resume=True)
-
-
-def test_a_folder_that_cannot_be_written_costs_one_warning(go, tmp_path, caplog):
-    kept, _, learned = go("kept", *COOP, "TRAIN.VIEWS", 2)
-    (tmp_path / "file").write_text("")
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        words = ["CACHE_DIR", str(tmp_path / "file"), "TRAIN.EVAL_EVERY", 1]
-        result, _, other = go("unkept", *COOP, "TRAIN.VIEWS", 2, *words)
-    assert len([record for record in caplog.records if "CACHE_DIR" in record.getMessage()]) == 1
-    assert torch.equal(other["ctx"], learned["ctx"]) and result["accuracy"] == kept["accuracy"]
-    assert result["train_features"] == "computed"

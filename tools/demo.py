@@ -82,7 +82,7 @@ def show_main(console, results, output):
     )
     curve = {shots: [result["accuracy"] for result in results[name]] for shots, name in COOP.items()}
     level = {"zero-shot CLIP": results[ZERO_SHOT][0]["accuracy"]}
-    drawn = few_shot_curve({"CoOp, M = 16": curve}, level, "Backgrounds of the embedded world", output / "few_shot.png")
+    drawn = few_shot_curve({"CoOp, M = 16": curve}, level, "Backgrounds of the embedded world", output / "few_shot")
     console.print(f"few-shot curve: {' '.join(map(str, drawn))}", highlight=False)
 
 

@@ -8,20 +8,15 @@ from statistics import mean, stdev
 
 from matplotlib.figure import Figure
 
-from promptvision.report.drawing import COLOURS, pyplot, wrapped
+from promptvision.report.drawing import COLOURS, pyplot, save, wrapped
 
 Curves = Mapping[str, Mapping[int, Sequence[float]]]
 """Name to {shots: accuracies over seeds}."""
 
 
 def few_shot_curve(curves: Curves, levels: Mapping[str, float], title: str, path: str | Path) -> list[Path]:
-    """`few_shot_lines` as `path`, once .png and once .svg."""
-    figure = few_shot_lines(curves, levels, title)
-    paths = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
-    for target in paths:
-        figure.savefig(target, dpi=150)
-    pyplot.close(figure)
-    return paths
+    """`few_shot_lines` as `path`.png and `path`.svg."""
+    return save(few_shot_lines(curves, levels, title), path)
 
 
 def few_shot_lines(curves: Curves, levels: Mapping[str, float], title: str) -> Figure:
