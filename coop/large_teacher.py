@@ -13,7 +13,7 @@ from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.weights import read_weights
 from promptvision.errors import InputError
 from promptvision.method import Method
-from promptvision.plain_yaml import WRONG, parse
+from promptvision.safe_yaml import WRONG, parse
 
 
 def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:

@@ -10,7 +10,7 @@ from typing import Any
 
 from coop.context import class_text
 from promptvision.errors import InputError
-from promptvision.plain_yaml import WRONG, parse
+from promptvision.safe_yaml import WRONG, parse
 
 
 def given_templates(templates: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from promptvision.benchmark import Benchmark, Parts, Row, without
 from promptvision.errors import InputError, unknown
-from promptvision.plain_yaml import read_yaml
+from promptvision.safe_yaml import read_yaml
 
 KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "SET")
 ROW_FILES = ("CONFIG", "SEARCH")

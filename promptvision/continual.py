@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.config import dump, resolved
+from promptvision.config.load import dump, resolved
 from promptvision.course import Course, Lesson, load_stream
 from promptvision.data.pictures import Pictures
 from promptvision.data.streams import Stream, joined

@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config import resolved
+from promptvision.config.load import resolved
 from promptvision.data.cards import Card
 from promptvision.data.pictures import Pictures
 from promptvision.data.splits import subset_hash

@@ -10,7 +10,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config import dump, resolved
+from promptvision.config.load import dump, resolved
 from promptvision.engine.best import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import autocast, choose_device
@@ -25,7 +25,7 @@ from promptvision.features import FeatureCache
 from promptvision.inputs import Data, feature_cache, load_data, test_loader, train_loader
 from promptvision.loading import Families, check_origin, given_domains, load_method, start_from
 from promptvision.method import Batches, Method
-from promptvision.plain_yaml import WRONG, parse
+from promptvision.safe_yaml import WRONG, parse
 from promptvision.record import describe, environment, identity, learned_metadata
 from promptvision.schedule import base_rate, epochs, per_step, rates
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from promptvision.benchmark import Benchmark, Cell, Parts, file_name
-from promptvision.config import changed, load_config
+from promptvision.config.load import changed, load_config
 from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.errors import InputError
 from promptvision.loading import Families

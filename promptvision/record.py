@@ -6,7 +6,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config import dump, resolved
+from promptvision.config.load import dump, resolved
 from promptvision.data.cards import Card
 from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory

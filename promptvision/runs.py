@@ -10,7 +10,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config import dump
+from promptvision.config.load import dump
 from promptvision.continual import run_stream
 from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.engine.log import RunFolder

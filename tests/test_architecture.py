@@ -14,10 +14,10 @@ MAY_IMPORT = {
     "promptvision/errors.py": [],
     "promptvision/method.py": ["promptvision.errors"],
     "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
-    "promptvision/plain_yaml.py": ["promptvision.errors"],
-    "promptvision/data": ["promptvision.data", "promptvision.errors", "promptvision.plain_yaml"],
+    "promptvision/safe_yaml.py": ["promptvision.errors"],
+    "promptvision/data": ["promptvision.data", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/engine": ["promptvision", "promptvision.engine", "promptvision.method", "promptvision.errors"],
-    "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.plain_yaml"],
+    "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.safe_yaml"],
     "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
     "coop": ["coop", *(f"promptvision.{name}" for name in ("backbones", "method", "errors", "plain_yaml"))],
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.engine.best import Best
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.log import RunFolder

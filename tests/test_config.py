@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptvision.config import dump, load_config, method_options, resolved, summary
-from promptvision.config_help import config_page, help_text, options_table
+from promptvision.config.load import dump, load_config, method_options, resolved, summary
+from promptvision.config.docs import config_page, help_text, options_table
 from promptvision.errors import InputError
-from promptvision.schema import KEYS
+from promptvision.config.schema import KEYS
 
 ROOT = Path(__file__).parents[1]
 

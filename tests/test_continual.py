@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.continual import accuracy, competing, run_stream
 from promptvision.course import load_stream
 from promptvision.engine.log import RunFolder

@@ -14,7 +14,7 @@ import coop
 import vpt
 from coop.official import load_official
 from promptvision.backbones import load_clip
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate

@@ -17,7 +17,7 @@ from PIL import Image
 
 import coop
 import vpt
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.data import workers
 from promptvision.data.files import open_picture
 from promptvision.data.loader import TrainLoader

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import coop
 import vpt
 from promptvision.backbones.clip import OpenClipImage
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.engine.log import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import retest, run

@@ -26,7 +26,7 @@ import coop
 import vpt
 from promptvision import feature_file
 from promptvision.benchmark_file import load_benchmark
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.data.cards import Card, load_card
 from promptvision.data.coop_split import read_coop_split
 from promptvision.data.list_rows import read_rows

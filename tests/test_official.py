@@ -15,7 +15,7 @@ import coop
 import vpt
 from coop.official import load_official
 from promptvision.backbones import load_clip
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.engine.log import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import run

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import coop
 from coop.prompt_kd import divergence
 from promptvision.backbones import load_clip
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.engine.log import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError

@@ -12,7 +12,7 @@ from PIL import Image
 
 import coop
 import vpt
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.domains import read_domains
 from promptvision.data.splits import few_shot, held_out, subset_hash

@@ -8,7 +8,7 @@ import yaml
 
 import coop
 import vpt
-from promptvision.schema import KEYS
+from promptvision.config.schema import KEYS
 
 TEXT = (Path(__file__).parents[1] / "docs/quirks.md").read_text()
 ROWS = [line.split("|")[1:4] for line in TEXT.splitlines() if line.startswith("|") and "---" not in line]

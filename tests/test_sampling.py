@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import vpt
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.engine.checkpoint import load_checkpoint
 from promptvision.errors import InputError
 from promptvision.protocols import Search, Tried, choose

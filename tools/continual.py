@@ -6,8 +6,8 @@ from families import FAMILIES
 from rich.console import Console
 
 import promptvision
-from promptvision.config import load_config, summary
-from promptvision.config_help import help_text
+from promptvision.config.load import load_config, summary
+from promptvision.config.docs import help_text
 from promptvision.continual import run_stream
 from promptvision.engine.log import LOG, RunFolder, log_to_terminal
 from promptvision.errors import one_sentence

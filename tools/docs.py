@@ -8,7 +8,7 @@ sys.path.insert(0, str(ROOT))
 
 from families import FAMILIES
 
-from promptvision.config_help import config_page
+from promptvision.config.docs import config_page
 from promptvision.data.catalogue import datasets_page
 from promptvision.engine.checkpoint import write_atomically
 

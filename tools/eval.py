@@ -7,8 +7,8 @@ from families import FAMILIES
 from rich.console import Console
 
 from promptvision.benchmark import file_name
-from promptvision.config import load_config
-from promptvision.config_help import help_text
+from promptvision.config.load import load_config
+from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import log_to_terminal
 from promptvision.errors import InputError, one_sentence

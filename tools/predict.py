@@ -8,7 +8,7 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
-from promptvision.config import load_config
+from promptvision.config.load import load_config
 from promptvision.errors import InputError, one_sentence
 from promptvision.experiment import load_run
 from promptvision.predict import find_pictures, predict_pictures

@@ -9,8 +9,8 @@ from families import FAMILIES
 from rich.console import Console
 
 import promptvision
-from promptvision.config import load_config, summary
-from promptvision.config_help import help_text
+from promptvision.config.load import load_config, summary
+from promptvision.config.docs import help_text
 from promptvision.engine.log import LOG, log_to_terminal
 from promptvision.engine.team import is_first, run_folder, team
 from promptvision.errors import one_sentence

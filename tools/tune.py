@@ -10,8 +10,8 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
-from promptvision.config import load_config
-from promptvision.config_help import help_text
+from promptvision.config.load import load_config
+from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.log import log_to_terminal
 from promptvision.errors import one_sentence

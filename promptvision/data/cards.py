@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError, unknown
-from promptvision.plain_yaml import read_yaml
+from promptvision.safe_yaml import read_yaml
 
 PROTOCOLS = (
     "few_shot",

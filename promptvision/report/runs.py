@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptvision.errors import InputError
-from promptvision.plain_yaml import WRONG, parse
+from promptvision.safe_yaml import WRONG, parse
 
 LARGEST = 64 * 2**20
 """Bytes of a result.json or metrics.jsonl; a config.yaml may have a hundredth of that."""

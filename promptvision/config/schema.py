@@ -6,7 +6,7 @@ here: they are the keyword-only arguments of the method's class.
 
 from __future__ import annotations
 
-from promptvision.key import Key
+from promptvision.config.key import Key
 
 KEYS = (
     Key(

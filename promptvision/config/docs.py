@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
-from promptvision.key import Key
-from promptvision.schema import KEYS
+from promptvision.config.key import Key
+from promptvision.config.schema import KEYS
 
 
 def help_text() -> str:
@@ -34,7 +34,7 @@ def config_page(families: Mapping[str, Any]) -> str:
     lines = [
         "# Config keys",
         "",
-        "Made from `promptvision/schema.py` and the methods' signatures by `python tools/docs.py`.",
+        "Made from `promptvision/config/schema.py` and the methods' signatures by `python tools/docs.py`.",
         "",
     ]
     lines += ["| key | default | meaning |", "|---|---|---|"]

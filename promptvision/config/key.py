@@ -10,7 +10,7 @@ from reprlib import Repr
 from typing import Any
 
 from promptvision.errors import InputError, unknown
-from promptvision.plain_yaml import WRONG, parse
+from promptvision.safe_yaml import WRONG, parse
 
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 

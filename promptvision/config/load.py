@@ -15,9 +15,9 @@ import yaml
 from yacs.config import CfgNode
 
 from promptvision.errors import InputError, unknown
-from promptvision.key import Key, short
-from promptvision.plain_yaml import read_yaml
-from promptvision.schema import KEYS
+from promptvision.config.key import Key, short
+from promptvision.safe_yaml import read_yaml
+from promptvision.config.schema import KEYS
 
 OPTIONS = "METHOD.OPTIONS"
 ROWS = {key.name: key for key in KEYS}
