@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from promptvision.backbones.archives import read_inert
+from promptvision.backbones.safe_pickle import read_inert
 from promptvision.errors import InputError
 from promptvision.method import Method
 

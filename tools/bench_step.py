@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import coop
 from coop.teacher import Teacher
 from promptvision.backbones import CLIP, load_clip
-from promptvision.backbones.changed_text import ChangedTexts
+from promptvision.backbones.lora_text import ChangedTexts
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.prompt_encoder import PromptEncoder
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView, view_block
-from promptvision.backbones.constants import Cache, Constants, causal, join
+from promptvision.backbones.fast_text_cache import Cache, Constants, causal, join
 from promptvision.backbones.packing import lay_out, plan
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import TextTower

@@ -14,7 +14,7 @@ from torch import nn
 
 from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
 from promptvision.backbones.custom import call_custom, is_custom
-from promptvision.backbones.foreign import fill_from_npz, fitted
+from promptvision.backbones.conversion import fill_from_npz, fitted
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import CLIP, ImageTower

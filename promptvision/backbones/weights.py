@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from promptvision.backbones.archives import Inert, is_torchscript, read_inert, read_torchscript
+from promptvision.backbones.safe_pickle import Inert, is_torchscript, read_inert, read_torchscript
 from promptvision.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
