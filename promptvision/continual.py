@@ -18,7 +18,7 @@ from promptvision.engine import forgetting
 from promptvision.engine.checkpoint import load_learned, read_json, save_learned, write_json
 from promptvision.engine.device import choose_device
 from promptvision.engine.evaluate import predict
-from promptvision.engine.log import LOG, RunFolder
+from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.resume import check_identity
 from promptvision.errors import InputError
 from promptvision.experiment import begin, finish, prepare, train

@@ -11,14 +11,14 @@ from typing import Any
 from yacs.config import CfgNode
 
 from promptvision.config.load import dump, resolved
-from promptvision.engine.best import Best
+from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.evaluate import evaluate
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
-from promptvision.engine.team import check, is_first
+from promptvision.engine.distributed import check, is_first
 from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache

@@ -28,7 +28,7 @@ from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.data.pictures import Item, Pictures
 from promptvision.engine.device import PRECISIONS, autocast
-from promptvision.engine.facts import facts
+from promptvision.engine.environment import facts
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1

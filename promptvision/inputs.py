@@ -21,7 +21,7 @@ from promptvision.data.splits import class_subset, few_shot, held_out, short_cla
 from promptvision.data.tail import long_tailed
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
-from promptvision.engine.team import part
+from promptvision.engine.distributed import part
 from promptvision.errors import InputError
 from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
 from promptvision.method import Method

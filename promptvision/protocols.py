@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 
 from promptvision.benchmark import combinations
 from promptvision.benchmark_file import check_size, read_plain_yaml
-from promptvision.engine.stop import Pruned
+from promptvision.engine.interrupt import Pruned
 from promptvision.engine.train import Watch
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.loading import Families

@@ -10,7 +10,7 @@ from promptvision.config.load import dump, resolved
 from promptvision.data.cards import Card
 from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory
-from promptvision.engine.facts import facts
+from promptvision.engine.environment import facts
 from promptvision.inputs import Data, image_tower
 from promptvision.method import Method
 

@@ -13,8 +13,8 @@ from yacs.config import CfgNode
 from promptvision.config.load import dump
 from promptvision.continual import run_stream
 from promptvision.engine.checkpoint import read_json, write_json
-from promptvision.engine.log import RunFolder
-from promptvision.engine.rows import read_rows
+from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.train import Watch
 from promptvision.experiment import retest, run
 from promptvision.loading import Families

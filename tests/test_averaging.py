@@ -10,7 +10,7 @@ from torch import nn
 
 from coop.averaging import EpochAverage, gaussian_weights
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.train import fit
 from promptvision.errors import InputError

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from promptvision.config.load import load_config
-from promptvision.engine.best import Best
+from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import load_learned
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import run
 from promptvision.inputs import load_data

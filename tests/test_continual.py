@@ -15,7 +15,7 @@ import vpt
 from promptvision.config.load import load_config
 from promptvision.continual import accuracy, competing, run_stream
 from promptvision.course import load_stream
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import load_run
 

@@ -16,7 +16,7 @@ from coop.official import load_official
 from promptvision.backbones import load_clip
 from promptvision.config.load import load_config
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError
 from promptvision.experiment import load_run, run

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from promptvision.data.loader import TrainLoader
-from promptvision.engine.team import check
+from promptvision.engine.distributed import check
 from promptvision.errors import InputError
 from promptvision.method import Method
 

@@ -23,7 +23,7 @@ from promptvision.data.files import open_picture
 from promptvision.data.loader import TrainLoader
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.checkpoint import load_checkpoint, load_learned
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import run
 from promptvision.runs import once

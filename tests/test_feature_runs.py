@@ -13,7 +13,7 @@ import coop
 import vpt
 from promptvision.backbones.clip import OpenClipImage
 from promptvision.config.load import load_config
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import retest, run
 

@@ -31,9 +31,9 @@ from promptvision.data.cards import Card, load_card
 from promptvision.data.coop_split import read_coop_split
 from promptvision.data.list_rows import read_rows
 from promptvision.data.lists import read_list
-from promptvision.engine.best import kept
+from promptvision.engine.best_epoch import kept
 from promptvision.engine.checkpoint import load_checkpoint, load_learned, read_json, save_checkpoint, save_learned
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import Saver, check_identity
 from promptvision.errors import InputError

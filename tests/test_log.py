@@ -12,8 +12,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from promptvision.engine.checkpoint import read_json
-from promptvision.engine.facts import facts
-from promptvision.engine.log import RunFolder
+from promptvision.engine.environment import facts
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 
 FILES = ("metrics.jsonl", "result.json", "learned.safetensors", "last.ckpt", "events.out.tfevents.1")
@@ -138,7 +138,7 @@ def test_a_resumed_run_keeps_its_files_and_config(tmp_path):
 
 
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path):
-    hold = "import sys; from promptvision.engine.log import RunFolder\n"
+    hold = "import sys; from promptvision.engine.run_folder import RunFolder\n"
     hold += f"with RunFolder({str(tmp_path)!r}): print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()

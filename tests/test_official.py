@@ -16,7 +16,7 @@ import vpt
 from coop.official import load_official
 from promptvision.backbones import load_clip
 from promptvision.config.load import load_config
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import run
 

@@ -11,7 +11,7 @@ import coop
 from coop.prompt_kd import divergence
 from promptvision.backbones import load_clip
 from promptvision.config.load import load_config
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
 from promptvision.experiment import load_run, run

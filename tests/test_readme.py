@@ -14,7 +14,7 @@ import vpt
 from promptvision.config.load import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.readers import read
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.experiment import retest, run
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from PIL import Image
 import coop
 import vpt
 from promptvision.config.load import load_config
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import learning_rates
 from promptvision.errors import InputError
 from promptvision.experiment import run

@@ -10,7 +10,7 @@ from promptvision.benchmark import file_name
 from promptvision.config.load import load_config
 from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
-from promptvision.engine.log import log_to_terminal
+from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.experiment import retest
 from promptvision.report.tables import run_table, worst_classes

@@ -14,7 +14,7 @@ from rich.live import Live
 from promptvision.benchmark_file import load_benchmark
 from promptvision.board import Board
 from promptvision.engine.checkpoint import write_json
-from promptvision.engine.log import LOG, log_to_terminal
+from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.jobs import done, plan
 from promptvision.report.sweep_table import benchmark_tables

@@ -11,8 +11,8 @@ from rich.console import Console
 import promptvision
 from promptvision.config.load import load_config, summary
 from promptvision.config.docs import help_text
-from promptvision.engine.log import LOG, log_to_terminal
-from promptvision.engine.team import is_first, run_folder, team
+from promptvision.engine.run_folder import LOG, log_to_terminal
+from promptvision.engine.distributed import is_first, run_folder, team
 from promptvision.errors import one_sentence
 from promptvision.experiment import run
 from promptvision.report.tables import run_table, worst_classes

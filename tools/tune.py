@@ -13,7 +13,7 @@ from rich.console import Console
 from promptvision.config.load import load_config
 from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
-from promptvision.engine.log import log_to_terminal
+from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import one_sentence
 from promptvision.protocols import load_search, search, try_all
 from promptvision.report.search import draw_search, search_table

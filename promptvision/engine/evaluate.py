@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from promptvision.engine.device import autocast
-from promptvision.engine.stop import heed
+from promptvision.engine.interrupt import heed
 from promptvision.errors import InputError
 from promptvision.method import Method
 

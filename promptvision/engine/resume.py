@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from promptvision.engine.best import check_kept, kept
+from promptvision.engine.best_epoch import check_kept, kept
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import Diverged, InputError
 from promptvision.method import Method
 

@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import check_labels
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import set_rate
 from promptvision.engine.resume import Position, Saver
-from promptvision.engine.stop import Pruned, Stopped, signals
-from promptvision.engine.team import agreed, part, shared_mean, start_alike, sum_gradients
+from promptvision.engine.interrupt import Pruned, Stopped, signals
+from promptvision.engine.distributed import agreed, part, shared_mean, start_alike, sum_gradients
 from promptvision.errors import InputError
 from promptvision.method import Method
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from promptvision.engine.checkpoint import write_atomically, write_json
-from promptvision.engine.events import Events, WeightsAndBiases
-from promptvision.engine.rows import read_rows, scalars
+from promptvision.engine.loggers import Events, WeightsAndBiases
+from promptvision.engine.metrics_file import read_rows, scalars
 from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")

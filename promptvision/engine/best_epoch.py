@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.log import RunFolder
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.method import Method
 
