@@ -13,7 +13,7 @@ from typing import Any
 from promptvision.engine.checkpoint import write_atomically
 from promptvision.errors import InputError
 from promptvision.jobs import Job, Outcome, do
-from promptvision.loading import Families
+from promptvision.experiment.build import Families
 from promptvision.shared import sharing
 from promptvision.workers import Event, Queue, modules
 

@@ -13,7 +13,7 @@ from promptvision.benchmark import Benchmark, Cell, Parts, file_name
 from promptvision.config.load import changed, load_config
 from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.errors import InputError
-from promptvision.loading import Families
+from promptvision.experiment.build import Families
 from promptvision.protocols import Search, load_search, search
 from promptvision.runs import config_hash, finished, once, retest_once, retested
 

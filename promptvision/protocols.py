@@ -20,7 +20,7 @@ from promptvision.benchmark_file import check_size, read_plain_yaml
 from promptvision.engine.interrupt import Pruned
 from promptvision.engine.train import Watch
 from promptvision.errors import Diverged, InputError, unknown
-from promptvision.loading import Families
+from promptvision.experiment.build import Families
 from promptvision.runs import finished, once, validations
 
 LOG = logging.getLogger(__name__)

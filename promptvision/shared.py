@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.loading import Families
+from promptvision.experiment.build import Families
 
 
 class Sharing:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from promptvision.jobs import Job, Outcome, do
-from promptvision.loading import Families
+from promptvision.experiment.build import Families
 from promptvision.shared import sharing
 
 CONTEXT = multiprocessing.get_context("spawn")

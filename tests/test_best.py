@@ -8,8 +8,8 @@ from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import run
-from promptvision.inputs import load_data
+from promptvision.experiment.run import run
+from promptvision.experiment.data import load_data
 from promptvision.method import Method
 
 CONFIG = """

@@ -23,7 +23,7 @@ from promptvision.engine.checkpoint import (
     write_json,
 )
 from promptvision.errors import InputError
-from promptvision.experiment import load_run
+from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]
 STATE = {"tensor": torch.arange(6.0).reshape(2, 3), "nested": {"list": [1, 2.5, None, "x"], "n": torch.tensor(3)}}

@@ -13,7 +13,7 @@ from coop.official import load_official
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError
-from promptvision.loading import start_from
+from promptvision.experiment.build import start_from
 
 NAMES = ["cat", "golden_retriever", "snapdragon"]
 

@@ -10,7 +10,7 @@ import coop
 import vpt
 from promptvision.backbones import load_clip
 from promptvision.errors import InputError
-from promptvision.loading import own_templates
+from promptvision.experiment.build import own_templates
 
 NAMES = ["cat", "golden_retriever", "Washington D.C."]
 

@@ -19,8 +19,8 @@ from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError
-from promptvision.experiment import load_run, run
-from promptvision.schedule import rates
+from promptvision.experiment.run import load_run, run
+from promptvision.experiment.schedule import rates
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}

@@ -6,7 +6,7 @@ import pytest
 
 import coop
 from promptvision.config.load import load_config
-from promptvision.schedule import rates
+from promptvision.experiment.schedule import rates
 
 ROOT = Path(__file__).parents[1]
 WORDS = "a photo of a"

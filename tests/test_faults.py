@@ -25,7 +25,7 @@ from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.checkpoint import load_checkpoint, load_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import run
+from promptvision.experiment.run import run
 from promptvision.runs import once
 
 TRAIN = runpy.run_path(str(Path(__file__).parent / "test_train.py"))

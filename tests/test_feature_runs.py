@@ -15,7 +15,7 @@ from promptvision.backbones.clip import OpenClipImage
 from promptvision.config.load import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import retest, run
+from promptvision.experiment.run import retest, run
 
 FAMILIES = {"vpt": vpt, "coop": coop}
 WORLD = ["DATASET.NAME", "world_backgrounds", "DATASET.SHOTS", 1, "TEST.SPLIT", "val"]

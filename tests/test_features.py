@@ -14,7 +14,7 @@ from torch import nn
 
 import coop
 import vpt
-from promptvision import feature_file
+from promptvision.experiment.run import feature_file
 from promptvision.backbones import ImageTower, load_clip
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.folders import read_folder
@@ -25,8 +25,8 @@ from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import predict
 from promptvision.errors import InputError
-from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
-from promptvision.inputs import image_tower
+from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+from promptvision.experiment.data import image_tower
 
 FAMILIES = {"vpt": vpt, "coop": coop}
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 import coop
 import vpt
-from promptvision import feature_file
+from promptvision.experiment.run import feature_file
 from promptvision.benchmark_file import load_benchmark
 from promptvision.config.load import load_config
 from promptvision.data.cards import Card, load_card

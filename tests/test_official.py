@@ -18,7 +18,7 @@ from promptvision.backbones import load_clip
 from promptvision.config.load import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import run
+from promptvision.experiment.run import run
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}

@@ -14,7 +14,7 @@ from promptvision.config.load import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
-from promptvision.experiment import load_run, run
+from promptvision.experiment.run import load_run, run
 from promptvision.method import Method
 
 NAMES = ["cat", "golden_retriever", "old house"]

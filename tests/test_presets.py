@@ -9,7 +9,7 @@ import pytest
 import coop
 import vpt
 from promptvision.config.load import load_config
-from promptvision.schedule import rates
+from promptvision.experiment.schedule import rates
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}

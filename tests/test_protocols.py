@@ -11,7 +11,7 @@ import vpt
 from promptvision.config.load import load_config
 from promptvision.data.splits import subset_hash
 from promptvision.errors import InputError
-from promptvision.inputs import load_data
+from promptvision.experiment.data import load_data
 from promptvision.protocols import Search, Tried, choose, load_search, search
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from promptvision.data.domains import read_domains
 from promptvision.data.splits import few_shot, held_out, subset_hash
 from promptvision.data.tail import class_sizes, long_tailed
 from promptvision.errors import InputError
-from promptvision.inputs import load_data
+from promptvision.experiment.data import load_data
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}

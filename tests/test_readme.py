@@ -15,7 +15,7 @@ from promptvision.config.load import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.readers import read
 from promptvision.engine.run_folder import RunFolder
-from promptvision.experiment import retest, run
+from promptvision.experiment.run import retest, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -13,8 +13,8 @@ from promptvision.config.load import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import learning_rates
 from promptvision.errors import InputError
-from promptvision.experiment import run
-from promptvision.schedule import epochs, per_step, rates, steps
+from promptvision.experiment.run import run
+from promptvision.experiment.schedule import epochs, per_step, rates, steps
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}

@@ -6,7 +6,7 @@ from PIL import Image
 
 from promptvision.data.pictures import Pictures
 from promptvision.data.streams import class_incremental, data_set_incremental, joined, split_classes
-from promptvision.engine.forgetting import (
+from promptvision.experiment.continual_metrics import (
     average_accuracy,
     backward_transfer,
     forgetting,

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from promptvision.config.load import load_config
 from promptvision.errors import InputError, one_sentence
-from promptvision.experiment import load_run
-from promptvision.predict import find_pictures, predict_pictures
+from promptvision.experiment.run import load_run
+from promptvision.experiment.predict import find_pictures, predict_pictures
 from promptvision.report.tables import predictions_table
 
 

@@ -14,7 +14,7 @@ from promptvision.config.docs import help_text
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.engine.distributed import is_first, run_folder, team
 from promptvision.errors import one_sentence
-from promptvision.experiment import run
+from promptvision.experiment.run import run
 from promptvision.report.tables import run_table, worst_classes
 
 

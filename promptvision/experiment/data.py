@@ -23,9 +23,9 @@ from promptvision.data.transforms import FIXED, Transform, test_transform, train
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.distributed import part
 from promptvision.errors import InputError
-from promptvision.features import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
 from promptvision.method import Method
-from promptvision.schedule import epochs
+from promptvision.experiment.schedule import epochs
 
 LOG = logging.getLogger(__name__)
 KEEP_AT_MOST = 1024

@@ -22,7 +22,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from promptvision import feature_file
+from promptvision.experiment.run import feature_file
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.loader import Batch, TestLoader, TrainLoader

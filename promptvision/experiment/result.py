@@ -11,7 +11,7 @@ from promptvision.data.cards import Card
 from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory
 from promptvision.engine.environment import facts
-from promptvision.inputs import Data, image_tower
+from promptvision.experiment.data import Data, image_tower
 from promptvision.method import Method
 
 

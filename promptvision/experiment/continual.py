@@ -11,20 +11,20 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from promptvision.config.load import dump, resolved
-from promptvision.course import Course, Lesson, load_stream
+from promptvision.experiment.course import Course, Lesson, load_stream
 from promptvision.data.pictures import Pictures
 from promptvision.data.streams import Stream, joined
-from promptvision.engine import forgetting
+from promptvision.experiment.run import continual_metrics as forgetting
 from promptvision.engine.checkpoint import load_learned, read_json, save_learned, write_json
 from promptvision.engine.device import choose_device
 from promptvision.engine.evaluate import predict
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.resume import check_identity
 from promptvision.errors import InputError
-from promptvision.experiment import begin, finish, prepare, train
-from promptvision.inputs import feature_cache, test_loader
-from promptvision.loading import Families, load_method
-from promptvision.record import describe, environment, learned_metadata
+from promptvision.experiment.run import begin, finish, prepare, train
+from promptvision.experiment.data import feature_cache, test_loader
+from promptvision.experiment.build import Families, load_method
+from promptvision.experiment.result import describe, environment, learned_metadata
 
 
 def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:

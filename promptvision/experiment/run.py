@@ -21,13 +21,13 @@ from promptvision.engine.resume import first_epoch
 from promptvision.engine.distributed import check, is_first
 from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError
-from promptvision.features import FeatureCache
-from promptvision.inputs import Data, feature_cache, load_data, test_loader, train_loader
-from promptvision.loading import Families, check_origin, given_domains, load_method, start_from
+from promptvision.experiment.feature_cache import FeatureCache
+from promptvision.experiment.data import Data, feature_cache, load_data, test_loader, train_loader
+from promptvision.experiment.build import Families, check_origin, given_domains, load_method, start_from
 from promptvision.method import Batches, Method
 from promptvision.safe_yaml import WRONG, parse
-from promptvision.record import describe, environment, identity, learned_metadata
-from promptvision.schedule import base_rate, epochs, per_step, rates
+from promptvision.experiment.result import describe, environment, identity, learned_metadata
+from promptvision.experiment.schedule import base_rate, epochs, per_step, rates
 
 LOG = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from promptvision.data.pictures import Pictures
 from promptvision.data.splits import subset_hash
 from promptvision.data.streams import Stream, class_incremental, data_set_incremental, joined, split_classes
 from promptvision.errors import InputError
-from promptvision.features import FeatureCache
-from promptvision.inputs import Data, load_data
+from promptvision.experiment.feature_cache import FeatureCache
+from promptvision.experiment.data import Data, load_data
 from promptvision.method import Method
-from promptvision.record import identity
+from promptvision.experiment.result import identity
 
 
 @dataclass(frozen=True)
