@@ -26,7 +26,7 @@ from promptvision.engine.checkpoint import load_checkpoint, load_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import run
-from promptvision.runs import once
+from promptvision.sweep.completed import once
 
 TRAIN = runpy.run_path(str(Path(__file__).parent / "test_train.py"))
 train, same, stop_at, Batches = (TRAIN[name] for name in ("train", "same", "stop_at", "Batches"))

@@ -25,7 +25,7 @@ from safetensors.torch import save
 import coop
 import vpt
 from promptvision.experiment.run import feature_file
-from promptvision.benchmark_file import load_benchmark
+from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.config.load import load_config
 from promptvision.data.cards import Card, load_card
 from promptvision.data.coop_split import read_coop_split
@@ -38,7 +38,7 @@ from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import Saver, check_identity
 from promptvision.errors import InputError
 from promptvision.method import Method
-from promptvision.protocols import load_search
+from promptvision.sweep.search import load_search
 
 FAMILIES = {"vpt": vpt, "coop": coop}
 MANY = int(os.environ.get("PROMPTVISION_FUZZ", "40"))

@@ -12,7 +12,7 @@ from promptvision.config.load import load_config
 from promptvision.data.splits import subset_hash
 from promptvision.errors import InputError
 from promptvision.experiment.data import load_data
-from promptvision.protocols import Search, Tried, choose, load_search, search
+from promptvision.sweep.search import Search, Tried, choose, load_search, search
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}

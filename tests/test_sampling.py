@@ -9,9 +9,9 @@ import vpt
 from promptvision.config.load import load_config
 from promptvision.engine.checkpoint import load_checkpoint
 from promptvision.errors import InputError
-from promptvision.protocols import Search, Tried, choose
-from promptvision.runs import once
-from promptvision.sampling import some_settings
+from promptvision.sweep.search import Search, Tried, choose
+from promptvision.sweep.completed import once
+from promptvision.sweep.optuna_search import some_settings
 
 GRID = Search("vtab", {"OPTIM.LR": [10, 1, 0.1, 0.01], "OPTIM.WEIGHT_DECAY": [0.1, 0.01, 0]}, [1])
 

@@ -10,10 +10,10 @@ import yaml
 
 import coop
 import vpt
-from promptvision.benchmark_file import load_benchmark
+from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.data.cards import load_card
 from promptvision.errors import InputError
-from promptvision.jobs import plan
+from promptvision.sweep.jobs import plan
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}

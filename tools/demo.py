@@ -12,16 +12,16 @@ from families import FAMILIES
 from rich.console import Console
 from sweep import by_cell, work_off
 
-from promptvision.benchmark_file import load_benchmark
-from promptvision.board import Board
+from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.progress import Board
 from promptvision.errors import InputError, one_sentence
-from promptvision.jobs import done, plan
+from promptvision.sweep.jobs import done, plan
 from promptvision.report.curves import few_shot_curve
 from promptvision.report.figures import draw_all
 from promptvision.report.page import write_page
 from promptvision.report.report import load_report
 from promptvision.report.tables import seeds_table
-from promptvision.workers import terminated_as_interrupted
+from promptvision.sweep.local import terminated_as_interrupted
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.yaml"
 SHOTS = (1, 2, 4, 8, 16)

@@ -6,7 +6,7 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
-from promptvision.benchmark import file_name
+from promptvision.sweep.benchmark import file_name
 from promptvision.config.load import load_config
 from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json

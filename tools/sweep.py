@@ -11,14 +11,14 @@ from families import FAMILIES
 from rich.console import Console
 from rich.live import Live
 
-from promptvision.benchmark_file import load_benchmark
-from promptvision.board import Board
+from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.progress import Board
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
-from promptvision.jobs import done, plan
+from promptvision.sweep.jobs import done, plan
 from promptvision.report.sweep_table import benchmark_tables
-from promptvision.workers import do_here, do_in_workers, terminated_as_interrupted
+from promptvision.sweep.local import do_here, do_in_workers, terminated_as_interrupted
 
 WIDE = 200
 """Columns of a table that goes to a file, where no terminal sets a width."""
@@ -87,7 +87,7 @@ def work_off(board, console, at_once, ray=None, gpus=0.0):
 def start(jobs, at_once, ray, gpus, progress):
     """The events of doing these jobs here, in workers, or on a cluster."""
     if ray is not None:
-        from promptvision.cluster import do_on_cluster  # an extra, and seconds to import
+        from promptvision.sweep.ray_cluster import do_on_cluster  # an extra, and seconds to import
 
         return do_on_cluster(jobs, FAMILIES, ray, gpus)
     return do_in_workers(jobs, FAMILIES, at_once) if at_once > 1 else do_here(jobs, FAMILIES, progress=progress)

@@ -15,10 +15,10 @@ from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import one_sentence
-from promptvision.protocols import load_search, search, try_all
+from promptvision.sweep.search import load_search, search, try_all
 from promptvision.report.search import draw_search, search_table
 from promptvision.report.tables import seeds_table
-from promptvision.sampling import PRUNERS, some_settings
+from promptvision.sweep.optuna_search import PRUNERS, some_settings
 
 
 def arguments():

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import NamedTuple
 
-from promptvision.jobs import Job, Outcome, do
+from promptvision.sweep.jobs import Job, Outcome, do
 from promptvision.experiment.build import Families
-from promptvision.shared import sharing
+from promptvision.sweep.shared_backbone import sharing
 
 CONTEXT = multiprocessing.get_context("spawn")
 TRIES = 2

@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from promptvision.jobs import Job, Outcome
-from promptvision.workers import Event
+from promptvision.sweep.jobs import Job, Outcome
+from promptvision.sweep.local import Event
 
 ROWS = 20
 """Cells that a live table shows: those at work, and the last to have been touched."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from promptvision.engine.train import Watch
 from promptvision.errors import InputError, unknown
-from promptvision.protocols import Search, Tried, Try
+from promptvision.sweep.search import Search, Tried, Try
 
 SEED = 1
 PRUNERS = ("median", "halving")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptvision.benchmark import Benchmark, Parts, Row, without
+from promptvision.sweep.benchmark import Benchmark, Parts, Row, without
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 

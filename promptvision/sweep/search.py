@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from promptvision.benchmark import combinations
-from promptvision.benchmark_file import check_size, read_plain_yaml
+from promptvision.sweep.benchmark import combinations
+from promptvision.sweep.benchmark_file import check_size, read_plain_yaml
 from promptvision.engine.interrupt import Pruned
 from promptvision.engine.train import Watch
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.experiment.build import Families
-from promptvision.runs import finished, once, validations
+from promptvision.sweep.completed import finished, once, validations
 
 LOG = logging.getLogger(__name__)
 Setting = dict[str, Any]
@@ -117,7 +117,7 @@ def search(
 ) -> dict[str, Any]:
     """Tune, choose, train the chosen setting once per seed, test each once; what is finished in `folder` is kept.
 
-    `tune` says which settings are tried: all as published, or some (`promptvision.sampling`).
+    `tune` says which settings are tried: all as published, or some (`promptvision.sweep.optuna_search`).
     Returns `protocol`, `tuning` (what was tried, each as {setting, accuracy, pruned}), `chosen`, and `runs`, the
     results of the final runs, tested on the test pictures.
     """
