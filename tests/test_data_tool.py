@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from promptvision.data.cards import card_names, load_card
-from promptvision.data.findings import misplaced
+from promptvision.data.prepare.findings import misplaced
 from promptvision.data.readers import read
 from promptvision.data.splits import subset_hash
 

@@ -19,8 +19,8 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from promptvision.data.cards import load_card
-from promptvision.data.download import fetch
-from promptvision.data.prepare import unpack
+from promptvision.data.prepare.fetch import fetch
+from promptvision.data.prepare.unpack import unpack
 from promptvision.data.readers import read
 from promptvision.errors import InputError
 

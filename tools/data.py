@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 
 from promptvision.data.cards import card_names, load_card
-from promptvision.data.check import check
-from promptvision.data.make_split import make_split
+from promptvision.data.prepare.check import check
+from promptvision.data.prepare.make_split import make_split
 from promptvision.data.picture_cache import FILTERS, build_cache
-from promptvision.data.places import IN_MEMORY, presence, root_folder
-from promptvision.data.prepare import archives, prepare
+from promptvision.data.prepare.presence import IN_MEMORY, presence, root_folder
+from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
-from promptvision.data.samples import samples
-from promptvision.data.sources import SOURCES, download
+from promptvision.data.prepare.samples import samples
+from promptvision.data.prepare.download import SOURCES, download
 from promptvision.errors import InputError, one_sentence
 from promptvision.report.cards import card_table, cards_table
 from promptvision.report.contact_sheet import contact_sheet

@@ -9,7 +9,7 @@ sys.path.insert(0, str(ROOT))
 from families import FAMILIES
 
 from promptvision.config.docs import config_page
-from promptvision.data.catalogue import datasets_page
+from promptvision.data.prepare.docs_page import datasets_page
 from promptvision.engine.checkpoint import write_atomically
 
 if __name__ == "__main__":

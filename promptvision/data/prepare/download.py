@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 
 from promptvision.data.cards import Card
-from promptvision.data.download import Progress, fetch
+from promptvision.data.prepare.fetch import Progress, fetch
 from promptvision.data.files import missing
-from promptvision.data.places import IN_MEMORY, root_folder
+from promptvision.data.prepare.presence import IN_MEMORY, root_folder
 from promptvision.errors import InputError, unknown
 
 SOURCES = ("official", "hub")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from promptvision.data.cards import Card
 from promptvision.data.decode import Seen, look_at_all
-from promptvision.data.findings import (
+from promptvision.data.prepare.findings import (
     Lists,
     colliding_paths,
     confusable_names,
@@ -23,12 +23,12 @@ from promptvision.data.findings import (
     wrong_labels,
 )
 from promptvision.data.folders import pictures_under
-from promptvision.data.make_split import split_note
+from promptvision.data.prepare.make_split import split_note
 from promptvision.data.paths import Finder
 from promptvision.data.pictures import Pictures
-from promptvision.data.places import expected, root_folder
+from promptvision.data.prepare.presence import expected, root_folder
 from promptvision.data.readers import read
-from promptvision.data.salvage import salvage
+from promptvision.data.prepare.salvage import salvage
 from promptvision.errors import InputError
 
 Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]

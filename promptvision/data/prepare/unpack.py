@@ -21,8 +21,8 @@ from typing import Any
 
 from promptvision.data.cards import Card
 from promptvision.data.files import missing
-from promptvision.data.imagenet_archives import unpack_imagenet
-from promptvision.data.places import presence, root_folder
+from promptvision.data.prepare.imagenet import unpack_imagenet
+from promptvision.data.prepare.presence import presence, root_folder
 from promptvision.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")

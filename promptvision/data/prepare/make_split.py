@@ -8,7 +8,7 @@ from pathlib import Path
 from promptvision.data.cards import Card
 from promptvision.data.coop_split import PARTS
 from promptvision.data.files import data_root, find_folder
-from promptvision.data.raw import raw_parts
+from promptvision.data.prepare.official_lists import raw_parts
 from promptvision.errors import InputError
 
 
