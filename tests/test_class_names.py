@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from promptvision.data.cards import load_card
-from promptvision.data.class_names import RULES, class_name
+from promptvision.data.readers.class_names import RULES, class_name
 from promptvision.errors import InputError
 
 

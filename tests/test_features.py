@@ -17,7 +17,7 @@ import vpt
 from promptvision.experiment.run import feature_file
 from promptvision.backbones import ImageTower, load_clip
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.folders import read_folder
+from promptvision.data.readers.folder import read_folder
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.pictures import Pictures
 from promptvision.data.transforms import FIXED, TRAIN, train_transform

@@ -28,9 +28,9 @@ from promptvision.experiment.run import feature_file
 from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.config.load import load_config
 from promptvision.data.cards import Card, load_card
-from promptvision.data.coop_split import read_coop_split
-from promptvision.data.list_rows import read_rows
-from promptvision.data.lists import read_list
+from promptvision.data.readers.coop_split import read_coop_split
+from promptvision.data.readers.list_rows import read_rows
+from promptvision.data.readers.list import read_list
 from promptvision.engine.best_epoch import kept
 from promptvision.engine.checkpoint import load_checkpoint, load_learned, read_json, save_checkpoint, save_learned
 from promptvision.engine.run_folder import RunFolder

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from promptvision.data import hub_folder
+from promptvision.data.readers import hub_folder
 from promptvision.data.cards import load_card
 from promptvision.data.files import BadPicture
 from promptvision.data.readers import read

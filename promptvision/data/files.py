@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from promptvision.data.paths import shown
+from promptvision.data.readers.paths import shown
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

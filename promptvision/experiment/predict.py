@@ -12,7 +12,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from promptvision.data.files import open_picture
-from promptvision.data.folders import SUFFIXES
+from promptvision.data.readers.folder import SUFFIXES
 from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
 from promptvision.errors import InputError

@@ -22,9 +22,9 @@ from promptvision.data.prepare.findings import (
     wrong_counts,
     wrong_labels,
 )
-from promptvision.data.folders import pictures_under
+from promptvision.data.readers.folder import pictures_under
 from promptvision.data.prepare.make_split import split_note
-from promptvision.data.paths import Finder
+from promptvision.data.readers.paths import Finder
 from promptvision.data.pictures import Pictures
 from promptvision.data.prepare.presence import expected, root_folder
 from promptvision.data.readers import read

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from promptvision.data.cards import Card
-from promptvision.data.class_names import class_name
+from promptvision.data.readers.class_names import class_name
 from promptvision.data.files import missing, names_in
-from promptvision.data.folders import pictures_under
+from promptvision.data.readers.folder import pictures_under
 from promptvision.data.pictures import Item
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError

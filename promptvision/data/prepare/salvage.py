@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from promptvision.data.cards import Card
-from promptvision.data.coop_split import PARTS, read_entry
+from promptvision.data.readers.coop_split import PARTS, read_entry
 from promptvision.data.files import data_root, find_folder, names_in, open_picture
-from promptvision.data.folders import pictures_under
-from promptvision.data.listed import read_lines, refuse_label, refuse_outside
-from promptvision.data.own_splits import PARTS as PART_FOLDERS
-from promptvision.data.own_splits import complete
+from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.checks import read_lines, refuse_label, refuse_outside
+from promptvision.data.readers.default_split import PARTS as PART_FOLDERS
+from promptvision.data.readers.default_split import complete
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptvision.data.files import data_root, find_folder, missing, open_picture
-from promptvision.data.listed import all_there, check_labels, refuse_label, refuse_outside
+from promptvision.data.readers.checks import all_there, check_labels, refuse_label, refuse_outside
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError
 

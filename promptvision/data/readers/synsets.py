@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptvision.data.class_names import tell_apart
+from promptvision.data.readers.class_names import tell_apart
 from promptvision.data.files import data_root, find_folder, missing, names_in, open_picture
-from promptvision.data.listed import pictures_in, read_lines
+from promptvision.data.readers.checks import pictures_in, read_lines
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError
 

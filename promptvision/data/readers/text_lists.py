@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from promptvision.data.files import data_root, find_folder, open_picture
-from promptvision.data.listed import all_there, check_labels, read_lines, refuse_label, refuse_outside
+from promptvision.data.readers.checks import all_there, check_labels, read_lines, refuse_label, refuse_outside
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError, unknown
 

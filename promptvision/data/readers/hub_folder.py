@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from promptvision.data.files import BadPicture, data_root, missing, read_picture
-from promptvision.data.list_rows import COLUMNS, Row
-from promptvision.data.own_names import label_table, read_names
-from promptvision.data.own_splits import complete
+from promptvision.data.readers.list_rows import COLUMNS, Row
+from promptvision.data.readers.names import label_table, read_names
+from promptvision.data.readers.default_split import complete
 from promptvision.data.pictures import Item, Pictures
-from promptvision.data.shards import part_of
+from promptvision.data.readers.shards import part_of
 from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:

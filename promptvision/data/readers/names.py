@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from promptvision.data.list_rows import Row
+from promptvision.data.readers.list_rows import Row
 from promptvision.errors import InputError
 
 LOG = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from promptvision.data.files import data_root, find_folder, missing
 from promptvision.data.pictures import Item, Pictures
 from promptvision.data.splits import read_and_split, split_trainval
-from promptvision.data.torchvision_sets import read_stl10, read_svhn
+from promptvision.data.readers.torchvision_files import read_stl10, read_svhn
 from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptvision.data.files import SUFFIXES, data_root, missing, names_in, open_picture
-from promptvision.data.own_names import class_names, composed, read_names
-from promptvision.data.own_splits import PARTS, complete
+from promptvision.data.readers.names import class_names, composed, read_names
+from promptvision.data.readers.default_split import PARTS, complete
 from promptvision.data.pictures import Item, Pictures
 from promptvision.errors import InputError
 

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptvision.data.class_names import class_name
+from promptvision.data.readers.class_names import class_name
 from promptvision.data.files import data_root, find_folder, missing, names_in, open_picture
-from promptvision.data.listed import pictures_in
+from promptvision.data.readers.checks import pictures_in
 from promptvision.data.pictures import Item, Pictures
 
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptvision.data.arrays import read_digits, read_torchvision
-from promptvision.data.class_folders import read_class_folders
-from promptvision.data.coop_split import read_coop_split
-from promptvision.data.folders import read_folder
-from promptvision.data.hub_folder import read_hub_folder
-from promptvision.data.json_lists import read_json_lists
-from promptvision.data.lists import read_list
+from promptvision.data.readers.torchvision import read_digits, read_torchvision
+from promptvision.data.readers.class_folders import read_class_folders
+from promptvision.data.readers.coop_split import read_coop_split
+from promptvision.data.readers.folder import read_folder
+from promptvision.data.readers.hub_folder import read_hub_folder
+from promptvision.data.readers.json_lists import read_json_lists
+from promptvision.data.readers.list import read_list
 from promptvision.data.pictures import Pictures, join
-from promptvision.data.shards import read_shards
-from promptvision.data.synsets import read_synsets
-from promptvision.data.text_lists import read_aircraft, read_text_lists
+from promptvision.data.readers.shards import read_shards
+from promptvision.data.readers.synsets import read_synsets
+from promptvision.data.readers.text_lists import read_aircraft, read_text_lists
 from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:
