@@ -18,8 +18,8 @@ from PIL import Image
 import coop
 import vpt
 from promptvision.config.load import load_config
-from promptvision.data import workers
-from promptvision.data.files import open_picture
+from promptvision.data import worker_restart as workers
+from promptvision.data.decode import open_picture
 from promptvision.data.loader import TrainLoader
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.checkpoint import load_checkpoint, load_learned

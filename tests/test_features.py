@@ -19,7 +19,7 @@ from promptvision.backbones import ImageTower, load_clip
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.readers.folder import read_folder
 from promptvision.data.loader import TestLoader, TrainLoader
-from promptvision.data.pictures import Pictures
+from promptvision.data.images import Pictures
 from promptvision.data.transforms import FIXED, TRAIN, train_transform
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.device import autocast

@@ -12,7 +12,7 @@ from PIL import Image
 
 from promptvision.data.readers import hub_folder
 from promptvision.data.cards import load_card
-from promptvision.data.files import BadPicture
+from promptvision.data.decode import BadPicture
 from promptvision.data.readers import read
 from promptvision.errors import InputError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from promptvision.data.files import open_picture
+from promptvision.data.decode import open_picture
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.transforms import train_transform

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from promptvision.data.cards import load_card
-from promptvision.data.files import BadPicture
+from promptvision.data.decode import BadPicture
 from promptvision.data.readers import read
 from promptvision.errors import InputError
 

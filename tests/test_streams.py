@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptvision.data.pictures import Pictures
-from promptvision.data.streams import class_incremental, data_set_incremental, joined, split_classes
+from promptvision.data.images import Pictures
+from promptvision.data.task_stream import class_incremental, data_set_incremental, joined, split_classes
 from promptvision.experiment.continual_metrics import (
     average_accuracy,
     backward_transfer,

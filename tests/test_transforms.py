@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode, ToTensor, v2
 from torchvision.transforms.functional import pil_to_tensor
 
 from promptvision.data import transforms
-from promptvision.data.files import open_picture
+from promptvision.data.decode import open_picture
 from promptvision.errors import InputError
 
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR

@@ -21,7 +21,7 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 from promptvision.data.cards import card_names, load_card
 from promptvision.data.prepare.check import check
 from promptvision.data.prepare.make_split import make_split
-from promptvision.data.picture_cache import FILTERS, build_cache
+from promptvision.data.image_cache import FILTERS, build_cache
 from promptvision.data.prepare.presence import IN_MEMORY, presence, root_folder
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read

@@ -1,55 +1,147 @@
-"""Looking at every picture of a data set once: is it whole, and is it the same as another one."""
+"""Pictures as files: finding the data root and its folders, and reading a picture of any kind as RGB."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import partial
+import logging
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
+from promptvision.data.readers.paths import shown
 from promptvision.errors import InputError
 
-CHUNK = 16
-"""Pictures that a process takes at a time."""
+if TYPE_CHECKING:
+    from promptvision.data.cards import Card
 
-Open = Callable[[str], Image.Image]
+LOG = logging.getLogger(__name__)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""How the names of pictures end, in upper or lower case, where pictures are searched for."""
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What PIL raises for a file that is not a whole picture."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What came of one picture: the SHA-256 of its pixels, or why it cannot be read."""
+class BadPicture(InputError):
+    """A picture that is missing, not whole, too large, or none at all: the sentence names it and says why.
 
-    path: str
-    digest: str = ""
-    fault: str = ""
+    INPUT.ON_BAD_IMAGE decides whether it stops the run or is left out.
+    """
 
 
-def look(open_picture: Open, path: str) -> Seen:
-    """Decode a picture in full. Copies have one digest whatever their names, times and metadata are."""
+def open_picture(root: str, path: str) -> Image.Image:
+    """The picture `root/path` as RGB, see `read_picture`. BadPicture names a file that cannot be read."""
+    file = os.path.join(root, path)
+    return read_picture(file, file)
+
+
+def read_picture(source: str | bytes, name: str) -> Image.Image:
+    """A picture, from a file or its bytes, as RGB: `convert("RGB")` as CoOp's code reads it (Dassl `read_image`).
+
+    So the first frame of an animation, colours of a palette, three equal channels of grey; alpha is dropped, not
+    composited, and an EXIF orientation is not applied (INPUT.EXIF does it). Other than the official code, which shows
+    16-bit grey as almost all white, its upper 8 bits are taken. docs/images.md has the whole table.
+    """
     try:
-        picture = open_picture(path)
-    except InputError as error:
-        return Seen(path, fault=str(error))
-    form = f"{picture.mode}{picture.size}".encode()
-    return Seen(path, hashlib.sha256(form + picture.tobytes()).hexdigest())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata, transparency and size, without the file's name
+            with Image.open(source if isinstance(source, str) else BytesIO(source)) as picture:
+                _tell_large(name, picture.width, picture.height)
+                return as_rgb(picture)
+    except BROKEN as error:
+        raise BadPicture(f"picture {shown(name)} cannot be read: {_reason(source, error)}") from None
 
 
-def look_at_all(open_picture: Open, paths: Sequence[str], jobs: int = 1) -> Iterator[Seen]:
-    """Each picture in turn, decoded by `jobs` processes. InputError if one of these is killed."""
-    if jobs <= 1 or len(paths) <= CHUNK:
-        return (look(open_picture, path) for path in paths)
-    pool = ProcessPoolExecutor(jobs)
-    return _gather(pool, pool.map(partial(look, open_picture), paths, chunksize=CHUNK), jobs)
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """`convert("RGB")`, but 16-bit grey keeps its upper 8 bits (`convert` would cut everything above 255)."""
+    wide = picture.mode == "I" and picture.format in ("PNG", "PPM")  # 16 bits in the 32 of an older Pillow, and of PGM
+    if not wide and not picture.mode.startswith("I;16"):
+        return picture.convert("RGB")
+    upper = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    upper.info.update(picture.info)
+    return upper.convert("RGB")
 
 
-def _gather(pool: ProcessPoolExecutor, seen: Iterator[Seen], jobs: int) -> Iterator[Seen]:
+@lru_cache(maxsize=4096)
+def _tell_large(name: str, width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and width * height > limit:
+        LOG.warning("picture %s is very large: %d x %d pixels", shown(name), width, height)
+
+
+def _reason(source: str | bytes, error: BaseException) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if getattr(error, "strerror", None):
+        return str(error.strerror)  # type: ignore[attr-defined]
+    start = _start(source)
+    if not start:
+        return "it is no picture, the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is no picture but a pointer of Git LFS: run `git lfs pull`"
+    return "it is no picture, broken or cut short"
+
+
+def _start(source: str | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:64]
+    with open(source, "rb") as file:
+        return file.read(64)
+
+
+def missing(card: Card, what: str) -> InputError:
+    """The error for something that a data set lacks: says what, and how to get it."""
+    return InputError(f"data set {card.name!r}: {what}; {card.where}")
+
+
+def data_root(card: Card, root: str, otherwise: str = "data") -> Path:
+    """The data root, or without one the folder `otherwise`, as an existing folder that is not empty."""
+    if not root and not (otherwise and os.path.isdir(otherwise)):
+        also = f" and there is no folder {otherwise!r} here" if otherwise else ""
+        raise missing(card, f"DATASET.ROOT is not set{also}")
+    root = root or otherwise
+    folder = Path(root).expanduser()
+    if not os.path.isdir(folder):
+        state = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise missing(card, f"the data root {folder} {state}")
+    if not names_in(folder):
+        raise missing(card, f"the data root {folder} is empty")
+    return folder
+
+
+def names_in(folder: Path) -> list[str]:
+    """Sorted names in a folder, hidden ones left out."""
     try:
-        yield from seen
-    except BrokenProcessPool:
-        raise InputError(f"one of {jobs} decoding processes was killed: memory may be short, try --jobs 1") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be read: {error.strerror}") from None
+
+
+def find_folder(card: Card, root: Path, folders: Sequence[str]) -> Path:
+    """The first of a card's `folders` that is there under the root."""
+    for folder in folders:
+        if os.path.isdir(root / folder):
+            return root / folder
+    raise missing(card, f"the data root {root} has no folder {' or '.join(folders)}")

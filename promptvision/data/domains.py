@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptvision.data.cards import Card
-from promptvision.data.pictures import Item, Pictures, join
+from promptvision.data.images import Item, Pictures, join
 from promptvision.data.readers import read
 from promptvision.data.splits import split_trainval
 from promptvision.errors import InputError

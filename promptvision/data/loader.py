@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from promptvision.data.pictures import Item
+from promptvision.data.images import Item
 from promptvision.data.transforms import Transform
-from promptvision.data.workers import outlived
+from promptvision.data.worker_restart import outlived
 from promptvision.errors import InputError
 
 Open = Callable[[str], Image.Image]

@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from promptvision.data.pictures import Item
+from promptvision.data.images import Item
 from promptvision.errors import InputError, unknown
 
 CLASS_SUBSETS: dict[str, Callable[[int], range]] = {

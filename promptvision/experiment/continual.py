@@ -12,8 +12,8 @@ from yacs.config import CfgNode
 
 from promptvision.config.load import dump, resolved
 from promptvision.experiment.course import Course, Lesson, load_stream
-from promptvision.data.pictures import Pictures
-from promptvision.data.streams import Stream, joined
+from promptvision.data.images import Pictures
+from promptvision.data.task_stream import Stream, joined
 from promptvision.experiment.run import continual_metrics as forgetting
 from promptvision.engine.checkpoint import load_learned, read_json, save_learned, write_json
 from promptvision.engine.device import choose_device

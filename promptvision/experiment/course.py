@@ -10,9 +10,9 @@ from yacs.config import CfgNode
 
 from promptvision.config.load import resolved
 from promptvision.data.cards import Card
-from promptvision.data.pictures import Pictures
+from promptvision.data.images import Pictures
 from promptvision.data.splits import subset_hash
-from promptvision.data.streams import Stream, class_incremental, data_set_incremental, joined, split_classes
+from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
 from promptvision.errors import InputError
 from promptvision.experiment.feature_cache import FeatureCache
 from promptvision.experiment.data import Data, load_data

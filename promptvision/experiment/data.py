@@ -10,15 +10,15 @@ from typing import Any
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
-from promptvision.data.bad_pictures import leave_out_bad
+from promptvision.data.bad_images import leave_out_bad
 from promptvision.data.cards import Card, load_card
 from promptvision.data.domains import read_domains
 from promptvision.data.loader import TestLoader, TrainLoader
-from promptvision.data.picture_cache import CachedPictures
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.image_cache import CachedPictures
+from promptvision.data.images import Item, Pictures
 from promptvision.data.readers import read
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
-from promptvision.data.tail import long_tailed
+from promptvision.data.long_tail import long_tailed
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.distributed import part

@@ -26,7 +26,7 @@ from promptvision.experiment.run import feature_file
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
 

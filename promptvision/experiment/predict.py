@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.data.files import open_picture
+from promptvision.data.decode import open_picture
 from promptvision.data.readers.folder import SUFFIXES
 from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device

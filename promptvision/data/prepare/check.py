@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptvision.data.cards import Card
-from promptvision.data.decode import Seen, look_at_all
+from promptvision.data.scan import Seen, look_at_all
 from promptvision.data.prepare.findings import (
     Lists,
     colliding_paths,
@@ -25,7 +25,7 @@ from promptvision.data.prepare.findings import (
 from promptvision.data.readers.folder import pictures_under
 from promptvision.data.prepare.make_split import split_note
 from promptvision.data.readers.paths import Finder
-from promptvision.data.pictures import Pictures
+from promptvision.data.images import Pictures
 from promptvision.data.prepare.presence import expected, root_folder
 from promptvision.data.readers import read
 from promptvision.data.prepare.salvage import salvage

@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 from promptvision.data.cards import Card
 from promptvision.data.prepare.fetch import Progress, fetch
-from promptvision.data.files import missing
+from promptvision.data.decode import missing
 from promptvision.data.prepare.presence import IN_MEMORY, root_folder
 from promptvision.errors import InputError, unknown
 

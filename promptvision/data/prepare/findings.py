@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from promptvision.data.pictures import Item
+from promptvision.data.images import Item
 
 Lists = Mapping[str, Sequence[Item]]
 K = TypeVar("K")

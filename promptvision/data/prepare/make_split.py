@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptvision.data.cards import Card
 from promptvision.data.readers.coop_split import PARTS
-from promptvision.data.files import data_root, find_folder
+from promptvision.data.decode import data_root, find_folder
 from promptvision.data.prepare.official_lists import raw_parts
 from promptvision.errors import InputError
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from promptvision.data.cards import Card
 from promptvision.data.readers.class_names import class_name
-from promptvision.data.files import missing, names_in
+from promptvision.data.decode import missing, names_in
 from promptvision.data.readers.folder import pictures_under
-from promptvision.data.pictures import Item
+from promptvision.data.images import Item
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError
 

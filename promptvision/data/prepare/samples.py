@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 
 SIDE = 200
 """Longer side of a sample in pixels."""

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from promptvision.data.cards import Card
-from promptvision.data.files import missing
+from promptvision.data.decode import missing
 from promptvision.data.prepare.imagenet import unpack_imagenet
 from promptvision.data.prepare.presence import presence, root_folder
 from promptvision.errors import InputError

@@ -16,7 +16,7 @@ from promptvision.data.readers.folder import read_folder
 from promptvision.data.readers.hub_folder import read_hub_folder
 from promptvision.data.readers.json_lists import read_json_lists
 from promptvision.data.readers.list import read_list
-from promptvision.data.pictures import Pictures, join
+from promptvision.data.images import Pictures, join
 from promptvision.data.readers.shards import read_shards
 from promptvision.data.readers.synsets import read_synsets
 from promptvision.data.readers.text_lists import read_aircraft, read_text_lists

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from promptvision.data.files import SUFFIXES, missing, names_in
-from promptvision.data.pictures import Item
+from promptvision.data.decode import SUFFIXES, missing, names_in
+from promptvision.data.images import Item
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

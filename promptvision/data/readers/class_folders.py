@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptvision.data.readers.class_names import class_name
-from promptvision.data.files import data_root, find_folder, missing, names_in, open_picture
+from promptvision.data.decode import data_root, find_folder, missing, names_in, open_picture
 from promptvision.data.readers.checks import pictures_in
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 
 if TYPE_CHECKING:
     from promptvision.data.cards import Card

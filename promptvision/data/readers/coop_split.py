@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptvision.data.files import data_root, find_folder, missing, open_picture
+from promptvision.data.decode import data_root, find_folder, missing, open_picture
 from promptvision.data.readers.checks import all_there, check_labels, refuse_label, refuse_outside
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from promptvision.data.pictures import Item
+from promptvision.data.images import Item
 from promptvision.data.splits import read_and_split, split_trainval
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptvision.data.files import SUFFIXES, data_root, missing, names_in, open_picture
+from promptvision.data.decode import SUFFIXES, data_root, missing, names_in, open_picture
 from promptvision.data.readers.names import class_names, composed, read_names
 from promptvision.data.readers.default_split import PARTS, complete
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from promptvision.data.files import BadPicture, data_root, missing, read_picture
+from promptvision.data.decode import BadPicture, data_root, missing, read_picture
 from promptvision.data.readers.list_rows import COLUMNS, Row
 from promptvision.data.readers.names import label_table, read_names
 from promptvision.data.readers.default_split import complete
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.data.readers.shards import part_of
 from promptvision.errors import InputError, unknown
 

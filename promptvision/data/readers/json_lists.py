@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptvision.data.readers.class_names import tell_apart
-from promptvision.data.files import data_root, find_folder, open_picture
+from promptvision.data.decode import data_root, find_folder, open_picture
 from promptvision.data.readers.checks import all_there, read_lines, read_text, refuse_outside
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

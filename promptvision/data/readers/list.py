@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptvision.data.files import data_root, missing, names_in, open_picture
+from promptvision.data.decode import data_root, missing, names_in, open_picture
 from promptvision.data.readers.list_rows import READ, Row, read_rows
 from promptvision.data.readers.names import label_table, read_names
 from promptvision.data.readers.default_split import SPLITS, complete
 from promptvision.data.readers.paths import Finder, listed_path
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError, unknown
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from promptvision.data.files import SUFFIXES
+from promptvision.data.decode import SUFFIXES
 from promptvision.errors import InputError
 
 COLUMNS = {

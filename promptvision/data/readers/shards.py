@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from promptvision.data.files import SUFFIXES, BadPicture, data_root, missing, read_picture
+from promptvision.data.decode import SUFFIXES, BadPicture, data_root, missing, read_picture
 from promptvision.data.readers.list_rows import Row, row_of
 from promptvision.data.readers.names import label_table, read_names
 from promptvision.data.readers.default_split import SPLITS, complete
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

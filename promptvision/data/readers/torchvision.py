@@ -17,8 +17,8 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from promptvision.data.files import data_root, find_folder, missing
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.decode import data_root, find_folder, missing
+from promptvision.data.images import Item, Pictures
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.data.readers.torchvision_files import read_stl10, read_svhn
 from promptvision.errors import InputError, unknown

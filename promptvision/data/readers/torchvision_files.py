@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptvision.data.files import missing
+from promptvision.data.decode import missing
 from promptvision.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError
 
 NATURAL = -1

@@ -11,8 +11,8 @@ from PIL import Image
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from promptvision.data.files import BadPicture
-from promptvision.data.pictures import Pictures
+from promptvision.data.decode import BadPicture
+from promptvision.data.images import Pictures
 
 Open = Callable[[str], Image.Image]
 LOG = logging.getLogger(__name__)

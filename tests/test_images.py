@@ -1,4 +1,4 @@
-"""Every kind of picture is read as docs/pictures.md says; one that cannot be read is named, and stops a run or not."""
+"""Every kind of picture is read as docs/images.md says; one that cannot be read is named, and stops a run or not."""
 
 import json
 import pickle
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptvision.data import files
-from promptvision.data.bad_pictures import leave_out_bad
-from promptvision.data.files import BadPicture, open_picture, read_picture
-from promptvision.data.pictures import Pictures
+from promptvision.data import decode as files
+from promptvision.data.bad_images import leave_out_bad
+from promptvision.data.decode import BadPicture, open_picture, read_picture
+from promptvision.data.images import Pictures
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.transforms import train_transform
 from promptvision.errors import InputError

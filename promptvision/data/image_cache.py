@@ -21,8 +21,8 @@ from PIL import Image
 from rich.progress import track
 from torchvision.transforms import InterpolationMode, v2
 
-from promptvision.data.files import BadPicture
-from promptvision.data.pictures import Item, Pictures
+from promptvision.data.decode import BadPicture
+from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError, unknown
 
 FORMAT = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from promptvision.data.pictures import Item
+from promptvision.data.images import Item
 from promptvision.errors import InputError, unknown
 
 SHAPES = ("exponential", "step")

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from promptvision.data import picture_cache, transforms
+from promptvision.data import transforms
+from promptvision.data import image_cache as picture_cache
 from promptvision.data.cards import load_card
-from promptvision.data.files import BadPicture, open_picture
-from promptvision.data.picture_cache import CachedPictures, build_cache
-from promptvision.data.pictures import Pictures
+from promptvision.data.decode import BadPicture, open_picture
+from promptvision.data.image_cache import CachedPictures, build_cache
+from promptvision.data.images import Pictures
 from promptvision.data.readers import read
 from promptvision.errors import InputError
 
