@@ -10,8 +10,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from promptvision.report.figures import draw_all
-from promptvision.report.page import write_page
+from promptvision.report.figures.draw import draw_all
+from promptvision.report.page.html import write_page
 from promptvision.report.report import load_report
 
 SCRIPT = "</script><script>document.title = 'broken into'</script><img src=x onerror=\"document.title='broken into'\">"

@@ -2,13 +2,13 @@
 
 import pytest
 
-from promptvision.report.dots import ranked
-from promptvision.report.drawing import limits, plain, wrapped
-from promptvision.report.figure_values import differences, in_words
-from promptvision.report.figures import draw_all, drawings
-from promptvision.report.matrices import mean_matrix
+from promptvision.report.figures.dots import ranked
+from promptvision.report.figures.style import limits, plain, wrapped
+from promptvision.report.figures.values import differences, in_words
+from promptvision.report.figures.draw import draw_all, drawings
+from promptvision.report.figures.matrices import mean_matrix
 from promptvision.report.report import load_report
-from promptvision.report.seeds import over_seeds
+from promptvision.report.scores import over_seeds
 
 METHODS = ("coop", "cocoop", "kg_coop", "pro_grad", "plot", "tcp", "maple", "prompt_src", "task_res", "clip_lora")
 

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from promptvision.report.figures import draw_all
-from promptvision.report.page import FILES, page, write_page
-from promptvision.report.page_runs import MOST_OF_FILE, without_folders
+from promptvision.report.figures.draw import draw_all
+from promptvision.report.page.html import FILES, page, write_page
+from promptvision.report.page.runs import MOST_OF_FILE, without_folders
 from promptvision.report.report import load_report
 
 SCRIPT = "<script>alert(1)</script>"

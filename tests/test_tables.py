@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from promptvision.report.comparable import ON_TEST, footnotes, notes
-from promptvision.report.tables import run_table, seeds_table
+from promptvision.report.tables.terminal import run_table, seeds_table
 from promptvision.report.transfer import harmonic_mean, scores, transfer_table
 
 

@@ -28,8 +28,8 @@ from promptvision.data.readers import read
 from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.download import SOURCES, download
 from promptvision.errors import InputError, one_sentence
-from promptvision.report.cards import card_table, cards_table
-from promptvision.report.contact_sheet import contact_sheet
+from promptvision.report.tables.cards import card_table, cards_table
+from promptvision.report.figures.contact_sheet import contact_sheet
 
 BARS = Console(stderr=True)
 

@@ -16,11 +16,11 @@ from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.sweep.progress import Board
 from promptvision.errors import InputError, one_sentence
 from promptvision.sweep.jobs import done, plan
-from promptvision.report.curves import few_shot_curve
-from promptvision.report.figures import draw_all
-from promptvision.report.page import write_page
+from promptvision.report.figures.curves import few_shot_curve
+from promptvision.report.figures.draw import draw_all
+from promptvision.report.page.html import write_page
 from promptvision.report.report import load_report
-from promptvision.report.tables import seeds_table
+from promptvision.report.tables.terminal import seeds_table
 from promptvision.sweep.local import terminated_as_interrupted
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.yaml"

@@ -13,7 +13,7 @@ from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.experiment.run import retest
-from promptvision.report.tables import run_table, worst_classes
+from promptvision.report.tables.terminal import run_table, worst_classes
 
 
 def arguments():

@@ -12,7 +12,7 @@ from promptvision.config.load import load_config
 from promptvision.errors import InputError, one_sentence
 from promptvision.experiment.run import load_run
 from promptvision.experiment.predict import find_pictures, predict_pictures
-from promptvision.report.tables import predictions_table
+from promptvision.report.tables.terminal import predictions_table
 
 
 def arguments():

@@ -15,7 +15,7 @@ from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.engine.distributed import is_first, run_folder, team
 from promptvision.errors import one_sentence
 from promptvision.experiment.run import run
-from promptvision.report.tables import run_table, worst_classes
+from promptvision.report.tables.terminal import run_table, worst_classes
 
 
 def arguments():

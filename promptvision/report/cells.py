@@ -11,8 +11,8 @@ from typing import Any
 
 from promptvision.report.comparable import averageable
 from promptvision.report.names import method_name
-from promptvision.report.runs import Run
-from promptvision.report.seeds import Score, over_seeds
+from promptvision.report.collect import Run
+from promptvision.report.scores import Score, over_seeds
 
 HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE", "METHOD.OPTIONS.WAY", "METHOD.OPTIONS.CHUNK"}
 HOW |= {f"TRAIN.{key}" for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY")}

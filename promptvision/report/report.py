@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptvision.report.cells import cells
-from promptvision.report.layout import Table
-from promptvision.report.literature import compare, without_counterpart
-from promptvision.report.runs import Run, collect
-from promptvision.report.section_tables import table
+from promptvision.report.tables.table import Table
+from promptvision.report.literature.compare import compare, without_counterpart
+from promptvision.report.collect import Run, collect
+from promptvision.report.tables.build import table
 from promptvision.report.sections import Section, sections
 
 

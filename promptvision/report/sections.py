@@ -10,8 +10,8 @@ from typing import Any
 from promptvision.report.cells import Cell, labels
 from promptvision.report.kinds import COOP, FGVC, TITLES, VTAB, kinds, metric, places
 from promptvision.report.names import method_order
-from promptvision.report.seeds import Score, average, harmonic
-from promptvision.report.streams import MEASURES
+from promptvision.report.scores import Score, average, harmonic
+from promptvision.report.figures.streams import MEASURES
 
 BY_DATASET = {
     "base_to_new": "data set",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from promptvision.report.comparable import Cells
-from promptvision.report.streams import MEASURES
-from promptvision.report.tables import mean_and_deviation, seeds_table
+from promptvision.report.figures.streams import MEASURES
+from promptvision.report.tables.terminal import mean_and_deviation, seeds_table
 from promptvision.report.transfer import transfer_table
 
 

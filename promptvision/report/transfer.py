@@ -8,7 +8,7 @@ from statistics import mean
 from rich.table import Table
 
 from promptvision.report.comparable import Cells, Result, footnotes, notes
-from promptvision.report.tables import mean_and_deviation
+from promptvision.report.tables.terminal import mean_and_deviation
 
 
 def transfer_table(cells: Cells, title: str = "") -> Table:

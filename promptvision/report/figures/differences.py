@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from promptvision.report.drawing import COLOURS, pyplot, tidy, wrapped
+from promptvision.report.figures.style import COLOURS, pyplot, tidy, wrapped
 
 
 def difference_bars(values: Mapping[str, float], title: str) -> Figure:

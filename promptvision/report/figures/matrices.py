@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from promptvision.report.drawing import plain, pyplot, wrapped
-from promptvision.report.streams import heat, task_rows
+from promptvision.report.figures.style import plain, pyplot, wrapped
+from promptvision.report.figures.streams import heat, task_rows
 
 ACROSS = 3
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from promptvision.report.drawing import COLOURS, plain, pyplot, wrapped
+from promptvision.report.figures.style import COLOURS, plain, pyplot, wrapped
 
 
 def radar(values: Mapping[str, Sequence[float]], axes_names: Sequence[str], title: str) -> Figure:

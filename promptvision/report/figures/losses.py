@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from promptvision.report.runs import LARGEST, Run
+from promptvision.report.collect import LARGEST, Run
 
 MOST_POINTS = 30
 """Of one curve."""

@@ -14,7 +14,7 @@ import yaml
 from promptvision.report.cells import Cell
 from promptvision.report.kinds import metric
 from promptvision.report.sections import SOURCE, Row, Section
-from promptvision.report.seeds import Score, average, harmonic
+from promptvision.report.scores import Score, average, harmonic
 
 TOP1 = "top-1 acc %"
 

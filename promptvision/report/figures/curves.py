@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 from matplotlib.figure import Figure
 
-from promptvision.report.drawing import COLOURS, pyplot, save, wrapped
+from promptvision.report.figures.style import COLOURS, pyplot, save, wrapped
 
 Curves = Mapping[str, Mapping[int, Sequence[float]]]
 """Name to {shots: accuracies over seeds}."""

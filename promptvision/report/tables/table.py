@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from promptvision.report.seeds import Score
+from promptvision.report.scores import Score
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 """Characters that would break a line, move a cursor, turn the direction of what follows, or are none at all."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from promptvision.report.cells import Cell
-from promptvision.report.drawing import Drawing
+from promptvision.report.figures.style import Drawing
 from promptvision.report.kinds import TITLES
-from promptvision.report.losses import Progress, progress
-from promptvision.report.multiples import training_panels
-from promptvision.report.over_shots import shot_counts, shots_name
+from promptvision.report.figures.losses import Progress, progress
+from promptvision.report.figures.panels import training_panels
+from promptvision.report.tables.over_shots import shot_counts, shots_name
 from promptvision.report.sections import Section
 
 MOST_RUNS = 20

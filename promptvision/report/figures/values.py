@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from promptvision.report.dots import Values, ranked
+from promptvision.report.figures.dots import Values, ranked
 from promptvision.report.sections import Row, Section
-from promptvision.report.seeds import Score
+from promptvision.report.scores import Score
 
 
 def whole(score: Score) -> bool:

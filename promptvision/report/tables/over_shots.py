@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from promptvision.report.sections import Row, Section
-from promptvision.report.seeds import Score
+from promptvision.report.scores import Score
 
 
 def shot_counts(section: Section) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402 - the backend must be chosen first
 from matplotlib import colormaps, pyplot  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from promptvision.report.layout import one_line, without_folders  # noqa: E402
+from promptvision.report.tables.table import one_line, without_folders  # noqa: E402
 
 SUFFIXES = (".png", ".svg")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

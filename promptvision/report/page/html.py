@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from promptvision.report.figures import Drawn
+from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
-from promptvision.report.layout import one_line, without_folders
-from promptvision.report.page_runs import packed, run_groups
+from promptvision.report.tables.table import one_line, without_folders
+from promptvision.report.page.runs import packed, run_groups
 from promptvision.report.report import Report
 
 FILES = Path(__file__).with_name("page_files")

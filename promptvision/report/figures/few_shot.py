@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from promptvision.report.curves import few_shot_lines
-from promptvision.report.dots import dots_in_rows, ranked
-from promptvision.report.drawing import Drawing, plain
-from promptvision.report.figure_values import in_words, whole, zero_shot
-from promptvision.report.multiples import few_shot_panels
-from promptvision.report.over_shots import by_shots, shots_name
+from promptvision.report.figures.curves import few_shot_lines
+from promptvision.report.figures.dots import dots_in_rows, ranked
+from promptvision.report.figures.style import Drawing, plain
+from promptvision.report.figures.values import in_words, whole, zero_shot
+from promptvision.report.figures.panels import few_shot_panels
+from promptvision.report.tables.over_shots import by_shots, shots_name
 from promptvision.report.sections import Section
-from promptvision.report.seeds import Score
+from promptvision.report.scores import Score
 
 MOST_LINES = 6
 """In one pair of axes."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from promptvision.report.drawing import pyplot
+from promptvision.report.figures.style import pyplot
 
 MEASURES = {
     "average_accuracy": "average accuracy",

@@ -10,8 +10,8 @@ from typing import Any
 from promptvision.report.cells import Cell, inner_differences
 from promptvision.report.comparable import notes
 from promptvision.report.kinds import TITLES, places
-from promptvision.report.layout import Column, Entry, Table, mark_best, number_entry, score_entry, without_empty_columns
-from promptvision.report.over_shots import over_shots, shot_counts, shots_name
+from promptvision.report.tables.table import Column, Entry, Table, mark_best, number_entry, score_entry, without_empty_columns
+from promptvision.report.tables.over_shots import over_shots, shot_counts, shots_name
 from promptvision.report.sections import BY_DATASET, Row, Section
 
 ABOUT = {
