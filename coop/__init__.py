@@ -14,7 +14,7 @@ from coop.ivlp import IVLP
 from coop.kg_coop import KgCoOp
 from coop.linear_probe import LinearProbe
 from coop.maple import MaPLe
-from coop.official import load_official
+from coop.parts.official_checkpoints import load_official
 from coop.plot import Plot
 from coop.pro_grad import ProGrad
 from coop.prompt_kd import PromptKD

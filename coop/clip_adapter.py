@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.objective import FeatureMethod
-from coop.teacher import class_features, filled
-from coop.texts import given_templates
+from coop.parts.objective import FeatureMethod
+from coop.parts.teacher import class_features, filled
+from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

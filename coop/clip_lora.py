@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.objective import FeatureMethod
-from coop.teacher import class_features, filled
+from coop.parts.objective import FeatureMethod
+from coop.parts.teacher import class_features, filled
 from promptvision.backbones import CLIP, lora
 from promptvision.backbones.lora_text import ChangedTexts
 from promptvision.errors import InputError, unknown

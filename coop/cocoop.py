@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.context import check_width, class_text, context_prompts, initial_context
-from coop.per_image import mean_loss, parts
+from coop.parts.context import check_width, class_text, context_prompts, initial_context
+from coop.parts.per_image import mean_loss, parts
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coop.context import check_width, class_text, context_prompts, initial_context, noise, refuse_csc
-from coop.objective import FeatureMethod
-from coop.reparameterize import Network
+from coop.parts.context import check_width, class_text, context_prompts, initial_context, noise, refuse_csc
+from coop.parts.objective import FeatureMethod
+from coop.parts.reparameterize import Network
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method

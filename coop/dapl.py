@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.context import check_width, context_prompts, initial_context, noise, refuse_csc
-from coop.objective import FeatureMethod
-from coop.teacher import class_features, filled
+from coop.parts.context import check_width, context_prompts, initial_context, noise, refuse_csc
+from coop.parts.objective import FeatureMethod
+from coop.parts.teacher import class_features, filled
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coop.deep_prompts import IndependentPrompts
+from coop.parts.deep_prompts import IndependentPrompts
 from promptvision.backbones import CLIP
 
 

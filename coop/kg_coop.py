@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from coop.context_method import ContextMethod
-from coop.knowledge import squared_distance
-from coop.objective import Step
-from coop.teacher import Teacher
-from coop.texts import given_templates
+from coop.parts.context_method import ContextMethod
+from coop.parts.knowledge import squared_distance
+from coop.parts.objective import Step
+from coop.parts.teacher import Teacher
+from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 
 

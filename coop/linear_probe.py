@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from coop.features import all_features
+from coop.parts.features import all_features
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Batches, Method

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from coop.context import context_prompts, noise
-from coop.deep_prompts import Contexts, check_image_depth, check_text_depth, leading_words
-from coop.objective import FeatureMethod
+from coop.parts.context import context_prompts, noise
+from coop.parts.deep_prompts import Contexts, check_image_depth, check_text_depth, leading_words
+from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP
 from promptvision.backbones.fast_image import prompted_features
 

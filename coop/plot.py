@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.context import check_width, class_text, context_prompts, initial_context, noise
-from coop.local_features import check_local, local_features
-from coop.objective import FeatureMethod
+from coop.parts.context import check_width, class_text, context_prompts, initial_context, noise
+from coop.parts.local_features import check_local, local_features
+from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coop.context_method import ContextMethod
-from coop.per_image import SCALES
-from coop.teacher import Teacher
-from coop.texts import given_templates
+from coop.parts.context_method import ContextMethod
+from coop.parts.per_image import SCALES
+from coop.parts.teacher import Teacher
+from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

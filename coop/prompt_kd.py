@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.deep_prompts import VisualPrompts
-from coop.large_teacher import check_same_pictures, class_vectors, load_teacher
-from coop.objective import FeatureMethod, Step
-from coop.texts import given_templates
+from coop.parts.deep_prompts import VisualPrompts
+from coop.parts.large_teacher import check_same_pictures, class_vectors, load_teacher
+from coop.parts.objective import FeatureMethod, Step
+from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError

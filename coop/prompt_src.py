@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from coop.averaging import EpochAverage, gaussian_weights
-from coop.deep_prompts import IndependentPrompts
-from coop.objective import Step
-from coop.teacher import ENSEMBLES, Teacher
+from coop.parts.averaging import EpochAverage, gaussian_weights
+from coop.parts.deep_prompts import IndependentPrompts
+from coop.parts.objective import Step
+from coop.parts.teacher import ENSEMBLES, Teacher
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

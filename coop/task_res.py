@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coop.objective import FeatureMethod
-from coop.teacher import class_features, filled
-from coop.texts import given_templates
+from coop.parts.objective import FeatureMethod
+from coop.parts.teacher import class_features, filled
+from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 from promptvision.method import Method
 

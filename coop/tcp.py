@@ -9,12 +9,12 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from coop.context import class_text, context_prompts
-from coop.context_method import ContextMethod
-from coop.knowledge import squared_distance
-from coop.objective import Step
-from coop.teacher import Teacher
-from coop.texts import given_templates
+from coop.parts.context import class_text, context_prompts
+from coop.parts.context_method import ContextMethod
+from coop.parts.knowledge import squared_distance
+from coop.parts.objective import Step
+from coop.parts.teacher import Teacher
+from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.features import all_features
+from coop.parts.features import all_features
 from coop.zero_shot import ZeroShot
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError

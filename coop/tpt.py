@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from coop.context_method import ContextMethod
-from coop.per_image import parts
+from coop.parts.context_method import ContextMethod
+from coop.parts.per_image import parts
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

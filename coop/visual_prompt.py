@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from coop.deep_prompts import VisualPrompts
-from coop.teacher import class_features, filled
+from coop.parts.deep_prompts import VisualPrompts
+from coop.parts.teacher import class_features, filled
 from promptvision.backbones import CLIP
 from promptvision.backbones.fast_image import prompted_features
 from promptvision.method import Method

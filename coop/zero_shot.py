@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from coop.teacher import ENSEMBLES, class_features, filled
-from coop.texts import read_texts
+from coop.parts.teacher import ENSEMBLES, class_features, filled
+from coop.parts.texts import read_texts
 from promptvision.backbones import CLIP
 from promptvision.errors import unknown
 from promptvision.method import Method

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from coop.averaging import EpochAverage, gaussian_weights
+from coop.parts.averaging import EpochAverage, gaussian_weights
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer

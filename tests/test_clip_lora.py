@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 import coop
-from coop.official import load_official
+from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coop
-from coop import per_image
+from coop.parts import per_image
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, learning_rates
 from promptvision.errors import InputError

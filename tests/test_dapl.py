@@ -12,7 +12,7 @@ from PIL import Image
 
 import coop
 import vpt
-from coop.official import load_official
+from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
 from promptvision.config.load import load_config
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import coop
-from coop.averaging import gaussian_weights
-from coop.objective import Step
+from coop.parts.averaging import gaussian_weights
+from coop.parts.objective import Step
 from coop.prompt_src import TEMPLATES
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, learning_rates

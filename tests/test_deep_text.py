@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coop.context import context_prompts
+from coop.parts.context import context_prompts
 from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, TextTower

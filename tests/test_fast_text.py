@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import coop
-from coop.context import context_prompts
+from coop.parts.context import context_prompts
 from promptvision.backbones.fast_text import known_views
 from promptvision.backbones.packing import first_fit
 from promptvision.backbones.text import OpenClipText

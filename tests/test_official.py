@@ -13,7 +13,7 @@ import torch
 
 import coop
 import vpt
-from coop.official import load_official
+from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
 from promptvision.config.load import load_config
 from promptvision.engine.run_folder import RunFolder

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import coop
-from coop.local_features import attend_everywhere, local_features
+from coop.parts.local_features import attend_everywhere, local_features
 from coop.plot import transport_plans
 from promptvision.backbones import load_clip, load_vit
 from promptvision.engine.optim import build_optimizer

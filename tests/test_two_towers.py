@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 import coop
-from coop.objective import FeatureMethod
-from coop.official import load_official
-from coop.teacher import Teacher
+from coop.parts.objective import FeatureMethod
+from coop.parts.official_checkpoints import load_official
+from coop.parts.teacher import Teacher
 from promptvision.backbones import load_clip
 from promptvision.errors import InputError
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from bench_text import class_names, official, step, text_tower
 from measure import counted, kept_bytes, seconds
 
-from coop.context import context_prompts
-from coop.per_image import mean_loss
+from coop.parts.context import context_prompts
+from coop.parts.per_image import mean_loss
 from promptvision.engine.device import peak_memory
 
 COLUMNS = ("classes", "M", "batch", "seconds", "process GB", "time", "GFLOP", "FLOPs", "MB", "memory")

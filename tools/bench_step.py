@@ -14,7 +14,7 @@ from measure import Kept, counted, largest_difference
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import coop
-from coop.teacher import Teacher
+from coop.parts.teacher import Teacher
 from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.lora_text import ChangedTexts
 from promptvision.backbones.packing import CONSTANT

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from measure import counted, kept_bytes, largest_difference, medians
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-from coop.context import context_prompts
+from coop.parts.context import context_prompts
 from promptvision.backbones.text import OpenClipText
 
 COLUMNS = ("classes", "M", "position", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory")

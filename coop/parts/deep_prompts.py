@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from coop.context import class_text, context_prompts, initial_context, noise
-from coop.objective import FeatureMethod
+from coop.parts.context import class_text, context_prompts, initial_context, noise
+from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP, ImageTower, TextTower
 from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError

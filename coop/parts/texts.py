@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from coop.context import class_text
+from coop.parts.context import class_text
 from promptvision.errors import InputError
 from promptvision.safe_yaml import WRONG, parse
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from coop.context import class_text
+from coop.parts.context import class_text
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 

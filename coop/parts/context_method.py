@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from coop.context import check_width, class_text, context_prompts, initial_context
-from coop.objective import FeatureMethod
+from coop.parts.context import check_width, class_text, context_prompts, initial_context
+from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP
 
 
