@@ -15,7 +15,7 @@ from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.fast_image import known_blocks, prompted_features
 from promptvision.errors import InputError
-from vpt.thaw import thaw_biases
+from vpt.parts.thaw import thaw_biases
 
 SIZES = dict(img_size=32, patch_size=16, embed_dim=32, num_heads=2, num_classes=0)
 KINDS = {

@@ -10,7 +10,7 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
-from vpt.pool import class_query, nearest, unit, vote
+from vpt.parts.pool import class_query, nearest, unit, vote
 
 CLASSES = [f"class {label}" for label in range(10)]
 

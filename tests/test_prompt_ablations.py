@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import vpt
-from vpt.cls_init import initial_prompts
+from vpt.parts.cls_init import initial_prompts
 
 CLASSES = [f"class {i}" for i in range(7)]
 POOLS = {"original": "backbone", "img_pool": "image", "prompt_pool": "prompt", "imgprompt_pool": "image_prompt"}

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.errors import InputError
-from vpt.cls_init import class_token_embeddings, layerwise_class_tokens
+from vpt.parts.cls_init import class_token_embeddings, layerwise_class_tokens
 
 CLASSES = ["a", "b", "c"]
 LABELS = torch.tensor([0, 1, 2, 1])

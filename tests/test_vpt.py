@@ -10,7 +10,7 @@ from promptvision.backbones import load_clip, load_vit
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
 from promptvision.method import learned_name
-from vpt.locations import init_bound
+from vpt.parts.locations import init_bound
 
 CLASSES = [f"class {i}" for i in range(7)]
 HEAD = ("head.last_layer.weight", "head.last_layer.bias")

@@ -19,7 +19,7 @@ from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
 from vpt.side import Side
 from vpt.swin_prompt import SwinPrompt
-from vpt.tune import Bias, ClassToken, Full, Linear, Partial
+from vpt.fine_tune import Bias, ClassToken, Full, Linear, Partial
 
 METHODS: dict[str, type[Method]] = {
     "linear": Linear,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.errors import InputError, unknown
-from vpt.attach import Hook, attached, mlp_blocks, mlp_width
-from vpt.heads import HeadMethod
+from vpt.parts.attach import Hook, attached, mlp_blocks, mlp_width
+from vpt.parts.heads import HeadMethod
 
 INITS = ("identity", "published")
 

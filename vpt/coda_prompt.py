@@ -12,7 +12,7 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.prefix import Prefix, prefixed_features
 from promptvision.errors import InputError
 from promptvision.method import Method
-from vpt.pool import check_tower, class_head, class_query, prefix_layers
+from vpt.parts.pool import check_tower, class_head, class_query, prefix_layers
 
 
 class CODAPrompt(Method):

@@ -13,7 +13,7 @@ from promptvision.backbones.prefix import Prefix, prefixed_features
 from promptvision.errors import InputError
 from promptvision.method import Method
 from vpt.l2p import pulled
-from vpt.pool import PromptPool, check_tower, class_head, class_query, nearest, prefix_layers, uniform, vote
+from vpt.parts.pool import PromptPool, check_tower, class_head, class_query, nearest, prefix_layers, uniform, vote
 
 
 class DualPrompt(Method):

@@ -12,7 +12,7 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.image import prompted_tokens
 from promptvision.errors import InputError, unknown
 from promptvision.method import Method
-from vpt.pool import QUERIES, PromptPool, check_tower, class_head, class_query, nearest, patch_query, vote
+from vpt.parts.pool import QUERIES, PromptPool, check_tower, class_head, class_query, nearest, patch_query, vote
 
 HEAD_TYPES = ("prompt", "token+prompt", "token", "gap")
 POSITIONS = ("class", "none")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.backbones.lora import TARGETS, LowRank, changed, changed_image, check, known_view, shapes
 from promptvision.errors import InputError
-from vpt.attach import Hook, attached, mlp_blocks
-from vpt.heads import HeadMethod
+from vpt.parts.attach import Hook, attached, mlp_blocks
+from vpt.parts.heads import HeadMethod
 
 LINEARS = {
     "attn.qkv": ("q", "k", "v"),

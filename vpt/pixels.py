@@ -12,8 +12,8 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.positions import resize_positions
 from promptvision.errors import InputError
 from promptvision.method import Method
-from vpt.heads import Head
-from vpt.locations import init_bound, normalized
+from vpt.parts.heads import Head
+from vpt.parts.locations import init_bound, normalized
 
 
 class Pad(Method):

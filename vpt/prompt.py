@@ -14,11 +14,11 @@ from promptvision.backbones.prefix import check_blocks, prefixed_features
 from promptvision.errors import InputError
 from promptvision.method import Batches, Method
 from vpt.choices import check_choices, edits_only
-from vpt.cls_init import class_token_embeddings, initial_prompts
-from vpt.heads import Head
-from vpt.locations import init_bound, location_edits, pooled, strip_tokens, token_count
-from vpt.schedule import schedule
-from vpt.thaw import thaw_biases, thaw_class_token
+from vpt.parts.cls_init import class_token_embeddings, initial_prompts
+from vpt.parts.heads import Head
+from vpt.parts.locations import init_bound, location_edits, pooled, strip_tokens, token_count
+from vpt.parts.prompted_blocks import schedule
+from vpt.parts.thaw import thaw_biases, thaw_class_token
 
 
 class Prompt(Method):

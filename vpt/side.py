@@ -17,7 +17,7 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
 from promptvision.errors import InputError
 from promptvision.method import Batches
-from vpt.heads import HeadMethod
+from vpt.parts.heads import HeadMethod
 
 FLAT = 9216
 """Numbers that AlexNet's convolutions give: 256 channels of 6 x 6."""

@@ -11,8 +11,8 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.swin import prompted_swin_features, stage_sizes
 from promptvision.errors import InputError
 from promptvision.method import Method
-from vpt.heads import Head
-from vpt.locations import init_bound
+from vpt.parts.heads import Head
+from vpt.parts.locations import init_bound
 
 
 class SwinPrompt(Method):

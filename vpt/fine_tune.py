@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.errors import InputError
-from vpt.attach import Hook, attached, mlp_blocks, own_blocks
-from vpt.fresh import draw_anew, final_norms, last_parts
-from vpt.heads import HeadMethod
-from vpt.thaw import thaw_biases, thaw_class_token
+from vpt.parts.attach import Hook, attached, mlp_blocks, own_blocks
+from vpt.parts.fresh import draw_anew, final_norms, last_parts
+from vpt.parts.heads import HeadMethod
+from vpt.parts.thaw import thaw_biases, thaw_class_token
 
 
 class Linear(HeadMethod):

@@ -9,7 +9,7 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.image import run_blocks
 from promptvision.errors import InputError
 from promptvision.method import Batches
-from vpt.thaw import class_token
+from vpt.parts.thaw import class_token
 
 
 def initial_prompts(embeddings: Tensor, init: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.image import Edit, prompt_edits, remove, replace
-from vpt.schedule import Schedule
+from vpt.parts.prompted_blocks import Schedule
 
 
 def init_bound(patch: int, dim: int) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.errors import InputError
-from vpt.attach import own_blocks
+from vpt.parts.attach import own_blocks
 
 FINAL_NORMS = ("norm", "fc_norm", "head.norm", "ln_post")
 """What timm and open_clip call the norm between the last block and the feature."""
