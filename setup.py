@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=PACKAGES + [f"{name}.*" for name in PACKAGES]) + ["promptvision.datacards"],
     package_dir={"promptvision.datacards": "datasets"},
     package_data={
-        "promptvision": ["py.typed", "backbones/*.safetensors", "report/*.csv", "report/*.yaml", "report/page_files/*"],
+        "promptvision": ["py.typed", "backbones/*.safetensors", "report/literature/*.*", "report/page/*.*"],
         "promptvision.datacards": ["*.yaml", "names/*.txt"],
     },
     install_requires=[

@@ -29,6 +29,11 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
 
 
+def shown(name: str) -> str:
+    """A name for a sentence on one line: as it is, or with what cannot be printed escaped."""
+    return name if name.isprintable() else ascii(name)
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """For the tools: bad input ends as one sentence and exit status 2, Ctrl-C as one line and 130, SIGTERM as 143."""

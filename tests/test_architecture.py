@@ -4,22 +4,36 @@ import ast
 import subprocess
 import sys
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
+GROUND = ("errors", "atomic", "safe_yaml", "method", "cli")
+"""Modules that may stand loose in `promptvision/`, beside `__init__` and `__main__`."""
 MAY_IMPORT = {
     "promptvision/errors.py": [],
-    "promptvision/method.py": ["promptvision.errors"],
-    "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
     "promptvision/safe_yaml.py": ["promptvision.errors"],
+    "promptvision/method.py": ["promptvision.errors"],
+    "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
+    "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
     "promptvision/data": ["promptvision.data", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/engine": ["promptvision", "promptvision.engine", "promptvision.method", "promptvision.errors"],
     "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.safe_yaml"],
+    "promptvision/experiment": [
+        *(f"promptvision.{name}" for name in ("experiment", "config", "data", "backbones", "engine")),
+        *(f"promptvision.{name}" for name in ("errors", "method", "safe_yaml")),
+    ],
+    "promptvision/sweep": [
+        *(
+            f"promptvision.{name}"
+            for name in ("sweep", "experiment", "config", "backbones", "engine", "errors", "safe_yaml")
+        ),
+    ],
     "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
-    "coop": ["coop", *(f"promptvision.{name}" for name in ("backbones", "method", "errors", "plain_yaml"))],
+    "coop": ["coop", *(f"promptvision.{name}" for name in ("backbones", "method", "errors", "safe_yaml"))],
 }
 OURS = ("promptvision", "vpt", "coop", "tools")
 
@@ -48,6 +62,46 @@ def test_import_direction(place):
     for path, name in found:
         assert any(within(name, allowed) for allowed in MAY_IMPORT[place]), f"{path} imports {name}"
     assert found or not MAY_IMPORT[place]
+
+
+def test_a_run_imports_nothing_that_prepares_data():
+    for path in files("promptvision"):
+        if "prepare" not in path.parts:
+            assert not [name for name in imports(path) if within(name, "promptvision.data.prepare")], path
+
+
+def modules():
+    """{module name: path} of promptvision, coop and vpt."""
+    paths = [path for top in ("promptvision", "coop", "vpt") for path in (ROOT / top).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imported_modules(path, known):
+    """Modules among `known` that a file imports; what only re-exports (an `__init__`) is left out."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in known else node.module for name in inner]
+        yield from (name for name in names if name in known and known[name].name != "__init__.py")
+
+
+def test_no_import_circle():
+    known = modules()
+    inner = {name: path for name, path in known.items() if path.name != "__init__.py"}
+    graph = {name: set(imported_modules(path, known)) - {name} for name, path in inner.items()}
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_the_root_holds_ground_files_only():
+    loose = {path.stem for path in (ROOT / "promptvision").glob("*.py")}
+    assert loose <= {*GROUND, "__init__", "__main__"}
+
+
+def test_no_folder_has_two_roles():
+    for folder in {path.parent for path in modules().values()} - {ROOT / "coop", ROOT / "vpt"}:
+        most = 26 if folder.name == "backbones" else 21
+        assert len(list(folder.glob("*.py"))) <= most, folder
 
 
 def test_promptvision_knows_no_family():

@@ -10,8 +10,8 @@ from torch import nn
 
 from coop.parts.averaging import EpochAverage, gaussian_weights
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
-from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.method import Method

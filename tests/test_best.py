@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment.run import run
 from promptvision.experiment.data import load_data
+from promptvision.experiment.run import run
 from promptvision.method import Method
 
 CONFIG = """

@@ -15,7 +15,7 @@ import vpt
 from coop.linear_probe import search_c
 from coop.tip_adapter import search
 from promptvision.backbones import load_clip
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import retest, run

@@ -13,10 +13,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from promptvision.data.cards import card_names, load_card
-from promptvision.data.readers.class_names import class_name, tell_apart
 from promptvision.data.readers import read
-from promptvision.data.splits import split_trainval
+from promptvision.data.readers.class_names import class_name, tell_apart
 from promptvision.data.readers.synsets import clip_classnames, distinct
+from promptvision.data.splits import split_trainval
 from promptvision.errors import InputError
 from promptvision.method import check_names
 

@@ -7,8 +7,8 @@ import yaml
 
 from promptvision.data.cards import card_names, load_card
 from promptvision.data.prepare.docs_page import datasets_page
-from promptvision.data.readers.class_names import RULES
 from promptvision.data.readers import READERS
+from promptvision.data.readers.class_names import RULES
 from promptvision.errors import InputError
 
 GOOD = {

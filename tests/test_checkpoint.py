@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import coop
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.engine.checkpoint import (
     load_checkpoint,
     load_learned,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptvision.config.load import dump, load_config, method_options, resolved, summary
+from promptvision.config import dump, load_config, method_options, resolved, summary
 from promptvision.config.docs import config_page, help_text, options_table
-from promptvision.errors import InputError
 from promptvision.config.schema import KEYS
+from promptvision.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 

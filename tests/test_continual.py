@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.config.load import load_config
-from promptvision.experiment.continual import accuracy, competing, run_stream
-from promptvision.experiment.course import load_stream
+from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
+from promptvision.experiment.continual import accuracy, competing, run_stream
+from promptvision.experiment.course import load_stream
 from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ import coop
 import vpt
 from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
-from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import load_run, run
 from promptvision.experiment.schedule import rates

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import coop
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.experiment.schedule import rates
 
 ROOT = Path(__file__).parents[1]

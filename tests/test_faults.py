@@ -17,7 +17,7 @@ from PIL import Image
 
 import coop
 import vpt
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.data import worker_restart as workers
 from promptvision.data.decode import open_picture
 from promptvision.data.loader import TrainLoader

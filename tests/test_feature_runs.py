@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import coop
 import vpt
 from promptvision.backbones.clip import OpenClipImage
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import retest, run

@@ -14,19 +14,19 @@ from torch import nn
 
 import coop
 import vpt
-from promptvision.experiment.run import feature_file
 from promptvision.backbones import ImageTower, load_clip
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.readers.folder import read_folder
-from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.images import Pictures
+from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.readers.folder import read_folder
 from promptvision.data.transforms import FIXED, TRAIN, train_transform
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import predict
 from promptvision.errors import InputError
+from promptvision.experiment import feature_file
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
-from promptvision.experiment.data import image_tower
+from promptvision.experiment.loaders import image_tower
 
 FAMILIES = {"vpt": vpt, "coop": coop}
 CPU = torch.device("cpu")

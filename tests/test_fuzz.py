@@ -24,20 +24,21 @@ from safetensors.torch import save
 
 import coop
 import vpt
-from promptvision.experiment.run import feature_file
-from promptvision.sweep.benchmark_file import load_benchmark
-from promptvision.config.load import load_config
-from promptvision.data.cards import Card, load_card
+from promptvision.config import load_config
+from promptvision.data.card import Card
+from promptvision.data.cards import load_card
 from promptvision.data.readers.coop_split import read_coop_split
-from promptvision.data.readers.list_rows import read_rows
 from promptvision.data.readers.list import read_list
+from promptvision.data.readers.list_rows import read_rows
 from promptvision.engine.best_epoch import kept
 from promptvision.engine.checkpoint import load_checkpoint, load_learned, read_json, save_checkpoint, save_learned
-from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import Saver, check_identity
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
+from promptvision.experiment import feature_file
 from promptvision.method import Method
+from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.sweep.search import load_search
 
 FAMILIES = {"vpt": vpt, "coop": coop}

@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from promptvision.data.readers import hub_folder
 from promptvision.data.cards import load_card
 from promptvision.data.decode import BadPicture
-from promptvision.data.readers import read
+from promptvision.data.readers import hub_folder, read
 from promptvision.errors import InputError
 
 NAMES = ["zebra", "small dog", "ant"]

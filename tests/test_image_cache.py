@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from promptvision.data import transforms
 from promptvision.data import image_cache as picture_cache
+from promptvision.data import transforms
 from promptvision.data.cards import load_card
 from promptvision.data.decode import BadPicture, open_picture
 from promptvision.data.image_cache import CachedPictures, build_cache

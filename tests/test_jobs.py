@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 import coop
 import vpt
 from promptvision.sweep.benchmark_file import load_benchmark
-from promptvision.sweep.progress import Board
 from promptvision.sweep.jobs import Outcome, do, done, plan
-from promptvision.sweep.shared_backbone import sharing
 from promptvision.sweep.local import Event, Queue, do_here, do_in_workers
+from promptvision.sweep.progress import Board
+from promptvision.sweep.shared_backbone import sharing
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}

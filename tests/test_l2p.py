@@ -6,8 +6,8 @@ from torch import nn
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
-from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from vpt.parts.pool import class_query, nearest, unit, vote

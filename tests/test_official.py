@@ -15,7 +15,7 @@ import coop
 import vpt
 from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import run

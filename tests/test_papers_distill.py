@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 import coop
 from coop.prompt_kd import divergence
 from promptvision.backbones import load_clip
-from promptvision.config.load import load_config
-from promptvision.engine.run_folder import RunFolder
+from promptvision.config import load_config
 from promptvision.engine.optim import build_optimizer
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import load_run, run
 from promptvision.method import Method

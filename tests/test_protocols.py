@@ -8,7 +8,7 @@ import yaml
 
 import coop
 import vpt
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.data.splits import subset_hash
 from promptvision.errors import InputError
 from promptvision.experiment.data import load_data

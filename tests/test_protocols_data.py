@@ -12,11 +12,11 @@ from PIL import Image
 
 import coop
 import vpt
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.domains import read_domains
-from promptvision.data.splits import few_shot, held_out, subset_hash
 from promptvision.data.long_tail import class_sizes, long_tailed
+from promptvision.data.splits import few_shot, held_out, subset_hash
 from promptvision.errors import InputError
 from promptvision.experiment.data import load_data
 

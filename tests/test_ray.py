@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.sweep.benchmark_file import load_benchmark
-from promptvision.sweep.ray_cluster import do_on_cluster
 from promptvision.errors import InputError
+from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.sweep.jobs import do, done, plan
+from promptvision.sweep.ray_cluster import do_on_cluster
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}

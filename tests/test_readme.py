@@ -11,7 +11,7 @@ from PIL import Image
 
 import coop
 import vpt
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.readers import read
 from promptvision.engine.run_folder import RunFolder

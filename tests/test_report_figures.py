@@ -3,10 +3,10 @@
 import pytest
 
 from promptvision.report.figures.dots import ranked
-from promptvision.report.figures.style import limits, plain, wrapped
-from promptvision.report.figures.values import differences, in_words
 from promptvision.report.figures.draw import draw_all, drawings
 from promptvision.report.figures.matrices import mean_matrix
+from promptvision.report.figures.style import limits, plain, wrapped
+from promptvision.report.figures.values import differences, in_words
 from promptvision.report.report import load_report
 from promptvision.report.scores import over_seeds
 

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from promptvision.report.literature.counterparts import rules
 from promptvision.report.kinds import COOP, FGVC, TITLES, VTAB
 from promptvision.report.literature.compare import published
-from promptvision.report.report import load_report
+from promptvision.report.literature.counterparts import rules
 from promptvision.report.literature.settings import normal
+from promptvision.report.report import load_report
 
 COOP_OPTIONS = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}
 COOP_CONFIG = {

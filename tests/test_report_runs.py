@@ -9,11 +9,11 @@ import coop
 import vpt
 from promptvision.errors import InputError
 from promptvision.report.cells import cells, labels
-from promptvision.report.tables.table import one_line
+from promptvision.report.collect import LARGEST, collect
 from promptvision.report.figures.losses import MOST_POINTS, progress
 from promptvision.report.names import NAMES
-from promptvision.report.collect import LARGEST, collect
 from promptvision.report.scores import average, half_width, harmonic, over_seeds
+from promptvision.report.tables.table import one_line
 
 
 def test_half_width_is_students():

@@ -6,8 +6,8 @@ import io
 import pytest
 from rich.console import Console
 
-from promptvision.report.tables.table import Column, Entry, Table
 from promptvision.report.report import load_report
+from promptvision.report.tables.table import Column, Entry, Table
 from promptvision.report.tables.writers import TerminalTable, comma_separated, latex, markdown
 
 

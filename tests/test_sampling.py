@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 import vpt
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.engine.checkpoint import load_checkpoint
 from promptvision.errors import InputError
-from promptvision.sweep.search import Search, Tried, choose
 from promptvision.sweep.completed import once
 from promptvision.sweep.optuna_search import some_settings
+from promptvision.sweep.search import Search, Tried, choose
 
 GRID = Search("vtab", {"OPTIM.LR": [10, 1, 0.1, 0.01], "OPTIM.WEIGHT_DECAY": [0.1, 0.01, 0]}, [1])
 

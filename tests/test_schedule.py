@@ -9,9 +9,9 @@ from PIL import Image
 
 import coop
 import vpt
-from promptvision.config.load import load_config
-from promptvision.engine.run_folder import RunFolder
+from promptvision.config import load_config
 from promptvision.engine.optim import learning_rates
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import run
 from promptvision.experiment.schedule import epochs, per_step, rates, steps

@@ -6,6 +6,7 @@ from PIL import Image
 
 from promptvision.data.images import Pictures
 from promptvision.data.task_stream import class_incremental, data_set_incremental, joined, split_classes
+from promptvision.errors import InputError
 from promptvision.experiment.continual_metrics import (
     average_accuracy,
     backward_transfer,
@@ -14,7 +15,6 @@ from promptvision.experiment.continual_metrics import (
     incremental_accuracy,
     learning_accuracy,
 )
-from promptvision.errors import InputError
 
 TEN = [f"class {label}" for label in range(10)]
 

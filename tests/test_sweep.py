@@ -10,9 +10,9 @@ import yaml
 
 import coop
 import vpt
-from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.data.cards import load_card
 from promptvision.errors import InputError
+from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.sweep.jobs import plan
 
 ROOT = Path(__file__).parents[1]

@@ -20,9 +20,9 @@ from torch import nn
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint, save_learned
 from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.evaluate import evaluate
-from promptvision.engine.run_folder import RunFolder
-from promptvision.engine.optim import build_optimizer, learning_rates
 from promptvision.engine.interrupt import Pruned
+from promptvision.engine.optim import build_optimizer, learning_rates
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.method import Method

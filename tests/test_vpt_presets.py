@@ -7,7 +7,7 @@ import pytest
 
 import coop
 import vpt
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.experiment.schedule import rates
 
 ROOT = Path(__file__).parents[1]

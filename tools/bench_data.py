@@ -16,9 +16,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
 from promptvision.data.decode import open_picture
-from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.image_cache import build_cache
 from promptvision.data.images import Pictures
+from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.transforms import test_transform, train_transform
 
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -6,11 +6,11 @@ from families import FAMILIES
 from rich.console import Console
 
 import promptvision
-from promptvision.config.load import load_config, summary
+from promptvision.config import load_config, summary
 from promptvision.config.docs import help_text
-from promptvision.experiment.continual import run_stream
 from promptvision.engine.run_folder import LOG, RunFolder, log_to_terminal
 from promptvision.errors import one_sentence
+from promptvision.experiment.continual import run_stream
 from promptvision.report.figures.streams import draw_choices, draw_matrix, matrix_table, measures_table
 
 

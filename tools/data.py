@@ -19,17 +19,17 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 
 from promptvision.data.cards import card_names, load_card
-from promptvision.data.prepare.check import check
-from promptvision.data.prepare.make_split import make_split
 from promptvision.data.image_cache import FILTERS, build_cache
+from promptvision.data.prepare.check import check
+from promptvision.data.prepare.download import SOURCES, download
+from promptvision.data.prepare.make_split import make_split
 from promptvision.data.prepare.presence import IN_MEMORY, presence, root_folder
+from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
-from promptvision.data.prepare.samples import samples
-from promptvision.data.prepare.download import SOURCES, download
 from promptvision.errors import InputError, one_sentence
-from promptvision.report.tables.cards import card_table, cards_table
 from promptvision.report.figures.contact_sheet import contact_sheet
+from promptvision.report.tables.cards import card_table, cards_table
 
 BARS = Console(stderr=True)
 

@@ -12,16 +12,16 @@ from families import FAMILIES
 from rich.console import Console
 from sweep import by_cell, work_off
 
-from promptvision.sweep.benchmark_file import load_benchmark
-from promptvision.sweep.progress import Board
 from promptvision.errors import InputError, one_sentence
-from promptvision.sweep.jobs import done, plan
 from promptvision.report.figures.curves import few_shot_curve
 from promptvision.report.figures.draw import draw_all
 from promptvision.report.page.html import write_page
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import seeds_table
+from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.local import terminated_as_interrupted
+from promptvision.sweep.progress import Board
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.yaml"
 SHOTS = (1, 2, 4, 8, 16)

@@ -6,14 +6,14 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
-from promptvision.sweep.benchmark import file_name
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.experiment.run import retest
 from promptvision.report.tables.terminal import run_table, worst_classes
+from promptvision.sweep.benchmark import file_name
 
 
 def arguments():

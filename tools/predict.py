@@ -8,10 +8,10 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
-from promptvision.config.load import load_config
+from promptvision.config import load_config
 from promptvision.errors import InputError, one_sentence
-from promptvision.experiment.run import load_run
 from promptvision.experiment.predict import find_pictures, predict_pictures
+from promptvision.experiment.run import load_run
 from promptvision.report.tables.terminal import predictions_table
 
 

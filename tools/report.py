@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from promptvision.errors import InputError, one_sentence
-from promptvision.report.tables.table import one_line
 from promptvision.report.report import load_report
+from promptvision.report.tables.table import one_line
 from promptvision.report.tables.writers import TerminalTable, comma_separated, latex, markdown
 
 
@@ -48,8 +48,8 @@ def main():
 def write_files(args, report):
     if not (args.figures or args.html):
         return
-    from promptvision.report.figures.style import SUFFIXES  # a second or more, which tables alone need not spend
     from promptvision.report.figures.draw import draw_all
+    from promptvision.report.figures.style import SUFFIXES  # a second or more, which tables alone need not spend
     from promptvision.report.page.html import write_page
 
     with TemporaryDirectory() as here:

@@ -11,14 +11,14 @@ from families import FAMILIES
 from rich.console import Console
 from rich.live import Live
 
-from promptvision.sweep.benchmark_file import load_benchmark
-from promptvision.sweep.progress import Board
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
-from promptvision.sweep.jobs import done, plan
 from promptvision.report.sweep_table import benchmark_tables
+from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.local import do_here, do_in_workers, terminated_as_interrupted
+from promptvision.sweep.progress import Board
 
 WIDE = 200
 """Columns of a table that goes to a file, where no terminal sets a width."""

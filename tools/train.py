@@ -9,10 +9,10 @@ from families import FAMILIES
 from rich.console import Console
 
 import promptvision
-from promptvision.config.load import load_config, summary
+from promptvision.config import load_config, summary
 from promptvision.config.docs import help_text
-from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.engine.distributed import is_first, run_folder, team
+from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import one_sentence
 from promptvision.experiment.run import run
 from promptvision.report.tables.terminal import run_table, worst_classes

@@ -12,6 +12,7 @@ from promptvision.method import Method, build_method, find_method, option_defaul
 from vpt.adapter import Adapter
 from vpt.coda_prompt import CODAPrompt
 from vpt.dual_prompt import DualPrompt
+from vpt.fine_tune import Bias, ClassToken, Full, Linear, Partial
 from vpt.knn import NearestNeighbours
 from vpt.l2p import L2P
 from vpt.lora import Lora
@@ -19,7 +20,6 @@ from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
 from vpt.side import Side
 from vpt.swin_prompt import SwinPrompt
-from vpt.fine_tune import Bias, ClassToken, Full, Linear, Partial
 
 METHODS: dict[str, type[Method]] = {
     "linear": Linear,

@@ -1,0 +1,1 @@
+"""Parts that several CLIP methods share."""

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView, view_block
 from promptvision.backbones.fast_text_cache import Cache, Constants, causal, join
-from promptvision.backbones.packing import lay_out, plan
+from promptvision.backbones.packing import PackedLayout
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import TextTower
 
@@ -32,40 +32,10 @@ def known_views(tower: nn.Module) -> list[BlockView] | None:
     return None if None in views else views  # type: ignore[return-value]
 
 
-class PackedPrompts(nn.Module):
-    """Prompts of C classes, (C, L, D) embeddings with context vectors in their `slots` (C, L), ready to be encoded.
+class PackedPrompts(PackedLayout):
+    """Prompts of C classes in their packed layout, ready to be encoded."""
 
-    `class_specific`: every class has contexts of its own. `tile`: tokens a tile holds. `changing`: the views have
-    weights that are learned; nothing is kept from step to step then, and gradients flow through all of it.
-    """
-
-    embeddings: Tensor
-    slots: Tensor
-    classes: Tensor
-    position: Tensor
-    fixed_class: Tensor
-    fixed_position: Tensor
-    ends: Tensor
-    order: Tensor
-
-    def __init__(
-        self,
-        embeddings: Tensor,
-        slots: Tensor,
-        eot: Tensor,
-        class_specific: bool,
-        tile: int = 64,
-        changing: bool = False,
-    ):
-        super().__init__()
-        same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
-        self.plan = plan(same.cpu(), slots, eot, class_specific, tile, changing)
-        for name, tensor in vars(lay_out(self.plan)).items():
-            self.register_buffer(name, tensor.to(embeddings.device), persistent=False)
-        self.register_buffer("embeddings", embeddings, persistent=False)
-        self.register_buffer("slots", slots, persistent=False)
-        self.class_specific, self.changing = class_specific, changing
-        self._key: tuple[object, ...] = ()
+    _key: tuple[object, ...] = ()
 
     def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
         """Contexts (R, M, D), or (R, C, M, D) if class-specific, to features (R, C, E).

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from promptvision.backbones.blocks import BlockView
-from promptvision.backbones.packing import CONSTANT, visible
+from promptvision.backbones.packing import CONSTANT, PackedLayout, visible
 from promptvision.backbones.text import OpenClipText
-
-if TYPE_CHECKING:
-    from promptvision.backbones.fast_text import PackedPrompts
 
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values of every block, (..., H, tokens, D / H)."""
@@ -44,7 +40,7 @@ class Constants:
     """(T, 1, E, trunk + F + L): what an end token attends to."""
 
     @classmethod
-    def of(cls, prompts: PackedPrompts, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
+    def of(cls, prompts: PackedLayout, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
         """Computed from the tower's weights as they are now."""
         plan, count = prompts.plan, len(prompts.slots)
         position = tower.positional_embedding
@@ -80,7 +76,7 @@ def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before
     return cache
 
 
-def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedPrompts, frozen: Cache) -> Cache:
+def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedLayout, frozen: Cache) -> Cache:
     """Keys and values of the fixed tokens of every tile."""
     classes, position = prompts.fixed_class, prompts.fixed_position
     width = classes.shape[1]
@@ -90,7 +86,7 @@ def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedProm
     return _run(views, entering[classes.clamp(min=0), position], mask, frozen)
 
 
-def _tile_mask(prompts: PackedPrompts, trunk: int) -> Tensor:
+def _tile_mask(prompts: PackedLayout, trunk: int) -> Tensor:
     classes = prompts.classes
     own = visible(classes, classes) & causal(classes.shape[1], classes.shape[1], classes.device)
     shared = own.new_ones(len(own), classes.shape[1], trunk)

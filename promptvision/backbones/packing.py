@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CONSTANT = -1
 """The slot of a token that is not a context vector."""
@@ -116,3 +116,38 @@ def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 def visible(rows: Tensor, columns: Tensor) -> Tensor:
     """(T, rows, columns): whether two tokens of a tile belong to one class."""
     return rows[:, :, None] == columns[:, None, :]
+
+
+class PackedLayout(nn.Module):
+    """Buffers of the packed prompts of C classes: (C, L, D) embeddings with context vectors in their `slots` (C, L).
+
+    `class_specific`: every class has contexts of its own. `tile`: tokens a tile holds. `changing`: the tower's weights
+    are learned; then nothing is kept from step to step, and gradients flow through all of it.
+    """
+
+    embeddings: Tensor
+    slots: Tensor
+    classes: Tensor
+    position: Tensor
+    fixed_class: Tensor
+    fixed_position: Tensor
+    ends: Tensor
+    order: Tensor
+
+    def __init__(
+        self,
+        embeddings: Tensor,
+        slots: Tensor,
+        eot: Tensor,
+        class_specific: bool,
+        tile: int = 64,
+        changing: bool = False,
+    ):
+        super().__init__()
+        same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
+        self.plan = plan(same.cpu(), slots, eot, class_specific, tile, changing)
+        for name, tensor in vars(lay_out(self.plan)).items():
+            self.register_buffer(name, tensor.to(embeddings.device), persistent=False)
+        self.register_buffer("embeddings", embeddings, persistent=False)
+        self.register_buffer("slots", slots, persistent=False)
+        self.class_specific, self.changing = class_specific, changing

@@ -13,8 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
-from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.conversion import fill_from_npz, fitted
+from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import CLIP, ImageTower

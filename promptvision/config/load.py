@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import yaml
 from yacs.config import CfgNode
 
-from promptvision.errors import InputError, unknown
 from promptvision.config.key import Key, short
-from promptvision.safe_yaml import read_yaml
 from promptvision.config.schema import KEYS
+from promptvision.errors import InputError, unknown
+from promptvision.safe_yaml import read_yaml
 
 OPTIONS = "METHOD.OPTIONS"
 ROWS = {key.name: key for key in KEYS}

@@ -1,4 +1,4 @@
-"""Pictures as files: finding the data root and its folders, and reading a picture of any kind as RGB."""
+"""Decoding one file of any kind as an RGB image."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from promptvision.data.readers.paths import shown
-from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
+from promptvision.errors import InputError, shown
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -109,39 +102,3 @@ def _start(source: str | bytes) -> bytes:
         return source[:64]
     with open(source, "rb") as file:
         return file.read(64)
-
-
-def missing(card: Card, what: str) -> InputError:
-    """The error for something that a data set lacks: says what, and how to get it."""
-    return InputError(f"data set {card.name!r}: {what}; {card.where}")
-
-
-def data_root(card: Card, root: str, otherwise: str = "data") -> Path:
-    """The data root, or without one the folder `otherwise`, as an existing folder that is not empty."""
-    if not root and not (otherwise and os.path.isdir(otherwise)):
-        also = f" and there is no folder {otherwise!r} here" if otherwise else ""
-        raise missing(card, f"DATASET.ROOT is not set{also}")
-    root = root or otherwise
-    folder = Path(root).expanduser()
-    if not os.path.isdir(folder):
-        state = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
-        raise missing(card, f"the data root {folder} {state}")
-    if not names_in(folder):
-        raise missing(card, f"the data root {folder} is empty")
-    return folder
-
-
-def names_in(folder: Path) -> list[str]:
-    """Sorted names in a folder, hidden ones left out."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise InputError(f"folder {folder} cannot be read: {error.strerror}") from None
-
-
-def find_folder(card: Card, root: Path, folders: Sequence[str]) -> Path:
-    """The first of a card's `folders` that is there under the root."""
-    for folder in folders:
-        if os.path.isdir(root / folder):
-            return root / folder
-    raise missing(card, f"the data root {root} has no folder {' or '.join(folders)}")

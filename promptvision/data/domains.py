@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptvision.data.cards import Card
+from promptvision.data.card import Card
 from promptvision.data.images import Item, Pictures, join
 from promptvision.data.readers import read
 from promptvision.data.splits import split_trainval

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from promptvision.engine.device import autocast
+from promptvision.engine.distributed import agreed, part, shared_mean, start_alike, sum_gradients
 from promptvision.engine.evaluate import check_labels
-from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.interrupt import Pruned, Stopped, signals
 from promptvision.engine.optim import set_rate
 from promptvision.engine.resume import Position, Saver
-from promptvision.engine.interrupt import Pruned, Stopped, signals
-from promptvision.engine.distributed import agreed, part, shared_mean, start_alike, sum_gradients
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.method import Method
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from promptvision.config.load import method_options
+from promptvision.config import method_options
 from promptvision.data.cards import load_card
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.device import choose_device, repeatable

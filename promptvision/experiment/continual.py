@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.config.load import dump, resolved
-from promptvision.experiment.course import Course, Lesson, load_stream
+from promptvision.config import dump, resolved
 from promptvision.data.images import Pictures
 from promptvision.data.task_stream import Stream, joined
-from promptvision.experiment.run import continual_metrics as forgetting
 from promptvision.engine.checkpoint import load_learned, read_json, save_learned, write_json
 from promptvision.engine.device import choose_device
 from promptvision.engine.evaluate import predict
-from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.resume import check_identity
+from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment.run import begin, finish, prepare, train
-from promptvision.experiment.data import feature_cache, test_loader
+from promptvision.experiment import continual_metrics as forgetting
 from promptvision.experiment.build import Families, load_method
+from promptvision.experiment.course import Course, Lesson, load_stream
+from promptvision.experiment.loaders import feature_cache, test_loader
 from promptvision.experiment.result import describe, environment, learned_metadata
+from promptvision.experiment.run import begin, finish, prepare, train
 
 
 def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:

@@ -8,16 +8,16 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config.load import resolved
-from promptvision.data.cards import Card
+from promptvision.config import resolved
+from promptvision.data.card import Card
 from promptvision.data.images import Pictures
 from promptvision.data.splits import subset_hash
 from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
 from promptvision.errors import InputError
-from promptvision.experiment.feature_cache import FeatureCache
 from promptvision.experiment.data import Data, load_data
-from promptvision.method import Method
+from promptvision.experiment.feature_cache import FeatureCache
 from promptvision.experiment.result import identity
+from promptvision.method import Method
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from promptvision.experiment.run import feature_file
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.data.images import Item, Pictures
+from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
+from promptvision.experiment import feature_file
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1

@@ -16,7 +16,7 @@ from promptvision.data.readers.folder import SUFFIXES
 from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
 from promptvision.errors import InputError
-from promptvision.experiment.data import transform_of
+from promptvision.experiment.loaders import transform_of
 from promptvision.method import Method
 
 

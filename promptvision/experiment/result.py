@@ -6,12 +6,13 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config.load import dump, resolved
-from promptvision.data.cards import Card
+from promptvision.config import dump, resolved
+from promptvision.data.card import Card
 from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory
 from promptvision.engine.environment import facts
-from promptvision.experiment.data import Data, image_tower
+from promptvision.experiment.data import Data
+from promptvision.experiment.loaders import image_tower
 from promptvision.method import Method
 
 

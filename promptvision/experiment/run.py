@@ -10,24 +10,25 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config.load import dump, resolved
+from promptvision.config import dump, resolved
 from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import autocast, choose_device
+from promptvision.engine.distributed import check, is_first
 from promptvision.engine.evaluate import evaluate
-from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
-from promptvision.engine.distributed import check, is_first
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError
-from promptvision.experiment.feature_cache import FeatureCache
-from promptvision.experiment.data import Data, feature_cache, load_data, test_loader, train_loader
 from promptvision.experiment.build import Families, check_origin, given_domains, load_method, start_from
-from promptvision.method import Batches, Method
-from promptvision.safe_yaml import WRONG, parse
+from promptvision.experiment.data import Data, load_data
+from promptvision.experiment.feature_cache import FeatureCache
+from promptvision.experiment.loaders import feature_cache, test_loader, train_loader
 from promptvision.experiment.result import describe, environment, identity, learned_metadata
 from promptvision.experiment.schedule import base_rate, epochs, per_step, rates
+from promptvision.method import Batches, Method
+from promptvision.safe_yaml import WRONG, parse
 
 LOG = logging.getLogger(__name__)
 

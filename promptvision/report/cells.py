@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from promptvision.report.collect import Run
 from promptvision.report.comparable import averageable
 from promptvision.report.names import method_name
-from promptvision.report.collect import Run
 from promptvision.report.scores import Score, over_seeds
 
 HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE", "METHOD.OPTIONS.WAY", "METHOD.OPTIONS.CHUNK"}

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptvision.report.cells import cells
-from promptvision.report.tables.table import Table
-from promptvision.report.literature.compare import compare, without_counterpart
 from promptvision.report.collect import Run, collect
-from promptvision.report.tables.build import table
+from promptvision.report.literature.compare import compare, without_counterpart
 from promptvision.report.sections import Section, sections
+from promptvision.report.tables.build import table
+from promptvision.report.tables.table import Table
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Many runs: benchmarks, searches, local and Ray workers."""

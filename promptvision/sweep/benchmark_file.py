@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptvision.sweep.benchmark import Benchmark, Parts, Row, without
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
+from promptvision.sweep.benchmark import Benchmark, Parts, Row, without
 
 KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "SET")
 ROW_FILES = ("CONFIG", "SEARCH")

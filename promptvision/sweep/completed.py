@@ -10,14 +10,14 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from promptvision.config.load import dump
-from promptvision.experiment.continual import run_stream
+from promptvision.config import dump
 from promptvision.engine.checkpoint import read_json, write_json
-from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.metrics_file import read_rows
+from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import Watch
-from promptvision.experiment.run import retest, run
 from promptvision.experiment.build import Families
+from promptvision.experiment.continual import run_stream
+from promptvision.experiment.run import retest, run
 
 LOG = logging.getLogger(__name__)
 

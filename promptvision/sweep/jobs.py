@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from promptvision.sweep.benchmark import Benchmark, Cell, Parts, file_name
-from promptvision.config.load import changed, load_config
+from promptvision.config import changed, load_config
 from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families
-from promptvision.sweep.search import Search, load_search, search
+from promptvision.sweep.benchmark import Benchmark, Cell, Parts, file_name
 from promptvision.sweep.completed import config_hash, finished, once, retest_once, retested
+from promptvision.sweep.search import Search, load_search, search
 
 Result = dict[str, Any]
 

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import NamedTuple
 
-from promptvision.sweep.jobs import Job, Outcome, do
 from promptvision.experiment.build import Families
+from promptvision.sweep.jobs import Job, Outcome, do
 from promptvision.sweep.shared_backbone import sharing
 
 CONTEXT = multiprocessing.get_context("spawn")

@@ -12,10 +12,10 @@ from typing import Any
 
 from promptvision.engine.checkpoint import write_atomically
 from promptvision.errors import InputError
-from promptvision.sweep.jobs import Job, Outcome, do
 from promptvision.experiment.build import Families
-from promptvision.sweep.shared_backbone import sharing
+from promptvision.sweep.jobs import Job, Outcome, do
 from promptvision.sweep.local import Event, Queue, modules
+from promptvision.sweep.shared_backbone import sharing
 
 LAST = "result.json", "search.json"
 """Files that tell that a job is finished, written after all others."""

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from promptvision.sweep.benchmark import combinations
-from promptvision.sweep.benchmark_file import check_size, read_plain_yaml
 from promptvision.engine.interrupt import Pruned
 from promptvision.engine.train import Watch
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.experiment.build import Families
+from promptvision.sweep.benchmark import combinations
+from promptvision.sweep.benchmark_file import check_size, read_plain_yaml
 from promptvision.sweep.completed import finished, once, validations
 
 LOG = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Steps before a run: download, unpack, check and describe datasets."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promptvision.data.cards import Card
-from promptvision.data.scan import Seen, look_at_all
+from promptvision.data.card import Card
+from promptvision.data.images import Pictures
 from promptvision.data.prepare.findings import (
     Lists,
     colliding_paths,
@@ -22,13 +22,13 @@ from promptvision.data.prepare.findings import (
     wrong_counts,
     wrong_labels,
 )
-from promptvision.data.readers.folder import pictures_under
 from promptvision.data.prepare.make_split import split_note
-from promptvision.data.readers.paths import Finder
-from promptvision.data.images import Pictures
 from promptvision.data.prepare.presence import expected, root_folder
-from promptvision.data.readers import read
 from promptvision.data.prepare.salvage import salvage
+from promptvision.data.readers import read
+from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.paths import Finder
+from promptvision.data.scan import Seen, look_at_all
 from promptvision.errors import InputError
 
 Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from promptvision.data.cards import Card, card_names, load_card
+from promptvision.data.card import Card
+from promptvision.data.cards import card_names, load_card
 
 INTRODUCTION = """# Data sets
 

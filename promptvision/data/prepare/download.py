@@ -6,10 +6,10 @@ import inspect
 from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 
-from promptvision.data.cards import Card
+from promptvision.data.card import Card
 from promptvision.data.prepare.fetch import Progress, fetch
-from promptvision.data.decode import missing
 from promptvision.data.prepare.presence import IN_MEMORY, root_folder
+from promptvision.data.readers.layout import missing
 from promptvision.errors import InputError, unknown
 
 SOURCES = ("official", "hub")

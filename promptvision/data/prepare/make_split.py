@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from promptvision.data.cards import Card
-from promptvision.data.readers.coop_split import PARTS
-from promptvision.data.decode import data_root, find_folder
+from promptvision.data.card import Card
 from promptvision.data.prepare.official_lists import raw_parts
+from promptvision.data.readers.coop_split import PARTS
+from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError
 
 

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from promptvision.data.cards import Card
-from promptvision.data.readers.class_names import class_name
-from promptvision.data.decode import missing, names_in
-from promptvision.data.readers.folder import pictures_under
+from promptvision.data.card import Card
 from promptvision.data.images import Item
+from promptvision.data.readers.class_names import class_name
+from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.layout import missing, names_in
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from promptvision.data.cards import Card
+from promptvision.data.card import Card
 
 IN_MEMORY = ("world", "digits")
 """Readers that need no root."""

@@ -12,14 +12,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from promptvision.data.cards import Card
-from promptvision.data.readers.coop_split import PARTS, read_entry
-from promptvision.data.decode import data_root, find_folder, names_in, open_picture
-from promptvision.data.readers.folder import pictures_under
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
+from promptvision.data.images import Item, Pictures
 from promptvision.data.readers.checks import read_lines, refuse_label, refuse_outside
+from promptvision.data.readers.coop_split import PARTS, read_entry
 from promptvision.data.readers.default_split import PARTS as PART_FOLDERS
 from promptvision.data.readers.default_split import complete
-from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.layout import data_root, find_folder, names_in
 from promptvision.errors import InputError
 
 Salvaged = tuple[Pictures, list[str]]

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from promptvision.data.cards import Card
-from promptvision.data.decode import missing
+from promptvision.data.card import Card
 from promptvision.data.prepare.imagenet import unpack_imagenet
 from promptvision.data.prepare.presence import presence, root_folder
+from promptvision.data.readers.layout import missing
 from promptvision.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")

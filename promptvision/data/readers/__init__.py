@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.readers.torchvision import read_digits, read_torchvision
+from promptvision.data.card import Card
+from promptvision.data.images import Pictures, join
 from promptvision.data.readers.class_folders import read_class_folders
 from promptvision.data.readers.coop_split import read_coop_split
 from promptvision.data.readers.folder import read_folder
 from promptvision.data.readers.hub_folder import read_hub_folder
 from promptvision.data.readers.json_lists import read_json_lists
 from promptvision.data.readers.list import read_list
-from promptvision.data.images import Pictures, join
 from promptvision.data.readers.shards import read_shards
 from promptvision.data.readers.synsets import read_synsets
 from promptvision.data.readers.text_lists import read_aircraft, read_text_lists
+from promptvision.data.readers.torchvision import read_digits, read_torchvision
 from promptvision.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 
 def read_world(card: Card, root: str, *, task: str) -> Pictures:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from promptvision.data.decode import SUFFIXES, missing, names_in
+from promptvision.data.card import Card
+from promptvision.data.decode import SUFFIXES
 from promptvision.data.images import Item
+from promptvision.data.readers.layout import missing, names_in
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 
 def read_text(card: Card, file: Path, kind: str) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.readers.class_names import class_name
-from promptvision.data.decode import data_root, find_folder, missing, names_in, open_picture
-from promptvision.data.readers.checks import pictures_in
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
 from promptvision.data.images import Item, Pictures
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
+from promptvision.data.readers.checks import pictures_in
+from promptvision.data.readers.class_names import class_name
+from promptvision.data.readers.layout import data_root, find_folder, missing, names_in
 
 
 def read_class_folders(card: Card, root: str, *, folders: list[str], parts: dict[str, str]) -> Pictures:

@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from promptvision.data.card import Card
 from promptvision.errors import unknown
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 
 def as_written(raw: str) -> str:

@@ -6,15 +6,13 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.decode import data_root, find_folder, missing, open_picture
-from promptvision.data.readers.checks import all_there, check_labels, refuse_label, refuse_outside
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
 from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.checks import all_there, check_labels, refuse_label, refuse_outside
+from promptvision.data.readers.layout import data_root, find_folder, missing
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 PARTS = ("train", "val", "test")
 

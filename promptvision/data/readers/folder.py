@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.decode import SUFFIXES, data_root, missing, names_in, open_picture
-from promptvision.data.readers.names import class_names, composed, read_names
-from promptvision.data.readers.default_split import PARTS, complete
+from promptvision.data.card import Card
+from promptvision.data.decode import SUFFIXES, open_picture
 from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.default_split import PARTS, complete
+from promptvision.data.readers.layout import data_root, missing, names_in
+from promptvision.data.readers.names import class_names, composed, read_names
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 Listing = dict[str, list[str]]
 

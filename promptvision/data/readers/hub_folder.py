@@ -13,20 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
-from promptvision.data.decode import BadPicture, data_root, missing, read_picture
+from promptvision.data.card import Card
+from promptvision.data.decode import BadPicture, read_picture
+from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.default_split import complete
+from promptvision.data.readers.layout import data_root, missing
 from promptvision.data.readers.list_rows import COLUMNS, Row
 from promptvision.data.readers.names import label_table, read_names
-from promptvision.data.readers.default_split import complete
-from promptvision.data.images import Item, Pictures
 from promptvision.data.readers.shards import part_of
 from promptvision.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".arrow", ".parquet")

@@ -6,16 +6,14 @@ import json
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.readers.class_names import tell_apart
-from promptvision.data.decode import data_root, find_folder, open_picture
-from promptvision.data.readers.checks import all_there, read_lines, read_text, refuse_outside
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
 from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.checks import all_there, read_lines, read_text, refuse_outside
+from promptvision.data.readers.class_names import tell_apart
+from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 PARTS = ("train", "val", "test")
 

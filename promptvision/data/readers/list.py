@@ -6,18 +6,16 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.decode import data_root, missing, names_in, open_picture
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
+from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.default_split import SPLITS, complete
+from promptvision.data.readers.layout import data_root, missing, names_in
 from promptvision.data.readers.list_rows import READ, Row, read_rows
 from promptvision.data.readers.names import label_table, read_names
-from promptvision.data.readers.default_split import SPLITS, complete
 from promptvision.data.readers.paths import Finder, listed_path
-from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 LOG = logging.getLogger(__name__)
 

@@ -89,8 +89,3 @@ def _form(name: str) -> str:
 
 def _caseless(name: str) -> str:
     return _form(name).casefold()
-
-
-def shown(name: str) -> str:
-    """A name for a sentence on one line: as it is, or with what cannot be printed escaped."""
-    return name if name.isprintable() else ascii(name)

@@ -9,19 +9,17 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from promptvision.data.decode import SUFFIXES, BadPicture, data_root, missing, read_picture
+from promptvision.data.card import Card
+from promptvision.data.decode import SUFFIXES, BadPicture, read_picture
+from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.default_split import SPLITS, complete
+from promptvision.data.readers.layout import data_root, missing
 from promptvision.data.readers.list_rows import Row, row_of
 from promptvision.data.readers.names import label_table, read_names
-from promptvision.data.readers.default_split import SPLITS, complete
-from promptvision.data.images import Item, Pictures
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 LABELS = ("cls", "txt", "json")
 """Suffixes of a picture's label, in the order in which they are taken: an integer or name, or an object with one."""

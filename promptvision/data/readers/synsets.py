@@ -7,16 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from promptvision.data.readers.class_names import tell_apart
-from promptvision.data.decode import data_root, find_folder, missing, names_in, open_picture
-from promptvision.data.readers.checks import pictures_in, read_lines
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
 from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.checks import pictures_in, read_lines
+from promptvision.data.readers.class_names import tell_apart
+from promptvision.data.readers.layout import data_root, find_folder, missing, names_in
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 LOG = logging.getLogger(__name__)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from promptvision.data.decode import data_root, find_folder, open_picture
-from promptvision.data.readers.checks import all_there, check_labels, read_lines, refuse_label, refuse_outside
+from promptvision.data.card import Card
+from promptvision.data.decode import open_picture
 from promptvision.data.images import Item, Pictures
+from promptvision.data.readers.checks import all_there, check_labels, read_lines, refuse_label, refuse_outside
+from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 
 def read_text_lists(

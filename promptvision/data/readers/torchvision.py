@@ -10,21 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from promptvision.data.decode import data_root, find_folder, missing
+from promptvision.data.card import Card
 from promptvision.data.images import Item, Pictures
-from promptvision.data.splits import read_and_split, split_trainval
+from promptvision.data.readers.layout import data_root, find_folder, missing
 from promptvision.data.readers.torchvision_files import read_stl10, read_svhn
+from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 SEED = 1
 """Of the splits made here: fixed, so that every run sees the same validation pictures."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptvision.data.decode import missing
+from promptvision.data.card import Card
+from promptvision.data.readers.layout import missing
 from promptvision.errors import InputError
-
-if TYPE_CHECKING:
-    from promptvision.data.cards import Card
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """uint8 pictures (n, H, W, 3), and labels (n,)."""

@@ -7,7 +7,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from promptvision.report.figures.style import COLOURS, MARKERS, QUIET, STRONG, limits, plain, pyplot, shades, tidy, wrapped
+from promptvision.report.figures.style import (
+    COLOURS,
+    MARKERS,
+    QUIET,
+    STRONG,
+    limits,
+    plain,
+    pyplot,
+    shades,
+    tidy,
+    wrapped,
+)
 from promptvision.report.scores import Score
 
 Values = Mapping[str, Mapping[str, Score]]

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from promptvision.report.figures.differences import difference_bars, difference_map
 from promptvision.report.figures.dots import dot_panels, dots_in_rows
-from promptvision.report.figures.style import SUFFIXES, Drawing, save
 from promptvision.report.figures.few_shot import few_shot_curves, few_shot_ranks
+from promptvision.report.figures.matrices import matrix_panels
+from promptvision.report.figures.radar import radar
+from promptvision.report.figures.style import SUFFIXES, Drawing, save
+from promptvision.report.figures.training import training
 from promptvision.report.figures.values import datasets, differences, in_words, means, most_shots, values, zero_shot
 from promptvision.report.kinds import TITLES
-from promptvision.report.figures.matrices import matrix_panels
-from promptvision.report.tables.over_shots import over_shots, shot_counts
 from promptvision.report.report import Report
 from promptvision.report.sections import SOURCE, Section
-from promptvision.report.figures.training import training
-from promptvision.report.figures.radar import radar
+from promptvision.report.tables.over_shots import over_shots, shot_counts
 
 AVERAGES = ("average", "mean", "Natural", "Specialized", "Structured", SOURCE)
 ON_WEBS = ("few_shot", "full", "vtab", "fgvc", "cross_dataset", "domain_generalization")

@@ -8,12 +8,12 @@ from functools import partial
 
 from promptvision.report.figures.curves import few_shot_lines
 from promptvision.report.figures.dots import dots_in_rows, ranked
+from promptvision.report.figures.panels import few_shot_panels
 from promptvision.report.figures.style import Drawing, plain
 from promptvision.report.figures.values import in_words, whole, zero_shot
-from promptvision.report.figures.panels import few_shot_panels
-from promptvision.report.tables.over_shots import by_shots, shots_name
-from promptvision.report.sections import Section
 from promptvision.report.scores import Score
+from promptvision.report.sections import Section
+from promptvision.report.tables.over_shots import by_shots, shots_name
 
 MOST_LINES = 6
 """In one pair of axes."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from promptvision.report.figures.style import plain, pyplot, wrapped
 from promptvision.report.figures.streams import heat, task_rows
+from promptvision.report.figures.style import plain, pyplot, wrapped
 
 ACROSS = 3
 

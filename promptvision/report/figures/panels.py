@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from promptvision.report.figures.style import COLOURS, QUIET, STRONG, limits, plain, pyplot, shades, tidy, wrapped
 from promptvision.report.figures.losses import Progress
+from promptvision.report.figures.style import COLOURS, QUIET, STRONG, limits, plain, pyplot, shades, tidy, wrapped
 
 ACROSS = 4
 Curves = Mapping[str, Mapping[int, tuple[float, float]]]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from promptvision.report.cells import Cell
-from promptvision.report.figures.style import Drawing
-from promptvision.report.kinds import TITLES
 from promptvision.report.figures.losses import Progress, progress
 from promptvision.report.figures.panels import training_panels
-from promptvision.report.tables.over_shots import shot_counts, shots_name
+from promptvision.report.figures.style import Drawing
+from promptvision.report.kinds import TITLES
 from promptvision.report.sections import Section
+from promptvision.report.tables.over_shots import shot_counts, shots_name
 
 MOST_RUNS = 20
 """In one panel; beyond these it shows the first seed of each of its numbers."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from promptvision.report.figures.dots import Values, ranked
-from promptvision.report.sections import Row, Section
 from promptvision.report.scores import Score
+from promptvision.report.sections import Row, Section
 
 
 def whole(score: Score) -> bool:

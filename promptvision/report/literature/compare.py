@@ -16,12 +16,12 @@ import pandas
 
 from promptvision.report.cells import Cell
 from promptvision.report.comparable import ON_TEST
-from promptvision.report.literature.counterparts import Ours, numbers, rules
 from promptvision.report.kinds import TITLES
-from promptvision.report.tables.table import Column, Entry, Table
-from promptvision.report.sections import Section
-from promptvision.report.scores import Score
+from promptvision.report.literature.counterparts import Ours, numbers, rules
 from promptvision.report.literature.settings import differences
+from promptvision.report.scores import Score
+from promptvision.report.sections import Section
+from promptvision.report.tables.table import Column, Entry, Table
 
 COLUMNS = (
     Column("method", number=False, head=True),

@@ -13,8 +13,8 @@ import yaml
 
 from promptvision.report.cells import Cell
 from promptvision.report.kinds import metric
-from promptvision.report.sections import SOURCE, Row, Section
 from promptvision.report.scores import Score, average, harmonic
+from promptvision.report.sections import SOURCE, Row, Section
 
 TOP1 = "top-1 acc %"
 

@@ -19,11 +19,11 @@ from markupsafe import Markup
 
 from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
-from promptvision.report.tables.table import one_line, without_folders
 from promptvision.report.page.runs import packed, run_groups
 from promptvision.report.report import Report
+from promptvision.report.tables.table import one_line, without_folders
 
-FILES = Path(__file__).with_name("page_files")
+FILES = Path(__file__).parent
 VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 VERSIONS = {"promptvision": "promptvision", "python": "Python", "torch": "PyTorch", "timm": "timm"}
 VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "on"}

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptvision.report.kinds import TITLES
-from promptvision.report.tables.table import one_line, without_folders
-from promptvision.report.names import method_name
-from promptvision.report.tables.over_shots import shots_name
-from promptvision.report.report import Report
 from promptvision.report.collect import Run
+from promptvision.report.kinds import TITLES
+from promptvision.report.names import method_name
+from promptvision.report.report import Report
+from promptvision.report.tables.over_shots import shots_name
+from promptvision.report.tables.table import one_line, without_folders
 
 MOST_OF_FILE = 20_000
 """Bytes that the page keeps of a run's config, and of the end of its log."""

@@ -10,9 +10,17 @@ from typing import Any
 from promptvision.report.cells import Cell, inner_differences
 from promptvision.report.comparable import notes
 from promptvision.report.kinds import TITLES, places
-from promptvision.report.tables.table import Column, Entry, Table, mark_best, number_entry, score_entry, without_empty_columns
-from promptvision.report.tables.over_shots import over_shots, shot_counts, shots_name
 from promptvision.report.sections import BY_DATASET, Row, Section
+from promptvision.report.tables.over_shots import over_shots, shot_counts, shots_name
+from promptvision.report.tables.table import (
+    Column,
+    Entry,
+    Table,
+    mark_best,
+    number_entry,
+    score_entry,
+    without_empty_columns,
+)
 
 ABOUT = {
     "base_to_new": "Trained on the base classes. H: harmonic mean of the mean over seeds of base and of new, for the "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from promptvision.report.sections import Row, Section
 from promptvision.report.scores import Score
+from promptvision.report.sections import Row, Section
 
 
 def shot_counts(section: Section) -> list[int]:
