@@ -28,7 +28,7 @@ class ClipLora(FeatureMethod):
     `rank`: r. `alpha` and `scaling`: s is alpha / sqrt(r) for "sqrt" (the official code; rsLoRA, arXiv:2312.03732),
     alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or text.
     `vision_layers`, `text_layers`: numbers of the blocks that are changed, from 0; all if empty. `dropout`: on the
-    input of A, drawn anew for every token of every picture and text. `logit_scale`: factor of the cosine, 0 for the
+    input of A, drawn anew for every token of every image and text. `logit_scale`: factor of the cosine, 0 for the
     backbone's own (published: 100). `template`: a text with `{}` for the class name. `way`: how the texts are run
     (`ChangedTexts`); it changes no result.
     Learns `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r). The

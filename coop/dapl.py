@@ -21,9 +21,9 @@ SOURCE, TARGET = 0, 1
 class DAPL(FeatureMethod):
     """Contexts shared by two domains and contexts of each, "[ctx] [domain vectors] class , a {domain} image..".
 
-    The labelled source is told apart by the source's prompts, the unlabelled target by its own: a picture that
+    The labelled source is told apart by the source's prompts, the unlabelled target by its own: an image that
     zero-shot CLIP is sure of, by `template`, counts as labelled so. loss = CE(source) + `weight` x mean of CE over the
-    sure target pictures, 0 if there are none (section 3.3; the official code divides by their number, 0 too).
+    sure target images, 0 if there are none (section 3.3; the official code divides by their number, 0 too).
     Predictions are made by the target's prompts.
 
     `n_ctx`, `n_dmx`: vectors of both kinds. `csc`: a `ctx` for every class. `source_domain`, `target_domain`: names in
@@ -94,7 +94,7 @@ class DAPL(FeatureMethod):
         return labels, confidence >= self.threshold
 
     def loss(self, images: Tensor, labels: Tensor, unlabelled: Tensor | None = None) -> Tensor:
-        """The objective, a scalar; without `unlabelled` pictures of the target, its first term."""
+        """The objective, a scalar; without `unlabelled` images of the target, its first term."""
         logits = self.logits(self.image_features(images), self.domain_features(SOURCE))
         labelled = F.cross_entropy(self.for_task(logits), labels)
         return labelled if unlabelled is None else labelled + self.weight * self.target_loss(unlabelled)

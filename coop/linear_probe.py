@@ -42,7 +42,7 @@ def search_c(accuracy: Callable[[float], float]) -> float:
 class LinearProbe(Method):
     """Logistic regression on the image features as the tower gives them, not normalised (CoOp, lpclip).
 
-    `c`: inverse strength of the L2 penalty; 0 searches it on the validation pictures. Learns `weight` (C, E) and
+    `c`: inverse strength of the L2 penalty; 0 searches it on the validation images. Learns `weight` (C, E) and
     `bias` (C,), all at once in `prepare`, by scikit-learn's L-BFGS.
     """
 
@@ -62,7 +62,7 @@ class LinearProbe(Method):
         self.register_buffer("bias", torch.zeros(len(classes)))
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Fit; where `c` is to be searched, on the validation pictures."""
+        """Fit; where `c` is to be searched, on the validation images."""
         features, labels = _numbers(self.backbone, train)
         _refuse_missing(labels, self.classes)
         fit = cache(lambda c: _fit(features, labels, c))
@@ -70,7 +70,7 @@ class LinearProbe(Method):
         if not best:
             others, wanted = _numbers(self.backbone, val)
             if not len(wanted):
-                raise InputError("the search for C needs validation pictures; there are none, so set METHOD.OPTIONS.C")
+                raise InputError("the search for C needs validation images; there are none, so set METHOD.OPTIONS.C")
             best = search_c(lambda c: float((fit(c).predict(others) == wanted).mean()))
         self._keep(fit(best))
 
@@ -94,10 +94,10 @@ def _refuse_missing(labels: np.ndarray, classes: Sequence[str]) -> None:
     there = set(labels.tolist())
     for label, name in enumerate(classes):
         if label not in there:
-            raise InputError(f"class {name!r} has no training picture; a linear probe needs one of every class")
+            raise InputError(f"class {name!r} has no training image; a linear probe needs one of every class")
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a large C on few pictures: as published
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a large C on few images: as published
         return LogisticRegression(C=c, solver="lbfgs", max_iter=1000).fit(features, labels)

@@ -23,7 +23,7 @@ def transport_plans(cost: Tensor, entropy: float) -> Tensor:
     """The plans (..., n, N) that move equal masses from n places to N prompts at `cost` (..., n, N), by Sinkhorn.
 
     Minimises <T, cost> - entropy h(T). Columns sum to 1 / N exactly, rows to 1 / n as far as it has converged. Every
-    problem stops by itself, so that a picture's plan does not depend on its batch; the official code stops all of a
+    problem stops by itself, so that an image's plan does not depend on its batch; the official code stops all of a
     batch together.
     """
     places, prompts = cost.shape[-2:]
@@ -42,9 +42,9 @@ def transport_plans(cost: Tensor, entropy: float) -> Tensor:
 
 
 class Plot(FeatureMethod):
-    """Several prompts per class, matched to the places of a picture by optimal transport.
+    """Several prompts per class, matched to the places of an image by optimal transport.
 
-    The distance of a picture to a class is <T, 1 - cosines> with the plan T of least cost between its places and the
+    The distance of an image to a class is <T, 1 - cosines> with the plan T of least cost between its places and the
     class's prompts; the logit is exp(logit_scale) (1 - distance). T is taken as constant in the gradient.
     `n_prompts`: prompts per class N. `n_ctx`: vectors M of each, shared by the classes; `ctx_init`: words that every
     prompt starts from, with noise of the usual size on top, for equal prompts would stay equal. `entropy`: weight of

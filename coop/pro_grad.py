@@ -68,7 +68,7 @@ class ProGrad(ContextMethod):
         self.teacher = Teacher(classes, self.templates)
 
     def divergence(self, features: Tensor, logits: Tensor) -> Tensor:
-        """KL(zero-shot || prompts), the mean over pictures of features (B, E) and logits (B, C)."""
+        """KL(zero-shot || prompts), the mean over images of features (B, E) and logits (B, C)."""
         expected = F.log_softmax(self.teacher.logits(self.backbone, features) / self.temperature, dim=-1)
         found = F.log_softmax(logits / self.temperature, dim=-1)
         return self.temperature**2 * F.kl_div(found, expected, reduction="batchmean", log_target=True)

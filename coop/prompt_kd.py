@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coop.parts.deep_prompts import VisualPrompts
-from coop.parts.large_teacher import check_same_pictures, class_vectors, load_teacher
+from coop.parts.large_teacher import check_same_images, class_vectors, load_teacher
 from coop.parts.objective import FeatureMethod, Step
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
@@ -20,17 +20,17 @@ from promptvision.method import Method
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """tau^2 KL(softmax(teacher / tau) || softmax(student / tau)) of logits (B, C), the mean over pictures."""
+    """tau^2 KL(softmax(teacher / tau) || softmax(student / tau)) of logits (B, C), the mean over images."""
     expected, found = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (teacher, student))
     return temperature**2 * F.kl_div(found, expected, reduction="batchmean", log_target=True)
 
 
 class PromptKD(FeatureMethod):
-    """Visual prompts and a projector learn to predict as a larger teacher does, from pictures without labels.
+    """Visual prompts and a projector learn to predict as a larger teacher does, from images without labels.
 
-    Both compare pictures with the teacher's class features, which are made once; `projector` brings the student's
+    Both compare images with the teacher's class features, which are made once; `projector` brings the student's
     (B, E) into their space. The objective is `weight` times `divergence` at `temperature`, and labels are not looked
-    at: the training pictures serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a
+    at: the training images serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a
     run on the same classes; or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the
     texts of `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`, `way`: of the visual
     prompts, as in vpt. The official code divides by the number of classes too, and weighs with 1000. The projector
@@ -61,7 +61,7 @@ class PromptKD(FeatureMethod):
         self.templates, self.way, self.temperature = given_templates(templates), way, temperature
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
         known = known or load_teacher(backbone, teacher, teacher_weights, classes, self.templates)
-        check_same_pictures(backbone, known.backbone)  # type: ignore[arg-type]
+        check_same_images(backbone, known.backbone)  # type: ignore[arg-type]
         self.__dict__["teacher"] = known  # not a submodule: nothing of it belongs to the student's state
         self.register_buffer("vectors", class_vectors(known), persistent=False)
         self.projector = _projector(backbone.image.feature_dim, self.vectors.shape[-1])

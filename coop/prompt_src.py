@@ -78,7 +78,7 @@ class PromptSRC(IndependentPrompts):
         return F.l1_loss(F.normalize(step.text_features, dim=-1), self.teacher.text_features(self.backbone))
 
     def image_term(self, step: Step) -> Tensor:
-        """Mean absolute difference of the pictures' features."""
+        """Mean absolute difference of the images' features."""
         return F.l1_loss(F.normalize(step.image_features, dim=-1), self._untouched(step))
 
     def logits_term(self, step: Step) -> Tensor:
@@ -88,7 +88,7 @@ class PromptSRC(IndependentPrompts):
         return F.kl_div(*both, reduction="sum", log_target=True) / step.logits.numel()
 
     def _untouched(self, step: Step) -> Tensor:
-        """(B, E), normalised: the pictures' features without prompts."""
+        """(B, E), normalised: the images' features without prompts."""
         return step.once("teacher", lambda: self.teacher.image_features(self.backbone, step.images))
 
     def end_epoch(self, epoch: int, epochs: int) -> None:

@@ -19,7 +19,7 @@ BETAS, ALPHAS = 200, 20
 
 
 def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
-    """Cosines (B, N) with the cached pictures and their one-hot labels (N, C) to votes (B, C) (equation 4)."""
+    """Cosines (B, N) with the cached images and their one-hot labels (N, C) to votes (B, C) (equation 4)."""
     return torch.exp(-beta * (1 - affinity)) @ values
 
 
@@ -45,11 +45,11 @@ def _steps(end: float, count: int) -> list[float]:
 
 
 class TipAdapter(ZeroShot):
-    """Zero-shot logits plus alpha times a vote of the training pictures: exp(-beta (1 - cosine)) of each one's class.
+    """Zero-shot logits plus alpha times a vote of the training images: exp(-beta (1 - cosine)) of each one's class.
 
     `templates`, `ensemble`, `texts`: as for zero_shot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
-    upper ends of beta and alpha, which are then chosen on the validation pictures; an empty list keeps the two as
-    given. Learns `keys` (N, E), the normalised features of the pictures (not augmented; the official code averages
+    upper ends of beta and alpha, which are then chosen on the validation images; an empty list keeps the two as
+    given. Learns `keys` (N, E), the normalised features of the images (not augmented; the official code averages
     ten augmented views), `values` (N, C), `alpha` and `beta`.
     """
 
@@ -86,21 +86,19 @@ class TipAdapter(ZeroShot):
             self.register_buffer("keys", keys)
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Put the training pictures into the cache."""
+        """Put the training images into the cache."""
         features, labels = all_features(self.backbone, train)
         self.keys.data = F.normalize(features, dim=-1)
         self.values.data = F.one_hot(labels, len(self.classes)).float()
 
     @torch.no_grad()
     def finish(self, train: Batches, val: Batches) -> None:
-        """Choose alpha and beta on the validation pictures."""
+        """Choose alpha and beta on the validation images."""
         if not self.search:
             return
         features, labels = all_features(self.backbone, val)
         if not len(labels):
-            raise InputError(
-                "the search for alpha and beta needs validation pictures; METHOD.OPTIONS.SEARCH [] does not"
-            )
+            raise InputError("the search for alpha and beta needs validation images; METHOD.OPTIONS.SEARCH [] does not")
         zero_shot = self.backbone.logits(features, self.features)
         alpha, beta = search(zero_shot, self._affinity(features), self.values, labels, self.search)
         self.alpha.fill_(alpha)
@@ -122,7 +120,7 @@ class TipAdapter(ZeroShot):
         super().load_learned_state(state)
 
     def for_classes(self, names: Sequence[str]) -> Method:
-        """Refused: the cache votes for the classes of its pictures."""
+        """Refused: the cache votes for the classes of its images."""
         return Method.for_classes(self, names)
 
 

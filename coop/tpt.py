@@ -20,10 +20,10 @@ SCALE = 1024.0
 
 
 def views_of(image: Tensor, count: int, smallest: float, seed: int) -> Tensor:
-    """A picture (3, H, W) and `count` - 1 random crops of it, flipped half the time: (count, 3, H, W).
+    """An image (3, H, W) and `count` - 1 random crops of it, flipped half the time: (count, 3, H, W).
 
-    Crops cover `smallest` to all of the area, as in training. They are a function of `seed` and the picture alone,
-    whatever its batch. Made from the picture as the test transform left it, cut and normalised, where the official
+    Crops cover `smallest` to all of the area, as in training. They are a function of `seed` and the image alone,
+    whatever its batch. Made from the image as the test transform left it, cut and normalised, where the official
     code starts from the file: up to the border that the centre crop takes away it is the same.
     """
     crop = v2.RandomResizedCrop(image.shape[-2:], scale=(smallest, 1.0), interpolation=InterpolationMode.BICUBIC)
@@ -48,11 +48,11 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 
 class TPT(ContextMethod):
-    """Contexts tuned to every test picture by itself, without labels, and put back for the next.
+    """Contexts tuned to every test image by itself, without labels, and put back for the next.
 
-    `views` of the picture are predicted, the `share` of least entropy is kept, and `steps` of AdamW at rate `lr`
-    (weight decay 0.01) lower the entropy of their mean prediction; then the picture itself is classified.
-    `smallest_crop`: share of the area a view covers at least. `images_at_once`: pictures tuned together, each with
+    `views` of the image are predicted, the `share` of least entropy is kept, and `steps` of AdamW at rate `lr`
+    (weight decay 0.01) lower the entropy of their mean prediction; then the image itself is classified.
+    `smallest_crop`: share of the area a view covers at least. `images_at_once`: images tuned together, each with
     contexts of its own; it changes no result. `seed`: of the views. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp.
     Learns `ctx` (M, D): where tuning starts. With OPTIM.EPOCHS 0 it stays at `ctx_init`, as published; training it
     is CoOp, and METHOD.WEIGHTS takes CoOp's official checkpoints (the paper's "TPT + CoOp").
@@ -89,7 +89,7 @@ class TPT(ContextMethod):
         self.smallest_crop, self.images_at_once, self.seed = smallest_crop, images_at_once, seed
 
     def tuned(self, features: Tensor) -> Tensor:
-        """Features (R, V, E) of the views of R pictures to contexts (R, M, D), one set for each picture."""
+        """Features (R, V, E) of the views of R images to contexts (R, M, D), one set for each image."""
         with torch.enable_grad():
             contexts = self.ctx.detach().float().expand(len(features), -1, -1).clone().requires_grad_()
             optimizer = torch.optim.AdamW([contexts], lr=self.lr)
@@ -110,7 +110,7 @@ class TPT(ContextMethod):
         return (self.backbone.logit_scale.exp() * cosines).float()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to logits (B, C), each picture by contexts tuned to it."""
+        """(B, 3, H, W) to logits (B, C), each image by contexts tuned to it."""
         return torch.cat([self._classify(images[part]) for part in parts(len(images), self.images_at_once)])
 
     @torch.no_grad()
@@ -120,5 +120,5 @@ class TPT(ContextMethod):
         return self._logits(features[:, :1], self.tuned(features))[:, 0]
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
-        """Nothing is shared by pictures."""
+        """Nothing is shared by images."""
         return self.forward

@@ -13,32 +13,32 @@ from torch import Tensor, nn
 from promptvision.errors import InputError, unknown
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""Pictures (B, 3, H, W) that are not augmented, or their features (B, E), and labels (B,), wherever they are."""
+"""Images (B, 3, H, W) that are not augmented, or their features (B, E), and labels (B,), wherever they are."""
 
 
 class Method(nn.Module):
     """A classifier that learns a few tensors on a frozen backbone, kept as the submodule `backbone`.
 
     Subclasses take `(backbone, classes, *, option=default, ...)`; the keyword-only arguments are the options a
-    config may set. They implement `forward(images)`: (B, 3, H, W) normalised pictures to (B, C) logits.
+    config may set. They implement `forward(images)`: (B, 3, H, W) normalised images to (B, C) logits.
     """
 
     no_decay: frozenset[str] = frozenset()
     """Names of learned tensors that weight decay leaves alone."""
 
     frozen_images: bool = False
-    """Whether pictures meet nothing but the frozen image tower: then `forward`, `loss` and `predictor` also take its
+    """Whether images meet nothing but the frozen image tower: then `forward`, `loss` and `predictor` also take its
     features (B, E) in their place (`ImageTower.as_features`), which can be computed once and kept."""
 
     wants_unlabelled: bool = False
-    """Whether `loss` takes unlabelled pictures of a target domain (B', 3, H, W) as a third argument."""
+    """Whether `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
 
     loss_is_mean: bool = True
-    """Whether `loss` is a mean over the pictures of a batch (terms without pictures aside): then several processes can
+    """Whether `loss` is a mean over the images of a batch (terms without images aside): then several processes can
     share one."""
 
     remembered: frozenset[str] = frozenset()
-    """Names of learned buffers that hold pictures as they are: kept, but not counted as learned parameters."""
+    """Names of learned buffers that hold images as they are: kept, but not counted as learned parameters."""
 
     task: int = 0
     """Number of the task at hand in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
@@ -72,7 +72,7 @@ class Method(nn.Module):
         return logits.masked_fill(other, -torch.inf)
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Called once before training: what is made from the pictures' features in closed form is made here."""
+        """Called once before training: what is made from the images' features in closed form is made here."""
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Called after the last step of epoch `epoch`, from 0, of `epochs`; learned tensors may be changed here."""
@@ -85,7 +85,7 @@ class Method(nn.Module):
         """Go on from a `training_state()`."""
 
     def finish(self, train: Batches, val: Batches) -> None:
-        """Called once after training: what is chosen by validation pictures is chosen here."""
+        """Called once after training: what is chosen by validation images is chosen here."""
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
         """`forward` for many batches with unchanged parameters: whatever does not depend on images is done once."""
@@ -113,7 +113,7 @@ class Method(nn.Module):
         return {learned_name(name): state[name].detach().clone() for name in self._changing()}
 
     def learned_parameters(self) -> int:
-        """How many numbers training chooses: without remembered pictures and the running statistics of norms."""
+        """How many numbers training chooses: without remembered images and the running statistics of norms."""
         left_out = self.remembered | {"running_mean", "running_var", "num_batches_tracked"}
         state = self.learned_state()
         return sum(t.numel() for name, t in state.items() if name.rpartition(".")[2] not in left_out)

@@ -84,14 +84,14 @@ def vit(golden):
 
 @pytest.fixture
 def swin():
-    """A tiny Swin for the same pictures, fresh."""
+    """A tiny Swin for the same images, fresh."""
     sizes = dict(img_size=64, patch_size=4, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
     return load_vit(SwinTransformer(**sizes, num_classes=0))
 
 
 @pytest.fixture(scope="session")
 def inputs(golden):
-    """Pictures, labels, and the head of the ViT family's golden numbers."""
+    """Images, labels, and the head of the ViT family's golden numbers."""
     return golden("vpt/inputs")[1]
 
 

@@ -92,7 +92,7 @@ def test_an_epoch_whose_validation_fails_is_not_added_twice(tmp_path):
 
     def fail(epoch):
         if epoch == 1:
-            raise InputError("a picture has vanished")
+            raise InputError("an image has vanished")
         return {}
 
     with pytest.raises(InputError, match="vanished"):

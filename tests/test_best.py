@@ -67,7 +67,7 @@ def test_keeping_the_best_needs_evaluations(tmp_path, families):
         run(cfg, families, folder, progress=False)
 
 
-def test_training_on_validation_pictures_too(tmp_path, families):
-    apart = load_data(config(tmp_path, families)).pictures
-    joined = load_data(config(tmp_path, families, "DATASET.TRAIN", "train+val")).pictures
+def test_training_on_validation_images_too(tmp_path, families):
+    apart = load_data(config(tmp_path, families)).images
+    joined = load_data(config(tmp_path, families, "DATASET.TRAIN", "train+val")).images
     assert joined.train == [*apart.train, *apart.val] and not joined.val and joined.test == apart.test

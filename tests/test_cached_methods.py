@@ -1,4 +1,4 @@
-"""Linear probe and Tip-Adapter: their formulas worked out apart, and what validation pictures decide."""
+"""Linear probe and Tip-Adapter: their formulas worked out apart, and what validation random_images decide."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def clip(golden):
     return load_clip(golden.root / "coop/clip_vit_tiny.safetensors")
 
 
-def pictures(per_class, seed=0, spread=1.0, classes=3):
+def random_images(per_class, seed=0, spread=1.0, classes=3):
     """Features (N, 64) around one centre per class, in two batches, and labels."""
     centres = torch.randn(classes, 64, generator=torch.Generator().manual_seed(99))
     labels = torch.arange(classes).repeat(per_class)
@@ -58,8 +58,8 @@ def test_search_for_c_comes_near_a_single_peak(peak):
 
 
 def test_search_for_c_finds_the_better_c_where_it_matters(clip):
-    """Few noisy pictures in many dimensions: hardly any penalty (large C) and hardly any weight (small C) are worse."""
-    train, val = pictures(5, seed=1, spread=4.0), pictures(200, seed=2, spread=4.0)
+    """Few noisy images in many dimensions: hardly any penalty (large C) and hardly any weight (small C) are worse."""
+    train, val = random_images(5, seed=1, spread=4.0), random_images(200, seed=2, spread=4.0)
 
     def accuracy(c):
         method = coop.build("linear_probe", clip, CLASSES, c=c)
@@ -72,7 +72,7 @@ def test_search_for_c_finds_the_better_c_where_it_matters(clip):
 @pytest.mark.parametrize("count", [2, 3])
 def test_linear_probe_is_the_optimum_of_logistic_regression(count, clip):
     """At the optimum, W = C * sum (one-hot - p) x^T, and the residuals of each class sum to 0."""
-    train, c = pictures(8, spread=3.0, classes=count), 0.05
+    train, c = random_images(8, spread=3.0, classes=count), 0.05
     method = coop.build("linear_probe", clip, CLASSES[:count], c=c)
     method.prepare(train, [])
     features, labels = (tensor.numpy() for tensor in joined(train))
@@ -89,7 +89,7 @@ def test_linear_probe_is_the_optimum_of_logistic_regression(count, clip):
 
 
 def test_linear_probe_state(clip):
-    train = pictures(4)
+    train = random_images(4)
     method = coop.build("linear_probe", clip, CLASSES, c=1.0)
     method.prepare(train, [])
     assert method.learned() == ["weight", "bias"]
@@ -103,10 +103,10 @@ def test_linear_probe_state(clip):
 
 
 def test_linear_probe_refusals(clip):
-    train = pictures(4)
-    with pytest.raises(InputError, match="needs validation pictures"):
+    train = random_images(4)
+    with pytest.raises(InputError, match="needs validation images"):
         coop.build("linear_probe", clip, CLASSES).prepare(train, [])
-    with pytest.raises(InputError, match="class 'snake' has no training picture"):
+    with pytest.raises(InputError, match="class 'snake' has no training image"):
         coop.build("linear_probe", clip, [*CLASSES, "snake"], c=1.0).prepare(train, [])
     with pytest.raises(InputError, match="c is -1"):
         coop.build("linear_probe", clip, CLASSES, c=-1.0)
@@ -115,7 +115,7 @@ def test_linear_probe_refusals(clip):
 
 
 def tip_logits(zero_shot, queries, keys, labels, alpha, beta):
-    """Tip-Adapter's logits picture by picture, in plain numpy."""
+    """Tip-Adapter's logits image by image, in plain numpy."""
     logits = zero_shot.copy()
     for row, query in enumerate(queries):
         for key, label in zip(keys, labels, strict=True):
@@ -126,7 +126,7 @@ def tip_logits(zero_shot, queries, keys, labels, alpha, beta):
 
 @pytest.mark.parametrize("name", ["tip_adapter", "tip_adapter_f"])
 def test_tip_adapter_formula(name, clip):
-    train, queries = pictures(3), torch.randn(5, 64)
+    train, queries = random_images(3), torch.randn(5, 64)
     method = coop.build(name, clip, CLASSES, alpha=0.7, beta=2.5, search=())
     zero_shot = coop.build("zero_shot", clip, CLASSES)(queries).detach().double().numpy()
     np.testing.assert_allclose(method(queries).detach().numpy(), zero_shot, atol=1e-5)  # nothing cached yet
@@ -152,8 +152,8 @@ def test_tip_adapter_search_tries_the_published_grid():
     assert search(zero_shot, affinity, values, labels, (7.0, 3.0)) == pytest.approx(best[1:])
 
 
-def test_tip_adapter_chooses_alpha_and_beta_on_validation_pictures(clip):
-    train, val = pictures(4), pictures(20, seed=5)
+def test_tip_adapter_chooses_alpha_and_beta_on_validation_images(clip):
+    train, val = random_images(4), random_images(20, seed=5)
     method = coop.build("tip_adapter", clip, CLASSES, alpha=0.0)
     method.prepare(train, val)
     before = method(joined(val)[0]).argmax(1)
@@ -162,13 +162,13 @@ def test_tip_adapter_chooses_alpha_and_beta_on_validation_pictures(clip):
     labels = joined(val)[1]
     assert (after == labels).sum() > (before == labels).sum()
     assert 0.1 <= method.alpha < 3 and 0.1 <= method.beta < 7
-    with pytest.raises(InputError, match="needs validation pictures"):
+    with pytest.raises(InputError, match="needs validation images"):
         method.finish(train, [])
 
 
 @pytest.mark.parametrize("name, learns", [("tip_adapter", set()), ("tip_adapter_f", {"keys"})])
 def test_tip_adapter_state(name, learns, clip):
-    train = pictures(4)
+    train = random_images(4)
     method = coop.build(name, clip, CLASSES, alpha=2.0, search=())
     method.prepare(train, [])
     assert {key for key, parameter in method.named_parameters() if parameter.requires_grad} == learns
@@ -184,7 +184,7 @@ def test_tip_adapter_state(name, learns, clip):
 
 
 def test_tip_adapter_f_learns_its_keys(clip):
-    train, (queries, labels) = pictures(2), joined(pictures(10, seed=7))
+    train, (queries, labels) = random_images(2), joined(random_images(10, seed=7))
     method = coop.build("tip_adapter_f", clip, CLASSES, alpha=10.0, beta=5.0, search=())
     method.prepare(train, [])
     optimizer = torch.optim.AdamW([method.keys], lr=0.01, eps=1e-4)

@@ -24,18 +24,18 @@ PARTS = ("train", "val", "test")
 WIDTHS = {"train": 3, "val": 4, "test": 5}
 
 
-def picture(width, kind):
+def image(width, kind):
     stream = io.BytesIO()
     Image.new("RGB", (width, 2), (200, 100, 50)).save(stream, kind)
     return stream.getvalue()
 
 
-JPEG = {part: picture(width, "JPEG") for part, width in WIDTHS.items()}
-PNG = {part: picture(width, "PNG") for part, width in WIDTHS.items()}
+JPEG = {part: image(width, "JPEG") for part, width in WIDTHS.items()}
+PNG = {part: image(width, "PNG") for part, width in WIDTHS.items()}
 
 
 def save(top, items, part):
-    """Write the pictures of a list; those of each part have a width of their own."""
+    """Write the images of a list; those of each part have a width of their own."""
     for path, _, _ in items:
         place = top / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -184,16 +184,16 @@ def test_a_tree_is_read_as_it_was_written(tmp_path, name):
     card = load_card(name)
     written = {domain: plant(card, tmp_path, domain) for domain in card.domains or [""]}
     for domain, lists in written.items():
-        pictures = read(card, tmp_path, domain)
+        images = read(card, tmp_path, domain)
         for part in PARTS:
             expected = sorted(lists.get(part, []), key=in_reading_order(card))
-            assert getattr(pictures, part) == expected, (domain, part)
+            assert getattr(images, part) == expected, (domain, part)
             if expected:
-                assert pictures.open(expected[0][0]).size == (WIDTHS[part], 2)
-        assert [label for label, _ in enumerate(pictures.classes)] == sorted(
+                assert images.open(expected[0][0]).size == (WIDTHS[part], 2)
+        assert [label for label, _ in enumerate(images.classes)] == sorted(
             {label for items in lists.values() for _, label, _ in items}
         )
-        check_names(pictures.classes)
+        check_names(images.classes)
     together = read(card, tmp_path)
     for part in PARTS:
         assert len(getattr(together, part)) == sum(len(lists.get(part, [])) for lists in written.values())
@@ -325,7 +325,7 @@ def test_synset_folders_that_lack_or_add_a_class_are_named(planted, tmp_path):
         ("images/1.jpg -1", "label -1 is out of range"),
         ("../1.jpg 0", "the path '../1.jpg' leaves the folder"),
         ("/1.jpg 0", "leaves the folder"),
-        ("images/none.jpg 0", "pictures that"),
+        ("images/none.jpg 0", "images that"),
     ],
 )
 def test_wrong_lines_of_text_lists_are_named(planted, tmp_path, line, message):
@@ -343,9 +343,9 @@ def test_labels_beyond_the_names_of_ones_own_card_are_named(planted, tmp_path):
 
 def test_spaces_in_the_paths_of_text_lists(planted, tmp_path):
     card, top = planted("vtab_svhn")
-    (top / "images/a picture.jpg").write_bytes(JPEG["val"])
-    (top / "val200.txt").write_text("images/a picture.jpg 3\n\n")
-    assert read(card, tmp_path).val == [("images/a picture.jpg", 3, "3")]
+    (top / "images/an image.jpg").write_bytes(JPEG["val"])
+    (top / "val200.txt").write_text("images/an image.jpg 3\n\n")
+    assert read(card, tmp_path).val == [("images/an image.jpg", 3, "3")]
 
 
 def test_an_unknown_variant_is_named(planted, tmp_path):
@@ -376,9 +376,9 @@ def test_json_lists_of_cars_without_their_folder_and_with_names(planted, tmp_pat
     for place in (top / "car_ims").iterdir():
         place.rename(top / place.name)
     (top / "class_names.txt").write_text("7 AM General Hummer SUV 2000\n")
-    pictures = read(card, tmp_path)
-    assert pictures.test[0] == ("test0.jpg", 0, "AM General Hummer SUV 2000")
-    assert pictures.classes[1] == "class 9"
+    images = read(card, tmp_path)
+    assert images.test[0] == ("test0.jpg", 0, "AM General Hummer SUV 2000")
+    assert images.classes[1] == "class 9"
 
 
 def test_json_lists_of_another_number_of_classes(planted, tmp_path):
@@ -398,7 +398,7 @@ def test_an_empty_class_folder_is_named(planted, tmp_path, name, domain, folder)
     card, top = planted(name, domain)
     for file in (top / folder).iterdir():
         file.rename(file.with_suffix(".txt"))
-    assert f"the class folder {top / folder} holds no pictures" in refused(card, tmp_path)
+    assert f"the class folder {top / folder} holds no images" in refused(card, tmp_path)
 
 
 def test_domains_of_a_pair_share_their_classes(planted, tmp_path):
@@ -444,17 +444,17 @@ def test_stl10_in_its_layout(tmp_path):
         (arrays[part][1] + 1).astype(np.uint8).tofile(folder / f"{part}_y.bin")
     check_arrays(load_card("stl10"), tmp_path, arrays)
     np.zeros(7, np.uint8).tofile(folder / "test_X.bin")
-    assert f"{folder / 'test_X.bin'} cannot be read: it does not hold 20 pictures" in refused(
+    assert f"{folder / 'test_X.bin'} cannot be read: it does not hold 20 images" in refused(
         load_card("stl10"), tmp_path
     )
 
 
 def check_arrays(card, root, arrays):
     """Ten of each class train, of which one validates; pixels and labels are those of the arrays."""
-    pictures = read(card, root)
-    assert [len(pictures.train), len(pictures.val), len(pictures.test)] == [90, 10, 20]
-    for path, label, name in [*pictures.train, *pictures.val, *pictures.test]:
+    images = read(card, root)
+    assert [len(images.train), len(images.val), len(images.test)] == [90, 10, 20]
+    for path, label, name in [*images.train, *images.val, *images.test]:
         part, number = path.split("/")
         pixels, labels = arrays[part]
         assert label == labels[int(number)] and name == card.options["names"][label]
-        assert np.array_equal(np.asarray(pictures.open(path)), pixels[int(number)])
+        assert np.array_equal(np.asarray(images.open(path)), pixels[int(number)])

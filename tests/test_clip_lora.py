@@ -143,7 +143,7 @@ def test_it_starts_as_zero_shot_clip_and_learns_in_both_towers(clip):
     assert method.learned_parameters() == sum(gradient.numel() for gradient in gradients.values())
 
 
-def test_dropout_is_drawn_in_training_only_for_every_picture_and_text(clip):
+def test_dropout_is_drawn_in_training_only_for_every_image_and_text(clip):
     method, images = randomised(coop.build("clip_lora", clip, NAMES, dropout=0.5)), torch.randn(1, 3, 32, 32)
     assert torch.equal(method.eval()(images), method(images))
     assert not torch.equal(method.train()(images), method(images))

@@ -69,7 +69,7 @@ def test_trajectories(case, batch, way, golden, clips, inputs):
     settings, expected = golden(case)
     method = learned_cocoop(clips, inputs, settings, expected, way=way)
     images, labels = inputs[1]["batch_images"], inputs[1]["batch_labels"]
-    if batch == 1:  # three single pictures, the same in every epoch
+    if batch == 1:  # three single images, the same in every epoch
         images, labels = images.flatten(0, 1)[[0, 5, 10], None], labels.flatten()[[0, 5, 10], None]
     rates = learning_rates("cosine", 0.002, 4, warmup_epochs=1)
     optimizer = build_optimizer("sgd", method.named_parameters(), 0.002, 5e-4, 0.9, method.no_decay)

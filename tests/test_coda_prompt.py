@@ -28,7 +28,7 @@ def weighted_by_hand(method, query, layer, count):
 
 
 @pytest.mark.parametrize(("task", "count"), [(0, 2), (1, 4), (2, 7)])
-def test_equals_the_formula_picture_by_picture(task, count, vit, inputs):
+def test_equals_the_formula_image_by_image(task, count, vit, inputs):
     method = coda(vit)
     method.start_task(task, 3)
     for image, query in zip(inputs["images"], inputs["cls_feature"], strict=True):
@@ -86,7 +86,7 @@ def test_components_of_earlier_and_later_tasks_do_not_move(vit, inputs):
         assert moved.tolist() == [False, False, True, True, False, False, False], name
 
 
-def test_earlier_components_change_what_a_picture_gets(vit, inputs):
+def test_earlier_components_change_what_a_image_gets(vit, inputs):
     method = coda(vit)
     method.start_task(1, 3)
     before = method(inputs["images"])

@@ -75,8 +75,8 @@ def test_a_stream_leaves_its_matrix_its_choices_and_drawings(tool, tmp_path):
         sum(last[task] - result["matrix"][task][task] for task in range(2)) / 2
     )
     assert {"forgetting", "forgetting_official", "incremental_accuracy", "accuracy"} <= result.keys()
-    top_k, pictures = result["options"]["TOP_K"], result["pictures"]["val"]
-    assert sum(map(sum, result["prompt_choices"])) == top_k * pictures == top_k * result["n"]
+    top_k, images = result["options"]["TOP_K"], result["pictures"]["val"]
+    assert sum(map(sum, result["prompt_choices"])) == top_k * images == top_k * result["n"]
     assert set(result["average_accuracy_by_choice"]) == {"picture", "batch"}
     assert len(result["seconds_per_task"]) == 3 and result["steps"] == 3 + 1
     for name in ("matrix.png", "prompt_choices.png"):

@@ -94,11 +94,11 @@ def test_without_a_network_nothing_else_is_learned(clip):
 
 def test_an_ensemble_goes_without_the_template_of_imagenet(tmp_path):
     """As ZeroshotCLIP2 does for the data set of exactly this name."""
-    card = "title: t\nsource: s\nlicence: l\nwhere: w\nreader: folder\ntemplate: a picture of a {}.\n"
+    card = "title: t\nsource: s\nlicence: l\nwhere: w\nreader: folder\ntemplate: an image of a {}.\n"
     for name, ensemble, expected in [
         ("imagenet", "select", []),
-        ("imagenet", "", ["a picture of a {}."]),
-        ("imagenet_a", "select", ["a picture of a {}."]),
+        ("imagenet", "", ["an image of a {}."]),
+        ("imagenet_a", "select", ["an image of a {}."]),
     ]:
         path = write(tmp_path / f"{name}.yaml", card)
         assert own_templates(path, {"ensemble": ensemble}) == expected

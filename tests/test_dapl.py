@@ -42,7 +42,7 @@ def learned(golden, settings, expected, way):
 
 
 def target(inputs, expected):
-    """The target's pictures; the compact set holds their features, which take their place."""
+    """The target's images; the compact set holds their features, which take their place."""
     return inputs["target_images"] if "target_images" in inputs else expected["target_features"]
 
 
@@ -266,7 +266,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_features_in_place_of_pictures_change_nothing(finished, tmp_path):
+def test_features_in_place_of_images_change_nothing(finished, tmp_path):
     result = trained(tmp_path / "run", "CACHE_DIR", str(tmp_path / "cache"))
     assert result["train_features"] == "computed" and result["accuracy"] == finished[1]["accuracy"]
 
@@ -281,13 +281,13 @@ def refusal(folder, *words):
 def test_what_cannot_be_adapted_is_one_sentence(tmp_path):
     none = ["DATASET.NAME", "world_shapes", "DATASET.SOURCE", "", "DATASET.TARGET", ""]
     said = refusal(tmp_path / "a", *none)
-    assert said.startswith("data set 'world_shapes' has no unlabelled pictures, which dapl adapts to")
+    assert said.startswith("data set 'world_shapes' has no unlabelled images, which dapl adapts to")
     assert "DATASET.SOURCE" in said
-    assert "has no training pictures: it can only be a target" in refusal(tmp_path / "b", "DATASET.SOURCE", "second")
+    assert "has no training images: it can only be a target" in refusal(tmp_path / "b", "DATASET.SOURCE", "second")
 
 
 @pytest.mark.parametrize("folders", [0, 65])
-def test_a_target_without_pictures_is_named(folders, tmp_path):
+def test_a_target_without_images_is_named(folders, tmp_path):
     """Office-Home as it lies on disk, with a target whose folder, or whose classes' folders, are empty."""
     names = [f"thing_{number:02}" for number in range(65)]
     for name in names:
@@ -298,4 +298,4 @@ def test_a_target_without_pictures_is_named(folders, tmp_path):
     words = ["DATASET.NAME", "office_home", "DATASET.ROOT", str(tmp_path), "DATASET.SOURCE", "art"]
     said = refusal(tmp_path / "run", *words, "DATASET.TARGET", "clipart")
     assert "office_home/clipart" in said
-    assert ("holds no pictures" if folders else "should hold 65 class folders, not 0") in said
+    assert ("holds no images" if folders else "should hold 65 class folders, not 0") in said

@@ -19,11 +19,11 @@ from promptvision.data.splits import subset_hash
 FACTS = {"title": "A test", "source": "me", "licence": "CC0", "where": "ask me", "template": "a photo of a {}."}
 NAMES = ["ant", "bee", "cat"]
 SIZES = {"train": 6, "val": 2, "test": 3}
-"""Pictures of each class in each part."""
+"""Images of each class in each part."""
 
 
-def picture(path, seed=None):
-    """Noise that no other picture has."""
+def image(path, seed=None):
+    """Noise that no other image has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = zlib.crc32(str(path).encode()) if seed is None else seed
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
@@ -40,7 +40,7 @@ def plant_split(root, name):
     """A data set in CoOp's layout."""
     split = lists()
     for path, _, _ in (entry for part in split.values() for entry in part):
-        picture(root / name / "images" / path)
+        image(root / name / "images" / path)
     (root / name / "split.json").write_text(json.dumps(split))
 
 
@@ -48,15 +48,15 @@ def plant_text(root, name):
     """A data set in the layout of VTAB-1k."""
     for part, entries in lists().items():
         for path, _, _ in entries:
-            picture(root / name / "images" / path)
+            image(root / name / "images" / path)
         (root / name / f"{part}.txt").write_text("".join(f"images/{path} {label}\n" for path, label, _ in entries))
 
 
 def plant_folder(root):
-    """Somebody's own pictures."""
+    """Somebody's own images."""
     for part, entries in lists().items():
         for path, _, _ in entries:
-            picture(root / part / path)
+            image(root / part / path)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_whole_data_sets_are_fine(tool, root, tmp_path):
     status, out, err = tool("data", "check", "--all", "--root", root)
     assert status == 0, out + err
     assert f"not under {root}: absent" in out and "3 of 3 fine" in out
-    assert "pets: train 18 pictures of 3 classes, val 6 pictures of 3 classes, test 9 pictures of 3 classes" in out
+    assert "pets: train 18 images of 3 classes, val 6 images of 3 classes, test 9 images of 3 classes" in out
     assert "WRONG" not in out and "note" not in out
     plant_folder(tmp_path / "own")
     status, out, _ = tool("data", "check", "folder", "--root", tmp_path / "own", "--jobs", "2")
@@ -128,13 +128,13 @@ def test_check_names_ten_planted_faults(tool, root, tmp_path):
     pets, moths, text = root / "pets/images", root / "moths", root / "vtab_text"
     split = lists()
     (moths / "split.json").rename(moths / "split_of_another_name.json")  # 1: a split file is missing
-    (pets / "ant/train_0.jpg").unlink()  # 2: a picture is missing
+    (pets / "ant/train_0.jpg").unlink()  # 2: an image is missing
     (pets / "ant/train_1.jpg").write_bytes(b"")  # 3: a file without a byte
     (pets / "bee/train_0.jpg").write_bytes((pets / "bee/train_0.jpg").read_bytes()[:-100])  # 4: cut short
-    (pets / "bee/train_1.jpg").write_text("<html>404 Not Found</html>")  # 5: text by the name of a picture
+    (pets / "bee/train_1.jpg").write_text("<html>404 Not Found</html>")  # 5: text by the name of an image
     split["val"][0] = ["ant/val_0.jpg", 2, "cat"]  # 6: a wrong label, which its folder gives away
     split["val"][1] = ["ant/val_1.jpg", 0, "aunt"]  # 7: a label of two names
-    shutil.copy(pets / "cat/train_3.jpg", pets / "cat/test_0.jpg")  # 8: a training picture in test
+    shutil.copy(pets / "cat/train_3.jpg", pets / "cat/test_0.jpg")  # 8: a training image in test
     split["test"][1] = ["../../secret.jpg", 0, "ant"]  # 9: a path that leaves the root
     bomb(pets / "cat/val_1.jpg")  # 10: a decompression bomb
     (root / "pets/split.json").write_text(json.dumps(split))
@@ -153,27 +153,27 @@ def test_check_names_ten_planted_faults(tool, root, tmp_path):
     pet = found["pets"]
     assert pet["listed, but not there"] == ["ant/train_0.jpg: no such file"]
     assert pet["empty files (0 bytes)"] == ["ant/train_1.jpg"]
-    torn, html, large = sorted(pet["pictures that cannot be read"])
+    torn, html, large = sorted(pet["images that cannot be read"])
     assert "bee/train_0.jpg" in torn and "bee/train_1.jpg" in html
     assert "cat/val_1.jpg" in large and "900000000 pixels" in large
     assert pet["listed under another class than its folder's"] == [
-        "ant/val_0.jpg (val) is listed as 'cat', the other pictures of folder 'ant' as 'ant'"
+        "ant/val_0.jpg (val) is listed as 'cat', the other images of folder 'ant' as 'ant'"
     ]
     assert pet["wrong labels"] == ["ant/val_1.jpg (val): label 0 is 'ant' elsewhere, here 'aunt'"]
-    assert pet["the same picture in two parts or classes"] == [
+    assert pet["the same image in two parts or classes"] == [
         "cat/train_3.jpg (train, 'cat') = cat/test_0.jpg (test, 'cat')"
     ]
-    assert pet["wrong entries"] == ["split.json, test[1]: the path '../../secret.jpg' leaves the folder of pictures"]
-    assert pet["counts differ from the card's"] == ["test has 8 pictures, the card says 9"]
-    assert pet["pictures there, but not listed"] == ["ant/test_1.jpg"]
+    assert pet["wrong entries"] == ["split.json, test[1]: the path '../../secret.jpg' leaves the folder of images"]
+    assert pet["counts differ from the card's"] == ["test has 8 images, the card says 9"]
+    assert pet["images there, but not listed"] == ["ant/test_1.jpg"]
     listed = found["vtab_text"]
     assert listed["listed, but not there"] == ["images/bee/test_2.jpg: Too many levels of symbolic links"]
-    assert "train has 15 pictures, the card says 18" in listed["counts differ from the card's"]
+    assert "train has 15 images, the card says 18" in listed["counts differ from the card's"]
     assert [case.partition(": ")[2] for case in listed["wrong entries"]] == [
         "label 7 is out of range, the data set has 3 classes",
         "expected a path and a label, found 'images/cat/val_0.jpg cat'",
     ]
-    assert "pictures there, but not listed" not in faults["pets"] | faults["vtab_text"]
+    assert "images there, but not listed" not in faults["pets"] | faults["vtab_text"]
 
 
 def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
@@ -185,28 +185,28 @@ def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
     status, out, _ = tool("data", "check", "folder", "--root", tmp_path, "--limit", "2")
     assert status == 1
     (found,), (faults,) = (list(each.values()) for each in told(out.rpartition("0 of 1")[0]))
-    assert found["wrong entries"] == [f"the class folder 'dodo' under {tmp_path} holds no pictures"]
+    assert found["wrong entries"] == [f"the class folder 'dodo' under {tmp_path} holds no images"]
     assert found["class names"] == ["class names 'Bee' and 'bee' differ by case, spaces or _ only"]
     assert found["empty files (0 bytes)"] == ["train/ant/one.png"]
-    assert found["the same picture in two parts or classes"][2] == "and 4 more (--limit 0 tells all)"
-    assert found["the same picture twice in a part"] == [
+    assert found["the same image in two parts or classes"][2] == "and 4 more (--limit 0 tells all)"
+    assert found["the same image twice in a part"] == [
         "train/cat/copy.jpg (train, 'cat') = train/cat/train_0.jpg (train, 'cat')"
     ]
-    assert "the same picture twice in a part" not in faults and "empty folders" in faults
+    assert "the same image twice in a part" not in faults and "empty folders" in faults
 
 
 def test_parts_that_are_one_list_are_no_copies(tool, root):
-    """As the official code's ImageNet, which validates on the test pictures."""
+    """As the official code's ImageNet, which validates on the test images."""
     split = lists()
     split["val"] = split["test"]
     (root / "pets/split.json").write_text(json.dumps(split))
     status, out, _ = tool("data", "check", "pets", "--root", root)
     found, faults = told(out)
     assert status == 1 and faults["pets"] == {"counts differ from the card's"}
-    assert found["pets"]["parts of one content"] == ["val holds the very pictures of test"]
+    assert found["pets"]["parts of one content"] == ["val holds the very images of test"]
 
 
-def test_a_picture_listed_in_two_parts_is_named(tool, root):
+def test_a_image_listed_in_two_parts_is_named(tool, root):
     split = lists()
     split["test"][0] = split["train"][0]
     (root / "pets/split.json").write_text(json.dumps(split))
@@ -241,7 +241,7 @@ def test_another_spelling_of_a_missing_file_is_told(tool, root):
 
 
 def test_several_processes_find_the_same(tool, root):
-    (root / "pets/images/cat/test_1.jpg").write_bytes(b"no picture")
+    (root / "pets/images/cat/test_1.jpg").write_bytes(b"no image")
     one, two = (tool("data", "check", "pets", "--root", root, "--jobs", jobs) for jobs in ("1", "2"))
     assert one == two and one[0] == 1 and "cat/test_1.jpg" in one[1]
 
@@ -253,7 +253,7 @@ def test_check_of_domains_reports_each(tool, root, tmp_path):
     (root / "moths/images/ant/test_2.jpg").write_bytes(b"")
     status, out, _ = tool("data", "check", tmp_path / "two.yaml", "--root", root)
     assert status == 1 and "1 of 2 fine, not: two, wild" in out
-    assert "two, tame: train 18 pictures" in out and "two, wild: train 18 pictures" in out
+    assert "two, tame: train 18 images" in out and "two, wild: train 18 images" in out
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_list_has_a_row_for_every_card(tool, root, monkeypatch):
     }
     assert status == 0 and set(card_names()) <= set(rows)
     assert rows["vtab_text"] == ["vtab_text", "A test", "vtab", "3", "here"]
-    assert rows["absent"][-1] == "no" and rows["folder"][-1] == "own pictures"
+    assert rows["absent"][-1] == "no" and rows["folder"][-1] == "own images"
 
 
 def test_list_of_the_real_cards(tool, monkeypatch):
@@ -298,7 +298,7 @@ def test_list_of_the_real_cards(tool, monkeypatch):
 def test_show_has_the_facts_and_draws_a_sheet(tool, root, tmp_path):
     sheets = [tmp_path / f"sheets/{n}.png" for n in range(2)]
     for sheet in sheets:
-        status, out, err = tool("data", "show", "pets", "--root", root, "--output", sheet, "--pictures", "2")
+        status, out, err = tool("data", "show", "pets", "--root", root, "--output", sheet, "--images", "2")
         assert status == 0, err
     assert all(fact in out for fact in ("pets: A test", "CC0", "a photo of a {}.", "coop_split", "here"))
     assert sheets[0].read_bytes() == sheets[1].read_bytes()
@@ -409,15 +409,15 @@ def test_a_split_of_caltech_leaves_out_and_renames(tool, tmp_path):
 # cache
 
 
-def test_cache_decodes_every_picture(tool, root, tmp_path):
+def test_cache_decodes_every_image(tool, root, tmp_path):
     status, out, err = tool("data", "cache", "pets", "--root", root, "--output", tmp_path / "cache", "--size", "8")
     assert status == 0, err
-    assert "33 pictures of pets, shorter side 8, bicubic" in out
+    assert "33 images of pets, shorter side 8, bicubic" in out
     status, _, err = tool("data", "cache", "pets", "--root", root, "--output", tmp_path / "cache")
-    assert status == 2 and "holds pictures shorter side 8, bicubic, not whole" in err
+    assert status == 2 and "holds images shorter side 8, bicubic, not whole" in err
 
 
-def test_pictures_in_memory_need_no_cache(tool, tmp_path):
+def test_images_in_memory_need_no_cache(tool, tmp_path):
     status, _, err = tool("data", "cache", "digits", "--output", tmp_path)
     assert status == 2 and "in memory already" in err
 

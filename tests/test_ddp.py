@@ -32,7 +32,7 @@ def train(how, config, out, *more):
 
 @pytest.mark.parametrize("config", ["coop/embedded", "vpt/embedded"])
 def test_two_processes_end_as_one(config, tmp_path):
-    """Prompts in pictures, and contexts on features, of which the two compute each once between them."""
+    """Prompts in images, and contexts on features, of which the two compute each once between them."""
     features = config.startswith("coop")
     more = ("INPUT.TRAIN", "coop", "TRAIN.VIEWS", 2) if features else ("TRAIN.EVAL_EVERY", "1", "TRAIN.KEEP", "best")
     for how, out in ((ALONE, "one"), (PAIR, "two")):
@@ -40,7 +40,7 @@ def test_two_processes_end_as_one(config, tmp_path):
         done = train(how, config, tmp_path / out, *more, "CACHE_DIR", cache)
         assert done.returncode == 0, done.stderr
         files = [file.suffix for file in (tmp_path / f"{out}_cache").glob("features/*")]
-        assert files == [".safetensors"] * (3 if features else 0), "two views, and the test pictures"
+        assert files == [".safetensors"] * (3 if features else 0), "two views, and the test images"
     one, two = (load_file(tmp_path / out / "learned.safetensors") for out in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
@@ -90,5 +90,5 @@ def test_what_cannot_be_shared_is_refused(team_of_one):
         check(Linear(nn.BatchNorm1d(1)), 2)
     method = Linear(nn.Linear(1, 1))
     method.loss_is_mean = False
-    with pytest.raises(InputError, match="no mean over the pictures"):
+    with pytest.raises(InputError, match="no mean over the images"):
         check(method, 2)

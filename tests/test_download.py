@@ -327,12 +327,11 @@ def test_download_and_prepare_from_addresses(tool, server, card, tmp_path):
 
 def test_a_dead_address_names_the_collection(tool, server, card, tmp_path):
     own = card(
-        download=[{"url": f"{server.url}/d.zip", "file": "d.zip"}], hub={"repo": "owner/pictures", "files": ["d.zip"]}
+        download=[{"url": f"{server.url}/d.zip", "file": "d.zip"}], hub={"repo": "owner/images", "files": ["d.zip"]}
     )
     status, _, err = tool("data", "download", own, "--root", tmp_path)
     assert (
-        status == 2
-        and f"{server.url}/d.zip answers 404 Not Found; owner/pictures holds it too: take --source hub" in err
+        status == 2 and f"{server.url}/d.zip answers 404 Not Found; owner/images holds it too: take --source hub" in err
     )
     status, _, err = tool("data", "download", card(download=[{"url": f"{server.url}/x", "file": "../x"}]))
     assert status == 2 and "its card would write ../x, outside the root" in err
@@ -398,28 +397,28 @@ def hub(server, monkeypatch):
 @pytest.mark.parametrize("kind", ["model", "dataset"])
 def test_download_and_prepare_from_a_collection(tool, hub, card, tmp_path, kind):
     zipped(tmp_path / "d.zip", MEMBERS)
-    hub("owner/pictures", kind, {"d.zip": (tmp_path / "d.zip").read_bytes(), "other.zip": b"other"})
+    hub("owner/images", kind, {"d.zip": (tmp_path / "d.zip").read_bytes(), "other.zip": b"other"})
     root = tmp_path / "root"
-    own = card(hub={"repo": "owner/pictures", "kind": kind, "files": ["d.zip"], "into": "inner"})
+    own = card(hub={"repo": "owner/images", "kind": kind, "files": ["d.zip"], "into": "inner"})
     status, out, err = tool("data", "download", own, "--root", root)
     assert status == 0 and str(root / "inner/d.zip") in out, err
     assert not (root / "inner/other.zip").exists()
     assert tool("data", "prepare", own, "--root", root)[0] == 0
     assert (root / "inner/dtd/images/banded/1.jpg").read_bytes() == b"one"
-    own = card(hub={"repo": "owner/pictures", "kind": kind, "files": ["gone.zip"]})
+    own = card(hub={"repo": "owner/images", "kind": kind, "files": ["gone.zip"]})
     status, _, err = tool("data", "download", own, "--root", root)
-    assert status == 2 and "the collection owner/pictures on the Hugging Face Hub has no gone.zip; ask me" in err
+    assert status == 2 and "the collection owner/images on the Hugging Face Hub has no gone.zip; ask me" in err
 
 
 def test_a_collection_that_cannot_be_reached_is_said(tool, card, tmp_path, monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    own = card(hub={"repo": "owner/pictures", "files": ["dtd.zip"]})
+    own = card(hub={"repo": "owner/images", "files": ["dtd.zip"]})
     status, _, err = tool("data", "download", own, "--root", tmp_path / "root")
     assert status == 2
     error = err[err.index("error: ") :]
-    assert "the collection owner/pictures on the Hugging Face Hub cannot be had" in error and error.endswith("ask me")
+    assert "the collection owner/images on the Hugging Face Hub cannot be had" in error and error.endswith("ask me")
 
 
 def plant_imagenet(top, monkeypatch):

@@ -1,4 +1,4 @@
-"""DualPrompt against its formulas computed picture by picture, and what each task may touch."""
+"""DualPrompt against its formulas computed image by image, and what each task may touch."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def dual(vit, **options):
 
 
 def by_hand(vit, image, prefixes):
-    """One picture's class token: softmax attention over prefix and tokens, head by head, in every block."""
+    """One image's class token: softmax attention over prefix and tokens, head by head, in every block."""
     tokens = vit.embed(image[None])[0]
     for index, block in enumerate(vit.blocks):
         normed = block.norm1(tokens)
@@ -34,7 +34,7 @@ def by_hand(vit, image, prefixes):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_equals_the_formula_picture_by_picture(training, vit, inputs):
+def test_equals_the_formula_image_by_image(training, vit, inputs):
     method = dual(vit).train(training)
     method.start_task(1, 3)
     losses = []
@@ -66,7 +66,7 @@ def test_only_the_e_prompt_of_the_task_at_hand_moves(vit, inputs):
     assert not torch.equal(after["g_prompt"], before["g_prompt"])
 
 
-def test_a_test_picture_meets_no_task_to_come(vit, inputs):
+def test_a_test_image_meets_no_task_to_come(vit, inputs):
     method = dual(vit).eval()
     with torch.no_grad():
         method.e_prompt.prompt_key[2] = inputs["cls_feature"].mean(dim=0)

@@ -78,7 +78,7 @@ def test_calibration_error_is_the_plain_one(classes, n, scale, seed):
 
 
 def test_certainty_shares_a_bin_with_what_is_nearly_certain():
-    """One right picture of confidence 0.999, one wrong of exactly 1: together |1 - 1.999| / 2."""
+    """One right image of confidence 0.999, one wrong of exactly 1: together |1 - 1.999| / 2."""
     logits = torch.tensor([[np.log(999.0), 0.0], [200.0, 0.0]])
     assert scores(logits, torch.tensor([0, 1]))["ece"] == pytest.approx(49.95, abs=1e-3)
 
@@ -114,7 +114,7 @@ def test_labels_out_of_range_are_refused(label):
 
 
 def test_broken_logits_and_empty_sets_are_refused():
-    with pytest.raises(InputError, match="NaN or infinite logits for 2 of 3 pictures"):
+    with pytest.raises(InputError, match="NaN or infinite logits for 2 of 3 images"):
         scores(torch.tensor([[0, 1.0], [np.nan, 0], [np.inf, 0]]), torch.tensor([0, 1, 1]))
-    with pytest.raises(InputError, match="no pictures to evaluate on"):
+    with pytest.raises(InputError, match="no images to evaluate on"):
         predict(Counting(["a"]), [], CPU)

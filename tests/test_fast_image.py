@@ -76,12 +76,12 @@ def both_ways(tower, images, layers, **options):
     keep=st.booleans(),
     count=st.integers(1, 7),
     batch=st.integers(1, 3),
-    per_picture=st.booleans(),
+    per_image=st.booleans(),
     biases=st.booleans(),
     single=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_random_shapes_and_schedules(kind, schedule, keep, count, batch, per_picture, biases, single, seed):
+def test_random_shapes_and_schedules(kind, schedule, keep, count, batch, per_image, biases, single, seed):
     depth, start, prompted = schedule
     dtype, tolerance = (torch.float32, 1e-5) if single else (torch.float64, 1e-12)
     tower = tower_of(kind, depth).to(dtype)
@@ -89,7 +89,7 @@ def test_random_shapes_and_schedules(kind, schedule, keep, count, batch, per_pic
         thaw_biases(tower)
     torch.manual_seed(seed)
     images = torch.randn(batch, 3, 32, 32, dtype=dtype)
-    shape = (prompted, *([batch] if per_picture else []), count, 32)
+    shape = (prompted, *([batch] if per_image else []), count, 32)
     layers = torch.randn(shape, dtype=dtype, requires_grad=True)
     for plain, fast in both_ways(tower, images, layers, start=start, keep=keep):
         torch.testing.assert_close(fast, plain, atol=tolerance * max(1, plain.abs().max().item()), rtol=0)

@@ -19,7 +19,7 @@ import coop
 import vpt
 from promptvision.config import load_config
 from promptvision.data import worker_restart as workers
-from promptvision.data.decode import open_picture
+from promptvision.data.decode import open_image
 from promptvision.data.loader import TrainLoader
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.engine.checkpoint import load_checkpoint, load_learned
@@ -161,7 +161,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def reader(photos, opened=open_picture, **options):
+def reader(photos, opened=open_image, **options):
     items = [(f"{n}.png", n % 2, "ab"[n % 2]) for n in range(24)]
     transform = make_test_transform("center", 2, (0.5,) * 3, (0.25,) * 3)
     options = {"batch_size": 8, "seed": 1, **options}
@@ -183,7 +183,7 @@ class Before:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_picture_that_vanishes_costs_no_step_before_it(tmp_path, photos, count):
+def test_a_image_that_vanishes_costs_no_step_before_it(tmp_path, photos, count):
     loader = reader(photos, workers=count)
     whole = train(tmp_path / "whole", loader=loader)
     lost = photos / loader.items[loader.batches(1)[2][0]][0]
@@ -196,12 +196,12 @@ def test_a_picture_that_vanishes_costs_no_step_before_it(tmp_path, photos, count
 
 
 def dies_once(marker, root, path):
-    """Opens a picture; the first process to open number 7 is killed."""
+    """Opens an image; the first process to open number 7 is killed."""
     if path == "7.png":
         with contextlib.suppress(FileExistsError):
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
             os.kill(os.getpid(), signal.SIGKILL)
-    return open_picture(root, path)
+    return open_image(root, path)
 
 
 def test_a_worker_that_is_killed_is_replaced_exactly(tmp_path, photos, caplog):
@@ -210,7 +210,7 @@ def test_a_worker_that_is_killed_is_replaced_exactly(tmp_path, photos, caplog):
     handler = signal.getsignal(signal.SIGCHLD)
     same(train(tmp_path / "deadly", loader=deadly), whole)
     assert (tmp_path / "killed").exists() and signal.getsignal(signal.SIGCHLD) == handler
-    assert "a process that reads pictures died: new ones go on from batch" in caplog.text
+    assert "a process that reads images died: new ones go on from batch" in caplog.text
 
 
 def test_workers_that_die_again_and_again_end_the_run_in_one_sentence(photos, monkeypatch):

@@ -1,4 +1,4 @@
-"""Whole runs on features in place of pictures: the same results, and no picture looked at twice."""
+"""Whole runs on features in place of images: the same results, and no image looked at twice."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ SHORT = ["OPTIM.EPOCHS", 3, "OPTIM.BATCH_SIZE", 4, "TRAIN.THREADS", 1]
 
 @pytest.fixture
 def seen(monkeypatch):
-    """How many pictures each call of the embedded image tower got."""
+    """How many images each call of the embedded image tower got."""
     forward, found = OpenClipImage.forward, []
     monkeypatch.setattr(OpenClipImage, "forward", lambda self, x: found.append(len(x)) or forward(self, x))
     return found
@@ -77,9 +77,9 @@ def test_a_run_ends_the_same_with_and_without(mode, go, seen):
     assert without["accuracy"] == first["accuracy"] == second["accuracy"]
 
 
-def test_a_second_method_pays_nothing_for_pictures(go, seen):
+def test_a_second_method_pays_nothing_for_images(go, seen):
     go("first", "TRAIN.VIEWS", 2, "METHOD.OPTIONS.N_CTX", 4)
-    assert sum(seen) == 2 * 10 + 10  # two views of the training pictures, and those to test on
+    assert sum(seen) == 2 * 10 + 10  # two views of the training images, and those to test on
     seen.clear()
     result, _, _ = go("second", "TRAIN.VIEWS", 2, *COOP, "METHOD.OPTIONS.CSC", True)
     assert not seen and result["preparation_seconds"] < 5
@@ -112,7 +112,7 @@ def test_prompted_images_are_never_taken_from_a_cache(go, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_run_is_tested_again_without_pictures(go, tmp_path, seen):
+def test_a_run_is_tested_again_without_images(go, tmp_path, seen):
     result, _, _ = go("run", *COOP, "OPTIM.EPOCHS", 1)
     seen.clear()
     again = retest(load_config(tmp_path / "run" / "config.yaml", [], FAMILIES), FAMILIES, tmp_path / "run")
@@ -138,7 +138,7 @@ def test_a_stopped_run_goes_on_exactly_even_if_the_cache_was_lost(words, go, tmp
     shutil.rmtree(tmp_path / "cache")
     seen.clear()
     result, rows, learned = go("parts", *words, resume=True)
-    assert sum(seen) == 2 * 10 + 10  # the views of the epochs that are left, and the pictures to test on
+    assert sum(seen) == 2 * 10 + 10  # the views of the epochs that are left, and the images to test on
     assert rows == whole[1] and torch.equal(learned["ctx"], whole[2]["ctx"])
     assert result["loss"] == whole[0]["loss"] and result["accuracy"] == whole[0]["accuracy"]
 

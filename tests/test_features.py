@@ -1,4 +1,4 @@
-"""Features in place of pictures: the same numbers, computed once; never those of another tower, picture or view."""
+"""Features in place of images: the same numbers, computed once; never those of another tower, image or view."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ import coop
 import vpt
 from promptvision.backbones import ImageTower, load_clip
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.images import Pictures
+from promptvision.data.images import Images
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.readers.folder import read_folder
 from promptvision.data.transforms import FIXED, TRAIN, train_transform
@@ -56,7 +56,7 @@ SEEN = []
 
 @pytest.fixture
 def seen():
-    """How many pictures each call of `Tower` got."""
+    """How many images each call of `Tower` got."""
     SEEN.clear()
     return SEEN
 
@@ -72,10 +72,10 @@ def save_photos(root, count=7):
 
 @pytest.fixture
 def photos(tmp_path):
-    """14 small pictures in two class folders, all of them as `test`."""
+    """14 small images in two class folders, all of them as `test`."""
     lists = read_folder(None, str(save_photos(tmp_path / "photos")))
     items = sorted([*lists.train, *lists.val, *lists.test])
-    return Pictures([], [], items, lists.open, lists.root)
+    return Images([], [], items, lists.open, lists.root)
 
 
 def test_batches(photos, **changes):
@@ -174,9 +174,9 @@ def exchanged(photos):
 
 
 CHANGES = {
-    "a picture of the same size and age": (brighter, {}),
+    "an image of the same size and age": (brighter, {}),
     "order": (exchanged, {}),
-    "fewer pictures": (lambda photos: photos.test.pop(), {}),
+    "fewer images": (lambda photos: photos.test.pop(), {}),
     "pixels": (None, {"transform": make_test_transform("coop", 9, *HALVES)}),
     "recipe": (None, {"transform": make_test_transform("vtab", 8, *HALVES)}),
     "mean": (None, {"transform": make_test_transform("coop", 8, (0.4,) * 3, HALVES[1])}),
@@ -206,11 +206,11 @@ def test_precisions_are_kept_apart(photos, tmp_path):
     assert torch.equal(get(photos, tmp_path, precision="bf16")[0], features)
 
 
-def test_pictures_in_memory_are_known_by_their_pixels():
-    def pictures(value):
-        return Pictures([], [], [("0", 0, "a")], lambda path: Image.new("RGB", (4, 4), (value, 0, 0)))
+def test_images_in_memory_are_known_by_their_pixels():
+    def images(value):
+        return Images([], [], [("0", 0, "a")], lambda path: Image.new("RGB", (4, 4), (value, 0, 0)))
 
-    prints = [pictures(value).fingerprint([("0", 0, "a")]) for value in (1, 2, 1)]
+    prints = [images(value).fingerprint([("0", 0, "a")]) for value in (1, 2, 1)]
     assert prints[0] == prints[2] != prints[1]
 
 
@@ -341,11 +341,11 @@ def test_without_a_place_to_keep_them_features_are_held_in_memory(photos, tmp_pa
     assert not list(places[1].iterdir())
 
 
-def test_a_broken_picture_is_named_and_nothing_is_kept(photos, tmp_path):
+def test_a_broken_image_is_named_and_nothing_is_kept(photos, tmp_path):
     broken = os.path.join(photos.root, photos.test[5][0])
     with open(broken, "r+b") as file:
         file.truncate(30)
-    with pytest.raises(InputError, match=f"picture {broken} cannot be read"):
+    with pytest.raises(InputError, match=f"image {broken} cannot be read"):
         get(photos, tmp_path / "c")
     assert not list((tmp_path / "c").iterdir())
 
@@ -376,7 +376,7 @@ def test_fixed_recipes_are_those_without_chance(name, photos):
     assert all(torch.equal(views[0], view) for view in views) == (name in FIXED)
 
 
-def by_picture(loader, epoch):
+def by_image(loader, epoch):
     order = [index for batch in loader.batches(epoch) for index in batch]
     return dict(zip(order, torch.cat([images for images, _ in loader.epoch(epoch)]), strict=True))
 
@@ -384,24 +384,24 @@ def by_picture(loader, epoch):
 def test_views_take_turns_but_the_order_does_not(photos):
     fresh, turns = train_loader(photos, batch_size=7), train_loader(photos, batch_size=7, views=2)
     for epoch in range(5):
-        shown = by_picture(turns, epoch)
+        shown = by_image(turns, epoch)
         assert turns.batches(epoch) == fresh.batches(epoch)
-        assert all(torch.equal(shown[index], image) for index, image in by_picture(fresh, epoch % 2).items())
+        assert all(torch.equal(shown[index], image) for index, image in by_image(fresh, epoch % 2).items())
     assert fresh.batches(0) != fresh.batches(2)
-    assert not torch.equal(by_picture(fresh, 0)[3], by_picture(fresh, 2)[3])
+    assert not torch.equal(by_image(fresh, 0)[3], by_image(fresh, 2)[3])
 
 
 @pytest.mark.parametrize("views", [0, 3])
-def test_training_batches_are_the_same_as_with_pictures(views, photos, tmp_path, seen):
-    pictures = train_loader(photos, views=views)
+def test_training_batches_are_the_same_as_with_images(views, photos, tmp_path, seen):
+    plain = train_loader(photos, views=views)
     loader = FeatureTrainLoader(train_loader(photos, views=views), FeatureCache(Tower(), tmp_path), photos, 5)
     loader.prepare(range(4))
-    assert sum(seen) == 14 * (views or 4) and max(seen) == 5 and len(loader) == len(pictures) == 3
+    assert sum(seen) == 14 * (views or 4) and max(seen) == 5 and len(loader) == len(plain) == 3
     seen.clear()
     batches = [list(loader.epoch(epoch)) for epoch in range(4)]
     assert not seen and loader.source == "computed"
     for epoch, found in enumerate(batches):
-        for (features, labels), (images, wanted) in zip(found, pictures.epoch(epoch), strict=True):
+        for (features, labels), (images, wanted) in zip(found, plain.epoch(epoch), strict=True):
             torch.testing.assert_close(features, Tower()(images), atol=1e-6, rtol=1e-6)
             assert torch.equal(labels, wanted)
         assert all(torch.equal(a[0], b[0]) for a, b in zip(found[1:], loader.epoch(epoch, 1), strict=True))
@@ -417,9 +417,9 @@ def test_only_the_epochs_ahead_are_computed(photos, tmp_path, seen):
     assert seen == [7] * 8
 
 
-def test_few_pictures_are_decoded_once_for_many_views(photos, tmp_path):
+def test_few_images_are_decoded_once_for_many_views(photos, tmp_path):
     opened = []
-    noting = Pictures([], [], photos.test, lambda path: opened.append(path) or photos.open(path), photos.root)
+    noting = Images([], [], photos.test, lambda path: opened.append(path) or photos.open(path), photos.root)
     FeatureTrainLoader(train_loader(noting, views=9), FeatureCache(Tower(), tmp_path), noting, 7, keep=True).prepare(
         range(20)
     )

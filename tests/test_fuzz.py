@@ -213,7 +213,7 @@ def test_split_files(scratch, content):
 
 
 class NotNamed(Exception):
-    """A data set's error about pictures that are missing names the folder."""
+    """A data set's error about images that are missing names the folder."""
 
 
 def whole(read):

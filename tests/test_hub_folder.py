@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from promptvision.data.cards import load_card
-from promptvision.data.decode import BadPicture
+from promptvision.data.decode import BadImage
 from promptvision.data.readers import hub_folder, read
 from promptvision.errors import InputError
 
@@ -70,34 +70,34 @@ def refused(root, card="hub_folder"):
     return str(caught.value)
 
 
-def check(pictures, test):
-    """The lists hold what the numbers in the pictures say."""
-    assert pictures.classes == NAMES
+def check(images, test):
+    """The lists hold what the numbers in the images say."""
+    assert images.classes == NAMES
     seen = []
-    for items in (pictures.train, pictures.val, pictures.test):
+    for items in (images.train, images.val, images.test):
         for path, label, name in items:
-            number = pictures.open(path).getpixel((2, 2))[0]
+            number = images.open(path).getpixel((2, 2))[0]
             assert label == number % 3 and name == NAMES[label]
             seen.append(number)
     assert sorted(seen) == list(range(len(seen)))
-    assert [pictures.open(path).getpixel((0, 0))[0] for path, _, _ in pictures.test] == test
+    assert [images.open(path).getpixel((0, 0))[0] for path, _, _ in images.test] == test
 
 
 def test_arrow_files_of_several_parts(tmp_path):
     save_to_disk(tmp_path / "train", make_table(range(30)))
     save_to_disk(tmp_path / "test", make_table(range(30, 42)), files=1)
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
-    pictures = read(load_card("hub_folder"), tmp_path)
-    assert [len(items) for items in (pictures.train, pictures.val, pictures.test)] == [24, 6, 12]
-    check(pictures, list(range(30, 42)))
-    assert pictures.test[0][0] == "test/data-00000-of-00001.arrow/000000"
-    check(pickle.loads(pickle.dumps(pictures)), list(range(30, 42)))
+    images = read(load_card("hub_folder"), tmp_path)
+    assert [len(items) for items in (images.train, images.val, images.test)] == [24, 6, 12]
+    check(images, list(range(30, 42)))
+    assert images.test[0][0] == "test/data-00000-of-00001.arrow/000000"
+    check(pickle.loads(pickle.dumps(images)), list(range(30, 42)))
 
 
 def test_a_single_data_set_is_split(tmp_path):
     save_to_disk(tmp_path / "own", make_table(range(60)))
-    pictures = read(load_card("hub_folder"), tmp_path / "own")
-    assert [len(items) for items in (pictures.train, pictures.val, pictures.test)] == [30, 12, 18]
+    images = read(load_card("hub_folder"), tmp_path / "own")
+    assert [len(items) for items in (images.train, images.val, images.test)] == [30, 12, 18]
 
 
 def parquet(path, table, rows=4):
@@ -111,18 +111,18 @@ def test_parquet_files_of_the_hub(tmp_path):
     parquet(tmp_path / "data/validation-00000-of-00001.parquet", make_table(range(30, 42)))
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache/train-9.parquet").touch()
-    pictures = read(load_card("hub_folder"), tmp_path)
-    assert [len(items) for items in (pictures.train, pictures.val, pictures.test)] == [24, 6, 12]
-    check(pictures, list(range(30, 42)))
+    images = read(load_card("hub_folder"), tmp_path)
+    assert [len(items) for items in (images.train, images.val, images.test)] == [24, 6, 12]
+    check(images, list(range(30, 42)))
 
 
 def test_of_a_parquet_file_few_row_groups_are_kept(tmp_path):
     parquet(tmp_path / "test.parquet", make_table(range(30)))
-    pictures = read(load_card("hub_folder"), tmp_path)
-    check(pictures, list(range(30)))
-    file = pictures.open.files["test.parquet"]
+    images = read(load_card("hub_folder"), tmp_path)
+    check(images, list(range(30)))
+    file = images.open.files["test.parquet"]
     assert len(file.starts) == 9 and len(file.kept) == hub_folder.GROUPS_KEPT
-    assert pictures.open("test.parquet/000001").getpixel((0, 0))[0] == 1
+    assert images.open("test.parquet/000001").getpixel((0, 0))[0] == 1
 
 
 def test_columns_by_type_by_name_and_by_a_card_of_ones_own(tmp_path):
@@ -136,11 +136,11 @@ def test_columns_by_type_by_name_and_by_a_card_of_ones_own(tmp_path):
     words = pa.table({"image": pa.array([png(n) for n in range(4)]), "class": pa.array(["b", "a"] * 2)})
     assert classes(words, "words") == ["a", "b"]
     own = tmp_path / "own.yaml"
-    own.write_text(load_text() + "image: picture\nlabel: kind\n")
+    own.write_text(load_text() + "image: image\nlabel: kind\n")
     renamed = plain.rename_columns(["id", "thumbnail", "picture", "kind"])
     assert classes(renamed, "own", own) == ["0", "1", "2"]
     assert "unknown column 'picture'" in refused(tmp_path / "plain", own)
-    assert "has no column of pictures: its columns are id, thumbnail, picture, kind" in refused(tmp_path / "own")
+    assert "has no column of images: its columns are id, thumbnail, image, kind" in refused(tmp_path / "own")
 
 
 def load_text():
@@ -148,26 +148,26 @@ def load_text():
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
 
 
-def test_pictures_without_a_label_are_left_out(tmp_path, caplog):
+def test_images_without_a_label_are_left_out(tmp_path, caplog):
     parquet(tmp_path / "test.parquet", make_table(range(6), labels=[0, -1, 2, None, 1, 2]))
-    pictures = read(load_card("hub_folder"), tmp_path)
-    assert [int(path[-1]) for path, _, _ in pictures.test] == [0, 2, 4, 5]
-    assert "2 pictures without a label are left out" in caplog.text
+    images = read(load_card("hub_folder"), tmp_path)
+    assert [int(path[-1]) for path, _, _ in images.test] == [0, 2, 4, 5]
+    assert "2 images without a label are left out" in caplog.text
 
 
 def test_bad_cells_are_named(tmp_path):
     table = make_table(range(3))
     image = pa.array([{"bytes": b"text", "path": "a"}, {"bytes": None, "path": "b"}, {"bytes": png(2)}], STRUCT)
     parquet(tmp_path / "test.parquet", table.set_column(2, "image", image))
-    pictures = read(load_card("hub_folder"), tmp_path)
-    with pytest.raises(BadPicture, match="test.parquet/000000 cannot be read: it is no picture"):
-        pictures.open("test.parquet/000000")
-    with pytest.raises(BadPicture, match="test.parquet/000001 cannot be read: the data set holds no bytes of it"):
-        pictures.open("test.parquet/000001")
-    assert pictures.open("test.parquet/000002").size == (5, 4)
-    fresh = pickle.loads(pickle.dumps(pictures))
+    images = read(load_card("hub_folder"), tmp_path)
+    with pytest.raises(BadImage, match="test.parquet/000000 cannot be read: it is no image"):
+        images.open("test.parquet/000000")
+    with pytest.raises(BadImage, match="test.parquet/000001 cannot be read: the data set holds no bytes of it"):
+        images.open("test.parquet/000001")
+    assert images.open("test.parquet/000002").size == (5, 4)
+    fresh = pickle.loads(pickle.dumps(images))
     (tmp_path / "test.parquet").write_bytes(b"PAR1 broken PAR1")
-    with pytest.raises(BadPicture, match="picture .*000002 cannot be read: it is no parquet file, broken or cut short"):
+    with pytest.raises(BadImage, match="image .*000002 cannot be read: it is no parquet file, broken or cut short"):
         fresh.open("test.parquet/000002")
 
 
@@ -180,7 +180,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
     parquet(tmp_path / "train.parquet", make_table(range(6), labels=[0.5] * 6, names=[]))
     assert "row 0: 0.5 is no label" in refused(tmp_path)
     parquet(tmp_path / "train.parquet", make_table(range(6), labels=[-1] * 6))
-    assert f"{tmp_path} holds no labelled pictures" in refused(tmp_path)
+    assert f"{tmp_path} holds no labelled images" in refused(tmp_path)
     parquet(tmp_path / "train.parquet", make_table(range(6)))
     parquet(tmp_path / "more.parquet", make_table(range(6)))
     assert "only some files in" in refused(tmp_path)

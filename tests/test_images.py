@@ -1,4 +1,4 @@
-"""Every kind of picture is read as docs/images.md says; one that cannot be read is named, and stops a run or not."""
+"""Every kind of image is read as docs/images.md says; one that cannot be read is named, and stops a run or not."""
 
 import json
 import pickle
@@ -15,8 +15,8 @@ from PIL import Image
 
 from promptvision.data import decode as files
 from promptvision.data.bad_images import leave_out_bad
-from promptvision.data.decode import BadPicture, open_picture, read_picture
-from promptvision.data.images import Pictures
+from promptvision.data.decode import BadImage, open_image, read_image
+from promptvision.data.images import Images
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.transforms import train_transform
 from promptvision.errors import InputError
@@ -27,15 +27,15 @@ RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
 """16-bit grey whose upper 8 bits are 0 to 255."""
 
 
-def stored(picture, kind, **options):
+def stored(image, kind, **options):
     out = BytesIO()
-    picture.save(out, kind, **options)
-    return read_picture(out.getvalue(), "p")
+    image.save(out, kind, **options)
+    return read_image(out.getvalue(), "p")
 
 
-def pixel(picture):
-    assert picture.mode == "RGB"
-    return picture.getpixel((1, 1))
+def pixel(image):
+    assert image.mode == "RGB"
+    return image.getpixel((1, 1))
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_modes(mode, colour, kind, expected):
 
 
 def test_a_palette_gives_its_colours_and_loses_its_transparency():
-    picture = Image.new("P", (4, 4), 1)
-    picture.putpalette([0, 0, 0, 200, 100, 50])
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
     for options in ({}, {"transparency": 1}, {"transparency": b"\xff\x00"}):
-        assert pixel(stored(picture, "PNG", **options)) == (200, 100, 50)
-    assert pixel(stored(picture, "GIF")) == (200, 100, 50)
+        assert pixel(stored(image, "PNG", **options)) == (200, 100, 50)
+    assert pixel(stored(image, "GIF")) == (200, 100, 50)
 
 
 def pgm(array):
@@ -75,7 +75,7 @@ def pgm(array):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "big-endian TIFF", "PGM"])
 def test_16_bit_grey_keeps_its_upper_8_bits(kind):
     if kind == "PGM":
-        found = read_picture(pgm(RAMP), "p")
+        found = read_image(pgm(RAMP), "p")
     elif kind == "big-endian TIFF":
         found = stored(Image.fromarray(RAMP.astype(">u2")), "TIFF")
     else:
@@ -95,7 +95,7 @@ def png_16_bit_colour(values):
 
 
 def test_16_bit_colour_keeps_its_upper_8_bits():
-    found = read_picture(png_16_bit_colour([(0x0AFF, 0x1400, 0xFFFF), (0, 0x80FF, 0x8000)]), "p")
+    found = read_image(png_16_bit_colour([(0x0AFF, 0x1400, 0xFFFF), (0, 0x80FF, 0x8000)]), "p")
     assert np.asarray(found).tolist() == [[[0x0A, 0x14, 0xFF], [0, 0x80, 0x80]]]
 
 
@@ -104,16 +104,16 @@ def test_of_an_animation_the_first_frame(kind):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((250, 0, 0), (0, 250, 0))]
     out = BytesIO()
     frames[0].save(out, kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {}))
-    assert pixel(read_picture(out.getvalue(), "p")) == (250, 0, 0)
+    assert pixel(read_image(out.getvalue(), "p")) == (250, 0, 0)
 
 
 def oriented(orientation, kind="PNG"):
     """3 x 2, its upper left pixel white, stored so that `orientation` must be applied to see it upright."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = Image.new("RGB", (3, 2))
-    picture.putpixel((0, 0), (255, 255, 255))
-    return stored(picture, kind, exif=exif)
+    image = Image.new("RGB", (3, 2))
+    image.putpixel((0, 0), (255, 255, 255))
+    return stored(image, kind, exif=exif)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -123,49 +123,49 @@ def test_an_exif_orientation_is_ignored_or_applied(kind):
     assert repr(ignored) != repr(applied)
     upright = {1: (0, 0), 2: (0, 2), 3: (1, 2), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (2, 1), 8: (2, 0)}
     for orientation, (row, column) in upright.items():
-        picture = oriented(orientation)
+        image = oriented(orientation)
         size = (2, 3) if orientation < 5 else (3, 2)
         for side in (make_test_transform, train_transform):
-            found = side("vtab", size, (0,) * 3, (1,) * 3, upright=True)(picture)[0]
+            found = side("vtab", size, (0,) * 3, (1,) * 3, upright=True)(image)[0]
             assert found.argmax() == row * size[1] + column, orientation
 
 
-def test_what_no_picture_is_named_for(tmp_path):
+def test_what_no_image_is_named_for(tmp_path):
     whole = BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(whole, "JPEG")
     contents = {
-        "empty.jpg": (b"", "it is no picture, the file is empty"),
-        "text.jpg": (b"<html>not found</html>", "it is no picture, broken or cut short"),
-        "torn.jpg": (whole.getvalue()[:700], "it is no picture, broken or cut short"),
+        "empty.jpg": (b"", "it is no image, the file is empty"),
+        "text.jpg": (b"<html>not found</html>", "it is no image, broken or cut short"),
+        "torn.jpg": (whole.getvalue()[:700], "it is no image, broken or cut short"),
         "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS: run `git lfs pull`"),
     }
     for name, (data, reason) in contents.items():
         (tmp_path / name).write_bytes(data)
-        for attempt in (partial(open_picture, str(tmp_path), name), partial(read_picture, data, name)):
-            with pytest.raises(BadPicture) as caught:
+        for attempt in (partial(open_image, str(tmp_path), name), partial(read_image, data, name)):
+            with pytest.raises(BadImage) as caught:
                 attempt()
             assert name in str(caught.value) and str(caught.value).endswith(reason)
             assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    with pytest.raises(BadPicture, match="gone.jpg cannot be read: No such file"):
-        open_picture(str(tmp_path), "gone.jpg")
-    with pytest.raises(BadPicture, match="cannot be read: Is a directory"):
-        open_picture(str(tmp_path), ".")
+    with pytest.raises(BadImage, match="gone.jpg cannot be read: No such file"):
+        open_image(str(tmp_path), "gone.jpg")
+    with pytest.raises(BadImage, match="cannot be read: Is a directory"):
+        open_image(str(tmp_path), ".")
 
 
-def test_very_large_pictures_are_told_and_bombs_refused(tmp_path, monkeypatch, caplog, recwarn):
+def test_very_large_images_are_told_and_bombs_refused(tmp_path, monkeypatch, caplog, recwarn):
     Image.new("RGB", (12, 10)).save(tmp_path / "large.png")
     files._tell_large.cache_clear()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for _ in range(3):
-        assert open_picture(str(tmp_path), "large.png").size == (12, 10)
+        assert open_image(str(tmp_path), "large.png").size == (12, 10)
     assert caplog.text.count("large.png is very large: 12 x 10 pixels") == 1 and not recwarn.list
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(BadPicture, match="large.png cannot be read: Image size .120 pixels. exceeds limit"):
-        open_picture(str(tmp_path), "large.png")
+    with pytest.raises(BadImage, match="large.png cannot be read: Image size .120 pixels. exceeds limit"):
+        open_image(str(tmp_path), "large.png")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"])
-def test_damaged_bytes_are_a_picture_or_a_sentence_never_another_error(kind):
+def test_damaged_bytes_are_a_image_or_a_sentence_never_another_error(kind):
     out, stream = BytesIO(), random.Random(kind)
     Image.effect_noise((24, 24), 90).convert("RGB").save(out, kind)
     whole = out.getvalue()
@@ -175,9 +175,9 @@ def test_damaged_bytes_are_a_picture_or_a_sentence_never_another_error(kind):
         for _ in range(stream.randrange(6)):
             data[stream.randrange(min(len(data), stream.choice((60, len(data)))))] = stream.randrange(256)
         try:
-            assert read_picture(bytes(data), "p").mode == "RGB"
-        except BadPicture as error:
-            assert str(error).startswith("picture p cannot be read: ") and "\n" not in str(error)
+            assert read_image(bytes(data), "p").mode == "RGB"
+        except BadImage as error:
+            assert str(error).startswith("image p cannot be read: ") and "\n" not in str(error)
             refused += 1
     assert refused > 20
 
@@ -187,7 +187,7 @@ def test_damaged_bytes_are_a_picture_or_a_sentence_never_another_error(kind):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Ten pictures of each of two colours, of which one is torn, one empty and one a text."""
+    """Ten images of each of two colours, of which one is torn, one empty and one a text."""
     root = tmp_path / "photos"
     for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
         (root / name).mkdir(parents=True)
@@ -195,15 +195,15 @@ def photos(tmp_path):
             Image.new("RGB", (40 + n, 50), colour).save(root / name / f"{n}.png")
     (root / "red/3.png").write_bytes((root / "red/3.png").read_bytes()[:60])
     (root / "red/7.png").write_bytes(b"")
-    (root / "blue/0.png").write_text("no picture")
+    (root / "blue/0.png").write_text("no image")
     return root
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_pictures_are_left_out_of_every_list(photos, workers):
+def test_bad_images_are_left_out_of_every_list(photos, workers):
     rows = [(f"{name}/{n}.png", label, name) for label, name in enumerate(("blue", "red")) for n in range(10)]
-    pictures = Pictures(rows[:8], rows[8:14], rows[14:], partial(open_picture, str(photos)), str(photos), rows[12:14])
-    kept, told = leave_out_bad(pictures, workers)
+    images = Images(rows[:8], rows[8:14], rows[14:], partial(open_image, str(photos)), str(photos), rows[12:14])
+    kept, told = leave_out_bad(images, workers)
     assert kept.train == rows[1:8] and kept.unlabelled == rows[12:13]
     assert kept.val == [*rows[8:13]] and kept.test == [*rows[14:17], *rows[18:]]
     assert [sentence.split(" cannot")[0].rpartition("photos/")[2] for sentence in told] == [
@@ -211,7 +211,7 @@ def test_bad_pictures_are_left_out_of_every_list(photos, workers):
         "red/3.png",
         "red/7.png",
     ]
-    memory = Pictures([("1", 0, "a")], [], [], open=kept.open)
+    memory = Images([("1", 0, "a")], [], [], open=kept.open)
     assert leave_out_bad(memory) == (memory, [])
 
 
@@ -219,14 +219,14 @@ def test_a_run_stops_or_leaves_out_and_says_so(tool, photos, tmp_path):
     words = ["DATASET.NAME", "folder", "DATASET.ROOT", photos, "DATASET.SHOTS", "0", "OPTIM.EPOCHS", "1"]
     words += ["DATASET.TEMPLATE", "a sheet of {} paper."]
     status, _, err = tool("train", "--config", COOP, *words, "OUTPUT_DIR", tmp_path / "stopped")
-    assert status == 2 and "cannot be read: it is no picture" in err and "Traceback" not in err
+    assert status == 2 and "cannot be read: it is no image" in err and "Traceback" not in err
     words += ["INPUT.ON_BAD_IMAGE", "skip", "OUTPUT_DIR", tmp_path / "run"]
     status, _, err = tool("train", "--config", COOP, *words)
     assert status == 0, err
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["bad_pictures"] == 3 and sum(result["pictures"].values()) == 17
     assert [name in " ".join(result["left_out"]) for name in ("red/3.png", "red/7.png", "blue/0.png")] == [True] * 3
-    assert err.count("left out: picture") == 3
+    assert err.count("left out: image") == 3
     assert tool("train", "--resume", "auto", "--config", COOP, *words, "OPTIM.EPOCHS", "1")[0] == 0
     again = json.loads((tmp_path / "run/result.json").read_text())
     assert again["train_hash"] == result["train_hash"] and again["left_out"] == result["left_out"]
@@ -245,15 +245,15 @@ def test_a_template_of_ones_own(tool, tmp_path):
 
 
 def test_the_orientation_changes_what_a_run_sees(tool, tmp_path):
-    """Upright pictures show white above black; they are stored lying, and half of them say so."""
+    """Upright images show white above black; they are stored lying, and half of them say so."""
     exif = Image.Exif()
     exif[0x0112] = 6
     tall = Image.new("RGB", (32, 32))
     tall.paste((255, 255, 255), (0, 0, 32, 16))
-    for name, picture in (("above", tall), ("below", tall.rotate(180))):
+    for name, image in (("above", tall), ("below", tall.rotate(180))):
         (tmp_path / "own" / name).mkdir(parents=True)
         for n in range(10):
-            stored_lying = picture.rotate(90)
+            stored_lying = image.rotate(90)
             stored_lying.save(tmp_path / f"own/{name}/{n}.png", **({"exif": exif} if n % 2 else {}))
     words = ["--config", COOP, "DATASET.NAME", "folder", "DATASET.ROOT", tmp_path / "own", "OPTIM.EPOCHS", "0"]
     losses = []
@@ -265,5 +265,5 @@ def test_the_orientation_changes_what_a_run_sees(tool, tmp_path):
     assert status == 2 and "INPUT.EXIF apply needs the files" in err
 
 
-def test_errors_of_bad_pictures_are_input_errors():
-    assert issubclass(BadPicture, InputError)
+def test_errors_of_bad_images_are_input_errors():
+    assert issubclass(BadImage, InputError)

@@ -40,18 +40,18 @@ def test_dinos_vote_by_hand(vit):
     assert shares.tolist() == pytest.approx([weights[0] / sum(weights), weights[1] / sum(weights), 1e-9], rel=1e-4)
 
 
-def test_more_neighbours_than_pictures_are_all_pictures(vit):
+def test_more_neighbours_than_images_are_all_images(vit):
     keys, labels, query = torch.randn(6, 64), torch.arange(6) % 3, torch.randn(4, 64)
     assert torch.equal(fitted(vit, keys, labels)(query), fitted(vit, keys, labels, k=6)(query))
 
 
-def test_pictures_and_their_features_vote_alike(vit, inputs):
+def test_images_and_their_features_vote_alike(vit, inputs):
     labels = inputs["labels"] % 3
-    pictures, features = vpt.build("knn", vit, CLASSES), vpt.build("knn", vit, CLASSES)
-    pictures.prepare([(inputs["images"], labels)], ())
+    images, features = vpt.build("knn", vit, CLASSES), vpt.build("knn", vit, CLASSES)
+    images.prepare([(inputs["images"], labels)], ())
     features.prepare([(vit(inputs["images"]), labels)], ())
-    torch.testing.assert_close(pictures(inputs["images"]), features(vit(inputs["images"])))
-    assert torch.equal(pictures(inputs["images"]).argmax(dim=1), labels)
+    torch.testing.assert_close(images(inputs["images"]), features(vit(inputs["images"])))
+    assert torch.equal(images(inputs["images"]).argmax(dim=1), labels)
 
 
 def test_the_memory_is_what_is_learned(vit):
@@ -78,7 +78,7 @@ def test_bad_options_and_an_empty_memory_are_refused(vit):
     for options in ({"k": 0}, {"temperature": 0.0}):
         with pytest.raises(InputError, match="k and temperature"):
             vpt.build("knn", vit, CLASSES, **options)
-    with pytest.raises(InputError, match="no training pictures yet"):
+    with pytest.raises(InputError, match="no training images yet"):
         vpt.build("knn", vit, CLASSES)(torch.randn(1, 64))
     with pytest.raises(InputError, match="there are none"):
         vpt.build("knn", vit, CLASSES).prepare((), ())
@@ -86,7 +86,7 @@ def test_bad_options_and_an_empty_memory_are_refused(vit):
         vpt.build("knn", vit, CLASSES).load_learned_state({"labels": torch.zeros(2, dtype=torch.long)})
 
 
-def test_remembered_pictures_are_no_learned_parameters(vit, inputs):
+def test_remembered_images_are_no_learned_parameters(vit, inputs):
     method = vpt.build("knn", vit, [f"class {i}" for i in range(7)])
     method.prepare([(inputs["images"], inputs["labels"])], [])
     assert method.learned_parameters() == 0 and len(method.keys) == 6

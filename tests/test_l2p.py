@@ -17,15 +17,15 @@ CLASSES = [f"class {label}" for label in range(10)]
 
 @pytest.fixture(scope="module")
 def l2p(golden):
-    """(settings, tensors) of the port; of pictures the compact set holds the patch embeddings alone."""
+    """(settings, tensors) of the port; of images the compact set holds the patch embeddings alone."""
     settings, tensors = golden("vpt/l2p")
     tower = load_vit(golden.root / "vpt/backbone.safetensors")
-    pictures = {key.removesuffix(".patches"): with_patches(tower, tensors[key]) for key in tensors if ".patches" in key}
-    return settings, {**tensors, **pictures}
+    images = {key.removesuffix(".patches"): with_patches(tower, tensors[key]) for key in tensors if ".patches" in key}
+    return settings, {**tensors, **images}
 
 
 def with_patches(tower, patches):
-    """Pictures (..., 3, 64, 64) that have these patch embeddings (..., 16, D)."""
+    """Images (..., 3, 64, 64) that have these patch embeddings (..., 16, D)."""
     convolution = tower.model.patch_embed.proj
     weight, size = convolution.weight.double().flatten(1), convolution.kernel_size[0]
     pixels = (patches.double() - convolution.bias) @ torch.linalg.pinv(weight).T
@@ -154,7 +154,7 @@ def test_every_case_of_the_original(l2p, original, vit, check_step):
 
 
 class Batches:
-    """The batches of one task of the official engine, and the prompts that each picture is about to take."""
+    """The batches of one task of the official engine, and the prompts that each image is about to take."""
 
     def __init__(self, method, images, labels):
         self.method, self.images, self.labels, self.chosen = method, images, labels, []
@@ -248,7 +248,7 @@ def test_prompts_of_a_task_start_from_those_of_the_task_before(vit):
     assert not torch.equal(before[2:4], before[:2])
 
 
-def test_a_picture_is_judged_alone_unless_asked_otherwise(vit, inputs):
+def test_a_image_is_judged_alone_unless_asked_otherwise(vit, inputs):
     method = vpt.build("l2p", vit, CLASSES, top_k=2, batchwise=True).eval()
     together = method(inputs["images"])
     alone = torch.cat([method(image[None]) for image in inputs["images"]])
@@ -283,7 +283,7 @@ def test_on_the_image_tower_of_a_clip():
 
 def test_bad_options(vit):
     for options, message in (
-        (dict(top_k=11), "size 10, length 5 and top_k 11: a picture takes 1 to `size` prompts"),
+        (dict(top_k=11), "size 10, length 5 and top_k 11: an image takes 1 to `size` prompts"),
         (dict(head_type="promt"), "unknown head_type 'promt'; did you mean 'prompt'"),
         (dict(query="clas"), "unknown query 'clas'; did you mean 'class'"),
         (dict(key="learnt"), "did you mean 'learned'"),

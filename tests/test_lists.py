@@ -1,4 +1,4 @@
-"""Own pictures by list: every notation a user would try is read the same, and every mistake is one sentence."""
+"""Own images by list: every notation a user would try is read the same, and every mistake is one sentence."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200)}
 
 @pytest.fixture
 def photos(tmp_path):
-    """Ten noisy pictures of each colour, in one folder; (path, class) of each, relative to `tmp_path`."""
+    """Ten noisy images of each colour, in one folder; (path, class) of each, relative to `tmp_path`."""
     rows = []
     (tmp_path / "photos").mkdir()
     for name, colour in COLOURS.items():
@@ -38,8 +38,8 @@ def refused(root, card="list"):
     return str(caught.value)
 
 
-def lists(pictures):
-    return pictures.train, pictures.val, pictures.test
+def lists(images):
+    return images.train, images.val, images.test
 
 
 def part(n):
@@ -65,13 +65,11 @@ def table(file, header, rows, delimiter=",", encoding="utf-8"):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_delimiters_and_encodings(tmp_path, photos, delimiter, encoding):
     rows = with_parts(photos)
-    pictures = read(
-        load_card("list"), table(tmp_path / "my.csv", ["path", "label", "split"], rows, delimiter, encoding)
-    )
-    assert pictures.classes == ["blue", "red"] and pictures.root == str(tmp_path)
-    for keep, found in zip(("train", "val", "test"), lists(pictures), strict=True):
+    images = read(load_card("list"), table(tmp_path / "my.csv", ["path", "label", "split"], rows, delimiter, encoding))
+    assert images.classes == ["blue", "red"] and images.root == str(tmp_path)
+    for keep, found in zip(("train", "val", "test"), lists(images), strict=True):
         assert found == expected(rows, keep) and found
-    assert np.asarray(pictures.open(photos[0][0]))[..., 0].mean() > 150
+    assert np.asarray(images.open(photos[0][0]))[..., 0].mean() > 150
 
 
 HEADERS = [
@@ -87,8 +85,8 @@ HEADERS = [
 @pytest.mark.parametrize(("path", "label", "split"), HEADERS)
 def test_names_of_columns_in_any_order(tmp_path, photos, path, label, split):
     rows = [("x", own, name, place) for place, name, own in with_parts(photos)]
-    pictures = read(load_card("list"), table(tmp_path / "my.csv", ["id", split, label, path], rows))
-    assert pictures.test == expected(with_parts(photos), "test")
+    images = read(load_card("list"), table(tmp_path / "my.csv", ["id", split, label, path], rows))
+    assert images.test == expected(with_parts(photos), "test")
 
 
 def notations(folder, rows):
@@ -137,11 +135,11 @@ def test_without_splits_a_list_is_split_as_the_same_folder_is_whatever_its_order
 
 def test_given_parts_are_kept_and_missing_ones_made(tmp_path, photos):
     rows = [(path, name, "test" if n % 10 > 7 else "train") for n, (path, name) in enumerate(photos)]
-    pictures = read(load_card("list"), table(tmp_path / "my.csv", ["path", "label", "split"], rows))
-    assert [len(items) for items in lists(pictures)] == [12, 4, 4] and pictures.test == expected(rows, "test")
+    images = read(load_card("list"), table(tmp_path / "my.csv", ["path", "label", "split"], rows))
+    assert [len(items) for items in lists(images)] == [12, 4, 4] and images.test == expected(rows, "test")
     alone = [(path, name, "testing") for path, name in photos]
-    pictures = read(load_card("list"), table(tmp_path / "my.csv", ["path", "label", "split"], alone))
-    assert [len(items) for items in lists(pictures)] == [0, 0, 20]
+    images = read(load_card("list"), table(tmp_path / "my.csv", ["path", "label", "split"], alone))
+    assert [len(items) for items in lists(images)] == [0, 0, 20]
 
 
 def test_integer_labels_go_in_their_order_and_get_names(tmp_path, photos, caplog):
@@ -153,8 +151,8 @@ def test_integer_labels_go_in_their_order_and_get_names(tmp_path, photos, caplog
     (tmp_path / "names.txt").write_text("9,a blue, plain thing\n\n10\tred\n")
     assert read(load_card("list"), file).classes == ["a blue, plain thing", "red"]
     named = table(tmp_path / "my.csv", ["path", "label", "class_name"], [(p, numbers[n], n.upper()) for p, n in photos])
-    pictures = read(load_card("list"), named)
-    assert pictures.classes == ["BLUE", "RED"] and {label for _, label, _ in pictures.train} == {0, 1}
+    images = read(load_card("list"), named)
+    assert images.classes == ["BLUE", "RED"] and {label for _, label, _ in images.train} == {0, 1}
 
 
 def test_a_folder_with_one_list_or_one_for_each_part(tmp_path, photos):
@@ -169,13 +167,13 @@ def test_a_folder_with_one_list_or_one_for_each_part(tmp_path, photos):
     assert lists(read(load_card("list"), tmp_path)) == lists(whole)
 
 
-def test_a_card_of_ones_own_names_the_list_and_the_folder_of_pictures(tmp_path, photos):
+def test_a_card_of_ones_own_names_the_list_and_the_folder_of_images(tmp_path, photos):
     (tmp_path / "meta").mkdir()
     table(tmp_path / "meta/my.csv", ["path", "label"], [(path.removeprefix("photos/"), name) for path, name in photos])
     text = (ROOT / "datasets/list.yaml").read_text()
     (tmp_path / "own.yaml").write_text(f"{text}\nfile: meta/my.csv\nimages: photos\n")
-    pictures = read(load_card(str(tmp_path / "own.yaml")), tmp_path)
-    assert pictures.classes == ["blue", "red"] and pictures.root == str(tmp_path / "photos")
+    images = read(load_card(str(tmp_path / "own.yaml")), tmp_path)
+    assert images.classes == ["blue", "red"] and images.root == str(tmp_path / "photos")
     table(tmp_path / "meta/my.csv", ["path", "label"], photos)  # relative to DATASET.ROOT, not to the list's folder
     (tmp_path / "own.yaml").write_text(f"{text}\nfile: meta/my.csv\n")
     assert lists(read(load_card(str(tmp_path / "own.yaml")), tmp_path))[0][0][0].startswith("photos/")
@@ -184,7 +182,7 @@ def test_a_card_of_ones_own_names_the_list_and_the_folder_of_pictures(tmp_path, 
 def test_a_repeated_row_is_taken_once(tmp_path, photos, caplog):
     file = table(tmp_path / "my.csv", ["path", "label"], [*photos, photos[0], photos[3]])
     assert sum(map(len, lists(read(load_card("list"), file)))) == 20
-    assert "lists 2 pictures more than once" in caplog.text
+    assert "lists 2 images more than once" in caplog.text
 
 
 A, B = "photos/red 0.png", "photos/red 1.png"
@@ -202,7 +200,7 @@ MISTAKES = {
     "two parts": ("my.csv", f"path,label,split\n{A},red,train\n{A},red,test\n", f"'{A}' in train and in test"),
     "two names": ("my.csv", f"path,label,class_name\n{A},0,red\n{B},0,blue\n", "line 3: label 0 is 'red' above"),
     "one name": ("my.csv", f"path,label,class_name\n{A},0,red\n{B},1,red\n", "classes '0' and '1' .* same name 'red'"),
-    "gone": ("my.csv", f"path,label\n{A},red\nphotos/no.png,red\n", "1 of the 2 pictures .* such as '.*photos/no.png'"),
+    "gone": ("my.csv", f"path,label\n{A},red\nphotos/no.png,red\n", "1 of the 2 images .* such as '.*photos/no.png'"),
     "case": ("my.csv", "path,label\nPhotos/RED 0.png,red\n", "there is 'photos/red 0.png', in other upper and lower"),
     "latin": ("my.csv", b"path,label\ncaf\xe9.png,red\n", "my.csv is not UTF-8 text: save it as UTF-8"),
     "no json": ("my.json", "{", "my.json is not JSON"),
@@ -260,9 +258,9 @@ def test_names_of_folders(tmp_path):
         for n in range(3):
             Image.new("RGB", (4, 4)).save(tmp_path / folder / f"{n}.png")
     (tmp_path / "names.txt").write_text("n02\ttench\nn01,goldfish\nn03,not here\n")
-    pictures = read(load_card("folder"), tmp_path)
-    assert pictures.classes == ["goldfish", "tench"]
-    assert all(path.startswith("n01/") for path, label, _ in pictures.train if label == 0)
+    images = read(load_card("folder"), tmp_path)
+    assert images.classes == ["goldfish", "tench"]
+    assert all(path.startswith("n01/") for path, label, _ in images.train if label == 0)
 
 
 @pytest.mark.parametrize("name", ["my.csv", "my.json"])

@@ -1,4 +1,4 @@
-"""Batches: the same whatever the workers, resumable within an epoch, and honest about broken pictures."""
+"""Batches: the same whatever the workers, resumable within an epoch, and honest about broken images."""
 
 import pickle
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from promptvision.data.decode import open_picture
+from promptvision.data.decode import open_image
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.transforms import train_transform
@@ -19,7 +19,7 @@ TEST = make_test_transform("coop", 8, (0.5,) * 3, (0.25,) * 3)
 
 
 class Noise:
-    """Pictures in memory; notes which are opened."""
+    """Images in memory; notes which are opened."""
 
     def __init__(self, count):
         self.opened = []
@@ -84,7 +84,7 @@ def test_an_incomplete_batch_is_dropped_unless_alone(count, sizes):
     assert len(loader) == len(sizes)
 
 
-def test_batches_have_the_promised_shapes_and_every_picture_once():
+def test_batches_have_the_promised_shapes_and_every_image_once():
     noise = Noise(6)
     noise.items = [(path, n, "own class") for n, (path, _, _) in enumerate(noise.items)]
     batches = list(train_loader(noise).epoch(0))
@@ -103,7 +103,7 @@ def test_testing_keeps_the_order_and_the_last_small_batch():
     assert torch.equal(batches[1][0][0], TEST(noise.open("3")))
 
 
-def test_kept_pictures_are_decoded_once():
+def test_kept_images_are_decoded_once():
     noise, again = Noise(6), Noise(6)
     kept, fresh = train_loader(noise, keep=True), train_loader(again)
     for epoch in range(3):
@@ -121,13 +121,13 @@ def test_loaders_can_be_sent_to_spawned_workers():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_is_one_sentence_even_from_a_worker(tmp_path, workers):
+def test_a_broken_image_is_one_sentence_even_from_a_worker(tmp_path, workers):
     Image.new("RGB", (9, 9)).save(tmp_path / "whole.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
     items = [("whole.png", 0, "a"), ("broken.png", 1, "b")]
     for batches in (
-        TrainLoader(items, partial(open_picture, str(tmp_path)), TRAIN, batch_size=2, seed=1, workers=workers).epoch(0),
-        TestLoader(items, partial(open_picture, str(tmp_path)), TEST, batch_size=1, workers=workers),
+        TrainLoader(items, partial(open_image, str(tmp_path)), TRAIN, batch_size=2, seed=1, workers=workers).epoch(0),
+        TestLoader(items, partial(open_image, str(tmp_path)), TEST, batch_size=1, workers=workers),
     ):
         with pytest.raises(InputError) as caught:
             list(batches)
@@ -135,19 +135,19 @@ def test_a_broken_picture_is_one_sentence_even_from_a_worker(tmp_path, workers):
         assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_a_broken_picture_to_keep_is_found_at_once(tmp_path):
+def test_a_broken_image_to_keep_is_found_at_once(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(InputError, match="broken.png cannot be read"):
         TrainLoader(
-            [("broken.png", 0, "a")], partial(open_picture, str(tmp_path)), TRAIN, batch_size=1, seed=1, keep=True
+            [("broken.png", 0, "a")], partial(open_image, str(tmp_path)), TRAIN, batch_size=1, seed=1, keep=True
         )
 
 
 def test_bad_arguments_are_named():
     noise = Noise(2)
-    with pytest.raises(InputError, match="no pictures to train on"):
+    with pytest.raises(InputError, match="no images to train on"):
         TrainLoader([], noise.open, TRAIN, batch_size=2, seed=1)
-    with pytest.raises(InputError, match="no pictures to test on"):
+    with pytest.raises(InputError, match="no images to test on"):
         TestLoader([], noise.open, TEST, batch_size=2)
     with pytest.raises(InputError, match="batch size must be at least 1, not 0"):
         train_loader(noise, batch_size=0)

@@ -200,7 +200,7 @@ def test_teachers_that_do_not_fit(clip, tmp_path, golden):
         kd(clip, teacher="ViT-L-41")
     with pytest.raises(InputError, match="holds no learned.safetensors"):
         kd(clip, teacher=str(tmp_path))
-    with pytest.raises(InputError, match="takes pictures of image size"):
+    with pytest.raises(InputError, match="takes images of image size"):
         kd(clip, teacher=str(golden.root / "coop/clip_vit_tiny.safetensors"))
     save_file({"x": torch.zeros(1)}, tmp_path / "learned.safetensors", {"family": "vpt", "classes": json.dumps(NAMES)})
     with pytest.raises(InputError, match="is no run of a coop method"):

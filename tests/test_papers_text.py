@@ -85,9 +85,9 @@ def test_clip_adapter_mixes_both_sides(clip, batch, last_relu):
         return F.normalize(ratio * made + (1 - ratio) * features, dim=-1)
 
     assert tuple(method.image_adapter.down.weight.shape) == (32, 128)
-    pictures = mixed(clip.image(images), method.image_adapter, 0.2)
+    image_side = mixed(clip.image(images), method.image_adapter, 0.2)
     texts = mixed(unit(clip, TEMPLATES[0]), method.text_adapter, 0.7)
-    torch.testing.assert_close(method(images), clip.logit_scale.exp() * pictures @ texts.T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(method(images), clip.logit_scale.exp() * image_side @ texts.T, atol=1e-4, rtol=1e-4)
 
 
 def test_clip_adapter_options(clip):

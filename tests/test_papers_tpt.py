@@ -1,4 +1,4 @@
-"""TPT: its views, its choice among them, its objective and its one step, worked out anew picture by picture."""
+"""TPT: its views, its choice among them, its objective and its one step, worked out anew image by image."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_the_most_confident_views_are_kept():
     assert len(confident(torch.randn(64, 5), 0.1)) == 6
 
 
-def test_views_depend_on_picture_and_seed_alone(images):
+def test_views_depend_on_image_and_seed_alone(images):
     torch.manual_seed(5)
     views = views_of(images[0], 6, 0.3, 0)
     state = torch.get_rng_state()
@@ -50,11 +50,11 @@ def test_views_depend_on_picture_and_seed_alone(images):
     assert not torch.equal(views_of(images[0], 6, 0.3, 1)[1:], views[1:])
     whole = views_of(images[0], 9, 1.0, 0)
     same = [torch.allclose(view, images[0], atol=1e-4) or torch.allclose(view, images[0].flip(-1)) for view in whole]
-    assert sum(same) >= 1, "crops of the whole picture, but for their aspect"
+    assert sum(same) >= 1, "crops of the whole image, but for their aspect"
 
 
 def by_hand(clip, image, steps=1, lr=0.005):
-    """One picture, one prompt after the other; AdamW written out (betas 0.9, 0.999, decay 0.01)."""
+    """One image, one prompt after the other; AdamW written out (betas 0.9, 0.999, decay 0.01)."""
     encoder = coop.build("coop", clip, NAMES, ctx_init="a photo of a", way="plain")
     ctx = encoder.ctx.detach().clone()
     features = F.normalize(clip.image(views_of(image, 8, 0.5, 0)), dim=-1)
@@ -75,7 +75,7 @@ def by_hand(clip, image, steps=1, lr=0.005):
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_each_picture_is_tuned_by_itself(clip, images, way, steps):
+def test_each_image_is_tuned_by_itself(clip, images, way, steps):
     double = load_clip("embedded").double()
     method = coop.build("tpt", double, NAMES, views=8, share=0.25, smallest_crop=0.5, steps=steps, way=way)
     with torch.no_grad():

@@ -37,8 +37,8 @@ def refused(folder, *paths):
 
 
 def read_folder(root):
-    pictures = read(load_card("folder"), root)
-    return pictures, sorted(path for items in (pictures.train, pictures.val, pictures.test) for path, _, _ in items)
+    images = read(load_card("folder"), root)
+    return images, sorted(path for items in (images.train, images.val, images.test) for path, _, _ in items)
 
 
 # Lists
@@ -81,23 +81,23 @@ def test_spellings_of_a_path_inside(tmp_path):
 )
 def test_strange_names_of_files(tmp_path, name):
     save(tmp_path / "a" / name)
-    pictures = read_list(tmp_path, [(f"a/{name}", "a")])
-    assert pictures.test == [(f"a/{name}", 0, "a")] and pictures.open(f"a/{name}").size == (4, 4)
+    images = read_list(tmp_path, [(f"a/{name}", "a")])
+    assert images.test == [(f"a/{name}", 0, "a")] and images.open(f"a/{name}").size == (4, 4)
     assert read_folder(tmp_path)[1] == [f"a/{name}"]
     (tmp_path / "a" / name).write_bytes(b"")
     with pytest.raises(InputError) as caught:
-        pictures.open(f"a/{name}")
+        images.open(f"a/{name}")
     assert "\n" not in str(caught.value)
     (tmp_path / "a" / name).unlink()
-    assert "1 of the 1 pictures" in refused(tmp_path, f"a/{name}")
+    assert "1 of the 1 images" in refused(tmp_path, f"a/{name}")
 
 
 @pytest.mark.parametrize(("listed", "stored"), [(NFC, NFD), (NFD, NFC), (NFC, NFC), (NFD, NFD)])
 def test_unicode_forms_of_a_list_and_the_disk_may_differ(tmp_path, listed, stored):
     save(tmp_path / stored / f"{stored}.png")
-    pictures = read_list(tmp_path, [(f"{listed}/{listed}.png", listed)])
-    ((path, _, name),) = pictures.test
-    assert name == NFC and pictures.open(path).size == (4, 4)
+    images = read_list(tmp_path, [(f"{listed}/{listed}.png", listed)])
+    ((path, _, name),) = images.test
+    assert name == NFC and images.open(path).size == (4, 4)
 
 
 def test_both_forms_on_one_disk_are_two_files(tmp_path):
@@ -117,7 +117,7 @@ def test_a_list_may_name_files_through_links(tmp_path):
 
 def test_a_path_that_no_system_can_hold(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps([{"path": "a\0b.png", "label": "a"}]))
-    with pytest.raises(InputError, match="1 of the 1 pictures"):
+    with pytest.raises(InputError, match="1 of the 1 images"):
         read(load_card("list"), tmp_path / "my.json")
 
 
@@ -133,20 +133,20 @@ def test_links_in_class_folders_are_followed_and_loops_end(tmp_path):
     (tmp_path / "elsewhere/far/back").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "own/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "own/a/gone.png").symlink_to(tmp_path / "nothing.png")
-    pictures, found = read_folder(tmp_path / "own")
-    assert pictures.classes == ["a", "b"]
+    images, found = read_folder(tmp_path / "own")
+    assert images.classes == ["a", "b"]
     assert found == ["a/1.png", "a/again/2.png", "a/gone.png", "b/far/2.png"]
     with pytest.raises(InputError, match="a/gone.png cannot be read: No such file"):
-        pictures.open("a/gone.png")
+        images.open("a/gone.png")
 
 
 def test_names_of_classes_come_in_one_form(tmp_path):
     for n in range(3):
         save(tmp_path / "train" / NFD / f"{n}.png")
         save(tmp_path / "test" / NFC / f"{n}.png")
-    pictures, found = read_folder(tmp_path)
-    assert pictures.classes == [NFC] and len(found) == 6
-    assert len(pictures.test) == 3 and pictures.open(pictures.train[0][0]).size == (4, 4)
+    images, found = read_folder(tmp_path)
+    assert images.classes == [NFC] and len(found) == 6
+    assert len(images.test) == 3 and images.open(images.train[0][0]).size == (4, 4)
 
 
 def test_classes_that_differ_in_case_only_are_told(tmp_path, caplog):
@@ -170,7 +170,7 @@ def test_a_file_name_that_is_not_utf8_is_read(tool, tmp_path):
     assert status == 0, err
     assert json.loads((tmp_path / "run/result.json").read_text())["n"] == 6
     os.truncate(strange, 0)
-    with pytest.raises(InputError, match=r"udce9 9.png' cannot be read: it is no picture, the file is empty"):
+    with pytest.raises(InputError, match=r"udce9 9.png' cannot be read: it is no image, the file is empty"):
         read(load_card("folder"), tmp_path / "own").open(os.fsdecode(strange))
 
 

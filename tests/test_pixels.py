@@ -1,4 +1,4 @@
-"""Borders and channels around the pictures of every kind of backbone."""
+"""Borders and channels around the images of every kind of backbone."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_every_backbone_takes_them(name, tower):
         assert torch.equal(again(images), method.eval()(images))
 
 
-def test_the_border_lies_around_the_picture_and_is_normalised():
+def test_the_border_lies_around_the_image_and_is_normalised():
     method = vpt.build("pad", tiny_vit(), CLASSES, border=4)
     images = torch.randn(2, 3, 32, 32)
     padded = method.padded(images)
@@ -100,9 +100,9 @@ def test_refusals():
         vpt.build("pad", tiny_vit(), CLASSES, border=0)
     with pytest.raises(InputError, match="did you mean 'official'"):
         vpt.build("pad", tiny_vit(), CLASSES, positions="offical")
-    with pytest.raises(InputError, match="fits pictures of 32 pixels, not \\(40, 40\\)"):
+    with pytest.raises(InputError, match="fits images of 32 pixels, not \\(40, 40\\)"):
         vpt.build("pad", tiny_vit(), CLASSES)(torch.randn(1, 3, 40, 40))
-    with pytest.raises(InputError, match="fit pictures of 32 pixels, not \\(40, 40\\)"):
+    with pytest.raises(InputError, match="fit images of 32 pixels, not \\(40, 40\\)"):
         vpt.build("below", tiny_vit(), CLASSES)(torch.randn(1, 3, 40, 40))
     with pytest.raises(InputError, match="num_tokens is 0"):
         vpt.build("below", tiny_vit(), CLASSES, num_tokens=0)

@@ -1,4 +1,4 @@
-"""Towers for pictures of another size: the reference's numbers, timm's and scipy's resizing, shared weights."""
+"""Towers for images of another size: the reference's numbers, timm's and scipy's resizing, shared weights."""
 
 import copy
 

@@ -17,7 +17,7 @@ def tower_of(**options):
 
 
 def by_hand(block, tokens, keys, values):
-    """One picture, one head after the other, softmax written out."""
+    """One image, one head after the other, softmax written out."""
     attention, width = block.attn, tokens.shape[-1]
     query, key, value = attention.qkv(block.norm1(tokens)).split(width, dim=-1)
     key, value = torch.cat([keys, key]), torch.cat([values, value])
@@ -30,20 +30,20 @@ def by_hand(block, tokens, keys, values):
     return tokens + block.mlp(block.norm2(tokens))
 
 
-@pytest.mark.parametrize("per_picture", [False, True])
-def test_prefixes_are_put_before_keys_and_values(per_picture):
+@pytest.mark.parametrize("per_image", [False, True])
+def test_prefixes_are_put_before_keys_and_values(per_image):
     tower = tower_of()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    shape = (2, 2, 5, 32) if per_picture else (2, 5, 32)
+    shape = (2, 2, 5, 32) if per_image else (2, 5, 32)
     first, last = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
     tokens = tower.enter(tower.embed(images))
     found = prefixed_tokens(tower, tokens, [first.unbind(0), None, last.unbind(0)])
-    for picture in range(2):
-        own = [[part[picture] if per_picture else part for part in prefix] for prefix in (first, last)]
-        expected = by_hand(tower.blocks[0], tokens[picture], *own[0])
+    for image in range(2):
+        own = [[part[image] if per_image else part for part in prefix] for prefix in (first, last)]
+        expected = by_hand(tower.blocks[0], tokens[image], *own[0])
         expected = tower.blocks[1](expected[None])[0]
         expected = by_hand(tower.blocks[2], expected, *own[1])
-        torch.testing.assert_close(found[picture], expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(found[image], expected, atol=1e-12, rtol=0)
 
 
 def test_without_prefixes_the_tower_is_untouched():

@@ -56,10 +56,10 @@ def test_ties_go_to_the_smaller_rate_and_then_to_the_first_found():
 
 
 def hashes(folder, cfg):
-    return json.loads((folder / "result.json").read_text())["train_hash"], subset_hash(load_data(cfg).pictures.train)
+    return json.loads((folder / "result.json").read_text())["train_hash"], subset_hash(load_data(cfg).images.train)
 
 
-def test_vtab_trains_the_choice_on_all_pictures_and_tests_it_once_per_seed(tmp_path, configure):
+def test_vtab_trains_the_choice_on_all_images_and_tests_it_once_per_seed(tmp_path, configure):
     find = Search("vtab", {LR: [0.5, 1e-6], DECAY: [0.0]}, [42, 44])
     found = search(find, configure, FAMILIES, tmp_path / "out")
     assert found["chosen"] == setting(0.5)

@@ -1,4 +1,4 @@
-"""Which pictures a configured run sees: validation modes, long tails, domains; and tables of runs that saw others."""
+"""Which images a configured run sees: validation modes, long tails, domains; and tables of runs that saw others."""
 
 import json
 from collections import Counter
@@ -44,7 +44,7 @@ def load(*overrides):
 
 
 def draw(folder, count, shade=100):
-    """`count` pictures whose pixels differ."""
+    """`count` images whose pixels differ."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 100, (8, 8, 3)) + shade
@@ -53,7 +53,7 @@ def draw(folder, count, shade=100):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """A card with domains of class folders, and its root: ten pictures of two classes each, `clip` lacks one."""
+    """A card with domains of class folders, and its root: ten images of two classes each, `clip` lacks one."""
     root = tmp_path_factory.mktemp("own")
     for place in ("art", "photo", "apart/train", "apart/test"):
         for name in ("cat", "dog"):
@@ -108,14 +108,14 @@ def test_long_tails_follow_the_seed():
 
 def test_a_run_trains_on_a_long_tail_of_the_same_picks():
     even, tail = (load("DATASET.SHOTS", "8", "DATASET.IMBALANCE", imbalance) for imbalance in ("1", "8"))
-    counts = Counter(label for _, label, _ in tail.pictures.train)
+    counts = Counter(label for _, label, _ in tail.images.train)
     assert [counts[label] for label in range(10)] == class_sizes(8, 10, 8)
-    assert set(tail.pictures.train) < set(even.pictures.train) and tail.pictures.val == even.pictures.val
-    base = load("DATASET.SHOTS", "8", "DATASET.IMBALANCE", "8", "DATASET.CLASSES", "base").pictures.train
+    assert set(tail.images.train) < set(even.images.train) and tail.images.val == even.images.val
+    base = load("DATASET.SHOTS", "8", "DATASET.IMBALANCE", "8", "DATASET.CLASSES", "base").images.train
     assert Counter(label for _, label, _ in base)[4] == 1
 
 
-def test_held_out_pictures_are_none_of_the_picked():
+def test_held_out_images_are_none_of_the_picked():
     items = items_of([10, 3, 2])
     picked, _ = few_shot(items, [], 2, 1)
     train, val = held_out(items, picked, 2, 1)
@@ -125,37 +125,37 @@ def test_held_out_pictures_are_none_of_the_picked():
     assert sorted(train + val) == sorted(items) and len(val) == 2 + 1
 
 
-def test_validation_pictures():
+def test_validation_images():
     own, none, apart, test = (
-        load("DATASET.SHOTS", "8", "DATASET.VALIDATION", mode).pictures for mode in ("own", "none", "held_out", "test")
+        load("DATASET.SHOTS", "8", "DATASET.VALIDATION", mode).images for mode in ("own", "none", "held_out", "test")
     )
     assert own.train == none.train == apart.train == test.train
     assert len(own.val) == 40 and none.val == [] and test.val == test.test == own.test
     assert len(apart.val) == 40 and not set(apart.val) & {*own.val, *own.train, *own.test}
-    everything = load("DATASET.SHOTS", "0").pictures.train
-    apart = load("DATASET.SHOTS", "0", "DATASET.VALIDATION", "held_out").pictures
+    everything = load("DATASET.SHOTS", "0").images.train
+    apart = load("DATASET.SHOTS", "0", "DATASET.VALIDATION", "held_out").images
     assert sorted(apart.train + apart.val) == sorted(everything) and 0 < len(apart.val) < len(apart.train) / 3
-    both = load("DATASET.SHOTS", "0", "DATASET.VALIDATION", "held_out", "DATASET.TRAIN", "train+val").pictures
+    both = load("DATASET.SHOTS", "0", "DATASET.VALIDATION", "held_out", "DATASET.TRAIN", "train+val").images
     assert sorted(both.train) == sorted(everything)
 
 
 @pytest.mark.parametrize("mode", ["test", "none"])
-def test_nobody_trains_on_test_pictures(mode):
+def test_nobody_trains_on_test_images(mode):
     with pytest.raises(InputError, match=f"train.val with DATASET.VALIDATION {mode} would train on"):
         load("DATASET.VALIDATION", mode, "DATASET.TRAIN", "train+val")
 
 
 def test_clip_loras_picks_by_name():
     theirs, ours = load("DATASET.SHOTS", "4", "DATASET.FEW_SHOT", "clip_lora"), load("DATASET.SHOTS", "4")
-    assert subset_hash(theirs.pictures.train) != subset_hash(ours.pictures.train)
-    every = load("DATASET.SHOTS", "0").pictures
-    assert (theirs.pictures.train, theirs.pictures.val) == few_shot(every.train, every.val, 4, 1, "clip_lora")
+    assert subset_hash(theirs.images.train) != subset_hash(ours.images.train)
+    every = load("DATASET.SHOTS", "0").images
+    assert (theirs.images.train, theirs.images.val) == few_shot(every.train, every.val, 4, 1, "clip_lora")
 
 
-def test_a_run_without_validation_pictures_says_how_to_get_some(tool, tmp_path):
+def test_a_run_without_validation_images_says_how_to_get_some(tool, tmp_path):
     words = ["DATASET.VALIDATION", "none", "TRAIN.EVAL_EVERY", "1", "TRAIN.KEEP", "best", "OUTPUT_DIR", tmp_path]
     status, _, err = tool("train", "--config", COOP, "DATASET.NAME", "digits", *words)
-    assert status == 2 and "no val pictures; DATASET.VALIDATION held_out takes some" in err
+    assert status == 2 and "no val images; DATASET.VALIDATION held_out takes some" in err
 
 
 def test_a_target_without_lists_is_unlabelled_and_tested_as_published(domains):
@@ -170,7 +170,7 @@ def test_a_share_of_the_target_is_held_out_for_the_test(domains):
     found, again = domains("art", "photo", 0.3), domains("art", "photo", 0.3)
     assert len(found.test) == 6 and len(found.unlabelled) == 14 and not set(found.test) & set(found.unlabelled)
     assert found == again or found.test == again.test
-    with pytest.raises(InputError, match="'apart' has test pictures of its own"):
+    with pytest.raises(InputError, match="'apart' has test images of its own"):
         domains("art", "apart", 0.3)
 
 
@@ -186,8 +186,8 @@ def test_a_target_with_lists_is_tested_on_its_own(domains):
     [
         (("art", "clip"), "the source 'art' has the class 'cat', which the target lacks"),
         (("clip", "art"), "the target 'art' has the class 'cat', which the source lacks"),
-        (("art", "art"), "'art' share pictures: tests would be on training pictures"),
-        (("", "art"), "domains disagree|share pictures"),
+        (("art", "art"), "'art' share images: tests would be on training images"),
+        (("", "art"), "domains disagree|share images"),
         (("art", "photos"), "did you mean 'photo'"),
         (("art, ,foto", "photo"), "did you mean 'photo'"),
     ],
@@ -197,8 +197,8 @@ def test_domains_that_do_not_fit(domains, words, sentence):
         domains(*words)
 
 
-def test_a_source_needs_training_pictures():
-    with pytest.raises(InputError, match="the source 'second' has no training pictures: it can only be a target"):
+def test_a_source_needs_training_images():
+    with pytest.raises(InputError, match="the source 'second' has no training images: it can only be a target"):
         read_domains(load_card("world_domains"), "", "second", "sketch")
 
 
@@ -206,10 +206,10 @@ def test_domains_of_a_run(own):
     words = ["DATASET.NAME", str(own / "card.yaml"), "DATASET.ROOT", str(own), "DATASET.SHOTS", "2"]
     data = load(*words, "DATASET.SOURCE", "art", "DATASET.TARGET", "photo", "DATASET.CLASSES", "new")
     assert data.classes == ["dog"]
-    assert [len(part) for part in (data.pictures.train, data.pictures.test, data.pictures.unlabelled)] == [2, 10, 10]
-    assert {label for _, label, _ in data.pictures.unlabelled} == {0}
+    assert [len(part) for part in (data.images.train, data.images.test, data.images.unlabelled)] == [2, 10, 10]
+    assert {label for _, label, _ in data.images.unlabelled} == {0}
     data = load(*words, "DATASET.SOURCE", "art", "DATASET.TARGET", "photo", "DATASET.VALIDATION", "test")
-    assert data.pictures.val == data.pictures.test
+    assert data.images.val == data.images.test
     with pytest.raises(InputError, match="HELD_OUT parts a target domain: name it in DATASET.TARGET"):
         load("DATASET.HELD_OUT", "0.3")
 

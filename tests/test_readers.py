@@ -44,7 +44,7 @@ def paths(items):
 
 
 def plant(card, root, split, folder=0):
-    """A miniature of a card's layout: its split file, and the pictures that this lists."""
+    """A miniature of a card's layout: its split file, and the images that this lists."""
     top = root / card.options["folders"][folder]
     for path in {entry[0] for part in split.values() for entry in part}:
         save(top / card.options["images"] / path)
@@ -66,12 +66,12 @@ def small_split():
 def test_a_coop_split_is_read_as_it_is_written(tmp_path, name, folder):
     card, split = load_card(name), small_split()
     plant(card, tmp_path, split, folder)
-    pictures = read(card, tmp_path)
+    images = read(card, tmp_path)
     for part in ("train", "val", "test"):
-        assert [list(item) for item in getattr(pictures, part)] == split[part]
-    assert pictures.classes == ["red thing", "green_thing", "blue thing"]
-    assert pictures.open(pictures.test[0][0]).getpixel((0, 0)) == (200, 100, 50)
-    assert subset_hash(pictures.train) == subset_hash(split["train"])
+        assert [list(item) for item in getattr(images, part)] == split[part]
+    assert images.classes == ["red thing", "green_thing", "blue thing"]
+    assert images.open(images.test[0][0]).getpixel((0, 0)) == (200, 100, 50)
+    assert subset_hash(images.train) == subset_hash(split["train"])
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_malformed_split_file_is_named(dtd, split, message):
     assert message in dtd(split)
 
 
-def test_a_split_file_without_pictures_has_no_classes(tmp_path):
+def test_a_split_file_without_images_has_no_classes(tmp_path):
     card = load_card("dtd")
     plant(card, tmp_path, small_split())
     (tmp_path / "dtd" / card.options["split"]).write_text('{"train": [], "val": [], "test": []}')
@@ -152,7 +152,7 @@ def test_whatever_a_coop_split_lacks_is_named(tmp_path, name):
     lost = top / card.options["images"] / "green_thing/test_0.png"
     lost.unlink()
     message = refused(card, tmp_path)
-    assert "1 of the 9 pictures" in message and str(lost) in message
+    assert "1 of the 9 images" in message and str(lost) in message
     if card.options["images"] != ".":
         (top / card.options["images"]).rename(top / "elsewhere")
         assert f"{top} has no folder {card.options['images']}" in refused(card, tmp_path)
@@ -162,7 +162,7 @@ def test_whatever_a_coop_split_lacks_is_named(tmp_path, name):
     assert message.endswith(f"with `python tools/data.py split {name}`")
 
 
-# Pictures that cannot be read
+# Images that cannot be read
 
 
 def broken(path, kind):
@@ -170,24 +170,24 @@ def broken(path, kind):
     save(whole)
     data = whole.read_bytes()
     whole.unlink()
-    contents = {"cut short": data[:-30], "empty": b"", "no picture": b"hello", "header only": data[:40]}
+    contents = {"cut short": data[:-30], "empty": b"", "no image": b"hello", "header only": data[:40]}
     path.write_bytes(contents[kind])
 
 
-@pytest.mark.parametrize("kind", ["cut short", "empty", "no picture", "header only"])
-def test_a_broken_picture_is_named(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["cut short", "empty", "no image", "header only"])
+def test_a_broken_image_is_named(tmp_path, kind):
     for n in range(4):
         save(tmp_path / f"cat/{n}.png")
     broken(tmp_path / "cat/9.png", kind)
-    pictures = read(load_card("folder"), tmp_path)
+    images = read(load_card("folder"), tmp_path)
     with pytest.raises(InputError) as caught:
-        pictures.open("cat/9.png")
-    assert f"picture {tmp_path / 'cat/9.png'} cannot be read: it is no picture" in str(caught.value)
+        images.open("cat/9.png")
+    assert f"image {tmp_path / 'cat/9.png'} cannot be read: it is no image" in str(caught.value)
     with pytest.raises(InputError, match="gone.png cannot be read: No such file"):
-        pictures.open("cat/gone.png")
+        images.open("cat/gone.png")
 
 
-def test_a_picture_too_large_to_be_safe_is_named(tmp_path, monkeypatch):
+def test_a_image_too_large_to_be_safe_is_named(tmp_path, monkeypatch):
     save(tmp_path / "cat/1.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match="cat/1.png cannot be read: Image size .24 pixels. exceeds limit"):
@@ -206,10 +206,10 @@ def test_alpha_is_dropped_and_grey_is_spread(tmp_path):
     (tmp_path / "cat").mkdir()
     Image.new("RGBA", (3, 3), (10, 20, 30, 0)).save(tmp_path / "cat/1.png")
     Image.new("L", (3, 3), 7).save(tmp_path / "cat/2.png")
-    pictures = read(load_card("folder"), tmp_path)
-    assert pictures.open("cat/1.png").getpixel((1, 1)) == (10, 20, 30)
-    assert pictures.open("cat/2.png").getpixel((1, 1)) == (7, 7, 7)
-    assert pictures.open("cat/2.png").mode == "RGB"
+    images = read(load_card("folder"), tmp_path)
+    assert images.open("cat/1.png").getpixel((1, 1)) == (10, 20, 30)
+    assert images.open("cat/2.png").getpixel((1, 1)) == (7, 7, 7)
+    assert images.open("cat/2.png").mode == "RGB"
 
 
 def without_permission(action):
@@ -235,7 +235,7 @@ def test_files_and_folders_without_permission_are_named(tmp_path):
     home = tmp_path / "home"
     save(home / "cat/1.png")
     plant(load_card("dtd"), home, small_split())
-    pictures = read(load_card("folder"), home / "dtd")
+    images = read(load_card("folder"), home / "dtd")
     for place in (home / "cat/1.png", home / "cat", home / "dtd" / load_card("dtd").options["split"]):
         place.chmod(0)
     for place in (tmp_path, *tmp_path.parents):
@@ -246,8 +246,8 @@ def test_files_and_folders_without_permission_are_named(tmp_path):
     folder = without_permission(lambda: read(load_card("folder"), home))
     assert folder == f"folder {home / 'cat'} cannot be read: Permission denied"
     (home / "dtd/images").chmod(0)
-    picture = without_permission(lambda: pictures.open("images/red thing/train_1.png"))
-    assert picture.endswith("images/red thing/train_1.png cannot be read: Permission denied")
+    image = without_permission(lambda: images.open("images/red thing/train_1.png"))
+    assert image.endswith("images/red thing/train_1.png cannot be read: Permission denied")
     for place in (home / "cat", home / "dtd/images"):
         place.chmod(0o755)
 
@@ -263,17 +263,17 @@ def own_folder(root, counts, prefix=""):
 
 def test_a_folder_is_split_50_20_30_and_stays_so(tmp_path):
     own_folder(tmp_path, {"dog": 10, "cat": 20})
-    pictures = read(load_card("folder"), tmp_path)
-    assert pictures.classes == ["cat", "dog"]
-    assert [len(part) for part in (pictures.train, pictures.val, pictures.test)] == [15, 6, 9]
-    everything = pictures.train + pictures.val + pictures.test
+    images = read(load_card("folder"), tmp_path)
+    assert images.classes == ["cat", "dog"]
+    assert [len(part) for part in (images.train, images.val, images.test)] == [15, 6, 9]
+    everything = images.train + images.val + images.test
     assert sorted(paths(everything)) == sorted(
         path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")
     )
     again = read(load_card("folder"), tmp_path)
-    assert (again.train, again.val, again.test) == (pictures.train, pictures.val, pictures.test)
-    assert subset_hash(pictures.train) == "9be376dad453e52067af1fa23706c157eab2fb06fd434b541252d4997b1c3f0f"
-    assert pictures.open(pictures.train[0][0]).size == (6, 4)
+    assert (again.train, again.val, again.test) == (images.train, images.val, images.test)
+    assert subset_hash(images.train) == "9be376dad453e52067af1fa23706c157eab2fb06fd434b541252d4997b1c3f0f"
+    assert images.open(images.train[0][0]).size == (6, 4)
 
 
 def test_nested_folders_suffixes_and_hidden_files(tmp_path):
@@ -285,10 +285,10 @@ def test_nested_folders_suffixes_and_hidden_files(tmp_path):
     save(tmp_path / ".git/4.png")
     (tmp_path / "cat/notes.txt").touch()
     (tmp_path / "readme.md").touch()
-    pictures = read(load_card("folder"), tmp_path)
-    found = paths(pictures.train + pictures.val + pictures.test)
+    images = read(load_card("folder"), tmp_path)
+    found = paths(images.train + images.val + images.test)
     assert sorted(found) == ["cat/2.JpEg", "cat/a/b/1.PNG", "cat/naïve name's.webp"]
-    assert pictures.classes == ["cat"]
+    assert images.classes == ["cat"]
 
 
 @pytest.mark.parametrize(
@@ -297,11 +297,11 @@ def test_nested_folders_suffixes_and_hidden_files(tmp_path):
 def test_given_splits_are_kept(tmp_path, names):
     for folder, counts in zip(names, ({"b": 3, "a": 2}, {"b": 1}, {"a": 1, "c": 2}), strict=True):
         own_folder(tmp_path, counts, folder)
-    pictures = read(load_card("folder"), tmp_path)
-    assert pictures.classes == ["a", "b", "c"]
-    assert pictures.train[0] == (f"{names[0]}/a/00.png", 0, "a") and len(pictures.train) == 5
-    assert pictures.val == [(f"{names[1]}/b/00.png", 1, "b")]
-    assert [label for _, label, _ in pictures.test] == [0, 2, 2]
+    images = read(load_card("folder"), tmp_path)
+    assert images.classes == ["a", "b", "c"]
+    assert images.train[0] == (f"{names[0]}/a/00.png", 0, "a") and len(images.train) == 5
+    assert images.val == [(f"{names[1]}/b/00.png", 1, "b")]
+    assert [label for _, label, _ in images.test] == [0, 2, 2]
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])
@@ -309,16 +309,16 @@ def test_one_held_out_folder_is_tested_on(tmp_path, held_out):
     own_folder(tmp_path, {"a": 10, "b": 10}, "train")
     own_folder(tmp_path, {"a": 3, "b": 3}, held_out)
     (tmp_path / "annotations").mkdir()
-    pictures = read(load_card("folder"), tmp_path)
-    assert [len(part) for part in (pictures.train, pictures.val, pictures.test)] == [16, 4, 6]
-    assert all(path.startswith(f"{held_out}/") for path in paths(pictures.test))
-    assert all(path.startswith("train/") for path in paths(pictures.train + pictures.val))
+    images = read(load_card("folder"), tmp_path)
+    assert [len(part) for part in (images.train, images.val, images.test)] == [16, 4, 6]
+    assert all(path.startswith(f"{held_out}/") for path in paths(images.test))
+    assert all(path.startswith("train/") for path in paths(images.train + images.val))
 
 
 def test_a_lone_train_folder_is_split(tmp_path):
     own_folder(tmp_path, {"a": 10, "b": 10}, "train")
-    pictures = read(load_card("folder"), tmp_path)
-    assert pictures.classes == ["a", "b"] and len(pictures.test) == 6
+    images = read(load_card("folder"), tmp_path)
+    assert images.classes == ["a", "b"] and len(images.test) == 6
 
 
 def test_train_can_be_a_class(tmp_path):
@@ -337,7 +337,7 @@ def test_whatever_a_folder_lacks_is_named(tmp_path):
     assert f"{tmp_path} holds no folders of classes" in refused(card, tmp_path)
     save(tmp_path / "loose.PNG")
     message = refused(card, tmp_path)
-    assert f"{tmp_path} holds pictures but no folders of classes" in message and message.endswith(card.where)
+    assert f"{tmp_path} holds images but no folders of classes" in message and message.endswith(card.where)
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/notes.txt").touch()
     assert "the class folder 'cat'" in refused(card, tmp_path)
@@ -364,13 +364,13 @@ def plant_idx(folder, packed):
     return images, labels
 
 
-def check_arrays(pictures, images, labels, names):
-    assert [(label, name) for _, label, name in pictures.test] == [(n, names[n]) for n in labels["test"]]
-    assert np.array_equal(np.asarray(pictures.open(pictures.test[3][0])), images["test"][3])
-    train = sorted(pictures.train + pictures.val)
+def check_arrays(found, images, labels, names):
+    assert [(label, name) for _, label, name in found.test] == [(n, names[n]) for n in labels["test"]]
+    assert np.array_equal(np.asarray(found.open(found.test[3][0])), images["test"][3])
+    train = sorted(found.train + found.val)
     assert [label for _, label, _ in train] == list(labels["train"])
-    assert np.array_equal(np.asarray(pictures.open(train[7][0])), images["train"][7])
-    per_class = [sum(label == own for _, label, _ in pictures.val) for own in range(len(names))]
+    assert np.array_equal(np.asarray(found.open(train[7][0])), images["train"][7])
+    per_class = [sum(label == own for _, label, _ in found.val) for own in range(len(names))]
     assert per_class == [round(0.1 * np.sum(labels["train"] == own)) for own in range(len(names))]
 
 
@@ -382,9 +382,9 @@ def test_idx_files_plain_or_packed(tmp_path, name, packed, folder):
     root = tmp_path / "data"
     images, labels = plant_idx(root / card.options["folders"][folder], packed)
     spread = {part: np.repeat(array[..., None], 3, -1) for part, array in images.items()}
-    pictures = read(card, root)
+    found = read(card, root)
     check_arrays(
-        pictures,
+        found,
         {"train": spread["train"], "test": spread["t10k"]},
         {"train": labels["train"], "test": labels["t10k"]},
         card.options["names"],
@@ -392,7 +392,7 @@ def test_idx_files_plain_or_packed(tmp_path, name, packed, folder):
     official = getattr(torchvision.datasets, card.options["dataset"])
     if not packed and folder == 0:
         theirs = official(root, train=False)
-        assert [label for _, label, _ in pictures.test] == theirs.targets.tolist()
+        assert [label for _, label, _ in found.test] == theirs.targets.tolist()
 
 
 def test_the_systems_folder_serves_where_no_root_is_given(tmp_path):
@@ -436,7 +436,7 @@ def test_idx_files_that_disagree_are_named(tmp_path):
     plant_idx(folder, packed=False)
     labels = folder / "train-labels-idx1-ubyte"
     labels.write_bytes(idx(np.arange(99) % 10))
-    assert f"{folder} has 100 train pictures but 99 labels" in refused(card, tmp_path)
+    assert f"{folder} has 100 train images but 99 labels" in refused(card, tmp_path)
     labels.write_bytes(idx(np.arange(100) % 11))
     assert f"the training labels in {folder} are not 0 to 9" in refused(card, tmp_path)
 
@@ -490,24 +490,24 @@ def test_an_unknown_torchvision_data_set_is_named(tmp_path):
 
 def test_digits_need_no_root_and_never_change():
     card = load_card("digits")
-    pictures = read(card)
-    assert {part: len(getattr(pictures, part)) for part in ("train", "val", "test")} == card.counts
-    assert len({path for path in paths(pictures.train + pictures.val + pictures.test)}) == 1797
-    assert pictures.classes == card.options["names"]
-    first = pictures.open("digits/00000")
+    images = read(card)
+    assert {part: len(getattr(images, part)) for part in ("train", "val", "test")} == card.counts
+    assert len({path for path in paths(images.train + images.val + images.test)}) == 1797
+    assert images.classes == card.options["names"]
+    first = images.open("digits/00000")
     assert first.size == (8, 8) and first.mode == "RGB"
     assert [first.getpixel((x, 0))[0] for x in range(8)] == [0, 0, 80, 207, 143, 16, 0, 0]
-    assert next(item for item in pictures.train + pictures.val + pictures.test if item[0] == "digits/00000")[1] == 0
-    assert subset_hash(pictures.train) == "005f5790af987a286e2a0e62e4590f6f73b30b0a6f27fd0252a2d4c76510b100"
+    assert next(item for item in images.train + images.val + images.test if item[0] == "digits/00000")[1] == 0
+    assert subset_hash(images.train) == "005f5790af987a286e2a0e62e4590f6f73b30b0a6f27fd0252a2d4c76510b100"
 
 
 @pytest.mark.parametrize("name", ["world_counting", "world_location"])
 def test_world_tasks_are_read_through_their_cards(name):
     card = load_card(name)
-    pictures = read(card)
-    assert {part: len(getattr(pictures, part)) for part in ("train", "val", "test")} == card.counts
-    assert len(pictures.classes) == card.classes
-    assert pictures.open(pictures.train[0][0]).mode == "RGB"
+    images = read(card)
+    assert {part: len(getattr(images, part)) for part in ("train", "val", "test")} == card.counts
+    assert len(images.classes) == card.classes
+    assert images.open(images.train[0][0]).mode == "RGB"
 
 
 def test_without_a_root_the_folder_data_is_taken(tmp_path, monkeypatch):
@@ -528,9 +528,9 @@ def test_domains_are_read_one_by_one_and_together():
     pair = replace(card, domains={name: card.domains[name] for name in alone})
     both = read(pair)
     assert both.test == alone["sketch"].test + alone["second"].test and both.classes == alone["sketch"].classes
-    for pictures in alone.values():
-        path = pictures.test[7][0]
-        assert both.open(path).tobytes() == pictures.open(path).tobytes()
+    for images in alone.values():
+        path = images.test[7][0]
+        assert both.open(path).tobytes() == images.open(path).tobytes()
     with pytest.raises(
         InputError, match="unknown domain of data set 'world_domains' 'sketches'; did you mean 'sketch'"
     ):

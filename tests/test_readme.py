@@ -61,8 +61,8 @@ def test_a_data_set_is_one_card(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "birds/images/1.png")
     rows = [["1.png", 0, "robin"]]
     (tmp_path / "birds/split.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
-    pictures = read(load_card(str(card)), tmp_path)
-    assert pictures.classes == ["robin"] and pictures.open("1.png").size == (9, 9)
+    images = read(load_card(str(card)), tmp_path)
+    assert images.classes == ["robin"] and images.open("1.png").size == (9, 9)
 
 
 def test_a_backbone_is_a_function_of_ones_own(tmp_path, monkeypatch):

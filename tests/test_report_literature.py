@@ -103,12 +103,12 @@ def test_another_protocol_is_listed_and_not_judged(coop_runs, compared, config, 
     "changes, told",
     [
         ({"train_transform": "center"}, "train_transform is center, published coop"),
-        ({"n": 100}, "tested on 100 pictures of dtd, published on 1692"),
+        ({"n": 100}, "tested on 100 images of dtd, published on 1692"),
         ({"image_size": 288}, "image_size is 288, published 224"),
-        ({"protocol": {"VALIDATION": "test"}}, "selected on its test pictures"),
+        ({"protocol": {"VALIDATION": "test"}}, "selected on its test images"),
     ],
 )
-def test_other_pictures_are_listed_and_not_judged(coop_runs, compared, changes, told):
+def test_other_images_are_listed_and_not_judged(coop_runs, compared, changes, told):
     coop_runs(**changes)
     (row,), notes = compared()
     assert row["verdict"].startswith("not comparable") and any(told in note for note in notes)
@@ -192,7 +192,7 @@ def test_transfer_and_zero_shot(write_run, compared):
     }
 
 
-def test_what_the_published_run_chose_on_test_pictures_is_no_difference(write_run, compared):
+def test_what_the_published_run_chose_on_test_images_is_no_difference(write_run, compared):
     config = {"TRAIN.KEEP": "best", "TRAIN.PRECISION": "fp16", "OPTIM.EPOCHS": 25, "OPTIM.LR": 0.003}
     config |= {"OPTIM.SCHEDULE_PER": "epoch_as_step"}
     pair = {"SOURCE": "synthetic", "TARGET": "real", "VALIDATION": "test"}

@@ -155,7 +155,7 @@ def test_each_protocol_has_its_tables_and_figures_and_a_link(write_run, tmp_path
     links = re.findall(r'<a href="#(\w+)">', text)
     assert links[:2] == ["few_shot", "full"] and set(links) <= set(re.findall(r'id="(\w+)"', text))
     few_shot, full = (text.index(f'<section id="{name}"') for name in ("few_shot", "full"))
-    assert few_shot < text.index("Few-shot: training") < full < text.index("All training pictures: training")
+    assert few_shot < text.index("Few-shot: training") < full < text.index("All training images: training")
     assert "6 runs of 2 methods with 2 seeds in 2 protocols; backbone ViT-B-16." in text
 
 

@@ -39,7 +39,7 @@ def test_harmonic_mean_is_of_the_means():
     assert harmonic(over_seeds({1: 0.0}), over_seeds({1: 0.0})).mean == 0
 
 
-def test_tests_on_other_pictures_are_not_averaged():
+def test_tests_on_other_images_are_not_averaged():
     score = over_seeds({1: 10.0, 2: 20.0}, comparable=False)
     assert score.mean is None and str(score) == "10.0 | 20.0"
 
@@ -143,7 +143,7 @@ def test_zero_shot_stands_at_no_shots_whatever_it_was_given(write_run, tmp_path)
     assert [cell.shots for cell in found] == [0] and labels(found) == ["zero-shot CLIP"] and not repeated
 
 
-def test_zero_shot_and_tpt_look_at_no_training_picture_unless_they_start_from_learned_weights(write_run, tmp_path):
+def test_zero_shot_and_tpt_look_at_no_training_image_unless_they_start_from_learned_weights(write_run, tmp_path):
     write_run("a", method="tpt", shots=1)
     write_run("b", method="tpt", shots=4, config={"METHOD.WEIGHTS": "model.pth.tar-50"})
     found, _ = read_cells(tmp_path)

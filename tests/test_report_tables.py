@@ -67,7 +67,7 @@ def test_base_to_new_takes_h_of_the_means_and_averages_of_both(write_run, tables
     assert (mean["base"], mean["new"], mean["H"]) == ("70.0*", "50.0*", "58.3*"), "over those with both"
 
 
-def test_transfer_tells_other_classes_from_other_pictures(write_run, tables):
+def test_transfer_tells_other_classes_from_other_images(write_run, tables):
     evals = {
         "v2": {"dataset": "imagenet_v2", "accuracy": 50.0},
         "a": {"dataset": "imagenet_a", "classes": ["a"], "accuracy": 30.0},
@@ -158,16 +158,16 @@ def test_rows_stand_in_the_order_of_the_literature(write_run, tables):
 
 
 def test_what_a_reader_must_know_is_noted(write_run, tables):
-    write_run("a", seed=1, bad_pictures=2, protocol={"VALIDATION": "test"})
+    write_run("a", seed=1, bad_images=2, protocol={"VALIDATION": "test"})
     write_run("b", seed=1, method="cocoop", train_hash="x", protocol={"VALIDATION": "test"})
     table = tables()["Few-shot"]
     notes = " ".join(table.notes)
-    assert "2 pictures that cannot be read" in notes and "selected on its test pictures" in notes
-    assert "trained on other pictures than CoOp, dtd, 16 shots" in notes
+    assert "2 images that cannot be read" in notes and "selected on its test images" in notes
+    assert "trained on other images than CoOp, dtd, 16 shots" in notes
     assert "[1]" in table.rows[0][0].text
 
 
-def test_seeds_that_saw_other_test_pictures_are_not_averaged(write_run, tables):
+def test_seeds_that_saw_other_test_images_are_not_averaged(write_run, tables):
     write_run("a", seed=1, accuracy=50.0, test_hash="x")
     write_run("b", seed=2, accuracy=60.0, test_hash="y")
     assert rows(tables()["Few-shot"])[0]["dtd"] == "50.0 | 60.0"

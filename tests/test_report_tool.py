@@ -51,8 +51,8 @@ def test_figures_and_page(tool, out, tmp_path):
     assert wanted <= names
     for name in names:
         ElementTree.parse(tmp_path / "figures" / f"{name}.svg")
-        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
-            assert picture.width > 300
+        with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            assert image.width > 300
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<figure>") == len(names)
 
 

@@ -151,7 +151,7 @@ def test_an_mlp_head_starts_drops_and_refuses_as_it_says(vit):
     features = torch.randn(8, 64)
     assert torch.equal(method.eval()(features), method(features))
     assert not torch.equal(method.train()(features), method(features))
-    with pytest.raises(InputError, match="cannot train on a single picture"):
+    with pytest.raises(InputError, match="cannot train on a single image"):
         method(features[:1])
     with pytest.raises(InputError, match="0 or more hidden layers"):
         vpt.build("linear", vit, CLASSES, hidden_layers=-1)

@@ -1,4 +1,4 @@
-"""Own pictures in webdataset shards: read where they lie, any notation of labels, one sentence for a mistake."""
+"""Own images in webdataset shards: read where they lie, any notation of labels, one sentence for a mistake."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from promptvision.data.cards import load_card
-from promptvision.data.decode import BadPicture
+from promptvision.data.decode import BadImage
 from promptvision.data.readers import read
 from promptvision.errors import InputError
 
@@ -36,7 +36,7 @@ def shard(path, members, mode="w"):
 
 
 def samples(start, count, label):
-    """`count` pictures from number `start` on, with what `label` gives for each."""
+    """`count` images from number `start` on, with what `label` gives for each."""
     numbers = range(start, start + count)
     return {name: data for n in numbers for name, data in ((f"{n:06d}.png", png(n)), label(n))}
 
@@ -65,16 +65,16 @@ def test_shards_of_two_parts(tmp_path, layout):
     for number, place in enumerate(places):
         shard(tmp_path / place, samples(30 * number, 30, cls))
     (tmp_path / "classnames.txt").write_text("cat\nsmall dog\nbird\n")
-    pictures = read(load_card("shards"), tmp_path)
-    assert pictures.classes == ["cat", "small dog", "bird"]
-    assert numbers(pictures.test) == list(range(60, 90)) and len(pictures.val) == 12
-    assert sorted(numbers(pictures.train + pictures.val)) == list(range(60))
-    for path, label, name in pictures.train + pictures.test:
+    images = read(load_card("shards"), tmp_path)
+    assert images.classes == ["cat", "small dog", "bird"]
+    assert numbers(images.test) == list(range(60, 90)) and len(images.val) == 12
+    assert sorted(numbers(images.train + images.val)) == list(range(60))
+    for path, label, name in images.train + images.test:
         number = int(Path(path).stem)
-        assert label == number % 3 and name == pictures.classes[label]
-        assert pictures.open(path).getpixel((2, 2)) == (number, 2 * number, 3)
-    assert pickle.loads(pickle.dumps(pictures)).open(path).size == (5, 4)
-    assert pictures.test[0][0] == f"{places[2]}/000060.png"
+        assert label == number % 3 and name == images.classes[label]
+        assert images.open(path).getpixel((2, 2)) == (number, 2 * number, 3)
+    assert pickle.loads(pickle.dumps(images)).open(path).size == (5, 4)
+    assert images.test[0][0] == f"{places[2]}/000060.png"
 
 
 def test_every_notation_of_a_label_is_the_same(tmp_path):
@@ -90,8 +90,8 @@ def test_every_notation_of_a_label_is_the_same(tmp_path):
         shard(tmp_path / name / "0.tar", samples(0, 30, label))
         if name in ("cls", "number"):
             (tmp_path / name / "names.txt").write_text("0,ant\n1,bee\n2,fly\n")
-        pictures = read(load_card("shards"), tmp_path / name)
-        found.append((pictures.train, pictures.val, pictures.test))
+        images = read(load_card("shards"), tmp_path / name)
+        found.append((images.train, images.val, images.test))
     assert [len(items) for items in found[0]] == [15, 6, 9] and {item[2] for item in found[0][0]} == set(names)
     assert all(own == found[0] for own in found)
 
@@ -102,28 +102,28 @@ def test_keys_with_folders_and_other_members(tmp_path):
     assert [path for path, _, _ in read(load_card("shards"), tmp_path).test] == ["test.tar/a/2.jpg"]
 
 
-def test_the_fingerprint_follows_the_shard_that_holds_a_picture(tmp_path):
+def test_the_fingerprint_follows_the_shard_that_holds_a_image(tmp_path):
     for number in (0, 1):
         shard(tmp_path / f"test-{number}.tar", samples(5 * number, 5, cls))
-    pictures = read(load_card("shards"), tmp_path)
-    first, second = pictures.test[:5], pictures.test[5:]
-    before = pictures.fingerprint(first), pictures.fingerprint(second)
+    images = read(load_card("shards"), tmp_path)
+    first, second = images.test[:5], images.test[5:]
+    before = images.fingerprint(first), images.fingerprint(second)
     shard(tmp_path / "test-1.tar", samples(5, 5, lambda n: (f"{n:06d}.cls", 7)))
-    assert (pictures.fingerprint(first) == before[0], pictures.fingerprint(second) == before[1]) == (True, False)
+    assert (images.fingerprint(first) == before[0], images.fingerprint(second) == before[1]) == (True, False)
 
 
-def test_a_broken_picture_in_a_shard_is_named(tmp_path):
+def test_a_broken_image_in_a_shard_is_named(tmp_path):
     shard(tmp_path / "test.tar", {"1.png": png(1)[:40], "1.cls": 0, "2.png": png(2), "2.cls": 1})
-    pictures = read(load_card("shards"), tmp_path)
-    with pytest.raises(BadPicture, match="test.tar/1.png cannot be read: it is no picture, broken or cut short"):
-        pictures.open("test.tar/1.png")
+    images = read(load_card("shards"), tmp_path)
+    with pytest.raises(BadImage, match="test.tar/1.png cannot be read: it is no image, broken or cut short"):
+        images.open("test.tar/1.png")
     (tmp_path / "test.tar").unlink()
-    with pytest.raises(BadPicture, match="test.tar/2.png cannot be read: No such file"):
-        pictures.open("test.tar/2.png")
+    with pytest.raises(BadImage, match="test.tar/2.png cannot be read: No such file"):
+        images.open("test.tar/2.png")
 
 
 MISTAKES = {
-    "no label": ({"1.png": png(1)}, "0.tar, 1: the picture has no label, which is a file 1.cls, .txt or .json"),
+    "no label": ({"1.png": png(1)}, "0.tar, 1: the image has no label, which is a file 1.cls, .txt or .json"),
     "no json": ({"1.png": png(1), "1.json": "{"}, "0.tar, 1.json is not JSON"),
     "no text": ({"1.png": png(1), "1.cls": b"\xff\xfe\xff"}, "0.tar, 1.cls is not UTF-8 text"),
     "empty": ({"1.png": png(1), "1.cls": ""}, "'0.tar/1.png' has no label"),
@@ -132,7 +132,7 @@ MISTAKES = {
         {"1.png": png(1), "1.json": '{"colour": 2}'},
         "needs keys for a path .* and a label .* but has 'colour'",
     ),
-    "no pictures": ({"1.cls": 0}, "shards.*no pictures|no classes"),
+    "no images": ({"1.cls": 0}, "shards.*no images|no classes"),
 }
 
 
@@ -170,8 +170,8 @@ def test_a_run_on_shards(tool, tmp_path):
         Image.fromarray(pixels.astype("uint8")).save(out, "JPEG")
         return out.getvalue()
 
-    pictures = {f"{n}.jpg": noise(n) for n in range(20)} | {f"{n}.txt": ("blue", "red")[n % 2] for n in range(20)}
-    shard(tmp_path / "own/0.tar", pictures)
+    images = {f"{n}.jpg": noise(n) for n in range(20)} | {f"{n}.txt": ("blue", "red")[n % 2] for n in range(20)}
+    shard(tmp_path / "own/0.tar", images)
     words = ["DATASET.NAME", "shards", "DATASET.ROOT", tmp_path / "own", "OPTIM.EPOCHS", "1", "TRAIN.WORKERS", "1"]
     config = ROOT / "configs/coop/embedded.yaml"
     status, _, err = tool("train", "--config", config, *words, "OUTPUT_DIR", tmp_path / "run")

@@ -21,7 +21,7 @@ def loaded(vit, inputs, expected):
 
 
 def test_the_official_mixture(vit, inputs, golden):
-    """The compact set begins behind AlexNet; the full one at the pictures."""
+    """The compact set begins behind AlexNet; the full one at the images."""
     _, expected = golden("vpt/side")
     method, whole = loaded(vit, inputs, expected), "side.features.0.weight" in expected
     side = method.projected(inputs["images"]) if whole else expected["side_projected"]
@@ -52,7 +52,7 @@ def test_the_side_network_is_torchvisions_alexnet(vit, tmp_path):
     assert {"side_alpha", "side.features.0.weight", "side_projection.weight"} < set(method.learned())
 
 
-def test_small_pictures_are_enlarged_for_the_side_network():
+def test_small_images_are_enlarged_for_the_side_network():
     images = torch.randn(2, 3, 32, 32)
     for side_size, expected in ((0, 64), (100, 100)):
         method = vpt.build("side", load_vit("embedded"), ["a", "b"], side_size=side_size).eval()
@@ -63,7 +63,7 @@ def test_small_pictures_are_enlarged_for_the_side_network():
         vpt.build("side", load_vit("embedded"), ["a", "b"], side_size=63)
 
 
-def test_large_enough_pictures_are_left_as_they_are(vit):
+def test_large_enough_images_are_left_as_they_are(vit):
     method = vpt.build("side", vit, CLASSES)
     images = torch.randn(1, 3, 63, 70)
     assert torch.equal(method.projected(images), method.side_projection(method.side(images).flatten(1)))

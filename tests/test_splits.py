@@ -130,7 +130,7 @@ def test_a_small_class_gives_all_it_has_without_drawing():
     assert short_classes(small + large, 3) == {}
 
 
-def test_clip_lora_repeats_the_pictures_of_a_small_class():
+def test_clip_lora_repeats_the_images_of_a_small_class():
     small, large = [(f"s{n}", 0, "small") for n in range(3)], [(f"l{n}", 1, "large") for n in range(9)]
     train, val = few_shot(small + large, small, 8, 1, "clip_lora")
     assert len(train) == 16 and set(train[:8]) <= set(small) and len(set(train[8:])) == 8
@@ -174,11 +174,11 @@ def test_read_and_split(protocol):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "sizes"),
+    ("images", "sizes"),
     [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (4, (2, 1, 1)), (5, (2, 1, 2)), (10, (5, 2, 3))],
 )
-def test_the_smallest_classes_are_still_split(pictures, sizes):
-    parts = read_and_split({"a": [str(n) for n in range(pictures)]}, 1)
+def test_the_smallest_classes_are_still_split(images, sizes):
+    parts = read_and_split({"a": [str(n) for n in range(images)]}, 1)
     assert tuple(len(part) for part in parts) == sizes
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptvision.data.images import Pictures
+from promptvision.data.images import Images
 from promptvision.data.task_stream import class_incremental, data_set_incremental, joined, split_classes
 from promptvision.errors import InputError
 from promptvision.experiment.continual_metrics import (
@@ -19,9 +19,9 @@ from promptvision.experiment.continual_metrics import (
 TEN = [f"class {label}" for label in range(10)]
 
 
-def pictures(names, colour=0):
+def images(names, colour=0):
     items = [(f"{name}/{number}", label, name) for label, name in enumerate(names) for number in range(3)]
-    return Pictures(items[::3], items[1::3], items[2::3], lambda path: Image.new("RGB", (2, 2), (colour, len(path), 0)))
+    return Images(items[::3], items[1::3], items[2::3], lambda path: Image.new("RGB", (2, 2), (colour, len(path), 0)))
 
 
 def test_classes_come_in_the_order_of_their_labels():
@@ -64,29 +64,29 @@ def test_orders_that_are_refused(tasks, order, message):
 
 
 def test_one_data_set_split_by_class_keeps_its_labels():
-    stream = split_classes(pictures(["a", "b", "c"]), [[2], [0, 1]])
+    stream = split_classes(images(["a", "b", "c"]), [[2], [0, 1]])
     assert stream.classes == ["a", "b", "c"]
     assert [task.name for task in stream.tasks] == ["task 1", "task 2"]
-    assert stream.tasks[0].pictures.train == [("c/0", 2, "c")]
-    assert [label for _, label, _ in stream.tasks[1].pictures.test] == [0, 1]
+    assert stream.tasks[0].images.train == [("c/0", 2, "c")]
+    assert [label for _, label, _ in stream.tasks[1].images.test] == [0, 1]
 
 
 def test_data_sets_one_after_the_other_count_their_labels_on():
-    stream = data_set_incremental([("digits", pictures(["zero", "one"])), ("letters", pictures(["a", "one"]))])
+    stream = data_set_incremental([("digits", images(["zero", "one"])), ("letters", images(["a", "one"]))])
     assert stream.classes == ["digits: zero", "digits: one", "letters: a", "letters: one"]
     assert [task.labels for task in stream.tasks] == [[0, 1], [2, 3]]
-    assert stream.tasks[1].pictures.val == [("a/1", 2, "letters: a"), ("one/1", 3, "letters: one")]
+    assert stream.tasks[1].images.val == [("a/1", 2, "letters: a"), ("one/1", 3, "letters: one")]
 
 
 def test_the_same_data_set_twice_is_refused():
     with pytest.raises(
         InputError, match="class 'digits: zero' is in task 1 and in task 3; a class belongs to one task"
     ):
-        data_set_incremental([(name, pictures(["zero"])) for name in ("digits", "letters", "digits")])
+        data_set_incremental([(name, images(["zero"])) for name in ("digits", "letters", "digits")])
 
 
-def test_all_tasks_joined_open_their_own_pictures():
-    stream = data_set_incremental([("one", pictures(["a"], colour=1)), ("two", pictures(["a"], colour=2))])
+def test_all_tasks_joined_open_their_own_images():
+    stream = data_set_incremental([("one", images(["a"], colour=1)), ("two", images(["a"], colour=2))])
     together = joined(stream)
     assert [label for _, label, _ in together.train] == [0, 1] and together.classes == stream.classes
     assert [together.open(path).getpixel((0, 0))[0] for path, _, _ in together.test] == [1, 2]

@@ -1,4 +1,4 @@
-"""Prompts in Swin's windows: against dense attention over all tokens, picture by picture, and timm's own forward."""
+"""Prompts in Swin's windows: against dense attention over all tokens, image by image, and timm's own forward."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def tower_of(kind="windows that fit"):
     return load_vit(model.double())
 
 
-def pictures(tower, batch=2):
+def random_images(tower, batch=2):
     return torch.randn(batch, 3, tower.image_size, tower.image_size, dtype=torch.float64)
 
 
@@ -75,7 +75,7 @@ def relation(block, grid):
 
 
 def brute_attention(block, patches, prompts):
-    """One picture, (H, W, C) and (P, C), normed: one dense attention, in which each window has prompts of its own."""
+    """One image, (H, W, C) and (P, C), normed: one dense attention, in which each window has prompts of its own."""
     height, width, channels = patches.shape
     size, attention = block.window_size, block.attn
     grid = tuple(-(-x // s) * s for x, s in zip((height, width), size, strict=True))
@@ -98,7 +98,7 @@ def brute_attention(block, patches, prompts):
 
 
 def brute(model, image, prompts, pool_prompts):
-    """The feature (E,) of one picture, written out for one picture."""
+    """The feature (E,) of one image, written out for one image."""
     patches, index = model.patch_embed(image[None])[0], 0
     entering = prompts[0]
     for stage in model.layers:
@@ -120,7 +120,7 @@ def brute(model, image, prompts, pool_prompts):
 @pytest.mark.parametrize("kind", KINDS)
 def test_windows_equal_one_dense_attention(kind, deep, pool_prompts):
     tower = tower_of(kind)
-    images, prompts = pictures(tower), prompts_of(deep)
+    images, prompts = random_images(tower), prompts_of(deep)
     expected = torch.stack([brute(tower.model, image, prompts, pool_prompts) for image in images])
     features = prompted_swin_features(tower, images, prompts[0], prompts[1:], pool_prompts)
     torch.testing.assert_close(features, expected, atol=1e-10, rtol=1e-9)
@@ -133,9 +133,9 @@ def test_windows_equal_one_dense_attention(kind, deep, pool_prompts):
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_pictures_of_a_batch_do_not_mix(deep):
+def test_images_of_a_batch_do_not_mix(deep):
     tower = tower_of()
-    images, prompts = pictures(tower, 5), prompts_of(deep)
+    images, prompts = random_images(tower, 5), prompts_of(deep)
     together = prompted_swin_features(tower, images, prompts[0], prompts[1:])
     alone = [prompted_swin_features(tower, image[None], prompts[0], prompts[1:]) for image in images]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-12, rtol=0)
@@ -144,16 +144,16 @@ def test_pictures_of_a_batch_do_not_mix(deep):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_prompts_it_is_timms_forward_pass(kind):
     tower = tower_of(kind)
-    images, none = pictures(tower), torch.zeros(0, 8, dtype=torch.float64)
+    images, none = random_images(tower), torch.zeros(0, 8, dtype=torch.float64)
     model = tower.model
     expected = model.forward_head(model.forward_features(images), pre_logits=True)
     assert torch.equal(tower(images), expected)
     torch.testing.assert_close(prompted_swin_features(tower, images, none), expected, atol=1e-12, rtol=1e-10)
 
 
-def test_dropout_differs_between_pictures_and_is_off_in_evaluation():
+def test_dropout_differs_between_images_and_is_off_in_evaluation():
     method = vpt.build("swin_prompt", tower_of().float(), ["a", "b"], num_tokens=COUNT, deep=True, dropout=0.5)
-    image = pictures(method.backbone, 1).float().expand(2, -1, -1, -1)
+    image = random_images(method.backbone, 1).float().expand(2, -1, -1, -1)
     first, second = method.train()(image)
     assert not torch.allclose(first, second)
     first, second = method.eval()(image)
@@ -170,7 +170,7 @@ def test_names_and_shapes_of_the_official_checkpoints(deep):
     assert shapes == {"prompt_embeddings": (1, 3, 8), **of_deep, **head}
     twin = vpt.build("swin_prompt", tower, ["a", "b"], num_tokens=COUNT, deep=deep)
     twin.load_learned_state(method.learned_state())
-    images = pictures(tower).float()
+    images = random_images(tower).float()
     assert torch.equal(twin(images), method(images))
 
 
@@ -182,7 +182,7 @@ def test_methods_learn_on_swin(name):
     tower = tower_of().float()
     method, images, labels = (
         vpt.build(name, tower, ["a", "b"]),
-        pictures(tower, 4).float(),
+        random_images(tower, 4).float(),
         [0, 1, 0, 1],
     )
     before = method.learned_state()

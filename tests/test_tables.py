@@ -1,4 +1,4 @@
-"""Tables: mean and deviation, harmonic means, and footnotes where runs of one protocol saw other pictures."""
+"""Tables: mean and deviation, harmonic means, and footnotes where runs of one protocol saw other images."""
 
 import pytest
 from rich.console import Console
@@ -38,7 +38,7 @@ def printed(table):
     return " ".join(caught.get().split())
 
 
-def test_runs_of_the_same_pictures_need_no_note():
+def test_runs_of_the_same_images_need_no_note():
     cells = {name: [result(seed) for seed in (1, 2, 3)] for name in ("zero-shot", "CoOp")}
     assert notes(cells) == {"zero-shot": [], "CoOp": []}
     assert footnotes(notes(cells)) == ({"zero-shot": "zero-shot", "CoOp": "CoOp"}, "")
@@ -46,35 +46,35 @@ def test_runs_of_the_same_pictures_need_no_note():
     assert "50.0 ± 0.0" in out and "[1]" not in out
 
 
-def test_other_training_pictures_of_the_same_protocol_and_seed_are_told():
+def test_other_training_images_of_the_same_protocol_and_seed_are_told():
     cells = {"zero-shot": [result(1), result(2)], "CoOp": [result(1), result(2, train="b")]}
     assert notes(cells) == {
         "zero-shot": [],
-        "CoOp": ["trained on other pictures than zero-shot, with the same protocol"],
+        "CoOp": ["trained on other images than zero-shot, with the same protocol"],
     }
     out = printed(seeds_table(cells))
-    assert "CoOp [1]" in out and "[1] trained on other pictures than zero-shot" in out and "zero-shot [1]" not in out
+    assert "CoOp [1]" in out and "[1] trained on other images than zero-shot" in out and "zero-shot [1]" not in out
 
 
 @pytest.mark.parametrize("change", [{"SHOTS": 8}, {"CLASSES": "all"}, {"FEW_SHOT": "clip_lora"}, {"SOURCE": "art"}])
-def test_another_protocol_may_have_other_training_pictures(change):
+def test_another_protocol_may_have_other_training_images(change):
     assert notes({"a": [result()], "b": [result(train="b", **change)]})["b"] == []
 
 
-def test_other_test_pictures_are_told_whatever_was_trained_on():
+def test_other_test_images_are_told_whatever_was_trained_on():
     cells = {"a": [result()], "b": [result(seed=2, test="u", SHOTS=4, VALIDATION="none")]}
-    assert notes(cells)["b"] == ["tested on other pictures than a, with the same protocol"]
+    assert notes(cells)["b"] == ["tested on other images than a, with the same protocol"]
     assert notes({"a": [result()], "b": [result(test="u", TARGET="art")]})["b"] == []
     assert notes({"a": [result()], "b": [{**result(test="u"), "dataset": "mnist"}]})["b"] == []
 
 
-def test_runs_tested_on_different_pictures_are_not_averaged():
+def test_runs_tested_on_different_images_are_not_averaged():
     out = printed(seeds_table({"CoOp": [result(1, 60.0), result(2, 70.0, test="u")]}))
     assert "60.0 | 70.0" in out and "65.0" not in out and "±" not in out
-    assert "[1] tested on other pictures than a run of the same row, with the same protocol" in out
+    assert "[1] tested on other images than a run of the same row, with the same protocol" in out
 
 
-def test_selection_on_test_pictures_is_told():
+def test_selection_on_test_images_is_told():
     chosen = result(VALIDATION="test")
     assert notes({"a": [result()], "b": [chosen, chosen]})["b"] == [ON_TEST]
     assert f"[1] {ON_TEST}" in printed(seeds_table({"b": [chosen]}))
@@ -101,4 +101,4 @@ def test_a_table_of_transfers():
     out = printed(transfer_table(cells))
     assert "50.0 ± 0.0 │ 60.0 ± 0.0 │ 54.5 ± 0.0" in out and "│ 50.0 │ - │ - │ 1 │" in out
     cells["b"] = [{**result(), "evals": {"new": result(accuracy=60.0, test="other", CLASSES="new")}}]
-    assert "[1] tested on other pictures than a" in printed(transfer_table(cells))
+    assert "[1] tested on other images than a" in printed(transfer_table(cells))

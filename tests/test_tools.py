@@ -18,7 +18,7 @@ WORDS = ["METHOD.OPTIONS.CTX_INIT", "a circle on a", "OPTIM.LR", "0.02"]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Somebody's folder: red and blue pictures of several sizes."""
+    """Somebody's folder: red and blue images of several sizes."""
     root = tmp_path_factory.mktemp("photos")
     for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
         (root / name).mkdir()
@@ -74,11 +74,11 @@ def test_predict_files_folders_and_globs(tool, folder_run, photos):
     assert status == 0 and "0.png" in out and "%" in out
 
 
-def test_predict_names_a_broken_picture_and_keeps_the_others(tool, folder_run, photos, tmp_path):
+def test_predict_names_a_broken_image_and_keeps_the_others(tool, folder_run, photos, tmp_path):
     (tmp_path / "torn.png").write_bytes((photos / "red/0.png").read_bytes()[:100])
     status, out, err = tool("predict", "--run", folder_run, photos / "red/0.png", tmp_path / "torn.png", "--json")
     assert status == 2 and len(out.splitlines()) == 1
-    assert err.startswith("error: picture") and "torn.png cannot be read" in err
+    assert err.startswith("error: image") and "torn.png cannot be read" in err
 
 
 def test_new_classes_of_a_trained_run(tool, tmp_path):
@@ -116,11 +116,11 @@ def test_resume_of_a_finished_run_changes_nothing(tool, tmp_path):
     assert torch.equal(load_file(tmp_path / "learned.safetensors")["ctx"], first)
 
 
-def test_fewer_pictures_than_shots_are_used_and_told(tool, photos, tmp_path):
+def test_fewer_images_than_shots_are_used_and_told(tool, photos, tmp_path):
     words = ["DATASET.NAME", "folder", "DATASET.ROOT", photos, "DATASET.SHOTS", "16", "OPTIM.EPOCHS", "1"]
     status, _, err = tool("train", "--config", COOP, *words, "OUTPUT_DIR", tmp_path / "run")
     assert status == 0
-    assert "class 'red' has only 5 training pictures for 16 shots" in err
+    assert "class 'red' has only 5 training images for 16 shots" in err
 
 
 @pytest.mark.parametrize("name", ["train", "eval"])
@@ -144,7 +144,7 @@ def empty_folder(tmp_path):
 def broken_photos(tmp_path):
     for name in ("a", "b"):
         for index in range(4):
-            write(tmp_path / "torn" / name / f"{index}.jpg", "no picture")
+            write(tmp_path / "torn" / name / f"{index}.jpg", "no image")
     return tmp_path / "torn"
 
 
@@ -191,9 +191,9 @@ MISTAKES = {
         lambda t: ["--config", COOP, "DATASET.NAME", "folder", "DATASET.ROOT", write(t / "r/notes.txt", "").parent],
         "holds no folders of classes",
     ),
-    "broken picture": (
+    "broken image": (
         lambda t: ["--config", COOP, "DATASET.NAME", "folder", "DATASET.ROOT", broken_photos(t), *QUICK],
-        r"picture .*\d.jpg cannot be read",
+        r"image .*\d.jpg cannot be read",
     ),
     "output": (
         lambda t: ["--config", COOP, "OUTPUT_DIR", write(t / "file", "") / "run"],

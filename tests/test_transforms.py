@@ -1,4 +1,4 @@
-"""The official preprocessing, bit for bit on the golden pictures, and what the train sides do."""
+"""The official preprocessing, bit for bit on the golden images, and what the train sides do."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode, ToTensor, v2
 from torchvision.transforms.functional import pil_to_tensor
 
 from promptvision.data import transforms
-from promptvision.data.decode import open_picture
+from promptvision.data.decode import open_image
 from promptvision.errors import InputError
 
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
@@ -27,13 +27,13 @@ def test_the_official_test_side_bit_for_bit(golden):
     for key, tensor in expected.items():
         name, size, kind = key.split(".")
         height, width = (int(side) for side in (size.split("x") if "x" in size else (size, size)))
-        picture = open_picture(str(golden.root / "coop/preprocess"), settings["files"][name])
+        image = open_image(str(golden.root / "coop/preprocess"), settings["files"][name])
         if kind == "uint8":
-            found = transforms.test_transform("coop", (height, width), ZERO, ONE)(picture)
+            found = transforms.test_transform("coop", (height, width), ZERO, ONE)(image)
             assert torch.equal(found, tensor / 255), key
         else:
             official = (height, width), settings["mean"], settings["std"]
-            found = transforms.test_transform("coop", *official)(picture)
+            found = transforms.test_transform("coop", *official)(image)
             assert torch.equal(found, tensor), key
 
 
@@ -54,10 +54,10 @@ def test_every_recipe_gives_a_normalised_tensor_of_the_size(name, size, shape):
         torch.testing.assert_close(normalised, (view - mean) / std)
 
 
-def views(name, size, picture, count=40):
+def views(name, size, image, count=40):
     torch.manual_seed(0)
     transform = transforms.train_transform(name, size, ZERO, ONE)
-    return torch.stack([transform(picture) for _ in range(count)])
+    return torch.stack([transform(image) for _ in range(count)])
 
 
 def flipped(view):
@@ -91,7 +91,7 @@ def test_fgvc_sizes_are_the_official_ones(crop, shorter):
     assert transforms.fgvc_test((crop, crop))[0].size == [shorter]
 
 
-def test_vtab_squashes_the_whole_picture_without_antialiasing():
+def test_vtab_squashes_the_whole_image_without_antialiasing():
     stripes = Image.new("RGB", (8, 4))
     for x in range(0, 8, 2):
         stripes.paste((255, 255, 255), (x, 0, x + 1, 4))
@@ -115,31 +115,31 @@ OFFICIAL = {
 @pytest.mark.parametrize("name", OFFICIAL)
 @pytest.mark.parametrize("size", [14, 56])
 def test_both_sides_are_torchvisions_bit_for_bit(name, size):
-    """The official lists of steps as they are written, with ToTensor and Normalize picture by picture."""
+    """The official lists of steps as they are written, with ToTensor and Normalize image by image."""
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     ours = transforms.train_transform(name, size, mean, std), transforms.test_transform(name, size, mean, std)
     for steps, own in zip(OFFICIAL[name](size), ours, strict=True):
         official = v2.Compose([*steps, ToTensor(), v2.Normalize(mean, std)])
-        for picture in (gradient(90, 60), gradient(60, 90), gradient(56, 56)):
+        for image in (gradient(90, 60), gradient(60, 90), gradient(56, 56)):
             torch.manual_seed(3)
-            expected = official(picture)
+            expected = official(image)
             torch.manual_seed(3)
-            assert torch.equal(own(picture), expected)
+            assert torch.equal(own(image), expected)
 
 
-def test_a_batch_is_normalised_as_its_pictures_are():
-    pictures = [gradient(40 + n, 40) for n in range(5)]
+def test_a_batch_is_normalised_as_its_images_are():
+    images = [gradient(40 + n, 40) for n in range(5)]
     for name in transforms.TEST:
         transform = transforms.test_transform(name, 16, (0.1, 0.2, 0.3), (0.5, 0.25, 0.2))
-        pixels = torch.stack([transform.pixels(picture) for picture in pictures])
+        pixels = torch.stack([transform.pixels(image) for image in images])
         before = pixels.clone()
-        assert torch.equal(transform.finish(pixels), torch.stack([transform(picture) for picture in pictures]))
+        assert torch.equal(transform.finish(pixels), torch.stack([transform(image) for image in images]))
         assert torch.equal(pixels, before) and pixels.dtype == (torch.float32 if name == "vtab" else torch.uint8)
 
 
 def test_center_trains_on_what_it_tests_on():
-    picture = gradient(50, 40)
-    assert torch.equal(views("center", 16, picture, 1)[0], transforms.test_transform("coop", 16, ZERO, ONE)(picture))
+    image = gradient(50, 40)
+    assert torch.equal(views("center", 16, image, 1)[0], transforms.test_transform("coop", 16, ZERO, ONE)(image))
 
 
 def test_an_unknown_recipe_is_named():

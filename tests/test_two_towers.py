@@ -110,7 +110,7 @@ def test_one_class_can_be_named(case, clip, batch):
     torch.testing.assert_close(method.for_classes(["cat"])(batch[0]), method(batch[0])[:, :1])
 
 
-def test_language_alone_leaves_pictures_to_the_frozen_tower(clip, batch):
+def test_language_alone_leaves_images_to_the_frozen_tower(clip, batch):
     method = build("language", clip)
     assert method.frozen_images and not build("ivlp", clip).frozen_images
     torch.testing.assert_close(method(clip.image(batch[0])), method(batch[0]))
@@ -223,7 +223,7 @@ def test_what_terms_share_is_computed_once(clip, batch):
 
 
 def test_the_terms_of_prompt_src_by_hand(clip):
-    """Two pictures, three classes, features of unit length; the teacher as given here."""
+    """Two images, three classes, features of unit length; the teacher as given here."""
     method = build("prompt_src", clip)
     text, image = torch.randn(3, 64), torch.randn(2, 64)
     teacher_text, teacher_image = F.normalize(torch.randn(3, 64), dim=-1), F.normalize(torch.randn(2, 64), dim=-1)

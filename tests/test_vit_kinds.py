@@ -36,7 +36,7 @@ KINDS = {
     "DINOv2: registers": (VisionTransformer, dict(reg_tokens=4, no_embed_class=True, init_values=1e-1)),
     "registers with positions": (VisionTransformer, dict(reg_tokens=2)),
     "no positions": (VisionTransformer, dict(pos_embed="none")),
-    "pictures of any size": (VisionTransformer, dict(dynamic_img_size=True)),
+    "images of any size": (VisionTransformer, dict(dynamic_img_size=True)),
     "norm of queries and keys": (VisionTransformer, dict(qk_norm=True)),
     "parallel blocks": (VisionTransformer, dict(block_fn=ParallelScalingBlock)),
     "EVA: no rotation": (Eva, dict(global_pool="token")),
@@ -86,14 +86,14 @@ def by_hooks(model, images, prompts):
     return model.forward_head(model.forward_features(images), pre_logits=True)
 
 
-def pictures(tower):
+def random_images(tower):
     return torch.randn(2, 3, tower.image_size, tower.image_size, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_make_timms_forward_pass(kind):
     model = model_of(kind)
-    tower, images = load_vit(model), pictures(load_vit(model))
+    tower, images = load_vit(model), random_images(load_vit(model))
     tokens = tower.enter(tower.embed(images))
     for block in tower.blocks:
         tokens = block(tokens)
@@ -107,7 +107,7 @@ def test_steps_make_timms_forward_pass(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_equal_those_put_in_by_hooks(kind, deep):
     model = model_of(kind)
-    tower, images = load_vit(model), pictures(load_vit(model))
+    tower, images = load_vit(model), random_images(load_vit(model))
     prompts = torch.randn(3 if deep else 1, COUNT, tower.width, dtype=torch.float64, requires_grad=True)
     ways = ["plain"] if kind.startswith(NOT_FAST) else ["plain", "fast"]
     assert (known_blocks(tower) is None) == (ways == ["plain"])
@@ -127,7 +127,7 @@ def test_prompts_equal_those_put_in_by_hooks(kind, deep):
 def test_one_step_of_prompt_tuning(kind):
     tower = load_vit(model_of(kind).float())
     method = vpt.build("prompt", tower, ["a", "b"], num_tokens=COUNT, deep=True)
-    method.loss(pictures(tower).float(), torch.tensor([0, 1])).backward()
+    method.loss(random_images(tower).float(), torch.tensor([0, 1])).backward()
     assert method.prompt_embeddings.grad.abs().sum() > 0 and method.deep_prompt_embeddings.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in tower.parameters())
 
@@ -143,7 +143,7 @@ def test_a_thawed_rotary_block_goes_by_its_own_name():
 
 def test_a_copy_of_a_rotary_tower_stands_alone():
     tower = load_vit(model_of("DINOv3"))
-    twin, images = copy.deepcopy(tower), pictures(tower)
+    twin, images = copy.deepcopy(tower), random_images(tower)
     twin.model.blocks[0].mlp.fc1.weight.data.zero_()
     for each in (tower, twin):
         tokens = each.embed(images)
@@ -177,7 +177,7 @@ def test_what_a_kind_lacks_is_told():
     siglip = load_vit(model_of("SigLIP: attention pool, no class token"))
     with pytest.raises(InputError, match="has no class token; choose a ViT that has one"):
         siglip.class_position  # noqa: B018
-    with pytest.raises(InputError, match=r"takes pictures of 32 x 32 pixels, not \(48, 48\)"):
+    with pytest.raises(InputError, match=r"takes random_images of 32 x 32 pixels, not \(48, 48\)"):
         siglip.embed(torch.randn(1, 3, 48, 48))
     hybrid = load_vit(timm.create_model("vit_tiny_r_s16_p8_224", img_size=32))
     with pytest.raises(InputError, match="makes its patches from a convolutional network's features"):

@@ -60,7 +60,7 @@ class Masks(torch.nn.Module):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_prompt_dropout_is_drawn_per_picture_after_projection(way, vit, inputs, golden_cases, check_step):
+def test_prompt_dropout_is_drawn_per_image_after_projection(way, vit, inputs, golden_cases, check_step):
     for settings, expected in golden_cases("vpt/vpt_dropout").values():
         method = prompt_method(vit, inputs, settings, expected, way, dropout=settings["p"]).train()
         method.prompt_dropout = Masks(expected["dropout_factor"])

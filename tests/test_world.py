@@ -1,4 +1,4 @@
-"""The miniature world: its pictures, captions and tasks repeat exactly and hold what they promise."""
+"""The miniature world: its images, captions and tasks repeat exactly and hold what they promise."""
 
 import hashlib
 import json
@@ -40,8 +40,8 @@ def tasks():
     return {name: read_task(name) for name in TASKS}
 
 
-def array(pictures, item):
-    return np.asarray(pictures.open(item[0]), dtype=int)
+def array(images, item):
+    return np.asarray(images.open(item[0]), dtype=int)
 
 
 def test_distance_is_signed_and_exact():
@@ -65,7 +65,7 @@ def test_same_seed_same_pixels():
     assert not torch.equal(first, render(sample(np.random.default_rng(4), 40)))
 
 
-def test_pictures_do_not_depend_on_their_batch_or_on_threads():
+def test_images_do_not_depend_on_their_batch_or_on_threads():
     scenes = sample(np.random.default_rng(3), 60)
     whole, alone = render(scenes), torch.cat([render(scenes[i : i + 1]) for i in range(60)])
     torch.set_num_threads(2)
@@ -76,7 +76,7 @@ def test_pictures_do_not_depend_on_their_batch_or_on_threads():
         assert gap.max() <= 1 and (gap > 0).float().mean() < 1e-3
 
 
-def test_every_attribute_changes_the_picture():
+def test_every_attribute_changes_the_image():
     scenes = sample(np.random.default_rng(3), 1, style=np.zeros(1, int), texture=np.zeros(1, int), size=np.ones(1, int))
     changes = {
         "shape": (scenes.shape + 1) % len(SHAPES),
@@ -130,23 +130,23 @@ def test_captions_mention_every_attribute_and_never_a_wrong_one(rng):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_task_has_the_counts_of_its_card_and_balanced_classes(name, tasks):
-    card, pictures = CARDS[name], tasks[name]
-    splits = {"train": pictures.train, "val": pictures.val, "test": pictures.test}
+    card, images = CARDS[name], tasks[name]
+    splits = {"train": images.train, "val": images.val, "test": images.test}
     assert card["reader"] == "world" and card["task"] == name and card["licence"] == "MIT"
     assert card["counts"] == {split: len(items) for split, items in splits.items()}
-    assert len(pictures.classes) == card["classes"] == len(set(pictures.classes))
+    assert len(images.classes) == card["classes"] == len(set(images.classes))
     for items in splits.values():
         assert len(set(Counter(label for _, label, _ in items).values())) <= 1
-        assert all(pictures.classes[label] == text for _, label, text in items)
-    opened = pictures.open(pictures.test[0][0])
+        assert all(images.classes[label] == text for _, label, text in items)
+    opened = images.open(images.test[0][0])
     assert opened.size == (32, 32) and opened.mode == "RGB"
 
 
-def test_no_picture_occurs_twice(tasks):
+def test_no_image_occurs_twice(tasks):
     seen = Counter()
-    for pictures in tasks.values():
-        for path, _, _ in [*pictures.train, *pictures.val, *pictures.test]:
-            seen[hashlib.sha256(pictures.open(path).tobytes()).digest()] += 1
+    for images in tasks.values():
+        for path, _, _ in [*images.train, *images.val, *images.test]:
+            seen[hashlib.sha256(images.open(path).tobytes()).digest()] += 1
     assert max(seen.values()) == 1
 
 
@@ -169,8 +169,8 @@ def test_location_and_counting_show_what_they_say(tasks):
     located = tasks["location"]
     mean = {label: np.zeros((32, 32)) for _, label, _ in located.test}
     for item in located.test:
-        picture = array(located, item)
-        mean[item[1]] += np.abs(picture - np.median(picture, (0, 1))).sum(2)
+        image = array(located, item)
+        mean[item[1]] += np.abs(image - np.median(image, (0, 1))).sum(2)
     for label, weight in mean.items():
         row, column = divmod(int((weight - np.median(weight)).argmax()), 32)
         assert (row // 8, column // 8) == divmod(label, 4)
@@ -225,14 +225,14 @@ def test_shipped_checkpoint_knows_every_word_of_the_task(name):
     assert set(tokens.flatten().tolist()) - {0} <= set(load_shipped(EMBEDDED)[0]["token_embedding.ids"].tolist())
 
 
-def test_shipped_checkpoint_reads_pictures(tasks):
+def test_shipped_checkpoint_reads_images(tasks):
     model, _, _ = checked_model(EMBEDDED)
     items = tasks["shapes"].test[::8]
-    pictures = torch.stack([torch.tensor(array(tasks["shapes"], item)).permute(2, 0, 1) / 255 for item in items])
+    images = torch.stack([torch.tensor(array(tasks["shapes"], item)).permute(2, 0, 1) / 255 for item in items])
     mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
     tokens = open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}." for name in SHAPES])
     with torch.no_grad():
-        chosen = model.get_logits((pictures - mean) / std, tokens)[0].argmax(1)
+        chosen = model.get_logits((images - mean) / std, tokens)[0].argmax(1)
     assert (chosen == torch.tensor([label for _, label, _ in items])).float().mean() > 0.55
 
 

@@ -1,9 +1,9 @@
 """The fast ways against the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
 
 For a training step of every CLIP method, or of some: python tools/bench.py step --method coop maple
-For CoCoOp's step, many classes or pictures at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
+For CoCoOp's step, many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 For visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
-For loading pictures: python tools/bench.py data --pictures 256
+For loading images: python tools/bench.py data --images 256
 For runs that are killed: python tools/bench.py kill --times 50 --method coop cocoop prompt
 
 FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are the most that autograd

@@ -1,4 +1,4 @@
-"""bench.py cocoop: CoCoOp's step through the text tower, picture by picture; fast encoder and official way."""
+"""bench.py cocoop: CoCoOp's step through the text tower, image by image; fast encoder and official way."""
 
 import itertools
 
@@ -17,7 +17,7 @@ COLUMNS = ("classes", "M", "batch", "seconds", "process GB", "time", "GFLOP", "F
 def add_options(parser):
     parser.add_argument("--classes", type=int, nargs="+", default=[100])
     parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
-    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures of a step")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="images of a step")
     parser.add_argument("--chunk", type=int, default=0, help="classes computed at once, 0 for all")
     parser.add_argument("--fast-only", action="store_true", help="time and memory of the fast way alone")
 
@@ -30,7 +30,7 @@ def rows(args):
 
 
 def cocoop_step(tower, encoder, ctx, images):
-    """A step as `CoCoOp.loss` takes it: forward and backward picture by picture."""
+    """A step as `CoCoOp.loss` takes it: forward and backward image by image."""
     labels = torch.arange(len(images), device=images.device) % len(encoder.slots)
 
     def losses(contexts, part):
@@ -42,7 +42,7 @@ def cocoop_step(tower, encoder, ctx, images):
 
 
 def compare_conditional(tower, classes, n_ctx, batch, args):
-    """One row for CoCoOp; the official way loops over the pictures, so one of them is measured, times the batch."""
+    """One row for CoCoOp; the official way loops over the images, so one of them is measured, times the batch."""
     encoder = context_prompts(tower, class_names(classes), n_ctx, way="fast", chunk=args.chunk).to(args.device)
     ctx = (torch.randn(batch, n_ctx, 512, device=args.device) * 0.02).requires_grad_()
     images = F.normalize(torch.randn(batch, 512, device=args.device), dim=-1)

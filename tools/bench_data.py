@@ -1,6 +1,6 @@
-"""Pictures per second: decoding, transforms and the cache against a plain ImageFolder and DataLoader.
+"""Images per second: decoding, transforms and the cache against a plain ImageFolder and DataLoader.
 
-The pictures are made in a folder that is deleted afterwards.
+The images are made in a folder that is deleted afterwards.
 """
 
 import tempfile
@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
-from promptvision.data.decode import open_picture
+from promptvision.data.decode import open_image
 from promptvision.data.image_cache import build_cache
-from promptvision.data.images import Pictures
+from promptvision.data.images import Images
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.transforms import test_transform, train_transform
 
@@ -27,7 +27,7 @@ PLAIN = "plain ImageFolder + DataLoader, centre crop"
 
 
 def add_options(parser):
-    parser.add_argument("--pictures", type=int, default=256, help="number of JPEGs of 500x375 pixels")
+    parser.add_argument("--images", type=int, default=256, help="number of JPEGs of 500x375 pixels")
     parser.add_argument("--size", type=int, default=224, help="side of the input")
 
 
@@ -42,7 +42,7 @@ def make(root, count):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / path, quality=90)
         items.append((path, number % 4, f"class{number % 4}"))
-    return Pictures(items, [], [], partial(open_picture, str(root)), str(root))
+    return Images(items, [], [], partial(open_image, str(root)), str(root))
 
 
 def plain(root, size):
@@ -52,13 +52,13 @@ def plain(root, size):
     return DataLoader(ImageFolder(str(root), v2.Compose(steps)), batch_size=BATCH)
 
 
-def ways(pictures, root, scratch, size):
-    """Name -> a function that goes through all pictures once."""
+def ways(images, root, scratch, size):
+    """Name -> a function that goes through all images once."""
     test, train = test_transform("coop", size, *CLIP), train_transform("coop", size, *CLIP)
     squashed = train_transform("vtab", size, *CLIP)
-    whole, small = build_cache(pictures, scratch / "whole"), build_cache(pictures, scratch / "small", size)
-    items, paths = pictures.train, [path for path, _, _ in pictures.train]
-    decoded = [pictures.open(path) for path in paths[:BATCH]]
+    whole, small = build_cache(images, scratch / "whole"), build_cache(images, scratch / "small", size)
+    items, paths = images.train, [path for path, _, _ in images.train]
+    decoded = [images.open(path) for path in paths[:BATCH]]
     random = {"batch_size": BATCH, "seed": 1}
 
     def epoch(transform, opened):
@@ -69,16 +69,16 @@ def ways(pictures, root, scratch, size):
 
     return {
         PLAIN: lambda: walk(plain(root, size)),
-        "decode alone": lambda: walk(map(pictures.open, paths)),
+        "decode alone": lambda: walk(map(images.open, paths)),
         "transform alone, centre crop": lambda: walk(test(decoded[n % BATCH]) for n in range(len(paths))),
         "transform alone, random crop": lambda: walk(train(decoded[n % BATCH]) for n in range(len(paths))),
-        "files, centre crop": test_epoch(pictures.open),
+        "files, centre crop": test_epoch(images.open),
         f"cache of shorter side {size}, centre crop": test_epoch(small.open),
-        "files, random crop": epoch(train, pictures.open),
-        "cache of whole pictures, random crop": epoch(train, whole.open),
+        "files, random crop": epoch(train, images.open),
+        "cache of whole images, random crop": epoch(train, whole.open),
         f"cache of shorter side {size}, random crop": epoch(train, small.open),
-        "files, vtab": epoch(squashed, pictures.open),
-        "cache of whole pictures, vtab": epoch(squashed, whole.open),
+        "files, vtab": epoch(squashed, images.open),
+        "cache of whole images, vtab": epoch(squashed, whole.open),
     }
 
 
@@ -89,13 +89,13 @@ def walk(batches):
 
 
 def rows(args):
-    """One row for each way, measured in turns on as many JPEGs of 500x375 pixels as `args.pictures` says."""
+    """One row for each way, measured in turns on as many JPEGs of 500x375 pixels as `args.images` says."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "pictures")
-        measured = ways(make(root, args.pictures), root, Path(folder), args.size)
-        rates = {name: args.pictures / took for name, took in medians(measured, args.repeats, "cpu").items()}
+        measured = ways(make(root, args.images), root, Path(folder), args.size)
+        rates = {name: args.images / took for name, took in medians(measured, args.repeats, "cpu").items()}
     for name, rate in rates.items():
         yield name, f"{rate:.0f}", f"{rate / rates[PLAIN]:.1f}x"
 
 
-COLUMNS = ("way, without workers", "pictures/s", "against plain")
+COLUMNS = ("way, without workers", "images/s", "against plain")

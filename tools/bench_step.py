@@ -2,7 +2,7 @@
 
 The official way runs every prompt of every class whole, padding included, through untouched blocks; autograd goes
 through all of them from the first prompt on. What stays the same from step to step (zero-shot features, the fast way's
-constants) is computed once, before the count, in both. Pictures go through the image tower in both.
+constants) is computed once, before the count, in both. Images go through the image tower in both.
 """
 
 import copy
@@ -45,7 +45,7 @@ SHOTS = 16
 def add_options(parser):
     parser.add_argument("--method", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=", ".join(ROWS))
     parser.add_argument("--classes", type=positive, default=100)
-    parser.add_argument("--batch", type=positive, default=4, help="pictures of a step")
+    parser.add_argument("--batch", type=positive, default=4, help="images of a step")
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="BACKBONE.NAME; its weights are random")
 
 
@@ -128,14 +128,14 @@ def measure(method, images, labels):
 
 
 def step(method, images, labels):
-    """Forward and backward; DAPL's target is the source's pictures."""
+    """Forward and backward; DAPL's target is the source's images."""
     more = (images,) if method.wants_unlabelled else ()
     method.loss(images, labels, *more).backward()
     return torch.cat([p.grad.flatten() for p in method.parameters() if p.requires_grad])
 
 
 def tune(method, images, labels):
-    """TPT's step is taken at test time; the gradient is that of the contexts of each picture."""
+    """TPT's step is taken at test time; the gradient is that of the contexts of each image."""
     found = []
     hook = register_optimizer_step_pre_hook(lambda own, *_: found.append(own.param_groups[0]["params"][0].grad.clone()))
     method(images)

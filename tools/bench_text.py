@@ -62,7 +62,7 @@ def official(tower, encoder):
 
 
 def step(features, ctx, images):
-    """Forward and backward of one training step: cosine logits of 32 pictures, cross-entropy."""
+    """Forward and backward of one training step: cosine logits of 32 images, cross-entropy."""
     logits = 100 * images @ F.normalize(features(ctx), dim=-1).T
     loss = F.cross_entropy(logits, torch.arange(len(images), device=images.device) % logits.shape[1])
     ctx.grad = None

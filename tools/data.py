@@ -1,11 +1,11 @@
 """Data sets: which there are, are they whole, and how to get them.
 
     python tools/data.py list                                # every card: protocols, classes, here or not
-    python tools/data.py show dtd --output dtd.png           # its card, and pictures with their labels
-    python tools/data.py check dtd --root data               # counts, labels, broken pictures, copies
+    python tools/data.py show dtd --output dtd.png           # its card, and images with their labels
+    python tools/data.py check dtd --root data               # counts, labels, broken images, copies
     python tools/data.py download dtd && python tools/data.py prepare dtd
     python tools/data.py split dtd --seed 1                  # a split of one's own, where the published cannot be had
-    python tools/data.py cache dtd --size 256 --output out/dtd   # pictures decoded once, for fast epochs
+    python tools/data.py cache dtd --size 256 --output out/dtd   # images decoded once, for fast epochs
 
 NAME is a card of datasets/ or a card file of one's own. --root is DATASET.ROOT; without it, the folder data.
 """
@@ -47,21 +47,21 @@ def arguments():
         return own
 
     command(list_, "a table of all cards", name=False)
-    own = command(show, "one card, and a sheet of pictures with their labels")
-    own.add_argument("--output", type=Path, metavar="SHEET.png", help="draw pictures of it here")
+    own = command(show, "one card, and a sheet of images with their labels")
+    own.add_argument("--output", type=Path, metavar="SHEET.png", help="draw images of it here")
     own.add_argument("--classes", type=int, default=40, help="at most so many classes on the sheet (default 40)")
-    own.add_argument("--pictures", type=int, default=3, help="pictures of each class on the sheet (default 3)")
-    own = command(check_, "look at every file and picture; exit status 1 if something is wrong", name=False)
+    own.add_argument("--images", type=int, default=3, help="images of each class on the sheet (default 3)")
+    own = command(check_, "look at every file and image; exit status 1 if something is wrong", name=False)
     own.add_argument("names", nargs="*", metavar="NAME", help="cards of datasets/, or card files of one's own")
     own.add_argument("--all", action="store_true", help="every card whose folders are under the root")
-    own.add_argument("--jobs", type=int, default=1, help="processes that decode pictures (default 1)")
+    own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
     own.add_argument("--limit", type=int, default=20, help="cases told of each kind (default 20, 0 for all)")
     own = command(download_, "fetch what the card names, where its licence allows that")
     own.add_argument("--source", choices=SOURCES, default="", help="official addresses, or the Hugging Face Hub")
     command(prepare_, "unpack the official archives to the layout that is read")
     own = command(split, "make a split file, other than the published one, where that is missing")
     own.add_argument("--seed", type=int, default=1, help="of the shuffling (default 1)")
-    own = command(cache, "decode every picture once, perhaps smaller, into a folder for fast epochs")
+    own = command(cache, "decode every image once, perhaps smaller, into a folder for fast epochs")
     own.add_argument("--output", type=Path, required=True, help="folder of the cache")
     own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: as they are)")
     own.add_argument("--filter", choices=FILTERS, default="bicubic", help="of making smaller (default bicubic)")
@@ -78,9 +78,9 @@ def show(args):
     Console().print(card_table(card, presence(card, args.root)))
     if args.output is None:
         return
-    if args.classes < 1 or args.pictures < 1:
-        raise InputError("--classes and --pictures take numbers from 1")
-    rows, classes = samples(read(card, args.root), args.classes, args.pictures)
+    if args.classes < 1 or args.images < 1:
+        raise InputError("--classes and --images take numbers from 1")
+    rows, classes = samples(read(card, args.root), args.classes, args.images)
     some = f", {len(rows)} of {classes} classes" if len(rows) < classes else ""
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def check_one(card, args):
     bar = partial(track, description=f"decoding {card.name}", transient=True, console=BARS)
     reports = check(card, args.root, jobs=args.jobs, progress=lambda seen, total: bar(seen, total=total))
     for report in reports:
-        sizes = ", ".join(f"{part} {n:,} pictures of {c:,} classes" for part, (n, c) in report.sizes.items())
+        sizes = ", ".join(f"{part} {n:,} images of {c:,} classes" for part, (n, c) in report.sizes.items())
         print(f"{report.name}: {sizes or 'nothing could be read'}")
         for finding in report.findings:
             tell(finding, args.limit or len(finding.cases))
@@ -176,10 +176,10 @@ def split(args):
 
 def cache(args):
     if args.size < 0:
-        raise InputError(f"--size is {args.size}; it takes pixels, or 0 for pictures as they are")
+        raise InputError(f"--size is {args.size}; it takes pixels, or 0 for images as they are")
     card = load_card(args.name)
     made = build_cache(read(card, args.root), args.output, args.size, filter=args.filter, progress=True)
-    print(f"{args.output}: {len(made):,} pictures of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
+    print(f"{args.output}: {len(made):,} images of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluate a run, perhaps on other pictures: python tools/eval.py --run out DATASET.CLASSES new"""
+"""Evaluate a run, perhaps on other images: python tools/eval.py --run out DATASET.CLASSES new"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Name what is on pictures: python tools/predict.py --run out photos/ 'more/*.jpg' --top 3"""
+"""Name what is on images: python tools/predict.py --run out photos/ 'more/*.jpg' --top 3"""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from promptvision.config import load_config
 from promptvision.errors import InputError, one_sentence
-from promptvision.experiment.predict import find_pictures, predict_pictures
+from promptvision.experiment.predict import find_images, predict_images
 from promptvision.experiment.run import load_run
 from promptvision.report.tables.terminal import predictions_table
 
@@ -18,8 +18,8 @@ from promptvision.report.tables.terminal import predictions_table
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True, type=Path, help="folder that tools/train.py wrote")
-    parser.add_argument("pictures", nargs="+", help="files, folders (searched through) and globs")
-    parser.add_argument("--top", type=int, default=5, help="how many classes to name for each picture")
+    parser.add_argument("images", nargs="+", help="files, folders (searched through) and globs")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to name for each image")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     return parser.parse_args()
 
@@ -28,9 +28,9 @@ def main():
     args = arguments()
     if args.top < 1:
         raise InputError(f"--top is {args.top}; at least one class must be named")
-    pictures = find_pictures(args.pictures)
+    images = find_images(args.images)
     cfg = load_config(args.run / "config.yaml", [], FAMILIES)
-    rows, broken = predict_pictures(cfg, load_run(cfg, FAMILIES, args.run), pictures, args.top)
+    rows, broken = predict_images(cfg, load_run(cfg, FAMILIES, args.run), images, args.top)
     if args.json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))

@@ -94,10 +94,10 @@ def encode_text(model: CLIP, rows: Tensor) -> Tensor:
     return F.normalize(text_global_pool(x, rows, "argmax") @ model.text_projection, dim=-1)
 
 
-def normalise(pictures: Tensor) -> Tensor:
-    """uint8 pictures with CLIP's mean and deviation, float32."""
+def normalise(images: Tensor) -> Tensor:
+    """uint8 images with CLIP's mean and deviation, float32."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    return (pictures / 255 - mean) / std
+    return (images / 255 - mean) / std
 
 
 def losses(model: CLIP, heads: nn.ModuleDict, scenes: Scenes, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ def accuracy(
 
 
 def quality(model: CLIP, words: Words) -> dict[str, float]:
-    """Zero-shot accuracies on fresh pictures, which belong to no task."""
+    """Zero-shot accuracies on fresh images, which belong to no task."""
     rng = np.random.default_rng(99)
     photos = sample(rng, 2000, style=np.zeros(2000, int))
     sketches = sample(rng, 1000, style=np.ones(1000, int))
@@ -186,7 +186,7 @@ def save(path: Path, model: CLIP, words: Words, recipe: dict[str, object]) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
-    parser.add_argument("--steps", type=int, default=2000, help=f"batches of {BATCH} pictures (default 2000)")
+    parser.add_argument("--steps", type=int, default=2000, help=f"batches of {BATCH} images (default 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="more than one is faster and no longer bit-identical")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""VPT's protocols: search on validation pictures, train again, test once.
+"""VPT's protocols: search on validation images, train again, test once.
 
 python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/vpt/embedded.yaml OUTPUT_DIR out/tuned
 """

@@ -16,7 +16,7 @@ from vpt.parts.pool import check_tower, class_head, class_query, prefix_layers
 
 
 class CODAPrompt(Method):
-    """Prefixes that are sums of components, weighted by how near a picture's query, attended to, is to their keys.
+    """Prefixes that are sums of components, weighted by how near an image's query, attended to, is to their keys.
 
     Every task learns its own share of the `size` components and uses those of earlier tasks as they are; a method
     that meets no stream learns all of them. `length`: rows of a component; the first half are keys, the rest values.

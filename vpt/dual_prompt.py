@@ -19,12 +19,12 @@ from vpt.parts.pool import PromptPool, check_tower, class_head, class_query, nea
 class DualPrompt(Method):
     """A G-prompt for all tasks in the first blocks and an E-prompt per task behind, both as keys and values.
 
-    Training takes the E-prompt of the task at hand and pulls its key to the pictures' queries by `pull` times the
-    cosine (equation 6); a test picture takes the E-prompt whose key is nearest, of the tasks seen so far.
+    Training takes the E-prompt of the task at hand and pulls its key to the images' queries by `pull` times the
+    cosine (equation 6); a test image takes the E-prompt whose key is nearest, of the tasks seen so far.
     `g_layers`, `e_layers`: blocks, from 0; empty for the paper's 0, 1 and 2, 3, 4, as far as the backbone has them.
     `g_length`, `e_length`: keys, and as many values, per block. `size`: E-prompts, at least one per task.
     `shared_pool`: the E-prompt of a task starts from that of the task before. `batchwise_test`: a test batch takes
-    the E-prompt that most of its pictures chose, as published: accuracy gains from batches that hold one task only.
+    the E-prompt that most of its images chose, as published: accuracy gains from batches that hold one task only.
     `init`, `head_init`: "small", "port" or "original" start. The classifier sees the backbone's own pooled feature.
     Learns `g_prompt` (layers, 2, length, D), `e_prompt.prompt` (size, layers, 2, length, D), `e_prompt.prompt_key`
     (size, D) and `head.{weight, bias}`; index 0 of the 2 are keys, 1 values.
@@ -75,22 +75,22 @@ class DualPrompt(Method):
             self.e_prompt.share(slice(task - 1, task), slice(task, task + 1))
 
     def similarity(self, images: Tensor) -> Tensor:
-        """Cosine of the pictures' queries with the keys, (B, size)."""
+        """Cosine of the images' queries with the keys, (B, size)."""
         return self.e_prompt.similarity(class_query(self.backbone, images))
 
     def choose(self, similarity: Tensor) -> Tensor:
-        """The E-prompt (B, 1) of pictures with these similarities (B, size)."""
+        """The E-prompt (B, 1) of images with these similarities (B, size)."""
         if self.training:
             return torch.full((len(similarity), 1), self.task, device=similarity.device)
         chosen = nearest(similarity.detach()[:, : self.task + 1], 1)
         return vote(chosen, len(self.e_prompt)) if self.batchwise_test else chosen
 
     def choices(self, images: Tensor) -> Tensor:
-        """The E-prompt (B, 1) of each picture."""
+        """The E-prompt (B, 1) of each image."""
         return self.choose(self.similarity(images))
 
     def prefixes(self, chosen: Tensor) -> list[Prefix | None]:
-        """Keys and values for each block up to the last that has any: (P, D) shared, (B, P, D) of a picture's task."""
+        """Keys and values for each block up to the last that has any: (P, D) shared, (B, P, D) of an image's task."""
         found: list[Prefix | None] = [None] * (1 + max(*self.g_layers, *self.e_layers, 0))
         for layer, (keys, values) in zip(self.g_layers, self.g_prompt, strict=True):
             found[layer] = (keys, values)

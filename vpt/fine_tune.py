@@ -114,7 +114,7 @@ class Full(HeadMethod):
         _thaw_what_counts(backbone)
 
     def train(self, mode: bool = True) -> Full:
-        """Training mode for the backbone too: batch norms follow the pictures, and are learned."""
+        """Training mode for the backbone too: batch norms follow the images, and are learned."""
         super().train(mode)
         self.backbone.train(mode)
         return self

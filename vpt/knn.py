@@ -1,4 +1,4 @@
-"""k nearest neighbours among the training pictures' frozen features, with DINO's weighted vote (arXiv:2104.14294)."""
+"""k nearest neighbours among the training images' frozen features, with DINO's weighted vote (arXiv:2104.14294)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FLOOR = 1e-9
 
 
 class NearestNeighbours(Method):
-    """A vote of the k training pictures with the largest cosine; logits are logarithms of shares of the vote.
+    """A vote of the k training images with the largest cosine; logits are logarithms of shares of the vote.
 
-    `k`: neighbours, at most all training pictures. `weights`: "distance" gives each exp(cosine / temperature)
-    (DINO, appendix F.1: k 20, temperature 0.07), "uniform" the same. Learns, from the pictures as a test sees them,
+    `k`: neighbours, at most all training images. `weights`: "distance" gives each exp(cosine / temperature)
+    (DINO, appendix F.1: k 20, temperature 0.07), "uniform" the same. Learns, from the images as a test sees them,
     `keys` (N, E), their normalised features, and `labels` (N,).
     """
 
@@ -51,11 +51,11 @@ class NearestNeighbours(Method):
 
     @torch.no_grad()
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Remember the training pictures."""
+        """Remember the training images."""
         device = self.keys.device
         pairs = [(self._normalised(images.to(device)), labels.to(device)) for images, labels in train]
         if not pairs:
-            raise InputError("nearest neighbours need training pictures; there are none")
+            raise InputError("nearest neighbours need training images; there are none")
         self.keys, self.labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class NearestNeighbours(Method):
 
     def forward(self, images: Tensor) -> Tensor:
         if not len(self.keys):
-            raise InputError("these neighbours have seen no training pictures yet: call prepare first")
+            raise InputError("these neighbours have seen no training images yet: call prepare first")
         cosines, nearest = (self._normalised(images) @ self.keys.T).topk(min(self.k, len(self.keys)), dim=1)
         flat = self.weights == "uniform"
         shares = (torch.zeros_like(cosines) if flat else cosines / self.temperature).softmax(dim=1)

@@ -19,10 +19,10 @@ POSITIONS = ("class", "none")
 
 
 class L2P(Method):
-    """A pool of prompts with keys: every picture takes the `top_k` prompts whose keys are nearest to its query.
+    """A pool of prompts with keys: every image takes the `top_k` prompts whose keys are nearest to its query.
 
     `size`: prompts in the pool; `length`: tokens of each. `pull`: weight of the chosen keys' similarity in the loss.
-    `batchwise`: in training the whole batch takes the prompts that most of its pictures chose; `batchwise_test`: in
+    `batchwise`: in training the whole batch takes the prompts that most of its images chose; `batchwise_test`: in
     evaluation too, as published: accuracy then gains from batches that hold one task only.
     `prompt_mask`: task t trains prompts t k to t k + k - 1, if the pool has them; `shared_pool`: which start from
     those of task t - 1. `head_type`: what the classifier sees after the final norm: "prompt", the mean of the
@@ -66,7 +66,7 @@ class L2P(Method):
             if value not in choices:
                 raise unknown(name, value, choices)
         if length < 1 or not 1 <= top_k <= size:
-            raise InputError(f"size {size}, length {length} and top_k {top_k}: a picture takes 1 to `size` prompts")
+            raise InputError(f"size {size}, length {length} and top_k {top_k}: an image takes 1 to `size` prompts")
         self.size = size
         self.prompt = PromptPool((size, length, backbone.width), key, init)
         self.head = class_head(backbone.feature_dim, len(classes), head_init)
@@ -85,13 +85,13 @@ class L2P(Method):
         return slice(task * self.top_k, (task + 1) * self.top_k)
 
     def similarity(self, images: Tensor) -> Tensor:
-        """Cosine of the pictures' queries with the keys, (B, size)."""
+        """Cosine of the images' queries with the keys, (B, size)."""
         tower = self.backbone
         query = class_query(tower, images) if self.query == "class" else patch_query(tower, images, self.query)
         return self.prompt.similarity(query)
 
     def choose(self, similarity: Tensor) -> Tensor:
-        """The prompts (B, k) that pictures of these similarities (B, size) take in the present mode."""
+        """The prompts (B, k) that images of these similarities (B, size) take in the present mode."""
         own = self._own_prompts(self.task)
         if self.training and self.prompt_mask and own.stop <= len(self.prompt):
             return torch.arange(own.start, own.stop, device=similarity.device).expand(len(similarity), -1)
@@ -100,7 +100,7 @@ class L2P(Method):
         return vote(chosen, len(self.prompt)) if together else chosen
 
     def choices(self, images: Tensor) -> Tensor:
-        """The prompts (B, k) of each picture."""
+        """The prompts (B, k) of each image."""
         return self.choose(self.similarity(images))
 
     def features(self, images: Tensor, chosen: Tensor) -> Tensor:
@@ -132,5 +132,5 @@ class L2P(Method):
 
 
 def pulled(similarity: Tensor, chosen: Tensor) -> Tensor:
-    """Similarities (B, size) of the chosen keys (B, k), summed over them, mean over pictures: official `reduce_sim`."""
+    """Similarities (B, size) of the chosen keys (B, k), summed over them, mean over images: official `reduce_sim`."""
     return similarity.gather(1, chosen).sum() / len(chosen)

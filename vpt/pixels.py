@@ -1,4 +1,4 @@
-"""Prompts on the picture itself: a learned border, learned channels (VPT, arXiv:2203.12119, section 4.3)."""
+"""Prompts on the image itself: a learned border, learned channels (VPT, arXiv:2203.12119, section 4.3)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vpt.parts.locations import init_bound, normalized
 
 
 class Pad(Method):
-    """A learned border of `border` pixels around every picture, and a linear head; for any backbone.
+    """A learned border of `border` pixels around every image, and a linear head; for any backbone.
 
-    The picture grows by twice the border. A ViT's position embeddings are resized to it, as `positions` says
+    The image grows by twice the border. A ViT's position embeddings are resized to it, as `positions` says
     ("timm" or "official", `resize_positions`); pixels that its patches do not divide are left out at the right and
-    lower edge. The border is in [0, 1], starts from U(0, 1), and is normalised as pictures are.
+    lower edge. The border is in [0, 1], starts from U(0, 1), and is normalised as images are.
     `head_init`: "small" or "published". Learns `prompt_embeddings_tb` (1, 3, 2 p, W + 2 p), the rows above and below,
     `prompt_embeddings_lr` (1, 3, H, 2 p), the columns left and right, and `head.last_layer.{weight, bias}`.
     """
@@ -51,7 +51,7 @@ class Pad(Method):
         """(B, 3, H, W) to (B, 3, H + 2 p, W + 2 p)."""
         if images.shape[-2:] != self.prompt_embeddings_lr.shape[-2:-1] * 2:
             side = self.prompt_embeddings_lr.shape[-2]
-            raise InputError(f"the border fits pictures of {side} pixels, not {tuple(images.shape[-2:])}")
+            raise InputError(f"the border fits images of {side} pixels, not {tuple(images.shape[-2:])}")
         batch, p = len(images), self.border
         sides, ends = (
             normalized(part, self.backbone).to(images.dtype).expand(batch, -1, -1, -1)
@@ -65,7 +65,7 @@ class Pad(Method):
 
 
 def _for_size(backbone: ImageTower, size: int, positions: str) -> ImageTower:
-    """The tower for padded pictures; its `image_size` stays that of the pictures that are loaded."""
+    """The tower for padded images; its `image_size` stays that of the images that are loaded."""
     larger = resize_positions(backbone, size, positions)
     larger.image_size = backbone.image_size
     return larger
@@ -95,7 +95,7 @@ class Below(Method):
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != self.prompt_embeddings.shape[-2:]:
             side = self.prompt_embeddings.shape[-1]
-            raise InputError(f"the channels fit pictures of {side} pixels, not {tuple(images.shape[-2:])}")
+            raise InputError(f"the channels fit images of {side} pixels, not {tuple(images.shape[-2:])}")
         own = self.prompt_embeddings.to(images.dtype).expand(len(images), -1, -1, -1)
         return self.head(self.backbone(torch.cat([images, own], dim=1)))
 

@@ -29,11 +29,11 @@ class Prompt(Method):
     has its own (`false` is the official FORWARD_DEEP_NOEXPAND). `shared`: the same prompts at every block.
     `location`: "prepend" puts them before the patches; "add" adds one to each token (P is not used), "add_one" the
     same one to all; "pixel" is a learned strip of pixels that the patch embedding makes P tokens of, with `normalize`
-    in [0, 1] and normalised as pictures are.
+    in [0, 1] and normalised as images are.
     `init`: "uniform" (`init_bound`; normalised pixels in [0, 1]), "gaussian" (deviation 0.02; pixels 1), or from
-    class tokens of training pictures: "final-cls", "cls-nolastl", "cls-nofirstl" (`initial_prompts`).
+    class tokens of training images: "final-cls", "cls-nolastl", "cls-nofirstl" (`initial_prompts`).
     `project`: the prompts' own width d, brought to the tokens' width D by one linear layer shared by all blocks; -1
-    for none. `dropout`: on the prompts, after projection, independently per picture.
+    for none. `dropout`: on the prompts, after projection, independently per image.
     `prefix`: P keys and values per block, put before those of the tokens, in the place of prompt tokens.
     `pool`: what the head sees, the "backbone"'s own feature or the mean of some tokens (`pooled`).
     `also`: what learns with the prompts, "bias" (all biases), "cls" or "cls-reinit" (the class token, from N(0, 1e-6)).
@@ -129,7 +129,7 @@ class Prompt(Method):
 
     @torch.no_grad()
     def prepare(self, train: Batches, val: Batches) -> None:
-        """With an `init` from class tokens: set the prompts to what the training pictures give."""
+        """With an `init` from class tokens: set the prompts to what the training images give."""
         if "cls" not in self.options["init"]:
             return
         found = class_token_embeddings(self.backbone, train, len(self.classes), self.options["num_tokens"])

@@ -22,14 +22,14 @@ from vpt.parts.heads import HeadMethod
 FLAT = 9216
 """Numbers that AlexNet's convolutions give: 256 channels of 6 x 6."""
 SMALLEST = 64
-"""Pictures with a side below 63 pixels vanish in AlexNet's pooling: they are enlarged, bilinear, to this many."""
+"""Images with a side below 63 pixels vanish in AlexNet's pooling: they are enlarged, bilinear, to this many."""
 
 
 class Side(HeadMethod):
     """AlexNet's convolutions beside the frozen backbone: s f + (1 - s) P(alexnet), s = sigmoid(side_alpha).
 
     `side_weights`: what AlexNet starts from when training begins: "none" (random), "default" (torchvision's ImageNet
-    weights, downloaded, as published), or a file of them. `side_size`: pixels to which its pictures are brought; 0
+    weights, downloaded, as published), or a file of them. `side_size`: pixels to which its images are brought; 0
     leaves them as they are, but for those that are too small (`SMALLEST`). AlexNet was trained with 224.
     Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
     """
@@ -45,7 +45,7 @@ class Side(HeadMethod):
     ):
         super().__init__(backbone, classes, head_init)
         if side_size and side_size < SMALLEST:
-            raise InputError(f"side_size is {side_size}; AlexNet needs pictures of {SMALLEST} pixels or more")
+            raise InputError(f"side_size is {side_size}; AlexNet needs images of {SMALLEST} pixels or more")
         net = alexnet(weights=None)
         self.side_alpha = nn.Parameter(torch.zeros(()))
         self.side = nn.Sequential(OrderedDict(features=net.features, avgpool=net.avgpool))
@@ -63,7 +63,7 @@ class Side(HeadMethod):
         return self.fuse(self.backbone(images), self.projected(images))
 
     def projected(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, E): what the side network makes of pictures."""
+        """(B, 3, H, W) to (B, E): what the side network makes of images."""
         size = self.side_size or (SMALLEST if min(images.shape[-2:]) < SMALLEST - 1 else 0)
         if size:
             images = F.interpolate(images, (size, size), mode="bilinear")

@@ -19,7 +19,7 @@ class SwinPrompt(Method):
     """Prompt tokens in every window of a frozen Swin (`promptvision.backbones.swin`), and a linear head.
 
     `num_tokens`: P. `deep`: new prompts at every block, else only at the first. `dropout`: on the prompts,
-    independently per picture. `pool_prompts`: the final mean is over prompts and patches (as published), else over
+    independently per image. `pool_prompts`: the final mean is over prompts and patches (as published), else over
     patches alone. `head_init`: "small" or "published". There is no `project`: the official code makes that layer for
     Swin, but never uses it.
 

@@ -1,4 +1,4 @@
-"""Features of whole sets of pictures, for methods that need nothing else of them."""
+"""Features of whole sets of images, for methods that need nothing else of them."""
 
 from __future__ import annotations
 

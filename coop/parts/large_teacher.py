@@ -40,13 +40,13 @@ def class_vectors(teacher: Method) -> Tensor:
     return found.detach()
 
 
-def check_same_pictures(student: CLIP, teacher: CLIP) -> None:
-    """Refuse a teacher that wants pictures of another size or normalisation than the student."""
+def check_same_images(student: CLIP, teacher: CLIP) -> None:
+    """Refuse a teacher that wants images of another size or normalisation than the student."""
     for what in ("image_size", "mean", "std"):
         ours, theirs = getattr(student.image, what), getattr(teacher.image, what)
         if ours != theirs:
             raise InputError(
-                f"teacher {teacher.name!r} takes pictures of {what.replace('_', ' ')} {theirs}, the student "
+                f"teacher {teacher.name!r} takes images of {what.replace('_', ' ')} {theirs}, the student "
                 f"{student.name!r} of {ours}; both see the same tensors, so take two that agree"
             )
 

@@ -1,4 +1,4 @@
-"""Features of places in a picture, in the space of CLIP's texts."""
+"""Features of places in an image, in the space of CLIP's texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptvision.errors import InputError
 
 
 def local_features(tower: ImageTower, images: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) to (B, n, E), not normalised, one feature for each of n patches.
+    """Images (B, 3, H, W) to (B, n, E), not normalised, one feature for each of n patches.
 
     Of a ViT, what its final norm and projection make of the patch tokens; of CLIP's ResNets, what the attention pool
     gives where it asks with a place instead of with their mean (PLOT, arXiv:2210.01253, section 3.2).

@@ -1,4 +1,4 @@
-"""A CLIP method as features of pictures and of classes, and an objective of several weighted terms."""
+"""A CLIP method as features of images and of classes, and an objective of several weighted terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP as a teacher: frozen features of hand-written texts, and of pictures without prompts."""
+"""Zero-shot CLIP as a teacher: frozen features of hand-written texts, and of images without prompts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def class_features(clip: CLIP, texts: Sequence[Sequence[str]], each_normalized: 
 
 
 class Teacher:
-    """What the CLIP without prompts says of classes and pictures; nothing is computed before it is asked for.
+    """What the CLIP without prompts says of classes and images; nothing is computed before it is asked for.
 
     `templates`: texts with `{}` for the class name. `each_normalized`: whether the features of a class's texts are
     normalised before they are averaged. Holds no parameters and no reference to the CLIP, which is given each time.
@@ -63,7 +63,7 @@ class Teacher:
 
     @torch.no_grad()
     def image_features(self, clip: CLIP, images: Tensor) -> Tensor:
-        """(B, E), normalised, of pictures (B, 3, H, W) or of their features (B, E)."""
+        """(B, E), normalised, of images (B, 3, H, W) or of their features (B, E)."""
         return F.normalize(clip.image.as_features(images), dim=-1)
 
     @torch.no_grad()

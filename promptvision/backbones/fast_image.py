@@ -1,7 +1,7 @@
 """Prompted image encoding, the exact fast way: nothing is computed that the feature does not depend on.
 
 Prompts that the next block replaces give keys and values only, computed once for the whole batch where they are the
-same for every picture; in the last block only the pooled token is computed, and there the keys' and values' weights
+same for every image; in the last block only the pooled token is computed, and there the keys' and values' weights
 are folded into its one query and its one average. Equal to the plain way up to rounding.
 """
 
@@ -32,7 +32,7 @@ def prompted_features(
     start: int = 0,
     keep: bool = True,
 ) -> Tensor:
-    """Pictures (B, 3, H, W) to features (B, E), the prompts' own outputs left out of the pool.
+    """Images (B, 3, H, W) to features (B, E), the prompts' own outputs left out of the pool.
 
     `prompts` (P, D) or (B, P, D) enter block `start`, `deep_prompts[i]` replace them at block `start` + 1 + i; then
     they flow on, or are removed where `keep` is false (`prompt_edits`). `way`: "plain" calls the tower's blocks

@@ -15,7 +15,7 @@ Edit = Callable[[Tensor], Tensor]
 
 
 def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit]) -> Tensor:
-    """Pictures (B, 3, H, W) to tokens (B, N, D) after the last block, before the final norm.
+    """Images (B, 3, H, W) to tokens (B, N, D) after the last block, before the final norm.
 
     `edits[i]` changes the tokens at the entrance of block i; at block 0 before what the tower does first (`enter`).
     """

@@ -93,7 +93,7 @@ def changed_blocks(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) 
 
 
 def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Changes]) -> Tensor:
-    """Pictures (B, 3, H, W) to features (B, E), with `changes[i]` in block i."""
+    """Images (B, 3, H, W) to features (B, E), with `changes[i]` in block i."""
     tokens = tower.enter(tower.embed(images))
     for block in changed_blocks(tower.blocks, changes):
         tokens = block(tokens)

@@ -1,4 +1,4 @@
-"""Backbones for pictures of another size: position embeddings are resized, all other weights are shared."""
+"""Backbones for images of another size: position embeddings are resized, all other weights are shared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ is scipy's `zoom(order=1)`: linear, corners kept. Prefix tokens keep theirs."""
 
 
 def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> ImageTower:
-    """A tower for square pictures of `image_size` pixels; it shares all weights with `tower` but the positions.
+    """A tower for square images of `image_size` pixels; it shares all weights with `tower` but the positions.
 
     `way`: a row of `WAYS`. Pixels that the patch does not divide are left out at the right and lower edge, as the
     patch convolution does; `check_size` refuses such sizes. Rotary positions and Swin's shift masks are made anew;
@@ -38,7 +38,7 @@ def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> I
 
 
 def check_size(tower: ImageTower, image_size: int) -> None:
-    """Refuse a size that the patch does not divide: the picture's right and lower edge would not be seen."""
+    """Refuse a size that the patch does not divide: the image's right and lower edge would not be seen."""
     patch = tower.patch_size
     if not patch or image_size % patch == 0:
         return
@@ -78,7 +78,7 @@ def _resize(model: Any, image_size: int, way: str, name: str) -> None:
         _resize_open_clip(model, image_size, way)
     elif model is None or facts.get("fixed_input_size") or hasattr(model, "attnpool"):
         raise InputError(
-            f"backbone {name} takes pictures of one size only and cannot be brought to the {image_size} pixels of "
+            f"backbone {name} takes images of one size only and cannot be brought to the {image_size} pixels of "
             f"INPUT.SIZE"
         )
 

@@ -17,7 +17,7 @@ from promptvision.backbones.towers import ImageTower
 from promptvision.errors import InputError
 
 Prefix = tuple[Tensor, Tensor]
-"""Keys and values, each (P, D), the same for every picture, or (B, P, D)."""
+"""Keys and values, each (P, D), the same for every image, or (B, P, D)."""
 
 
 def prefixed_tokens(
@@ -42,7 +42,7 @@ def prefixed_tokens(
 
 
 def prefixed_features(tower: ImageTower, images: Tensor, prefixes: Sequence[Prefix | None]) -> Tensor:
-    """Pictures (B, 3, H, W) to the pooled features (B, E) of `prefixed_tokens`."""
+    """Images (B, 3, H, W) to the pooled features (B, E) of `prefixed_tokens`."""
     tokens = tower.enter(tower.embed(images))
     return tower.pool(prefixed_tokens(tower, tokens, prefixes, 1 if tower.pools_first else None))
 

@@ -1,9 +1,9 @@
 """Prompts in a Swin Transformer (VPT, arXiv:2203.12119, section 3.2 and its code), over timm's untouched weights.
 
-The prompts of a picture stand in front of its patches, and a copy of them in every window; after the attention the
-copies are averaged over the windows of that picture. Position bias and shift mask are 0 for prompts. Where patches are
+The prompts of an image stand in front of its patches, and a copy of them in every window; after the attention the
+copies are averaged over the windows of that image. Position bias and shift mask are 0 for prompts. Where patches are
 merged, a prompt is joined with itself. The official code puts the copies in another order than the windows, so that
-prompts of different pictures are averaged in its shallow form; that is not kept: no picture sees another here.
+prompts of different images are averaged in its shallow form; that is not kept: no image sees another here.
 Shapes: patches (B, H, W, C), prompts (B, P, C).
 """
 
@@ -29,7 +29,7 @@ def stage_sizes(tower: ImageTower) -> list[tuple[int, int]]:
 def prompted_swin_features(
     tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = (), pool_prompts: bool = True
 ) -> Tensor:
-    """Pictures (B, 3, H, W) to features (B, E).
+    """Images (B, 3, H, W) to features (B, E).
 
     `prompts` (P, D) or (B, P, D) enter the first block; `deep_prompts[i]`, of the width of its stage, replaces them
     at the entrance of block i + 1, counted over all stages. `pool_prompts`: whether the final mean is over prompts

@@ -83,10 +83,10 @@ class TimmTower(ImageTower):
         return model.patch_drop(model._pos_embed(model.patch_embed(images)))
 
     def _check(self, images: Tensor) -> None:
-        """Refuse pictures of another size: the positions would not be theirs."""
+        """Refuse images of another size: the positions would not be theirs."""
         found, needed = tuple(images.shape[-2:]), getattr(self.model.patch_embed, "img_size", None)
         if needed and found != tuple(needed):
-            raise InputError(f"backbone {self.name} takes pictures of {needed[0]} x {needed[1]} pixels, not {found}")
+            raise InputError(f"backbone {self.name} takes images of {needed[0]} x {needed[1]} pixels, not {found}")
 
     def enter(self, tokens: Tensor) -> Tensor:
         return self._transformer.norm_pre(tokens)

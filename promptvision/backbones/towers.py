@@ -14,7 +14,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageTower(nn.Module):
-    """Turns normalised pictures (B, 3, H, W) into features (B, E); `forward` is the backbone untouched.
+    """Turns normalised images (B, 3, H, W) into features (B, E); `forward` is the backbone untouched.
 
     Towers made of transformer blocks also offer the steps between: `embed`, `enter`, `blocks`, `pool`, so that
     `forward(images) == pool(blocks(enter(embed(images))))` and prompts can be put in. Others have no `blocks`.
@@ -83,7 +83,7 @@ class ImageTower(nn.Module):
         raise InputError(f"backbone {self.name!r} does not tell which convolution sees the pixels first")
 
     def as_features(self, images: Tensor) -> Tensor:
-        """(B, E): `forward` of pictures (B, 3, H, W); features (B, E), computed earlier, come back as they are."""
+        """(B, E): `forward` of images (B, 3, H, W); features (B, E), computed earlier, come back as they are."""
         return images if images.dim() == 2 else self(images)
 
 

@@ -12,7 +12,7 @@ KEYS = (
     Key(
         "SEED",
         1,
-        "Seed of everything random: picked pictures, initial values, order, views, dropout.",
+        "Seed of everything random: picked images, initial values, order, views, dropout.",
         low=0,
         high=2**32 - 1,
     ),
@@ -25,7 +25,7 @@ KEYS = (
         "CACHE_DIR",
         "auto",
         "Folder where image features of frozen towers are kept for later runs: auto is $PROMPTVISION_CACHE, or "
-        "promptvision in the user's cache (~/.cache); empty keeps none, and the tower sees every picture every time.",
+        "promptvision in the user's cache (~/.cache); empty keeps none, and the tower sees every image every time.",
     ),
     Key(
         "LOG.WANDB",
@@ -69,12 +69,12 @@ KEYS = (
         "world_backgrounds",
         "Name of a card in datasets/, or the path of a card of one's own.",
     ),
-    Key("DATASET.ROOT", "", "Folder that holds the data sets (empty: `data`), or one's own pictures; some need none."),
-    Key("DATASET.SHOTS", 16, "Training pictures per class; 0 takes every one.", low=0),
+    Key("DATASET.ROOT", "", "Folder that holds the data sets (empty: `data`), or one's own images; some need none."),
+    Key("DATASET.SHOTS", 16, "Training images per class; 0 takes every one.", low=0),
     Key(
         "DATASET.TRAIN",
         "train",
-        "Pictures to train on; train+val leaves none to validate on (final runs of VTAB-1k).",
+        "Images to train on; train+val leaves none to validate on (final runs of VTAB-1k).",
         choices=("train", "train+val"),
     ),
     Key(
@@ -86,13 +86,13 @@ KEYS = (
     Key(
         "DATASET.FEW_SHOT",
         "coop",
-        "Whose few-shot picks: those of coop's index files, or of clip_lora's own code (other pictures, same seed).",
+        "Whose few-shot picks: those of coop's index files, or of clip_lora's own code (other images, same seed).",
         choices=("coop", "clip_lora"),
     ),
     Key(
         "DATASET.IMBALANCE",
         1.0,
-        "Training pictures of the first class over those of the last, which are thinned to that; 1 for none.",
+        "Training images of the first class over those of the last, which are thinned to that; 1 for none.",
         low=1,
         high=1e6,
     ),
@@ -105,8 +105,8 @@ KEYS = (
     Key(
         "DATASET.VALIDATION",
         "own",
-        "Validation pictures: the data set's own; none; held_out of the training pictures (those not picked); or the "
-        "test pictures, as some official code selects, which every table marks.",
+        "Validation images: the data set's own; none; held_out of the training images (those not picked); or the "
+        "test images, as some official code selects, which every table marks.",
         choices=("own", "none", "held_out", "test"),
     ),
     Key(
@@ -144,25 +144,25 @@ KEYS = (
     Key(
         "INPUT.CACHE",
         "",
-        "Folder of decoded pictures, made by `tools/data.py cache`, to read in place of the files; smaller copies give "
+        "Folder of decoded images, made by `tools/data.py cache`, to read in place of the files; smaller copies give "
         "other views than the files wherever the recipe does not begin with the same resizing.",
     ),
     Key(
         "INPUT.EXIF",
         "ignore",
-        "Whether pictures are turned by their EXIF orientation (photos of phones): ignore, as the published codes do, "
+        "Whether images are turned by their EXIF orientation (photos of phones): ignore, as the published codes do, "
         "or apply.",
         choices=("ignore", "apply"),
     ),
     Key(
         "INPUT.ON_BAD_IMAGE",
         "stop",
-        "What a picture that cannot be read does: stop ends the run with its name; skip looks at all pictures first, "
+        "What an image that cannot be read does: stop ends the run with its name; skip looks at all images first, "
         "leaves the bad ones out, and result.json names them.",
         choices=("stop", "skip"),
     ),
-    Key("INPUT.TRAIN", "coop", "Recipe for training pictures: coop, fgvc, vtab, l2p or center."),
-    Key("INPUT.TEST", "coop", "Recipe for test pictures: coop, fgvc, vtab, l2p or center."),
+    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p or center."),
     Key(
         "OPTIM.NAME",
         "sgd",
@@ -173,7 +173,7 @@ KEYS = (
     Key(
         "OPTIM.SCALE_LR",
         False,
-        "Whether LR is meant for 256 pictures per step and scaled to BATCH_SIZE (LR x BATCH_SIZE / 256), as in VPT.",
+        "Whether LR is meant for 256 images per step and scaled to BATCH_SIZE (LR x BATCH_SIZE / 256), as in VPT.",
     ),
     Key(
         "OPTIM.BIAS_MULTIPLIER",
@@ -199,7 +199,7 @@ KEYS = (
         False,
         "Whether ITERATIONS are meant for one shot and multiplied by DATASET.SHOTS, as in CLIP-LoRA.",
     ),
-    Key("OPTIM.BATCH_SIZE", 32, "Training pictures per step.", low=1),
+    Key("OPTIM.BATCH_SIZE", 32, "Training images per step.", low=1),
     Key(
         "OPTIM.SCHEDULE",
         "cosine",
@@ -248,19 +248,19 @@ KEYS = (
         "Arithmetic of the backbone; learned tensors stay fp32.",
         choices=("fp32", "fp16", "bf16"),
     ),
-    Key("TRAIN.WORKERS", 0, "Processes that read pictures; 0 reads in the main one.", low=0),
+    Key("TRAIN.WORKERS", 0, "Processes that read images; 0 reads in the main one.", low=0),
     Key("TRAIN.THREADS", 0, "CPU threads; 0 takes torch's choice, 1 repeats bit for bit.", low=0),
     Key(
         "TRAIN.VIEWS",
         0,
-        "Augmented views of each training picture: 0 a fresh one in every epoch, as published; n take turns.",
+        "Augmented views of each training image: 0 a fresh one in every epoch, as published; n take turns.",
         low=0,
     ),
     Key(
         "TRAIN.CACHE",
         "auto",
         "Train on image features computed ahead, if the image tower stays frozen: auto where views come back (VIEWS, "
-        "or a recipe without chance); all also for fresh views, epochs x pictures x feature length x 4 bytes of disk; "
+        "or a recipe without chance); all also for fresh views, epochs x images x feature length x 4 bytes of disk; "
         "off never.",
         choices=("auto", "all", "off"),
     ),
@@ -276,15 +276,15 @@ KEYS = (
         False,
         "Let a GPU repeat a run bit for bit: only algorithms that do, which may be slower; the CPU does so anyway.",
     ),
-    Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation pictures; 0 for none.", low=0),
+    Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation images; 0 for none.", low=0),
     Key(
         "TRAIN.KEEP",
         "last",
         "Learned tensors of a run: those of the last epoch, or of the first with the best validation accuracy.",
         choices=("last", "best"),
     ),
-    Key("TEST.SPLIT", "test", "Pictures to evaluate on.", choices=("train", "val", "test")),
-    Key("TEST.BATCH_SIZE", 100, "Test pictures per step.", low=1),
+    Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
+    Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
     Key("CONTINUAL.TASKS", 0, "Tasks that the classes are split into, for tools/continual.py; 0 for no stream.", low=0),
     Key(
         "CONTINUAL.SEED",
@@ -299,7 +299,7 @@ KEYS = (
     Key(
         "CONTINUAL.COMPETE",
         "seen",
-        "Classes that a test picture is told from: seen, those of all tasks so far (class-incremental); task, those of "
+        "Classes that a test image is told from: seen, those of all tasks so far (class-incremental); task, those of "
         "its own (task-incremental); all, also those to come, as in the official code of L2P.",
         choices=("seen", "task", "all"),
     ),

@@ -35,7 +35,7 @@ class Card:
     classes: int | None = None
     """Number of classes; None where the data decide."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Pictures in train, val and test, where known."""
+    """Images in train, val and test, where known."""
     traps: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
     """Further hand-written prompts, for an ensemble over texts."""

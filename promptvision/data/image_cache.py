@@ -1,8 +1,8 @@
-"""Pictures decoded once, and perhaps made smaller, in one file that is mapped into memory: for fast epochs.
+"""Images decoded once, and perhaps made smaller, in one file that is mapped into memory: for fast epochs.
 
-A cache folder holds `pixels.u8`, the RGB bytes of one picture after the other, and `index.jsonl`: a line that says how
-they were made, then one for each picture (path, stamp of its file, place, height, width; or why it could not be read).
-Building may be stopped at any moment and goes on where it was; a picture whose file has changed is decoded anew.
+A cache folder holds `pixels.u8`, the RGB bytes of one image after the other, and `index.jsonl`: a line that says how
+they were made, then one for each image (path, stamp of its file, place, height, width; or why it could not be read).
+Building may be stopped at any moment and goes on where it was; an image whose file has changed is decoded anew.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import Image
 from rich.progress import track
 from torchvision.transforms import InterpolationMode, v2
 
-from promptvision.data.decode import BadPicture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import BadImage
+from promptvision.data.images import Images, Item
 from promptvision.errors import InputError, unknown
 
 FORMAT = 1
@@ -34,7 +34,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """How cached pictures were made: shorter side to `size` pixels with PIL's antialiased filter; 0 for whole ones."""
+    """How cached images were made: shorter side to `size` pixels with PIL's antialiased filter; 0 for whole ones."""
 
     size: int = 0
     filter: str = "bicubic"
@@ -47,34 +47,34 @@ class Kind:
     def __str__(self) -> str:
         return f"shorter side {self.size}, {self.filter}" if self.size else "whole"
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        return v2.functional.resize(picture, [self.size], interpolation=FILTERS[self.filter]) if self.size else picture
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return v2.functional.resize(image, [self.size], interpolation=FILTERS[self.filter]) if self.size else image
 
 
 def build_cache(
-    pictures: Pictures, folder: str | Path, size: int = 0, *, filter: str = "bicubic", progress: bool = False
-) -> CachedPictures:
-    """Decode every picture of all lists into `folder`, shorter side `size` (0: as large as they are), and open it.
+    images: Images, folder: str | Path, size: int = 0, *, filter: str = "bicubic", progress: bool = False
+) -> CachedImages:
+    """Decode every image of all lists into `folder`, shorter side `size` (0: as large as they are), and open it.
 
-    Pictures that are there already and whose files have not changed are kept. A picture that cannot be read is
+    Images that are there already and whose files have not changed are kept. An image that cannot be read is
     remembered with its sentence. InputError where `folder` holds something else or another kind of cache, where
     another process builds it, or where it cannot be written.
     """
     folder, kind = Path(folder), Kind(size, filter)
-    if pictures.root is None:
-        raise InputError("these pictures are in memory already: a cache of them would bring nothing")
+    if images.root is None:
+        raise InputError("these images are in memory already: a cache of them would bring nothing")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            _write(pictures, folder, kind, progress)
+            _write(images, folder, kind, progress)
     except OSError as error:
-        raise InputError(f"picture cache {folder} cannot be written: {error.strerror}") from None
-    return CachedPictures(str(folder))
+        raise InputError(f"image cache {folder} cannot be written: {error.strerror}") from None
+    return CachedImages(str(folder))
 
 
-def _write(pictures: Pictures, folder: Path, kind: Kind, progress: bool) -> None:
-    paths = list(dict.fromkeys(path for path, _, _ in _items(pictures)))
-    stamps = {path: pictures.stamp(path) for path in paths}
+def _write(images: Images, folder: Path, kind: Kind, progress: bool) -> None:
+    paths = list(dict.fromkeys(path for path, _, _ in _items(images)))
+    stamps = {path: images.stamp(path) for path in paths}
     earlier = _earlier(folder, kind)
     end = max((_end(entry) for entry in earlier.values()), default=0)
     known = {path: entry for path, entry in earlier.items() if stamps.get(path) == entry["stamp"]}
@@ -83,8 +83,8 @@ def _write(pictures: Pictures, folder: Path, kind: Kind, progress: bool) -> None
     os.replace(folder / f"{UNFINISHED}.new", folder / UNFINISHED)
     with _appending(folder / PIXELS, end) as pixels, (folder / UNFINISHED).open("a", encoding="ascii") as index:
         todo = [path for path in paths if path not in known]
-        for path in track(todo, "decoding pictures", transient=True, disable=not progress):
-            entry, data = _decode(pictures, path, kind)
+        for path in track(todo, "decoding images", transient=True, disable=not progress):
+            entry, data = _decode(images, path, kind)
             pixels.write(data)
             pixels.flush()
             index.write(json.dumps({"path": path, "stamp": stamps[path], "at": end, **entry}) + "\n")
@@ -95,17 +95,17 @@ def _write(pictures: Pictures, folder: Path, kind: Kind, progress: bool) -> None
     os.replace(folder / UNFINISHED, folder / INDEX)
 
 
-def _items(pictures: Pictures) -> Iterator[Item]:
-    for items in (pictures.train, pictures.val, pictures.test, pictures.unlabelled):
+def _items(images: Images) -> Iterator[Item]:
+    for items in (images.train, images.val, images.test, images.unlabelled):
         yield from items
 
 
-def _decode(pictures: Pictures, path: str, kind: Kind) -> tuple[Entry, bytes]:
+def _decode(images: Images, path: str, kind: Kind) -> tuple[Entry, bytes]:
     try:
-        picture = kind(pictures.open(path))
-    except BadPicture as error:
+        image = kind(images.open(path))
+    except BadImage as error:
         return {"bad": str(error)}, b""
-    return {"height": picture.height, "width": picture.width}, picture.tobytes()
+    return {"height": image.height, "width": image.width}, image.tobytes()
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"picture cache {folder} is being built by another process") from None
+            raise InputError(f"image cache {folder} is being built by another process") from None
         yield
 
 
@@ -137,13 +137,13 @@ def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:
     """The whole entries of earlier builds, finished or not."""
     found = [folder / name for name in (INDEX, UNFINISHED) if (folder / name).is_file()]
     if not found and (folder / PIXELS).exists():
-        raise InputError(f"picture cache {folder} has lost its index: delete {folder / PIXELS} and build it again")
+        raise InputError(f"image cache {folder} has lost its index: delete {folder / PIXELS} and build it again")
     held = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else 0
     earlier: dict[str, Entry] = {}
     for file in found:
         made, entries = _read_index(file)
         if made != kind:
-            raise InputError(f"picture cache {folder} holds pictures {made}, not {kind}: take another folder")
+            raise InputError(f"image cache {folder} holds images {made}, not {kind}: take another folder")
         earlier |= {path: entry for path, entry in entries.items() if _end(entry) <= held}
     return earlier
 
@@ -153,23 +153,23 @@ def _end(entry: Entry) -> int:
 
 
 def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
-    """How pictures were made, and path -> entry. A last line that was cut short is left out."""
+    """How images were made, and path -> entry. A last line that was cut short is left out."""
     try:
         first, *rest = file.read_text(encoding="ascii").split("\n")
         kind = Kind(**json.loads(first)["kind"])
         entries = [json.loads(line) for line in rest[:-1]]
     except OSError as error:
-        raise InputError(f"picture cache {file.parent} cannot be read: {error.strerror}") from None
+        raise InputError(f"image cache {file.parent} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"picture cache {file.parent} is damaged: delete the folder and build it again") from None
+        raise InputError(f"image cache {file.parent} is damaged: delete the folder and build it again") from None
     return kind, {entry["path"]: entry for entry in entries}
 
 
 @dataclass(frozen=True)
-class CachedPictures:
-    """A finished cache. It is opened by each process for itself, when the first picture is asked for.
+class CachedImages:
+    """A finished cache. It is opened by each process for itself, when the first image is asked for.
 
-    `open(path)` gives the RGB picture as it was decoded, whole or with its shorter side made smaller.
+    `open(path)` gives the RGB image as it was decoded, whole or with its shorter side made smaller.
     """
 
     folder: str
@@ -182,11 +182,11 @@ class CachedPictures:
         file = Path(self.folder, INDEX)
         if not file.is_file():
             state = "is not finished" if file.with_name(UNFINISHED).is_file() else "does not exist"
-            raise InputError(f"picture cache {self.folder} {state}: make it by `python tools/data.py cache`")
+            raise InputError(f"image cache {self.folder} {state}: make it by `python tools/data.py cache`")
         kind, entries = _read_index(file)
         held = os.path.getsize(file.with_name(PIXELS)) if file.with_name(PIXELS).is_file() else 0
         if held < max((_end(entry) for entry in entries.values()), default=0):
-            raise InputError(f"picture cache {self.folder} has lost pixels: delete the folder and build it again")
+            raise InputError(f"image cache {self.folder} has lost pixels: delete the folder and build it again")
         return kind, entries
 
     @cached_property
@@ -196,30 +196,30 @@ class CachedPictures:
 
     @property
     def kind(self) -> Kind:
-        """How the pictures were made."""
+        """How the images were made."""
         return self._index[0]
 
     def __len__(self) -> int:
         return len(self._index[1])
 
     def open(self, path: str) -> Image.Image:
-        """The picture that was at `path`. BadPicture if it could not be read, InputError if it is not in the cache."""
+        """The image that was at `path`. BadImage if it could not be read, InputError if it is not in the cache."""
         entry = self._index[1].get(path)
         if entry is None:
-            raise InputError(f"picture {path} is not in the picture cache {self.folder}: build it again")
+            raise InputError(f"image {path} is not in the image cache {self.folder}: build it again")
         if "bad" in entry:
-            raise BadPicture(entry["bad"])
+            raise BadImage(entry["bad"])
         shape = entry["height"], entry["width"], 3
         return Image.fromarray(self._pixels[entry["at"] : _end(entry)].reshape(shape))
 
-    def serve(self, pictures: Pictures) -> Pictures:
-        """The same lists, opened from here. InputError if a listed picture is missing here or its file has changed."""
+    def serve(self, images: Images) -> Images:
+        """The same lists, opened from here. InputError if a listed image is missing here or its file has changed."""
         entries = self._index[1]
-        listed = {path for path, _, _ in _items(pictures)}
-        stale = sorted(p for p in listed if p not in entries or entries[p]["stamp"] != pictures.stamp(p))
+        listed = {path for path, _, _ in _items(images)}
+        stale = sorted(p for p in listed if p not in entries or entries[p]["stamp"] != images.stamp(p))
         if stale:
             raise InputError(
-                f"picture cache {self.folder} lacks {len(stale)} of the {len(listed)} pictures or holds older ones, "
+                f"image cache {self.folder} lacks {len(stale)} of the {len(listed)} images or holds older ones, "
                 f"such as {stale[0]}: build it again by `python tools/data.py cache`"
             )
-        return replace(pictures, open=self.open, made=f"cache of pictures, {self.kind}")
+        return replace(images, open=self.open, made=f"cache of images, {self.kind}")

@@ -1,4 +1,4 @@
-"""What every reader returns: three lists of labelled pictures and a way to open one."""
+"""What every reader returns: three lists of labelled images and a way to open one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from PIL import Image
 from promptvision.errors import InputError
 
 Item = tuple[str, int, str]
-"""(path, label, class name). The path is whatever `Pictures.open` understands: a file, or a key in memory."""
+"""(path, label, class name). The path is whatever `Images.open` understands: a file, or a key in memory."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A data set: lists in the order of its split file, and `open(path)` to an RGB PIL picture.
+class Images:
+    """A data set: lists in the order of its split file, and `open(path)` to an RGB PIL image.
 
-    `root`: the folder that the paths lie below, where pictures are files; None where they are in memory.
-    `unlabelled`: target pictures of a domain adaptation, whose labels no method is given.
-    `file_of`: path -> the file below `root` that holds the picture, where files hold many.
-    `made`: what `open` gives if that is not the picture of the file, such as a smaller copy.
+    `root`: the folder that the paths lie below, where images are files; None where they are in memory.
+    `unlabelled`: target images of a domain adaptation, whose labels no method is given.
+    `file_of`: path -> the file below `root` that holds the image, where files hold many.
+    `made`: what `open` gives if that is not the image of the file, such as a smaller copy.
     """
 
     train: list[Item]
@@ -42,8 +42,8 @@ class Pictures:
         return [names[label] for label in sorted(names)]
 
     def fingerprint(self, items: Sequence[Item]) -> str:
-        """SHA-256 of what the pictures of a list are, in its order: of files the place, size and times of change,
-        of pictures in memory the pixels."""
+        """SHA-256 of what the images of a list are, in its order: of files the place, size and times of change,
+        of images in memory the pixels."""
         digest = hashlib.sha256(self.made.encode())
         for path, _, _ in items:
             digest.update(f"{path}\0".encode("utf-8", "surrogateescape"))
@@ -51,7 +51,7 @@ class Pictures:
         return digest.hexdigest()
 
     def stamp(self, path: str) -> str:
-        """Size and time of change of the file that holds a picture; empty if there is none."""
+        """Size and time of change of the file that holds an image; empty if there is none."""
         if self.root is not None:
             with suppress(OSError, ValueError):
                 found = os.stat(self._file(self.root, path))
@@ -62,12 +62,12 @@ class Pictures:
         return os.path.join(root, self.file_of(path) if self.file_of else path)
 
     def _pixels(self, path: str) -> bytes:
-        picture = self.open(path)
-        return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
+        image = self.open(path)
+        return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
 
 
-def join(parts: Sequence[Pictures]) -> Pictures:
-    """Data sets of one class list put together, such as the domains of one; no path may stand for two pictures."""
+def join(parts: Sequence[Images]) -> Images:
+    """Data sets of one class list put together, such as the domains of one; no path may stand for two images."""
     lists = (
         [item for part in parts for item in getattr(part, name)] for name in ("train", "val", "test", "unlabelled")
     )
@@ -77,13 +77,13 @@ def join(parts: Sequence[Pictures]) -> Pictures:
         if names.setdefault(label, name) != name:
             raise InputError(f"domains disagree: label {label} is {names[label]!r} and, at {path}, {name!r}")
     roots = {part.root for part in parts}
-    return Pictures(train, val, test, Openers(parts), roots.pop() if len(roots) == 1 else None, unlabelled)
+    return Images(train, val, test, Openers(parts), roots.pop() if len(roots) == 1 else None, unlabelled)
 
 
 class Openers:
-    """Opens a picture by the data set that lists its path."""
+    """Opens an image by the data set that lists its path."""
 
-    def __init__(self, parts: Sequence[Pictures]):
+    def __init__(self, parts: Sequence[Images]):
         lists = [(part, [*part.train, *part.val, *part.test, *part.unlabelled]) for part in parts]
         self.by_path = {path: part.open for part, items in lists for path, _, _ in items}
 

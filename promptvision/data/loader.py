@@ -1,4 +1,4 @@
-"""Batches of pictures, the same whatever the number of worker processes and wherever an epoch is resumed."""
+"""Batches of images, the same whatever the number of worker processes and wherever an epoch is resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Views(Dataset):
-    """Item i as (pixels, label), or the InputError of a broken picture: raised here, a worker would garble it."""
+    """Item i as (pixels, label), or the InputError of a broken image: raised here, a worker would garble it."""
 
     items: Sequence[Item]
     open: Open
@@ -35,14 +35,14 @@ class Views(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
         path, label, _ = self.items[index]
         try:
-            picture = self.open(path)
+            image = self.open(path)
         except InputError as error:
             return error
         if self.stream is None:
-            return self.transform.pixels(picture), label
+            return self.transform.pixels(image), label
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(random.Random(f"{self.stream}/{index}").getrandbits(63))
-            return self.transform.pixels(picture), label
+            return self.transform.pixels(image), label
 
 
 def _collate(transform: Transform, views: list[tuple[Tensor, int] | InputError]) -> Batch | InputError:
@@ -56,7 +56,7 @@ def _collate(transform: Transform, views: list[tuple[Tensor, int] | InputError])
 
 
 def _batches(views: Views, indices: list[list[int]], workers: int) -> Iterator[Batch]:
-    """The batches of these picture indices; a broken picture raises its InputError."""
+    """The batches of these image indices; a broken image raises its InputError."""
     own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
     collate = partial(_collate, views.transform)
 
@@ -77,11 +77,11 @@ def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
 class TrainLoader:
     """Shuffled batches of training views.
 
-    The order is a function of (seed, epoch). Epoch e shows view e of every picture, or view e modulo `views` if that
-    is not 0; a view is a function of (seed, its number, the picture's index in `items`). `fixed`: the transform draws
+    The order is a function of (seed, epoch). Epoch e shows view e of every image, or view e modulo `views` if that
+    is not 0; a view is a function of (seed, its number, the image's index in `items`). `fixed`: the transform draws
     nothing, so there is one view. An incomplete last batch is dropped, but if it is the only one (Dassl
-    `build_data_loader`). `keep` decodes all pictures now and holds them in memory: for few-shot sets, and a broken
-    picture is then found before training. `part`: (number, how many) of processes that share every batch, each with
+    `build_data_loader`). `keep` decodes all images now and holds them in memory: for few-shot sets, and a broken
+    image is then found before training. `part`: (number, how many) of processes that share every batch, each with
     its own part of it.
     """
 
@@ -90,7 +90,7 @@ class TrainLoader:
     def __init__(
         self,
         items: Sequence[Item],
-        open_picture: Open,
+        open_image: Open,
         transform: Transform,
         *,
         batch_size: int,
@@ -103,7 +103,7 @@ class TrainLoader:
     ):
         _check(items, batch_size, workers, "train on")
         self.part = part
-        self.items, self.open, self.transform = list(items), open_picture, transform
+        self.items, self.open, self.transform = list(items), open_image, transform
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.views, self.fixed = 1 if fixed else views, fixed
         if keep:
@@ -114,7 +114,7 @@ class TrainLoader:
         return max(1, len(self.items) // self.batch_size)
 
     def keep(self) -> None:
-        """Decode all pictures now and hold them in memory."""
+        """Decode all images now and hold them in memory."""
         self.open = {path: self.open(path) for path, _, _ in self.items}.__getitem__
 
     def view_of(self, epoch: int) -> int:
@@ -122,7 +122,7 @@ class TrainLoader:
         return epoch % self.views if self.views else epoch
 
     def view(self, number: int, batch_size: int) -> TestLoader:
-        """One view of every picture, in the order of `items`."""
+        """One view of every image, in the order of `items`."""
         stream, workers = self._stream(number), self.workers
         return TestLoader(self.items, self.open, self.transform, batch_size=batch_size, workers=workers, stream=stream)
 
@@ -150,7 +150,7 @@ class TestLoader:
     def __init__(
         self,
         items: Sequence[Item],
-        open_picture: Open,
+        open_image: Open,
         transform: Transform,
         *,
         batch_size: int,
@@ -158,7 +158,7 @@ class TestLoader:
         stream: str | None = None,
     ):
         _check(items, batch_size, workers, "test on")
-        self.views = Views(list(items), open_picture, transform, stream)
+        self.views = Views(list(items), open_image, transform, stream)
         self.batch_size, self.workers = batch_size, workers
         self.indices = _chunks(range(len(items)), batch_size)
 
@@ -172,7 +172,7 @@ class TestLoader:
 
 def _check(items: Sequence[Item], batch_size: int, workers: int, purpose: str) -> None:
     if not items:
-        raise InputError(f"no pictures to {purpose}")
+        raise InputError(f"no images to {purpose}")
     if batch_size < 1:
         raise InputError(f"the batch size must be at least 1, not {batch_size}")
     if workers < 0:

@@ -1,4 +1,4 @@
-"""Long-tailed training pictures: many of the first classes, few of the last."""
+"""Long-tailed training images: many of the first classes, few of the last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDING = 1e-9
 
 
 def class_sizes(most: int, classes: int, imbalance: float, shape: str = "exponential") -> list[int]:
-    """Pictures of each class, `most` of the first and most / `imbalance` of the last, rounded down, at least one.
+    """Images of each class, `most` of the first and most / `imbalance` of the last, rounded down, at least one.
 
     "exponential": most * imbalance^(-c / (classes - 1)) of class c (Cui et al., arXiv:1901.05555, section 4.1);
     "step": the first half of the classes has the most, the other half the fewest (Buda et al., arXiv:1710.05381; of an
@@ -38,7 +38,7 @@ def long_tailed(
 ) -> list[Item]:
     """`items`, thinned to `class_sizes` of the largest class, class 0 keeping the most; in their order.
 
-    Which pictures of a class stay is drawn from `seed`, and the same ones stay when the imbalance falls. A class that
+    Which images of a class stay is drawn from `seed`, and the same ones stay when the imbalance falls. A class that
     is smaller than its size keeps all.
     """
     own: list[list[int]] = [[] for _ in range(classes)]

@@ -1,4 +1,4 @@
-"""The published splits: which pictures train, validate and test. Lists in, lists out, seed explicit.
+"""The published splits: which images train, validate and test. Lists in, lists out, seed explicit.
 
 `random.Random(seed)` gives the stream that the official code gets from `random.seed(seed)`, and leaves the
 global generator alone. The same seed and lists give the same picks under every supported Python.
@@ -21,18 +21,18 @@ CLASS_SUBSETS: dict[str, Callable[[int], range]] = {
 """Labels of each class subset among n classes: base is the first ceil(n / 2) labels, new the rest (CoCoOp)."""
 
 FEW_SHOT_ORDERS = ("coop", "clip_lora")
-"""Whose few-shot picks: the same seed gives other pictures."""
+"""Whose few-shot picks: the same seed gives other images."""
 
 
 def few_shot(
     train: Sequence[Item], val: Sequence[Item], shots: int, seed: int, order: str = "coop"
 ) -> tuple[list[Item], list[Item]]:
-    """`shots` training and min(shots, 4) validation pictures per class, as a published benchmark picked them.
+    """`shots` training and min(shots, 4) validation images per class, as a published benchmark picked them.
 
     Classes come in order of first appearance, and both lists are drawn from one random stream. Below one shot
-    everything is kept. `order` "coop": training pictures first; a class with fewer gives all of them, in their order,
+    everything is kept. `order` "coop": training images first; a class with fewer gives all of them, in their order,
     without drawing (Dassl `generate_fewshot_dataset`, as CoOp calls it; equal to the published index files, order
-    included). "clip_lora": validation pictures first; a class with fewer gives repeated pictures (CLIP-LoRA
+    included). "clip_lora": validation images first; a class with fewer gives repeated images (CLIP-LoRA
     `datasets/*.py`).
     """
     if order not in FEW_SHOT_ORDERS:
@@ -65,7 +65,7 @@ def _by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
 
 
 def short_classes(train: Sequence[Item], shots: int) -> dict[str, int]:
-    """Class name -> number of pictures, for the classes that have fewer than `shots`."""
+    """Class name -> number of images, for the classes that have fewer than `shots`."""
     groups = _by_label(train).values()
     return {own[0][2]: len(own) for own in groups if len(own) < shots}
 
@@ -95,9 +95,9 @@ def _labels(n: int, which: str) -> range:
 
 
 def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: int) -> tuple[list[Item], list[Item]]:
-    """Train and validation parts where a data set has no validation pictures of its own, or these are not wanted.
+    """Train and validation parts where a data set has no validation images of its own, or these are not wanted.
 
-    The `picked` training pictures stay as they are, and min(shots, 4) per class of the others validate; without shots
+    The `picked` training images stay as they are, and min(shots, 4) per class of the others validate; without shots
     a fifth of every class validates (`split_trainval`).
     """
     if shots < 1:
@@ -107,7 +107,7 @@ def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: in
 
 
 def split_trainval(trainval: Sequence[Item], seed: int, p_val: float = 0.2) -> tuple[list[Item], list[Item]]:
-    """Train and validation parts: of every class, the first round(p_val * n) of the shuffled pictures.
+    """Train and validation parts: of every class, the first round(p_val * n) of the shuffled images.
 
     Rounding is Python's (2.5 -> 2). Source: CoOp `OxfordPets.split_trainval`.
     """
@@ -150,9 +150,9 @@ def read_and_split(
 
 
 def _sizes(n: int, p_train: float, p_val: float) -> tuple[int, int]:
-    """How many of n pictures train and validate; where rounding leaves a part empty, each part gets one.
+    """How many of n images train and validate; where rounding leaves a part empty, each part gets one.
 
-    Two pictures train and test, a single one trains.
+    Two images train and test, a single one trains.
     """
     n_train, n_val = round(n * p_train), round(n * p_val)
     if n_train > 0 and n_val > 0 and n_train + n_val < n:

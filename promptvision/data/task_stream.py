@@ -1,4 +1,4 @@
-"""Streams of tasks for continual learning: which classes, of which pictures, come when. Lists in, lists out."""
+"""Streams of tasks for continual learning: which classes, of which images, come when. Lists in, lists out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from promptvision.data.images import Item, Pictures
+from promptvision.data.images import Images, Item
 from promptvision.errors import InputError
 
 NATURAL = -1
@@ -17,11 +17,11 @@ NATURAL = -1
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a stream: its pictures carry the labels they have in the whole stream."""
+    """One task of a stream: its images carry the labels they have in the whole stream."""
 
     name: str
     labels: list[int]
-    pictures: Pictures
+    images: Images
 
 
 @dataclass(frozen=True)
@@ -69,53 +69,53 @@ def check_disjoint(tasks: Sequence[Sequence[str]]) -> None:
             seen[name] = task
 
 
-def split_classes(pictures: Pictures, parts: Sequence[Sequence[int]]) -> Stream:
-    """One data set as a stream: the pictures of each task's labels, in their order."""
+def split_classes(images: Images, parts: Sequence[Sequence[int]]) -> Stream:
+    """One data set as a stream: the images of each task's labels, in their order."""
     tasks = []
     for number, labels in enumerate(parts, start=1):
-        tasks.append(Task(f"task {number}", list(labels), _relabelled(pictures, {label: label for label in labels})))
-    return Stream(pictures.classes, tasks)
+        tasks.append(Task(f"task {number}", list(labels), _relabelled(images, {label: label for label in labels})))
+    return Stream(images.classes, tasks)
 
 
-def data_set_incremental(data_sets: Sequence[tuple[str, Pictures]]) -> Stream:
+def data_set_incremental(data_sets: Sequence[tuple[str, Images]]) -> Stream:
     """One data set per task: labels go on counting from task to task, class names are put behind their data set's."""
     classes: list[str] = []
     tasks = []
-    for name, pictures in data_sets:
-        own = pictures.classes
-        labels = sorted({label for _, label, _ in (*pictures.train, *pictures.val, *pictures.test)})
+    for name, images in data_sets:
+        own = images.classes
+        labels = sorted({label for _, label, _ in (*images.train, *images.val, *images.test)})
         shifted = {label: len(classes) + position for position, label in enumerate(labels)}
         classes += [f"{name}: {each}" for each in own]
-        tasks.append(Task(name, list(shifted.values()), _relabelled(pictures, shifted, f"{name}: ")))
+        tasks.append(Task(name, list(shifted.values()), _relabelled(images, shifted, f"{name}: ")))
     return Stream(classes, tasks)
 
 
-def joined(stream: Stream) -> Pictures:
-    """The pictures of all tasks together, task by task."""
-    parts = [task.pictures for task in stream.tasks]
+def joined(stream: Stream) -> Images:
+    """The images of all tasks together, task by task."""
+    parts = [task.images for task in stream.tasks]
 
     def together(split: str) -> list[Item]:
         numbered = ((number, item) for number, part in enumerate(parts) for item in getattr(part, split))
         return [(f"{number}:{path}", label, name) for number, (path, label, name) in numbered]
 
-    return Pictures(together("train"), together("val"), together("test"), open=_AnyOf(parts))
+    return Images(together("train"), together("val"), together("test"), open=_AnyOf(parts))
 
 
 @dataclass(frozen=True)
 class _AnyOf:
     """Opens "2:path" as "path" of the third."""
 
-    parts: Sequence[Pictures]
+    parts: Sequence[Images]
 
     def __call__(self, path: str) -> Image.Image:
         number, _, own = path.partition(":")
         return self.parts[int(number)].open(own)
 
 
-def _relabelled(pictures: Pictures, labels: Mapping[int, int], prefix: str = "") -> Pictures:
+def _relabelled(images: Images, labels: Mapping[int, int], prefix: str = "") -> Images:
     """The items whose labels are listed, with their new labels and names."""
 
     def own(items: Sequence[Item]) -> list[Item]:
         return [(path, labels[label], prefix + name) for path, label, name in items if label in labels]
 
-    return replace(pictures, train=own(pictures.train), val=own(pictures.val), test=own(pictures.test))
+    return replace(images, train=own(images.train), val=own(images.val), test=own(images.test))

@@ -1,7 +1,7 @@
-"""From an RGB PIL picture to a normalised tensor (3, H, W), float32, by the official recipes.
+"""From an RGB PIL image to a normalised tensor (3, H, W), float32, by the official recipes.
 
 Every recipe has a train and a test side. Resizing is PIL's, whose bicubic and bilinear filters are antialiased;
-random choices are drawn from torch's global generator. A side has two halves: pixels, picture by picture, and the
+random choices are drawn from torch's global generator. A side has two halves: pixels, image by image, and the
 arithmetic on them, which a loader does once for a batch, with the same bits.
 """
 
@@ -27,18 +27,18 @@ BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """One side of a recipe. Called with an RGB picture it gives (3, H, W) float32, normalised."""
+    """One side of a recipe. Called with an RGB image it gives (3, H, W) float32, normalised."""
 
     steps: v2.Compose
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        return self.finish(self.pixels(picture))
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.finish(self.pixels(image))
 
-    def pixels(self, picture: Image.Image) -> Tensor:
+    def pixels(self, image: Image.Image) -> Tensor:
         """(3, H, W), uint8; float32 from 0 to 1 if the recipe resizes floats. All chance is here."""
-        return self.steps(picture)
+        return self.steps(image)
 
     def finish(self, pixels: Tensor) -> Tensor:
         """Pixels (..., 3, H, W) normalised, as torchvision's ToTensor and Normalize do it, bit for bit."""
@@ -49,10 +49,10 @@ class Transform:
 
 
 class Upright(nn.Module):
-    """Turns a picture as its EXIF orientation says; the official codes do not."""
+    """Turns an image as its EXIF orientation says; the official codes do not."""
 
-    def forward(self, picture: Image.Image) -> Image.Image:
-        return ImageOps.exif_transpose(picture)
+    def forward(self, image: Image.Image) -> Image.Image:
+        return ImageOps.exif_transpose(image)
 
 
 def coop_train(size: Size) -> list[Step]:
@@ -106,15 +106,15 @@ TEST = {"coop": coop_test, "fgvc": fgvc_test, "vtab": squash, "l2p": l2p_test, "
 
 
 FIXED = ("vtab", "center")
-"""Recipes whose train side draws nothing at random: all views of a picture are the same."""
+"""Recipes whose train side draws nothing at random: all views of an image are the same."""
 
 
 def train_transform(
     name: str, size: int | Size, mean: Sequence[float], std: Sequence[float], *, upright: bool = False
 ) -> Transform:
-    """The train side of a recipe: RGB picture to (3, *size), normalised by channel `mean` and `std` (of 0..1).
+    """The train side of a recipe: RGB image to (3, *size), normalised by channel `mean` and `std` (of 0..1).
 
-    `upright`: turn pictures by their EXIF orientation first.
+    `upright`: turn images by their EXIF orientation first.
     """
     return _build(TRAIN, name, size, mean, std, upright)
 

@@ -1,4 +1,4 @@
-"""Training batches that bring unlabelled pictures of a target with them."""
+"""Training batches that bring unlabelled images of a target with them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WithUnlabelled:
 
     @property
     def source(self) -> str:
-        """Where the labelled pictures come from."""
+        """Where the labelled images come from."""
         return self.labelled.source
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Processes that read pictures and may die: what they were to bring is read again by new ones."""
+"""Processes that read images and may die: what they were to bring is read again by new ones."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def outlived(loader_from: Callable[[int], DataLoader[Any]]) -> Iterator[Any]:
             deaths += 1
             if deaths == DEATHS:
                 raise InputError(
-                    f"processes that read pictures died {DEATHS} times in a row (perhaps for lack of memory); "
+                    f"processes that read images died {DEATHS} times in a row (perhaps for lack of memory); "
                     "set TRAIN.WORKERS lower, 0 reads in the main process"
                 ) from error
-            LOG.warning("a process that reads pictures died: new ones go on from batch %d", done)
+            LOG.warning("a process that reads images died: new ones go on from batch %d", done)
 
 
 def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -79,10 +79,10 @@ def check(method: Method, batch: int) -> None:
     if count == 1:
         return
     if batch < count:
-        raise InputError(f"{count} processes cannot share batches of {batch} pictures; start at most {batch}")
+        raise InputError(f"{count} processes cannot share batches of {batch} images; start at most {batch}")
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     if norms or not method.loss_is_mean or method.wants_unlabelled:
-        why = "a batch-norm that learns" if norms else "a loss that is no mean over the pictures of a batch"
+        why = "a batch-norm that learns" if norms else "a loss that is no mean over the images of a batch"
         raise InputError(f"{type(method).__name__} has {why}, so processes cannot share a batch; start one process")
 
 
@@ -94,7 +94,7 @@ def start_alike(parameters: Iterable[Tensor]) -> None:
 
 
 def shared_mean(loss: Tensor, count: int) -> tuple[Tensor, float]:
-    """From the mean loss of `count` pictures here: what to differentiate here, and the mean over all pictures.
+    """From the mean loss of `count` images here: what to differentiate here, and the mean over all images.
 
     The gradients of the former, summed over the processes, are those of the latter.
     """

@@ -46,7 +46,7 @@ def predict(
             labels.append(targets.cpu())
     method.train(was_training)
     if not logits:
-        raise InputError("there are no pictures to evaluate on")
+        raise InputError("there are no images to evaluate on")
     return torch.cat(logits), torch.cat(labels)
 
 
@@ -61,15 +61,15 @@ def evaluate(
 def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """What result.json reports of logits (N, C) and labels (N,); all but `n` in per cent.
 
-    `accuracy`; `top5` (top-C with fewer classes); `per_class`, the accuracy of each class, None without pictures;
-    `per_class_mean` over classes with pictures; `macro_f1` over classes with pictures (as Dassl takes it); `ece`:
+    `accuracy`; `top5` (top-C with fewer classes); `per_class`, the accuracy of each class, None without images;
+    `per_class_mean` over classes with images; `macro_f1` over classes with images (as Dassl takes it); `ece`:
     expected calibration error, 15 equal bins of the softmax confidence (Guo et al. 2017, arXiv:1706.04599);
     with two classes `roc_auc`, the mean over both of the area under each one's logit (as VPT takes it).
     """
     check_labels(labels, logits.shape[1])
     broken = int((~logits.isfinite().all(dim=1)).sum())
     if broken:
-        raise InputError(f"the method gives NaN or infinite logits for {broken} of {len(logits)} pictures")
+        raise InputError(f"the method gives NaN or infinite logits for {broken} of {len(logits)} images")
     hits = (logits.argmax(dim=1) == labels).double()
     per_class = [hits[labels == c].mean().item() * 100 if (labels == c).any() else None for c in range(logits.shape[1])]
     there = [accuracy for accuracy in per_class if accuracy is not None]

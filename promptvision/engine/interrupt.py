@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM came while pictures were evaluated, and the rest of them is left."""
+    """SIGINT or SIGTERM came while images were evaluated, and the rest of them is left."""
 
 
 class Pruned(Exception):

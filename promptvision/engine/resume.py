@@ -49,7 +49,7 @@ class Saver:
     position, the accuracy of the best epoch so far, and whose it is.
 
     No more is needed: the learning rate is a function of the epoch, what is drawn at random one of (seed, step), and
-    the order and the views of the pictures ones of (seed, epoch). `every`: seconds between checkpoints within an
+    the order and the views of the images ones of (seed, epoch). `every`: seconds between checkpoints within an
     epoch, 0 for none.
     """
 
@@ -108,7 +108,7 @@ class Saver:
             raise
 
     def batches_of(self, epoch: Iterable[T]) -> Iterator[T]:
-        """A loader's batches; a picture that cannot be read costs no step before it."""
+        """A loader's batches; an image that cannot be read costs no step before it."""
         with self.keeping():
             yield from epoch
 
@@ -190,7 +190,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def check_identity(theirs: Any, ours: Mapping[str, Any]) -> None:
-    """Refuse to go on with what another config or other pictures made; names the first difference."""
+    """Refuse to go on with what another config or other images made; names the first difference."""
     difference = _difference(theirs, _plain(ours))
     if difference:
         name, was, now = difference

@@ -72,7 +72,7 @@ def fit(
     `identity` (plain values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all
     gradients together, 0 for any. `validate(epoch)` gives scores for metrics.jsonl.
     Ctrl-C and SIGTERM save a checkpoint after the step, or the batch of a validation, at hand and exit with 130 and
-    143; bad input, such as a picture that has vanished, saves one before it is raised. Where `watch` gives the run up
+    143; bad input, such as an image that has vanished, saves one before it is raised. Where `watch` gives the run up
     before its last epoch, it is saved and Pruned raised. A loss that is not finite raises Diverged and leaves the last
     good checkpoint.
     """

@@ -1,4 +1,4 @@
-"""Continual learning: one task after the other, one method, no pictures kept; what it knows after each."""
+"""Continual learning: one task after the other, one method, no images kept; what it knows after each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from promptvision.config import dump, resolved
-from promptvision.data.images import Pictures
+from promptvision.data.images import Images
 from promptvision.data.task_stream import Stream, joined
 from promptvision.engine.checkpoint import load_learned, read_json, save_learned, write_json
 from promptvision.engine.device import choose_device
@@ -67,7 +67,7 @@ def _begin(course: Course, folder: RunFolder) -> None:
 
 def _learn(course: Course, lesson: Lesson, families: Families, folder: RunFolder) -> dict[str, Any]:
     """Train on one lesson, or take what an earlier run left of it, then test on all tasks known."""
-    cfg, method, data = course.cfg, course.method, course.data(lesson.pictures)
+    cfg, method, data = course.cfg, course.method, course.data(lesson.images)
     count = len(course.lessons)
     method.start_task(lesson.number, count, lesson.labels)
     with RunFolder(folder.path / f"task_{lesson.number + 1}", resume=folder.resume) as own:
@@ -75,7 +75,7 @@ def _learn(course: Course, lesson: Lesson, families: Families, folder: RunFolder
             LOG.info("task %d is learned already", lesson.number + 1)
             method.load_learned_state(load_learned(own.learned)[0])
             return read_json(own.result)
-        LOG.info("task %d of %d: %d training pictures", lesson.number + 1, count, len(lesson.pictures.train))
+        LOG.info("task %d of %d: %d training images", lesson.number + 1, count, len(lesson.images.train))
         begin(cfg, own)
         if lesson.number == 0:
             prepare(cfg, families[cfg.METHOD.FAMILY], data, method, course.cache)
@@ -95,10 +95,10 @@ def _save(course: Course, folder: RunFolder) -> None:
 
 
 def _test(course: Course, known: int) -> dict[str, list[Any]]:
-    """Accuracy in per cent and number of pictures of each of the first `known` tasks."""
+    """Accuracy in per cent and number of images of each of the first `known` tasks."""
     accuracies, counts = [], []
     for number, task in enumerate(course.stream.tasks[:known]):
-        cfg, data = course.cfg, course.data(task.pictures)
+        cfg, data = course.cfg, course.data(task.images)
         loader = test_loader(cfg, data, course.method, cfg.TEST.SPLIT, course.cache)
         bar = f"testing on {task.name}" if course.progress else ""
         device = choose_device(cfg.TRAIN.DEVICE)
@@ -109,7 +109,7 @@ def _test(course: Course, known: int) -> dict[str, list[Any]]:
 
 
 def competing(stream: Stream, which: str, task: int, known: int) -> list[int]:
-    """The labels that a test picture of `task` is told from: "seen" in `known` tasks, of its "task", or "all"."""
+    """The labels that a test image of `task` is told from: "seen" in `known` tasks, of its "task", or "all"."""
     if which == "all":
         return list(range(len(stream.classes)))
     own = [stream.tasks[task]] if which == "task" else stream.tasks[:known]
@@ -127,7 +127,7 @@ def accuracy(logits: Tensor, labels: Tensor, allowed: Sequence[int]) -> float:
 def _scores(course: Course, rows: list[list[float]]) -> dict[str, Any]:
     """The matrix and what it says; a joint run has one row, and nothing to forget."""
     last = rows[-1]
-    counts = [len(getattr(task.pictures, course.cfg.TEST.SPLIT)) for task in course.stream.tasks]
+    counts = [len(getattr(task.images, course.cfg.TEST.SPLIT)) for task in course.stream.tasks]
     overall = sum(a * n for a, n in zip(last, counts, strict=True)) / sum(counts)
     scores = {"accuracy": overall, "average_accuracy": sum(last) / len(last), "n": sum(counts), "matrix": rows}
     if course.cfg.CONTINUAL.JOINT:
@@ -137,12 +137,12 @@ def _scores(course: Course, rows: list[list[float]]) -> dict[str, Any]:
 
 
 def _choices(course: Course) -> dict[str, Any]:
-    """Of a method with a pool: how often the test pictures of each task take each prompt, and the average accuracy
-    when pictures choose alone and when a test batch, all of one task, chooses together."""
+    """Of a method with a pool: how often the test images of each task take each prompt, and the average accuracy
+    when images choose alone and when a test batch, all of one task, chooses together."""
     method: Any = course.method
     found: dict[str, Any] = {}
     if hasattr(method, "choices"):
-        found["prompt_choices"] = [_histogram(course, task.pictures) for task in course.stream.tasks]
+        found["prompt_choices"] = [_histogram(course, task.images) for task in course.stream.tasks]
     if hasattr(method, "batchwise_test"):
         asked, averages = method.batchwise_test, {}
         for name, method.batchwise_test in (("picture", False), ("batch", True)):
@@ -154,12 +154,12 @@ def _choices(course: Course) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _histogram(course: Course, pictures: Pictures) -> list[int]:
-    """How many pictures take prompt 0, 1, ..."""
+def _histogram(course: Course, images: Images) -> list[int]:
+    """How many images take prompt 0, 1, ..."""
     method: Any = course.method.eval()
     device = choose_device(course.cfg.TRAIN.DEVICE)
-    loader = test_loader(course.cfg, course.data(pictures), method, course.cfg.TEST.SPLIT, course.cache)
-    chosen = torch.cat([method.choices(images.to(device)).flatten().cpu() for images, _ in loader])
+    loader = test_loader(course.cfg, course.data(images), method, course.cfg.TEST.SPLIT, course.cache)
+    chosen = torch.cat([method.choices(batch.to(device)).flatten().cpu() for batch, _ in loader])
     return torch.bincount(chosen, minlength=method.size).tolist()
 
 

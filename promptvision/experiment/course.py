@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from promptvision.config import resolved
 from promptvision.data.card import Card
-from promptvision.data.images import Pictures
+from promptvision.data.images import Images
 from promptvision.data.splits import subset_hash
 from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
 from promptvision.errors import InputError
@@ -27,7 +27,7 @@ class Lesson:
     number: int
     labels: Sequence[int]
     """Classes that training chooses among; empty for all."""
-    pictures: Pictures
+    images: Images
     known: int
     """Tasks that have been learned after it."""
 
@@ -43,9 +43,9 @@ class Course:
     cache: FeatureCache | None
     progress: bool
 
-    def data(self, pictures: Pictures) -> Data:
-        """Pictures as the other parts take them."""
-        return Data(self.card, pictures, self.stream.classes)
+    def data(self, images: Images) -> Data:
+        """Images as the other parts take them."""
+        return Data(self.card, images, self.stream.classes)
 
     @property
     def lessons(self) -> list[Lesson]:
@@ -53,14 +53,14 @@ class Course:
         tasks, mask = self.stream.tasks, self.cfg.CONTINUAL.CLASS_MASK
         if self.cfg.CONTINUAL.JOINT:
             return [Lesson(0, (), joined(self.stream), len(tasks))]
-        return [Lesson(n, task.labels if mask else (), task.pictures, n + 1) for n, task in enumerate(tasks)]
+        return [Lesson(n, task.labels if mask else (), task.images, n + 1) for n, task in enumerate(tasks)]
 
     def identity(self) -> dict[str, Any]:
         """What a stream to go on with must agree with."""
         lessons = self.lessons
         own = {"CONTINUAL": resolved(self.cfg)["CONTINUAL"]}
-        hashes = [subset_hash(lesson.pictures.train) for lesson in lessons]
-        return {**identity(self.cfg, self.data(lessons[0].pictures)), **own, "pictures": hashes}
+        hashes = [subset_hash(lesson.images.train) for lesson in lessons]
+        return {**identity(self.cfg, self.data(lessons[0].images)), **own, "pictures": hashes}
 
 
 def load_stream(cfg: CfgNode) -> tuple[Card, Stream]:
@@ -68,7 +68,7 @@ def load_stream(cfg: CfgNode) -> tuple[Card, Stream]:
     wanted = cfg.CONTINUAL
     if wanted.DATASETS:
         found = [load_data(_of(cfg, name)) for name in wanted.DATASETS]
-        return found[0].card, data_set_incremental([(data.card.name, data.pictures) for data in found])
+        return found[0].card, data_set_incremental([(data.card.name, data.images) for data in found])
     if not wanted.TASKS:
         raise InputError("there is no stream of tasks: set CONTINUAL.TASKS, or CONTINUAL.DATASETS")
     data = load_data(cfg)
@@ -76,7 +76,7 @@ def load_stream(cfg: CfgNode) -> tuple[Card, Stream]:
         parts = class_incremental(data.classes, wanted.TASKS, wanted.SEED, wanted.ORDER)
     except InputError as error:
         raise InputError(f"CONTINUAL: {error}") from error
-    return data.card, split_classes(data.pictures, parts)
+    return data.card, split_classes(data.images, parts)
 
 
 def _of(cfg: CfgNode, name: str) -> CfgNode:

@@ -1,8 +1,8 @@
-"""Features of a frozen image tower in place of pictures: computed once, ahead, in large batches, and kept in files.
+"""Features of a frozen image tower in place of images: computed once, ahead, in large batches, and kept in files.
 
-A training view is a function of (seed, number of the view, picture), so what one run computed serves every later run
-with the same tower, transform, pictures and seed. A view takes pictures x feature length x 4 bytes (2 in 16 bits):
-1,600 pictures of ViT-B/16 with a fresh view in each of 200 epochs 655 MB. A file whose tower, pictures or transform
+A training view is a function of (seed, number of the view, image), so what one run computed serves every later run
+with the same tower, transform, images and seed. A view takes images x feature length x 4 bytes (2 in 16 bits):
+1,600 images of ViT-B/16 with a fresh view in each of 200 epochs 655 MB. A file whose tower, images or transform
 changed is never looked at again; files may be deleted at any time.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.images import Item, Pictures
+from promptvision.data.images import Images, Item
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
@@ -61,12 +61,12 @@ class FeatureCache:
         self.device = next(tower.parameters()).device
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
 
-    def get(self, loader: TestLoader, pictures: str, title: str = "") -> tuple[Tensor, str]:
-        """Features (N, E) of all pictures in order, on the CPU, and their source: "cache", or "computed".
+    def get(self, loader: TestLoader, images: str, title: str = "") -> tuple[Tensor, str]:
+        """Features (N, E) of all images in order, on the CPU, and their source: "cache", or "computed".
 
-        `pictures`: the fingerprint of the loader's pictures. `title`: of a progress bar; empty for none.
+        `images`: the fingerprint of the loader's images. `title`: of a progress bar; empty for none.
         """
-        key = self._key(loader, pictures)
+        key = self._key(loader, images)
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
         if self.folder:
             path = self.folder / name
@@ -101,13 +101,13 @@ class FeatureCache:
                 features = self.tower(images.to(self.device))
             yield features.cpu()
 
-    def _key(self, loader: TestLoader, pictures: str) -> str:
+    def _key(self, loader: TestLoader, images: str) -> str:
         """Everything that a feature depends on."""
         parts = {
             "format": FORMAT,
             "tower": self._fingerprint,
             "transform": repr(loader.views.transform),
-            "pictures": pictures,
+            "pictures": images,
             "view": loader.views.stream,
             "batch": loader.batch_size,
             "precision": [self.precision, torch.get_float32_matmul_precision()],
@@ -126,13 +126,13 @@ class FeatureCache:
 
 
 class FeatureTestLoader:
-    """`TestLoader`'s batches, with features (B, E) in place of pictures; computed when they are first asked for.
+    """`TestLoader`'s batches, with features (B, E) in place of images; computed when they are first asked for.
 
     `title`: of the progress bar then; empty for none.
     """
 
-    def __init__(self, loader: TestLoader, cache: FeatureCache, pictures: Pictures, title: str = ""):
-        self.loader, self.cache, self.pictures, self.title = loader, cache, pictures, title
+    def __init__(self, loader: TestLoader, cache: FeatureCache, images: Images, title: str = ""):
+        self.loader, self.cache, self.images, self.title = loader, cache, images, title
         self.labels = _labels(loader.views.items)
         self.features, self.source = torch.empty(0), ""
 
@@ -143,8 +143,8 @@ class FeatureTestLoader:
     def prepare(self) -> None:
         """Compute what the cache lacks, now."""
         if not self.source:
-            pictures = self.pictures.fingerprint(self.loader.views.items)
-            self.features, self.source = self.cache.get(self.loader, pictures, self.title)
+            images = self.images.fingerprint(self.loader.views.items)
+            self.features, self.source = self.cache.get(self.loader, images, self.title)
 
     def __iter__(self) -> Iterator[Batch]:
         self.prepare()
@@ -152,16 +152,16 @@ class FeatureTestLoader:
 
 
 class FeatureTrainLoader:
-    """`TrainLoader`'s batches in its order, with features (B, E) in place of pictures.
+    """`TrainLoader`'s batches in its order, with features (B, E) in place of images.
 
-    `batch_size`: pictures that the tower sees at once. `keep`: whether pictures are few enough to be held in memory
+    `batch_size`: images that the tower sees at once. `keep`: whether images are few enough to be held in memory
     while many views of them are computed.
     """
 
     def __init__(
-        self, loader: TrainLoader, cache: FeatureCache, pictures: Pictures, batch_size: int, *, keep: bool = False
+        self, loader: TrainLoader, cache: FeatureCache, images: Images, batch_size: int, *, keep: bool = False
     ):
-        self.loader, self.cache, self.pictures, self.batch_size = loader, cache, pictures, batch_size
+        self.loader, self.cache, self.images, self.batch_size = loader, cache, images, batch_size
         self.labels, self.keep = _labels(loader.items), keep
         self.source = "cache"
         self._held: dict[int, Tensor] = {}
@@ -195,7 +195,7 @@ class FeatureTrainLoader:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return self.pictures.fingerprint(self.loader.items)
+        return self.images.fingerprint(self.loader.items)
 
     def _view(self, number: int, title: str = "") -> Tensor:
         if number not in self._held:

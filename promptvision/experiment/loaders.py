@@ -20,11 +20,11 @@ from promptvision.experiment.schedule import epochs
 from promptvision.method import Method
 
 KEEP_AT_MOST = 1024
-"""Few-shot sets of up to this many pictures are decoded once and kept in memory."""
+"""Few-shot sets of up to this many images are decoded once and kept in memory."""
 
 
 def image_tower(method: Method) -> ImageTower:
-    """The tower that sees the pictures: it decides their size and normalisation."""
+    """The tower that sees the images: it decides their size and normalisation."""
     backbone: Any = method.backbone
     return backbone.image if isinstance(backbone, CLIP) else backbone
 
@@ -40,7 +40,7 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
-    """Features in place of pictures, if the method leaves the image tower frozen and CACHE_DIR names a folder."""
+    """Features in place of images, if the method leaves the image tower frozen and CACHE_DIR names a folder."""
     tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
     thawed = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
     if folder is None or thawed or not method.frozen_images:
@@ -51,16 +51,16 @@ def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> Fe
 def test_loader(
     cfg: CfgNode, data: Data, method: Method, split: str, cache: FeatureCache | None, *, ahead: bool = True
 ) -> TestLoader | FeatureTestLoader:
-    """The pictures of a split, in order, or with a cache their features, computed `ahead` or when first asked for."""
-    items = getattr(data.pictures, split)
+    """The images of a split, in order, or with a cache their features, computed `ahead` or when first asked for."""
+    items = getattr(data.images, split)
     if not items:
-        hint = "; DATASET.VALIDATION held_out takes some of the training pictures" if split == "val" else ""
-        raise InputError(f"data set {data.card.name!r} has no {split} pictures{hint}")
+        hint = "; DATASET.VALIDATION held_out takes some of the training images" if split == "val" else ""
+        raise InputError(f"data set {data.card.name!r} has no {split} images{hint}")
     size, workers = cfg.TEST.BATCH_SIZE, cfg.TRAIN.WORKERS
-    loader = TestLoader(items, data.pictures.open, transform_of(cfg, method), batch_size=size, workers=workers)
+    loader = TestLoader(items, data.images.open, transform_of(cfg, method), batch_size=size, workers=workers)
     if cache is None:
         return loader
-    features = FeatureTestLoader(loader, cache, data.pictures, f"{split} pictures")
+    features = FeatureTestLoader(loader, cache, data.images, f"{split} images")
     if ahead:
         features.prepare()
     return features
@@ -69,11 +69,11 @@ def test_loader(
 def train_loader(
     cfg: CfgNode, data: Data, method: Method, first: int, cache: FeatureCache | None
 ) -> TrainLoader | FeatureTrainLoader | WithUnlabelled:
-    """Shuffled, augmented batches of the training pictures, with those of the unlabelled ones if the method wants them.
+    """Shuffled, augmented batches of the training images, with those of the unlabelled ones if the method wants them.
 
     With a cache, where TRAIN.CACHE says so, batches of their features, those from epoch `first` on computed ahead.
     """
-    items = data.pictures.train
+    items = data.images.train
     few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
     loader = _shuffled(cfg, data, method, items, few and not (cache and _ahead(cfg)))
     span = range(first, epochs(cfg, len(loader)))
@@ -88,7 +88,7 @@ def train_loader(
 def _shuffled(cfg: CfgNode, data: Data, method: Method, items: Sequence[Item], keep: bool) -> TrainLoader:
     return TrainLoader(
         items,
-        data.pictures.open,
+        data.images.open,
         transform_of(cfg, method, training=True),
         batch_size=cfg.OPTIM.BATCH_SIZE,
         seed=cfg.SEED,
@@ -103,10 +103,10 @@ def _shuffled(cfg: CfgNode, data: Data, method: Method, items: Sequence[Item], k
 def _as_features(
     cfg: CfgNode, data: Data, loader: TrainLoader, span: Iterable[int], cache: FeatureCache | None, keep: bool
 ) -> TrainLoader | FeatureTrainLoader:
-    """With a cache, where TRAIN.CACHE says so, the features of a loader's pictures."""
+    """With a cache, where TRAIN.CACHE says so, the features of a loader's images."""
     if cache is None or not _ahead(cfg):
         return loader
-    features = FeatureTrainLoader(loader, cache, data.pictures, cfg.TEST.BATCH_SIZE, keep=keep)
+    features = FeatureTrainLoader(loader, cache, data.images, cfg.TEST.BATCH_SIZE, keep=keep)
     features.prepare(span)
     return features
 
@@ -118,11 +118,11 @@ def _ahead(cfg: CfgNode) -> bool:
 
 
 def _unlabelled(cfg: CfgNode, data: Data) -> list[Item]:
-    found, target = data.pictures.unlabelled, cfg.DATASET.TARGET
+    found, target = data.images.unlabelled, cfg.DATASET.TARGET
     if not found:
         where = f"the target {target!r} of data set {data.card.name!r}" if target else f"data set {data.card.name!r}"
         raise InputError(
-            f"{where} has no unlabelled pictures, which {cfg.METHOD.NAME} adapts to; name two domains that have some "
+            f"{where} has no unlabelled images, which {cfg.METHOD.NAME} adapts to; name two domains that have some "
             "in DATASET.SOURCE and DATASET.TARGET"
         )
     return found

@@ -1,4 +1,4 @@
-"""A trained method on somebody's pictures: class names with probabilities."""
+"""A trained method on somebody's images: class names with probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.data.decode import open_picture
+from promptvision.data.decode import open_image
 from promptvision.data.readers.folder import SUFFIXES
 from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
@@ -20,7 +20,7 @@ from promptvision.experiment.loaders import transform_of
 from promptvision.method import Method
 
 
-def find_pictures(names: Sequence[str]) -> list[Path]:
+def find_images(names: Sequence[str]) -> list[Path]:
     """Files as given, folders searched through, globs expanded, each once; a name that leads nowhere is refused."""
     found: list[Path] = []
     for name in names:
@@ -30,41 +30,41 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
         else:
             matches = [path] if path.is_file() else sorted(Path(match) for match in glob(name, recursive=True))
         if not matches:
-            raise InputError(f"no picture at {name}")
+            raise InputError(f"no image at {name}")
         found += matches
     return list(dict.fromkeys(found))
 
 
 @torch.no_grad()
-def predict_pictures(
-    cfg: CfgNode, method: Method, pictures: Sequence[Path], top: int
+def predict_images(
+    cfg: CfgNode, method: Method, images: Sequence[Path], top: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """For each picture its `top` most likely classes; and one sentence for each picture that cannot be read."""
+    """For each image its `top` most likely classes; and one sentence for each image that cannot be read."""
     device = choose_device(cfg.TRAIN.DEVICE)
     method.eval()
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     with autocast(device, cfg.TRAIN.PRECISION):
         predictor = method.predictor()
-        for paths, images in _batches(pictures, transform_of(cfg, method), cfg.TEST.BATCH_SIZE, broken):
-            for path, probabilities in zip(paths, predictor(images.to(device)).float().softmax(dim=-1), strict=True):
+        for paths, batch in _batches(images, transform_of(cfg, method), cfg.TEST.BATCH_SIZE, broken):
+            for path, probabilities in zip(paths, predictor(batch.to(device)).float().softmax(dim=-1), strict=True):
                 rows.append({"picture": str(path), "top": _best(probabilities, method.classes, top)})
     return rows, broken
 
 
 def _batches(
-    pictures: Sequence[Path], transform: Transform, size: int, broken: list[str]
+    images: Sequence[Path], transform: Transform, size: int, broken: list[str]
 ) -> Iterator[tuple[list[Path], Tensor]]:
-    for start in range(0, len(pictures), size):
+    for start in range(0, len(images), size):
         read = []
-        for path in pictures[start : start + size]:
+        for path in images[start : start + size]:
             try:
-                read.append((path, transform(open_picture("", str(path)))))
+                read.append((path, transform(open_image("", str(path)))))
             except InputError as error:
                 broken.append(str(error))
         if read:
-            paths, images = zip(*read, strict=True)
-            yield list(paths), torch.stack(images)
+            paths, batch = zip(*read, strict=True)
+            yield list(paths), torch.stack(batch)
 
 
 def _best(probabilities: Tensor, classes: Sequence[str], top: int) -> list[dict[str, Any]]:

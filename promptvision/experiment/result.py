@@ -23,13 +23,13 @@ def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
     return {
         **sections,
         "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS, "KEEP": cfg.TRAIN.KEEP},
-        "pictures": subset_hash(data.pictures.train),
-        "unlabelled": subset_hash(data.pictures.unlabelled),
+        "pictures": subset_hash(data.images.train),
+        "unlabelled": subset_hash(data.images.unlabelled),
     }
 
 
 def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
-    """What makes the run repeatable: method, pictures, transforms, templates."""
+    """What makes the run repeatable: method, images, transforms, templates."""
     plain, tower = resolved(cfg), image_tower(method)
     return {
         "family": cfg.METHOD.FAMILY,
@@ -44,9 +44,9 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "seed": cfg.SEED,
         "learned_parameters": method.learned_parameters(),
         "backbone_parameters": sum(parameter.numel() for parameter in method.backbone.parameters()),
-        "pictures": {part: len(getattr(data.pictures, part)) for part in ("train", "val", "test", "unlabelled")},
-        **{f"{part}_hash": subset_hash(getattr(data.pictures, part)) for part in ("train", "val", "test")},
-        "pictures_from": data.pictures.made or "files",
+        "pictures": {part: len(getattr(data.images, part)) for part in ("train", "val", "test", "unlabelled")},
+        **{f"{part}_hash": subset_hash(getattr(data.images, part)) for part in ("train", "val", "test")},
+        "pictures_from": data.images.made or "files",
         "bad_pictures": len(data.left_out),
         "left_out": data.left_out,
         "templates": getattr(method, "templates", []),

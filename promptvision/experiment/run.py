@@ -82,9 +82,9 @@ def finish(cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | None)
 
 
 def unaugmented(cfg: CfgNode, data: Data, method: Method, cache: FeatureCache | None) -> tuple[Batches, Batches]:
-    """The training and validation pictures as a test sees them; nothing is read before somebody walks through."""
+    """The training and validation images as a test sees them; nothing is read before somebody walks through."""
     train, val = (
-        test_loader(cfg, data, method, split, cache, ahead=False) if getattr(data.pictures, split) else ()
+        test_loader(cfg, data, method, split, cache, ahead=False) if getattr(data.images, split) else ()
         for split in ("train", "val")
     )
     return train, val
@@ -99,7 +99,7 @@ def train(
     progress: bool,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """`fit` with everything the config says; a method that learns nothing reads no training pictures."""
+    """`fit` with everything the config says; a method that learns nothing reads no training images."""
     began = time.monotonic()
     learned = {name: p for name, p in method.named_parameters() if p.requires_grad}
     if learned and len(method.classes) == 1 and cfg.OPTIM.EPOCHS:
@@ -115,7 +115,7 @@ def train(
         optim.EPS,
         optim.BIAS_MULTIPLIER,
     )
-    check(method, min(optim.BATCH_SIZE, len(data.pictures.train)))
+    check(method, min(optim.BATCH_SIZE, len(data.images.train)))
     loader = train_loader(cfg, data, method, first_epoch(folder), cache) if learned else None
     batches = len(loader) if loader else 1
     best = _best(cfg, folder, method, batches) if learned and is_first() else None
@@ -148,7 +148,7 @@ def _best(cfg: CfgNode, folder: RunFolder, method: Method, batches: int) -> Best
     if cfg.TRAIN.KEEP == "last":
         return None
     if not 0 < cfg.TRAIN.EVAL_EVERY <= epochs(cfg, batches):
-        raise InputError("TRAIN.KEEP best needs evaluations on the validation pictures: set TRAIN.EVAL_EVERY 1")
+        raise InputError("TRAIN.KEEP best needs evaluations on the validation images: set TRAIN.EVAL_EVERY 1")
     return Best(folder, method)
 
 

@@ -11,7 +11,7 @@ from promptvision.errors import InputError
 
 
 def base_rate(cfg: CfgNode) -> float:
-    """OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE pictures (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
+    """OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE images (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
     return cfg.OPTIM.LR / 256 * cfg.OPTIM.BATCH_SIZE if cfg.OPTIM.SCALE_LR else cfg.OPTIM.LR
 
 
@@ -22,7 +22,7 @@ def steps(cfg: CfgNode, batches: int) -> int:
         return optim.EPOCHS * batches
     if optim.SCALE_ITERATIONS and not shots:
         raise InputError(
-            "OPTIM.SCALE_ITERATIONS multiplies ITERATIONS by DATASET.SHOTS, which is 0 (all pictures): set "
+            "OPTIM.SCALE_ITERATIONS multiplies ITERATIONS by DATASET.SHOTS, which is 0 (all images): set "
             "OPTIM.SCALE_ITERATIONS false and OPTIM.ITERATIONS to the steps of the whole run"
         )
     return optim.ITERATIONS * (shots if optim.SCALE_ITERATIONS else 1)

@@ -18,7 +18,7 @@ HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE", "METHOD
 HOW |= {f"TRAIN.{key}" for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY")}
 """Keys that say how and where a run is computed, not what."""
 BLIND = ("zero_shot", "tpt")
-"""Methods that look at no training picture, unless they start from learned weights."""
+"""Methods that look at no training image, unless they start from learned weights."""
 PLACE = {f"DATASET.{key}" for key in ("NAME", "SHOTS", "CLASSES", "SOURCE", "TARGET")}
 PLACE |= {f"CONTINUAL.{key}" for key in ("TASKS", "SEED", "ORDER", "DATASETS")}
 """Keys that say where in a table a run stands."""
@@ -49,13 +49,13 @@ class Cell:
 
     @property
     def shots(self) -> int:
-        """Training pictures per class; 0 for a method that looks at none, and where all are used."""
+        """Training images per class; 0 for a method that looks at none, and where all are used."""
         shots = self.first.get("shots", 0)
         return shots if isinstance(shots, int) and not self.blind else 0
 
     @property
     def blind(self) -> bool:
-        """Whether its method looks at no training picture."""
+        """Whether its method looks at no training image."""
         return _is_blind(self.runs[0])
 
     @property

@@ -1,4 +1,4 @@
-"""Whether numbers may stand side by side: runs that claim one protocol must have seen the same pictures."""
+"""Whether numbers may stand side by side: runs that claim one protocol must have seen the same images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Result = Mapping[str, Any]
 Cells = Mapping[str, Sequence[Result]]
 """Row of a table -> its runs."""
 
-ON_TEST = "selected on its test pictures (DATASET.VALIDATION test)"
+ON_TEST = "selected on its test images (DATASET.VALIDATION test)"
 TESTED_BY = ("CLASSES", "SOURCE", "TARGET", "HELD_OUT")
-"""What of a protocol decides the test pictures."""
+"""What of a protocol decides the test images."""
 
 
 def notes(cells: Cells) -> dict[str, list[str]]:
     """What a reader must know of each row: one sentence for each way in which it differs from rows above it that claim
-    the same protocol, and whether it was selected on test pictures."""
+    the same protocol, and whether it was selected on test images."""
     first: dict[str, tuple[str, str]] = {}
     found: dict[str, list[str]] = {name: [] for name in cells}
     for name, results in cells.items():
@@ -27,14 +27,14 @@ def notes(cells: Cells) -> dict[str, list[str]]:
                 hash_, row = first.setdefault(claim, (seen, name))
                 if hash_ != seen:
                     other = "a run of the same row" if row == name else row
-                    found[name].append(f"{verb} other pictures than {other}, with the same protocol")
+                    found[name].append(f"{verb} other images than {other}, with the same protocol")
             if result.get("protocol", {}).get("VALIDATION") == "test":
                 found[name].append(ON_TEST)
     return {name: list(dict.fromkeys(sentences)) for name, sentences in found.items()}
 
 
 def _claims(result: Result) -> Iterator[tuple[str, str, str]]:
-    """(what is claimed, "trained on" or "tested on", hash of the pictures that were seen)."""
+    """(what is claimed, "trained on" or "tested on", hash of the images that were seen)."""
     protocol, dataset = result.get("protocol", {}), result.get("dataset")
     tested = {key: protocol.get(key) for key in TESTED_BY}
     for verb, claim in (("trained on", [protocol, result.get("seed")]), ("tested on", [tested])):
@@ -43,7 +43,7 @@ def _claims(result: Result) -> Iterator[tuple[str, str, str]]:
 
 
 def averageable(results: Sequence[Result]) -> bool:
-    """Whether all runs were tested on the same pictures."""
+    """Whether all runs were tested on the same images."""
     return len({result.get("test_hash") for result in results}) < 2
 
 

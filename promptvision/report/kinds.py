@@ -15,7 +15,7 @@ TITLES = {
     "uda": "Unsupervised domain adaptation",
     "vtab": "VTAB-1k",
     "fgvc": "FGVC",
-    "full": "All training pictures",
+    "full": "All training images",
     "continual": "Continual learning",
 }
 """Kind of table: its title."""

@@ -35,7 +35,7 @@ def load_report(folder: str | Path, *, literature: bool = True) -> Report:
     remarks = [*problems, *repeated]
     searched = sum(run.result.get("split", "test") != "test" for run in runs)
     if searched:
-        remarks.append(f"Not tested on test pictures, as runs of a search, and so in no table: {searched} runs.")
+        remarks.append(f"Not tested on test images, as runs of a search, and so in no table: {searched} runs.")
     if literature:
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)

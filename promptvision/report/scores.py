@@ -34,7 +34,7 @@ class Score:
 
 
 def over_seeds(values: Mapping[int, float], comparable: bool = True) -> Score:
-    """The score of {seed: value}; `comparable`: whether all seeds were tested on the same pictures."""
+    """The score of {seed: value}; `comparable`: whether all seeds were tested on the same images."""
     if not comparable:
         return Score(None, None, values)
     return Score(mean(values.values()), half_width(list(values.values())), values)

@@ -43,7 +43,7 @@ class Section:
 
 
 def sections(found: Sequence[Cell]) -> list[Section]:
-    """One for each kind of table that there is something for; tests on other pictures than test ones are in none."""
+    """One for each kind of table that there is something for; tests on other images than test ones are in none."""
     tested = [cell for cell in found if cell.first.get("split", "test") == "test"]
     made = [_section(kind, [cell for cell in tested if kind in kinds(cell)]) for kind in TITLES]
     return [section for section in made if section.rows]

@@ -1,6 +1,6 @@
-"""How VPT's tables were made: settings searched on validation pictures, then tested once (arXiv:2203.12119).
+"""How VPT's tables were made: settings searched on validation images, then tested once (arXiv:2203.12119).
 
-VTAB-1k: every setting trains on 800 pictures and is judged on 200 after its last epoch; the best one then trains on all
+VTAB-1k: every setting trains on 800 images and is judged on 200 after its last epoch; the best one then trains on all
 1000 with five seeds, and each run is tested after its last epoch. FGVC: trains on the training list, is judged at its
 best epoch, and the best run's best epoch is tested. Sources: KMnP/vpt `tune_vtab.py`, `tune_fgvc.py`.
 """
@@ -119,7 +119,7 @@ def search(
 
     `tune` says which settings are tried: all as published, or some (`promptvision.sweep.optuna_search`).
     Returns `protocol`, `tuning` (what was tried, each as {setting, accuracy, pruned}), `chosen`, and `runs`, the
-    results of the final runs, tested on the test pictures.
+    results of the final runs, tested on the test images.
     """
 
     def judge(setting: Setting, watch: Watch | None) -> Tried:

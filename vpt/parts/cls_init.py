@@ -1,4 +1,4 @@
-"""Prompts that start from the class tokens of training pictures (VPT, arXiv:2203.12119, section 4.3, "CLS")."""
+"""Prompts that start from the class tokens of training images (VPT, arXiv:2203.12119, section 4.3, "CLS")."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def layerwise_class_tokens(tower: ImageTower, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_token_embeddings(tower: ImageTower, train: Batches, classes: int, count: int) -> Tensor:
-    """(P, L + 1, D), P = `count` means of the training pictures' layerwise class tokens.
+    """(P, L + 1, D), P = `count` means of the training images' layerwise class tokens.
 
-    The official code reads such vectors from a file and does not tell how they were made. Here picture j of class c
+    The official code reads such vectors from a file and does not tell how they were made. Here image j of class c
     goes into mean number (c + C j) modulo P: with P = C these are the class means, with P = k C every class is dealt
     out to k means, and no two means are alike.
     """
@@ -55,11 +55,11 @@ def class_token_embeddings(tower: ImageTower, train: Batches, classes: int, coun
         sums.index_add_(0, rows, layerwise_class_tokens(tower, images.to(device)).float())
         members += torch.bincount(rows, minlength=count)
     if not members.all():
-        raise InputError(f"the training pictures are too few to start {count} prompts from their class tokens")
+        raise InputError(f"the training images are too few to start {count} prompts from their class tokens")
     return sums / members[:, None, None]
 
 
 def _row(label: int, seen: list[int], count: int) -> int:
-    """The mean that the next picture of a class goes into; counts it."""
+    """The mean that the next image of a class goes into; counts it."""
     seen[label] += 1
     return (label + len(seen) * (seen[label] - 1)) % count

@@ -48,7 +48,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.training and len(self.projection) and len(features) < 2:
-            raise InputError("a head with hidden layers normalises over a batch: it cannot train on a single picture")
+            raise InputError("a head with hidden layers normalises over a batch: it cannot train on a single image")
         return self.last_layer(self.projection(features))
 
 

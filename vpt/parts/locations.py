@@ -20,7 +20,7 @@ def init_bound(patch: int, dim: int) -> float:
 
 
 def token_count(tower: ImageTower) -> int:
-    """How many tokens a picture of the tower's size has, the class token and its like included."""
+    """How many tokens an image of the tower's size has, the class token and its like included."""
     weight = next(tower.parameters())
     with torch.no_grad():
         return tower.embed(weight.new_zeros(1, 3, tower.image_size, tower.image_size)).shape[1]
@@ -29,13 +29,13 @@ def token_count(tower: ImageTower) -> int:
 def strip_tokens(tower: ImageTower, strip: Tensor, normalize: bool) -> Tensor:
     """Pixels (1, 3, patch, P patch) to prompts (P, D), through the tower's frozen patch embedding.
 
-    `normalize`: the strip is in [0, 1] and is normalised as pictures are.
+    `normalize`: the strip is in [0, 1] and is normalised as images are.
     """
     return tower.patchify(normalized(strip, tower) if normalize else strip)[0]
 
 
 def normalized(pixels: Tensor, tower: ImageTower) -> Tensor:
-    """Pixels in [0, 1], (..., 3, H, W), as the tower takes its pictures."""
+    """Pixels in [0, 1], (..., 3, H, W), as the tower takes its images."""
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (tower.mean, tower.std))
     return (pixels - mean) / std
 

@@ -1,4 +1,4 @@
-"""Prompts that pictures choose by keys: the pool of L2P (Wang et al., CVPR 2022, arXiv:2112.08654, section 4.2)."""
+"""Prompts that images choose by keys: the pool of L2P (Wang et al., CVPR 2022, arXiv:2112.08654, section 4.2)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nearest(scores: Tensor, k: int) -> Tensor:
 
 
 def vote(chosen: Tensor, size: int) -> Tensor:
-    """The k ids that most pictures chose, most votes first, for all of them: (B, k) to (B, k)."""
+    """The k ids that most images chose, most votes first, for all of them: (B, k) to (B, k)."""
     votes = torch.bincount(chosen.flatten(), minlength=size)
     return nearest(votes, chosen.shape[1]).expand(len(chosen), -1)
 

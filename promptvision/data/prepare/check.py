@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.images import Pictures
+from promptvision.data.images import Images
 from promptvision.data.prepare.findings import (
     Lists,
     colliding_paths,
@@ -26,13 +26,13 @@ from promptvision.data.prepare.make_split import split_note
 from promptvision.data.prepare.presence import expected, root_folder
 from promptvision.data.prepare.salvage import salvage
 from promptvision.data.readers import read
-from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.paths import Finder
 from promptvision.data.scan import Seen, look_at_all
 from promptvision.errors import InputError
 
 Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
-"""Wraps the pictures as they are decoded, and is told how many there are."""
+"""Wraps the images as they are decoded, and is told how many there are."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Report:
 
     name: str
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Part -> (pictures, classes)."""
+    """Part -> (images, classes)."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -64,18 +64,18 @@ class Report:
 
 
 def check(card: Card, root: str = "", *, jobs: int = 1, progress: Progress = lambda seen, total: seen) -> list[Report]:
-    """One report, or one for each domain of a card that has several. Pictures are decoded by `jobs` processes."""
+    """One report, or one for each domain of a card that has several. Images are decoded by `jobs` processes."""
     reports: list[Report] = []
     for domain in card.domains or [""]:
         report = Report(f"{card.name}, {domain}" if domain else card.name)
         if not reports:
             _expect(report, card, root)
-        pictures = _read(report, card, root, domain)
+        images = _read(report, card, root, domain)
         report.add("about its split", split_note(card, root, domain), fault=False)
-        if pictures is not None:
+        if images is not None:
             counts = card.domains[domain].get("counts", {}) if domain else card.counts
-            _check_lists(report, pictures, counts, card.classes)
-            _check_files(report, pictures, jobs, progress)
+            _check_lists(report, images, counts, card.classes)
+            _check_files(report, images, jobs, progress)
         reports.append(report)
     return reports
 
@@ -86,7 +86,7 @@ def _expect(report: Report, card: Card, root: str) -> None:
     report.add("expected, but not there", absent if card.files else [])
 
 
-def _read(report: Report, card: Card, root: str, domain: str) -> Pictures | None:
+def _read(report: Report, card: Card, root: str, domain: str) -> Images | None:
     """What the reader gives; where it refuses, what can be made of the lists all the same."""
     try:
         return read(card, root, domain)
@@ -99,46 +99,46 @@ def _read(report: Report, card: Card, root: str, domain: str) -> Pictures | None
     return saved[0]
 
 
-def _parts(pictures: Pictures) -> Lists:
-    return {"train": pictures.train, "val": pictures.val, "test": pictures.test}
+def _parts(images: Images) -> Lists:
+    return {"train": images.train, "val": images.val, "test": images.test}
 
 
-def _check_lists(report: Report, pictures: Pictures, counts: dict[str, int], classes: int | None) -> None:
-    lists = _parts(pictures)
+def _check_lists(report: Report, images: Images, counts: dict[str, int], classes: int | None) -> None:
+    lists = _parts(images)
     report.sizes.update({p: (len(items), len({label for _, label, _ in items})) for p, items in lists.items() if items})
     report.add("counts differ from the card's", wrong_counts(lists, counts, classes))
     report.add("wrong labels", wrong_labels(lists))
     report.add("listed under another class than its folder's", misplaced(lists))
     report.add("class names", confusable_names(lists))
-    report.add("classes without pictures", empty_classes(lists), fault=False)
+    report.add("classes without images", empty_classes(lists), fault=False)
     apart, same = distinct(lists)
     report.add("parts of one content", same, fault=False)
     report.add("listed twice", listed_twice(apart))
     report.add("names that differ by case only", colliding_paths([item[0] for own in apart.values() for item in own]))
 
 
-def _check_files(report: Report, pictures: Pictures, jobs: int, progress: Progress) -> None:
-    apart, _ = distinct(_parts(pictures))
+def _check_files(report: Report, images: Images, jobs: int, progress: Progress) -> None:
+    apart, _ = distinct(_parts(images))
     paths = list(dict.fromkeys(path for items in apart.values() for path, _, _ in items))
     absent: dict[str, str] = {}
     empty: list[str] = []
-    if pictures.root is not None:
-        top = Path(pictures.root)
-        files = {path: pictures.file_of(path) if pictures.file_of else path for path in paths}
+    if images.root is not None:
+        top = Path(images.root)
+        files = {path: images.file_of(path) if images.file_of else path for path in paths}
         finder = Finder(top)
         absent = {path: reason for path, file in files.items() if (reason := _absence(finder, file))}
         empty = [path for path, file in files.items() if path not in absent and not os.path.getsize(top / file)]
         report.add("listed, but not there", [f"{path}: {reason}" for path, reason in absent.items()])
         report.add("empty files (0 bytes)", empty)
-        if pictures.file_of is None:
+        if images.file_of is None:
             _check_folders(report, top, paths)
     skipped = {*absent, *empty}
     left = [path for path in paths if path not in skipped]
-    seen = list(progress(look_at_all(pictures.open, left, jobs if pictures.root else 1), len(left)))
-    report.add("pictures that cannot be read", [one.fault for one in seen if one.fault])
+    seen = list(progress(look_at_all(images.open, left, jobs if images.root else 1), len(left)))
+    report.add("images that cannot be read", [one.fault for one in seen if one.fault])
     across, within = copies(apart, {one.path: one.digest for one in seen if one.digest})
-    report.add("the same picture in two parts or classes", across)
-    report.add("the same picture twice in a part", within, fault=False)
+    report.add("the same image in two parts or classes", across)
+    report.add("the same image twice in a part", within, fault=False)
 
 
 def _absence(finder: Finder, path: str) -> str:
@@ -153,12 +153,12 @@ def _absence(finder: Finder, path: str) -> str:
 
 
 def _check_folders(report: Report, top: Path, listed: list[str]) -> None:
-    """Looks about in the folders that hold listed pictures, for pictures that are not, and for folders without any."""
+    """Looks about in the folders that hold listed images, for images that are not, and for folders without any."""
     known = set(listed)
     within = {path.partition("/")[0] for path in listed} if all("/" in path for path in listed) else {""}
-    found = [path.relative_to(top).as_posix() for folder in sorted(within) for path in pictures_under(top / folder)]
+    found = [path.relative_to(top).as_posix() for folder in sorted(within) for path in images_under(top / folder)]
     beside = [path for path in found if path not in known]
-    report.add("pictures there, but not listed", beside, fault=False)
+    report.add("images there, but not listed", beside, fault=False)
     bare = [
         os.path.relpath(place, top)
         for folder in sorted(within)

@@ -25,7 +25,7 @@ template: "a photo of a {}, a type of mushroom."
 classes: 3
 counts: {train: 48, val: 12, test: 60}
 traps:
-  - "Pictures of one mushroom lie next to each other in the lists."
+  - "Images of one mushroom lie next to each other in the lists."
 folders: [mushrooms]          # ROOT/mushrooms
 lists: {train: train.txt, val: val.txt, test: test.txt}
 names: [fly agaric, cep, chanterelle]      # or names: names/mushrooms.txt, a file beside the card
@@ -33,7 +33,7 @@ names: [fly agaric, cep, chanterelle]      # or names: names/mushrooms.txt, a fi
 
 A card with domains gives each the keys that are its own:
 `domains: {garden: {lists: {train: garden.txt}}, forest: {lists: {train: forest.txt}}}`. `tools/data.py check` compares
-card and pictures. Pictures of your own need no card at all: `DATASET.NAME folder`, or `list`.
+card and images. Images of your own need no card at all: `DATASET.NAME folder`, or `list`.
 
 ## The cards
 """

@@ -1,4 +1,4 @@
-"""What lists of pictures can tell about their own mistakes: pure functions, each gives one sentence per mistake.
+"""What lists of images can tell about their own mistakes: pure functions, each gives one sentence per mistake.
 
 `lists`: part name ("train", "val", "test") -> items.
 """
@@ -17,33 +17,33 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 SURE = 0.8
-"""Share of a folder's pictures that must agree on a class before the others count as mistakes."""
+"""Share of a folder's images that must agree on a class before the others count as mistakes."""
 ENOUGH = 5
-"""Pictures that a folder must have for that."""
+"""Images that a folder must have for that."""
 
 
 def wrong_counts(lists: Lists, counts: Mapping[str, int], classes: int | None) -> list[str]:
-    """Numbers of pictures and classes that are not those of the card, where it knows them."""
+    """Numbers of images and classes that are not those of the card, where it knows them."""
     wrong = [
-        f"{part} has {len(lists.get(part, [])):,} pictures, the card says {expected:,}"
+        f"{part} has {len(lists.get(part, [])):,} images, the card says {expected:,}"
         for part, expected in counts.items()
         if len(lists.get(part, [])) != expected
     ]
     found = {label for items in lists.values() for _, label, _ in items}
     if classes is not None and len(found) != classes:
-        wrong.append(f"there are pictures of {len(found):,} classes, the card says {classes:,}")
+        wrong.append(f"there are images of {len(found):,} classes, the card says {classes:,}")
     return wrong
 
 
 def empty_classes(lists: Lists) -> list[str]:
-    """Classes that a part has no picture of though it has pictures."""
+    """Classes that a part has no image of though it has images."""
     names = {label: name for items in lists.values() for _, label, name in items}
     absent = {part: sorted(set(names) - {label for _, label, _ in items}) for part, items in lists.items() if items}
-    return [f"{part} has no picture of {names[label]!r}" for part, labels in absent.items() for label in labels]
+    return [f"{part} has no image of {names[label]!r}" for part, labels in absent.items() for label in labels]
 
 
 def wrong_labels(lists: Lists) -> list[str]:
-    """Labels with another name than most pictures give them, names of two labels, and labels that never occur."""
+    """Labels with another name than most images give them, names of two labels, and labels that never occur."""
     items = [(part, *item) for part, own in lists.items() for item in own]
     names = _most((label, name) for _, _, label, name in items)
     wrong = [
@@ -64,7 +64,7 @@ def wrong_labels(lists: Lists) -> list[str]:
 
 
 def misplaced(lists: Lists) -> list[str]:
-    """Pictures listed under another class than nearly all others of their folder, where folders are classes."""
+    """Images listed under another class than nearly all others of their folder, where folders are classes."""
     folders = defaultdict(list)
     for part, items in lists.items():
         for path, label, name in items:
@@ -79,7 +79,7 @@ def misplaced(lists: Lists) -> list[str]:
         others = [item for item in own if item[2] != label]
         if len(own) >= ENOUGH and len(others) <= (1 - SURE) * len(own):
             told += [
-                f"{path} ({part}) is listed as {other!r}, the other pictures of folder {folder!r} as {name!r}"
+                f"{path} ({part}) is listed as {other!r}, the other images of folder {folder!r} as {name!r}"
                 for part, path, _, other in others
             ]
     return told
@@ -134,14 +134,14 @@ def copies(lists: Lists, digests: Mapping[str, str]) -> tuple[list[str], list[st
 
 
 def distinct(lists: Lists) -> tuple[dict[str, Sequence[Item]], list[str]]:
-    """The parts that have pictures, without those that a protocol makes of another part, such as val of test."""
+    """The parts that have images, without those that a protocol makes of another part, such as val of test."""
     kept: dict[str, Sequence[Item]] = {}
     told = []
     for part in ("test", "train", "val"):
         items = lists.get(part, [])
         twin = next((other for other, own in kept.items() if {*own} == {*items}), "") if items else ""
         if twin:
-            told.append(f"{part} holds the very pictures of {twin}")
+            told.append(f"{part} holds the very images of {twin}")
         elif items:
             kept[part] = items
     return {part: kept[part] for part in lists if part in kept}, told

@@ -24,7 +24,7 @@ def unpack_imagenet(top: Path) -> int:
             stage = top / f".unpacking-{part}"
             shutil.rmtree(stage, ignore_errors=True)
             if part == "val":
-                official.parse_devkit_archive(str(top))  # which class each of the flat validation pictures is
+                official.parse_devkit_archive(str(top))  # which class each of the flat validation images is
             parse(str(top), folder=stage.name)
             (top / "images").mkdir(exist_ok=True)
             os.replace(stage, top / "images" / part)

@@ -13,7 +13,7 @@ from promptvision.errors import InputError
 
 
 def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
-    """Write the split file that the card's reader looks for; where it lies, and the pictures of each part.
+    """Write the split file that the card's reader looks for; where it lies, and the images of each part.
 
     Its key `note` says that it is not the published one; `train_hash` in result.json tells runs on it apart.
     InputError if the card has no split file, if it is there already, or if what it is made from is missing.

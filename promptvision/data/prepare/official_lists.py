@@ -1,7 +1,7 @@
 """The official lists and class folders that CoOp's split files were made from, for making another split on purpose.
 
 Each function gives train, validation and test parts by the rule of CoOp's `datasets/*.py`: where there is an official
-test set, 20 % of the other pictures validate (`split_trainval`); else 50/20/30 (`read_and_split`).
+test set, 20 % of the other images validate (`split_trainval`); else 50/20/30 (`read_and_split`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from promptvision.data.card import Card
 from promptvision.data.images import Item
 from promptvision.data.readers.class_names import class_name
-from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.layout import missing, names_in
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError
@@ -26,9 +26,7 @@ Parts = tuple[list[Item], list[Item], list[Item]]
 def class_folders(card: Card, top: Path, images: Path, seed: int) -> Parts:
     """A folder per class: Caltech101, DTD, EuroSAT, Food101 and whatever is laid out so."""
     folders = [name for name in names_in(images) if os.path.isdir(images / name)]
-    listing = {
-        name: [path.relative_to(images).as_posix() for path in pictures_under(images / name)] for name in folders
-    }
+    listing = {name: [path.relative_to(images).as_posix() for path in images_under(images / name)] for name in folders}
     if not any(listing.values()):
         raise missing(card, f"{images} holds no folders of classes to make a split from")
     named = {name: class_name(card, name) for name in folders}
@@ -47,7 +45,7 @@ def oxford_pets(card: Card, top: Path, images: Path, seed: int) -> Parts:
 
 
 def oxford_flowers(card: Card, top: Path, images: Path, seed: int) -> Parts:
-    """`imagelabels.mat`, labels from 1 in the order of the pictures, and `cat_to_name.json`."""
+    """`imagelabels.mat`, labels from 1 in the order of the images, and `cat_to_name.json`."""
     labels = _matlab(card, top / "imagelabels.mat")["labels"].ravel().tolist()
     names = json.loads("\n".join(_lines(card, top / "cat_to_name.json")))
     listing = defaultdict(list)
@@ -104,7 +102,7 @@ RAW: dict[str, Callable[[Card, Path, Path, int], Parts]] = {
     "sun397": sun397,
     "ucf101": ucf101,
 }
-"""Cards whose pictures do not lie in class folders, or that have an official test set."""
+"""Cards whose images do not lie in class folders, or that have an official test set."""
 
 
 def raw_parts(card: Card, top: Path, images: Path, seed: int) -> Parts:

@@ -32,12 +32,12 @@ def _spellings(file: str, folders: list[str]) -> list[str]:
 
 
 def presence(card: Card, root: str) -> str:
-    """ "built in", "here", "in part", "no", or "own pictures" where the root itself is the data set."""
+    """ "built in", "here", "in part", "no", or "own images" where the root itself is the data set."""
     if card.reader in IN_MEMORY:
         return "built in"
     if not root and os.path.isdir(card.options.get("system_folder", "")):
         return "here"
     found = list(expected(card, root).values())
     if not found:
-        return "own pictures"
+        return "own images"
     return "here" if all(found) else "in part" if any(found) else "no"

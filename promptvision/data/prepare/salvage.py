@@ -13,17 +13,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import read_lines, refuse_label, refuse_outside
 from promptvision.data.readers.coop_split import PARTS, read_entry
 from promptvision.data.readers.default_split import PARTS as PART_FOLDERS
 from promptvision.data.readers.default_split import complete
-from promptvision.data.readers.folder import pictures_under
+from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.layout import data_root, find_folder, names_in
 from promptvision.errors import InputError
 
-Salvaged = tuple[Pictures, list[str]]
+Salvaged = tuple[Images, list[str]]
 """What could be read, and a sentence for everything that could not."""
 T = TypeVar("T")
 
@@ -49,9 +49,9 @@ def _good(entries: Iterable[T], read: Callable[[int, T], Item]) -> tuple[list[It
     return good, wrong
 
 
-def _pictures(top: Path, lists: dict[str, list[Item]]) -> Pictures:
+def _images(top: Path, lists: dict[str, list[Item]]) -> Images:
     train, val, test = (lists.get(part, []) for part in PARTS)
-    return Pictures(train, val, test, partial(open_picture, str(top)), str(top))
+    return Images(train, val, test, partial(open_image, str(top)), str(top))
 
 
 def _coop_split(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
@@ -69,7 +69,7 @@ def _coop_split(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
         own = split.get(part) if isinstance(split, dict) else None
         lists[part], told = _good(own if isinstance(own, list) else [], read)
         wrong += told
-    return _pictures(images, lists), wrong
+    return _images(images, lists), wrong
 
 
 def _text_lists(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
@@ -93,7 +93,7 @@ def _text_lists(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
             wrong += told
         except InputError as error:
             wrong.append(str(error))
-    return _pictures(top, lists), wrong
+    return _images(top, lists), wrong
 
 
 def _json_lists(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
@@ -117,7 +117,7 @@ def _json_lists(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
             wrong += told
         except (OSError, ValueError) as error:
             wrong.append(f"list {top / part}.json cannot be read: {getattr(error, 'strerror', None) or error}")
-    return _pictures(images, lists), wrong
+    return _images(images, lists), wrong
 
 
 def _folder(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
@@ -131,15 +131,13 @@ def _folder(card: Card, root: str, options: dict[str, Any]) -> Salvaged:
         for part, classes in found.items()
     }
     empty = sorted({name for classes in found.values() for name in classes} - set(names))
-    wrong = [f"the class folder {name!r} under {top} holds no pictures" for name in empty]
-    return _pictures(top, dict(zip(PARTS, complete(lists), strict=True))), wrong
+    wrong = [f"the class folder {name!r} under {top} holds no images" for name in empty]
+    return _images(top, dict(zip(PARTS, complete(lists), strict=True))), wrong
 
 
 def _classes(top: Path, place: Path) -> dict[str, list[str]]:
-    """Class folder -> its pictures, relative to the top."""
-    return {
-        name: [path.relative_to(top).as_posix() for path in pictures_under(place / name)] for name in _folders(place)
-    }
+    """Class folder -> its images, relative to the top."""
+    return {name: [path.relative_to(top).as_posix() for path in images_under(place / name)] for name in _folders(place)}
 
 
 def _folders(place: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A few pictures of each class, for looking at."""
+"""A few images of each class, for looking at."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from promptvision.data.images import Item, Pictures
+from promptvision.data.images import Images, Item
 
 SIDE = 200
 """Longer side of a sample in pixels."""
 
 
-def samples(pictures: Pictures, classes: int, each: int) -> tuple[list[tuple[str, list[Image.Image]]], int]:
-    """The first `each` pictures of up to `classes` classes, evenly spread over the labels; and how many there are.
+def samples(images: Images, classes: int, each: int) -> tuple[list[tuple[str, list[Image.Image]]], int]:
+    """The first `each` images of up to `classes` classes, evenly spread over the labels; and how many there are.
 
-    Training pictures come first, then those of val and test.
+    Training images come first, then those of val and test.
     """
     groups: dict[int, list[Item]] = {}
-    for item in (*pictures.train, *pictures.val, *pictures.test):
+    for item in (*images.train, *images.val, *images.test):
         groups.setdefault(item[1], []).append(item)
     labels = sorted(groups)
     chosen = [labels[place * len(labels) // classes] for place in range(classes)] if classes < len(labels) else labels
-    rows = [(groups[label][0][2], list(_open(pictures, groups[label][:each]))) for label in chosen]
+    rows = [(groups[label][0][2], list(_open(images, groups[label][:each]))) for label in chosen]
     return rows, len(labels)
 
 
-def _open(pictures: Pictures, items: list[Item]) -> Iterator[Image.Image]:
+def _open(images: Images, items: list[Item]) -> Iterator[Image.Image]:
     for path, _, _ in items:
-        picture = pictures.open(path)
-        picture.thumbnail((SIDE, SIDE))
-        yield picture
+        image = images.open(path)
+        image.thumbnail((SIDE, SIDE))
+        yield image

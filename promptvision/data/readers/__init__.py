@@ -1,4 +1,4 @@
-"""The readers: each turns one layout on disk, or in memory, into the lists of `Pictures`.
+"""The readers: each turns one layout on disk, or in memory, into the lists of `Images`.
 
 A reader takes the card and the data root; its keyword-only arguments are the keys that only its cards hold.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.images import Pictures, join
+from promptvision.data.images import Images, join
 from promptvision.data.readers.class_folders import read_class_folders
 from promptvision.data.readers.coop_split import read_coop_split
 from promptvision.data.readers.folder import read_folder
@@ -23,14 +23,14 @@ from promptvision.data.readers.torchvision import read_digits, read_torchvision
 from promptvision.errors import InputError, unknown
 
 
-def read_world(card: Card, root: str, *, task: str) -> Pictures:
+def read_world(card: Card, root: str, *, task: str) -> Images:
     """A task of the embedded world, rendered on the spot; needs no root."""
     from promptvision.data.world import read_task  # imports torch, which the lists alone do not need
 
     return read_task(task)
 
 
-READERS: dict[str, Callable[..., Pictures]] = {
+READERS: dict[str, Callable[..., Images]] = {
     "world": read_world,
     "digits": read_digits,
     "torchvision": read_torchvision,
@@ -47,8 +47,8 @@ READERS: dict[str, Callable[..., Pictures]] = {
 }
 
 
-def read(card: Card, root: str | Path = "", domain: str = "") -> Pictures:
-    """The pictures of a card's data set under the data root (DATASET.ROOT); "" where it needs none.
+def read(card: Card, root: str | Path = "", domain: str = "") -> Images:
+    """The images of a card's data set under the data root (DATASET.ROOT); "" where it needs none.
 
     `domain`: one of the card's domains; "" for all of them together, one after the other.
     Raises InputError, one sentence with the file or folder, for whatever is missing, unreadable or malformed.
@@ -56,12 +56,12 @@ def read(card: Card, root: str | Path = "", domain: str = "") -> Pictures:
     if domain and domain not in card.domains:
         raise unknown(f"domain of data set {card.name!r}", domain, card.domains)
     parts = [_read_one(card, str(root), name) for name in ([domain] if domain else card.domains or [""])]
-    pictures = parts[0] if len(parts) == 1 else join(parts)
-    if not pictures.classes:
-        raise InputError(f"data set {card.name!r} has no classes: its lists hold no pictures")
-    return pictures
+    images = parts[0] if len(parts) == 1 else join(parts)
+    if not images.classes:
+        raise InputError(f"data set {card.name!r} has no classes: its lists hold no images")
+    return images
 
 
-def _read_one(card: Card, root: str, domain: str) -> Pictures:
+def _read_one(card: Card, root: str, domain: str) -> Images:
     own = {key: value for key, value in card.domains.get(domain, {}).items() if key != "counts"}
     return READERS[card.reader](card, root, **{**card.options, **own})

@@ -1,4 +1,4 @@
-"""What all readers of lists share: lines of a file, paths that stay inside, labels without gaps, pictures there."""
+"""What all readers of lists share: lines of a file, paths that stay inside, labels without gaps, images there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refuse_outside(place: str, path: str) -> None:
     """Refuse a listed path that is absolute or climbs out of its folder, in the notation of any system."""
     plain = PurePosixPath(path.replace("\\", "/"))
     if plain.is_absolute() or ".." in plain.parts or path[1:2] == ":":
-        raise InputError(f"{place}: the path {path!r} leaves the folder of pictures")
+        raise InputError(f"{place}: the path {path!r} leaves the folder of images")
 
 
 def refuse_label(place: str, label: int, classes: int | None) -> None:
@@ -54,18 +54,18 @@ def check_labels(place: str, items: Iterable[Item]) -> None:
         raise InputError(f"{place}: labels must be 0 to n - 1 without gaps, but {absent[0]} never occurs")
 
 
-def pictures_in(card: Card, folder: Path) -> list[str]:
-    """Sorted names of the pictures in a class folder, told by their suffix; hidden files are left out."""
+def images_in(card: Card, folder: Path) -> list[str]:
+    """Sorted names of the images in a class folder, told by their suffix; hidden files are left out."""
     found = [name for name in names_in(folder) if name.lower().endswith(SUFFIXES)]
     if not found:
-        raise missing(card, f"the class folder {folder} holds no pictures ({', '.join(SUFFIXES)})")
+        raise missing(card, f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
     return found
 
 
 def all_there(card: Card, source: str | Path, folder: Path, lists: Mapping[str, Sequence[Item]]) -> None:
-    """Refuse lists of pictures that are not all in the folder."""
+    """Refuse lists of images that are not all in the folder."""
     listed = {path for items in lists.values() for path, _, _ in items}
     absent = sorted(path for path in listed if not os.path.isfile(folder / path))
     if absent:
-        share = f"{len(absent)} of the {len(listed)} pictures that {source} lists are missing"
+        share = f"{len(absent)} of the {len(listed)} images that {source} lists are missing"
         raise missing(card, f"{share}, such as {folder / absent[0]}")

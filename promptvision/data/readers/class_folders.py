@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
-from promptvision.data.readers.checks import pictures_in
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
+from promptvision.data.readers.checks import images_in
 from promptvision.data.readers.class_names import class_name
 from promptvision.data.readers.layout import data_root, find_folder, missing, names_in
 
 
-def read_class_folders(card: Card, root: str, *, folders: list[str], parts: dict[str, str]) -> Pictures:
+def read_class_folders(card: Card, root: str, *, folders: list[str], parts: dict[str, str]) -> Images:
     """`<root>/<one of folders>/<folder of a part>/<class>/*`, files of a class in sorted order.
 
     Labels follow the sorted class folders of all parts; the card's rule makes names of them. A folder `images`
@@ -29,7 +29,7 @@ def read_class_folders(card: Card, root: str, *, folders: list[str], parts: dict
         raise missing(card, f"{where} should hold {card.classes} class folders, not {len(names)}")
     lists = {part: _items(card, folder, place, names) for part, place in places.items()}
     train, val, test = (lists.get(part, []) for part in ("train", "val", "test"))
-    return Pictures(train, val, test, partial(open_picture, str(folder)), str(folder))
+    return Images(train, val, test, partial(open_image, str(folder)), str(folder))
 
 
 def _folders(place: Path) -> list[str]:
@@ -46,5 +46,5 @@ def _items(card: Card, folder: Path, place: Path, names: dict[str, str]) -> list
         (f"{inner}/{raw}/{file}", label, name)
         for label, (raw, name) in enumerate(names.items())
         if (place / raw).is_dir()
-        for file in pictures_in(card, place / raw)
+        for file in images_in(card, place / raw)
     ]

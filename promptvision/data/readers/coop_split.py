@@ -1,4 +1,4 @@
-"""CoOp's split files: `split_zhou_*.json` beside a folder of pictures."""
+"""CoOp's split files: `split_zhou_*.json` beside a folder of images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import all_there, check_labels, refuse_label, refuse_outside
 from promptvision.data.readers.layout import data_root, find_folder, missing
 from promptvision.errors import InputError
@@ -17,8 +17,8 @@ from promptvision.errors import InputError
 PARTS = ("train", "val", "test")
 
 
-def read_coop_split(card: Card, root: str, *, folders: list[str], images: str, split: str) -> Pictures:
-    """`<root>/<one of folders>/<split>` lists the pictures, paths below `<root>/<that folder>/<images>`.
+def read_coop_split(card: Card, root: str, *, folders: list[str], images: str, split: str) -> Images:
+    """`<root>/<one of folders>/<split>` lists the inner, paths below `<root>/<that folder>/<images>`.
 
     A missing split file is never replaced by a fresh random one: results would not be those of the benchmark.
     """
@@ -29,9 +29,9 @@ def read_coop_split(card: Card, root: str, *, folders: list[str], images: str, s
         offer = f"make another split, not the published one, with `python tools/data.py split {card.name}`"
         raise InputError(f"{told}, or {offer}")
     lists = read_split(file, card.classes)
-    pictures = find_folder(card, folder, [images])
-    all_there(card, file, pictures, lists)
-    return Pictures(lists["train"], lists["val"], lists["test"], partial(open_picture, str(pictures)), str(pictures))
+    inner = find_folder(card, folder, [images])
+    all_there(card, file, inner, lists)
+    return Images(lists["train"], lists["val"], lists["test"], partial(open_image, str(inner)), str(inner))
 
 
 def read_split(file: Path, classes: int | None) -> dict[str, list[Item]]:

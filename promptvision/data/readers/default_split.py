@@ -1,4 +1,4 @@
-"""The lists of somebody's own pictures: splits that are given are kept, missing ones made, always in the same way."""
+"""The lists of somebody's own images: splits that are given are kept, missing ones made, always in the same way."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def complete(given: Mapping[str, Sequence[Item]]) -> Lists:
 
 
 def fresh(items: Sequence[Item]) -> Lists:
-    """50/20/30 of every class, whatever order the pictures are listed in."""
+    """50/20/30 of every class, whatever order the images are listed in."""
     names = {f"{label:09d}": name for _, label, name in items}
     listing: dict[str, list[str]] = {label: [] for label in names}
     for path, label, _ in sorted(items):

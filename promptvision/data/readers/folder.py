@@ -1,4 +1,4 @@
-"""Somebody's own pictures: one folder per class, with or without train, val and test folders above them."""
+"""Somebody's own images: one folder per class, with or without train, val and test folders above them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import SUFFIXES, open_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import SUFFIXES, open_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.default_split import PARTS, complete
 from promptvision.data.readers.layout import data_root, missing, names_in
 from promptvision.data.readers.names import class_names, composed, read_names
@@ -17,11 +17,11 @@ from promptvision.errors import InputError
 Listing = dict[str, list[str]]
 
 
-def read_folder(card: Card, root: str) -> Pictures:
+def read_folder(card: Card, root: str) -> Images:
     """`<root>/<class>/**` or `<root>/{train,val,test}/<class>/**`; labels follow the sorted folder names.
 
     Class names are folder names, in Unicode's composed form, or what `<root>/names.txt` says of them. Missing splits
-    are made by `own_splits.complete`. Left out are hidden files, files without the suffix of a picture (in any case),
+    are made by `own_splits.complete`. Left out are hidden files, files without the suffix of an image (in any case),
     and folders beside train, val and test. Symbolic links are followed, to each folder once.
     """
     top = data_root(card, root, otherwise="")
@@ -30,10 +30,10 @@ def read_folder(card: Card, root: str) -> Pictures:
     found = sorted({name for listing in listings.values() for name in listing})
     for name in found:
         if not any(listing.get(name) for listing in listings.values()):
-            raise missing(card, f"the class folder {name!r} under {top} holds no pictures ({', '.join(SUFFIXES)})")
+            raise missing(card, f"the class folder {name!r} under {top} holds no images ({', '.join(SUFFIXES)})")
     names = class_names(found, read_names(top), top)
     given = {part: _items(listing, names) for part, listing in listings.items()}
-    return Pictures(*complete(given), partial(open_picture, str(top)), str(top))
+    return Images(*complete(given), partial(open_image, str(top)), str(top))
 
 
 def _part_folders(top: Path) -> dict[str, str]:
@@ -55,22 +55,22 @@ def _items(listing: Listing, names: dict[str, str]) -> list[Item]:
 
 
 def _listing(card: Card, top: Path, part: str) -> Listing:
-    """Name of a class folder -> sorted paths of its pictures, relative to the root, with forward slashes."""
+    """Name of a class folder -> sorted paths of its images, relative to the root, with forward slashes."""
     folder = top / part
     names = _folders(folder)
     if not names:
         loose = any(name.lower().endswith(SUFFIXES) for name in names_in(folder))
-        state = "pictures but no folders of classes" if loose else "no folders of classes"
+        state = "images but no folders of classes" if loose else "no folders of classes"
         raise missing(card, f"{folder} holds {state}")
     listing: Listing = {}
     for name in names:
-        own = [path.relative_to(top).as_posix() for path in pictures_under(folder / name)]
+        own = [path.relative_to(top).as_posix() for path in images_under(folder / name)]
         listing[composed(name)] = sorted([*listing.get(composed(name), []), *own])
     return listing
 
 
-def pictures_under(folder: Path) -> list[Path]:
-    """The pictures below a folder, sorted; hidden ones left out, links followed, to each folder once: loops end."""
+def images_under(folder: Path) -> list[Path]:
+    """The images below a folder, sorted; hidden ones left out, links followed, to each folder once: loops end."""
     found: list[Path] = []
     seen = {os.path.realpath(folder)}
     for place, inner, files in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):

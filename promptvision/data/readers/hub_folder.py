@@ -1,4 +1,4 @@
-"""Somebody's own pictures as a Hugging Face data set on disk: Arrow files of `save_to_disk`, or Parquet files.
+"""Somebody's own images as a Hugging Face data set on disk: Arrow files of `save_to_disk`, or Parquet files.
 
 They are read with pyarrow (`pip install promptvision[hub]`), without the package `datasets`.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from PIL import Image
 
 from promptvision.data.card import Card
-from promptvision.data.decode import BadPicture, read_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import BadImage, read_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.default_split import complete
 from promptvision.data.readers.layout import data_root, missing
 from promptvision.data.readers.list_rows import COLUMNS, Row
@@ -30,14 +30,14 @@ from promptvision.errors import InputError, unknown
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".arrow", ".parquet")
 GROUPS_KEPT = 2
-"""Row groups of a Parquet file that stay decoded: pictures that are read in order are decoded once."""
+"""Row groups of a Parquet file that stay decoded: images that are read in order are decoded once."""
 
 
-def read_hub_folder(card: Card, root: str, *, image: str = "", label: str = "") -> Pictures:
+def read_hub_folder(card: Card, root: str, *, image: str = "", label: str = "") -> Images:
     """`<root>/**/*.arrow` or `*.parquet`; a folder or word of a file's name, such as train, tells its part.
 
     `image`, `label`: the columns, where they are not the first of the types Image and ClassLabel, or of their usual
-    names. Class names are those of the ClassLabel, or `names.txt`, or the labels. Pictures with the label -1, as the
+    names. Class names are those of the ClassLabel, or `names.txt`, or the labels. Images with the label -1, as the
     Hub marks unknown ones, are left out. Missing splits are made by `own_splits.complete`. Arrow files are mapped into
     memory; of a Parquet file whole row groups must be decoded, so shuffled reading of many is slow without a cache.
     """
@@ -54,14 +54,14 @@ def read_hub_folder(card: Card, root: str, *, image: str = "", label: str = "") 
         raise InputError(f"data set {card.name!r}: only some files in {top} tell by their names whether they are train")
     everything = [row for own in rows.values() for row in own]
     if not everything:
-        raise missing(card, f"{top} holds no labelled pictures")
+        raise missing(card, f"{top} holds no labelled images")
     labels = label_table(everything, top / files[0], read_names(top))
     given: dict[str, list[Item]] = {part: [(row.path, *labels[row.label]) for row in own] for part, own in rows.items()}
-    return Pictures(*complete(given), Cells(str(top), columns[0]), str(top), file_of=file_of)
+    return Images(*complete(given), Cells(str(top), columns[0]), str(top), file_of=file_of)
 
 
 def file_of(path: str) -> str:
-    """The file that holds a picture: "train/data-00000.arrow/17" -> "train/data-00000.arrow"."""
+    """The file that holds an image: "train/data-00000.arrow/17" -> "train/data-00000.arrow"."""
     return path.rpartition("/")[0]
 
 
@@ -79,7 +79,7 @@ def _is_data(path: Path, top: Path) -> bool:
 
 
 def _columns(card: Card, top: Path, file: str, image: str, label: str) -> tuple[str, str, list[str]]:
-    """The columns of pictures and labels, and the class names of the latter, if it has some."""
+    """The columns of images and labels, and the class names of the latter, if it has some."""
     features = _features(top / file)
     for column in (image, label):
         if column and column not in features:
@@ -87,7 +87,7 @@ def _columns(card: Card, top: Path, file: str, image: str, label: str) -> tuple[
     usual = (*COLUMNS["label"], *COLUMNS["name"])
     image = image or _first(features, "Image", COLUMNS["path"])
     label = label or _first(features, "ClassLabel", usual)
-    for column, what in ((image, "pictures"), (label, "labels")):
+    for column, what in ((image, "images"), (label, "labels")):
         if not column:
             raise InputError(f"{top / file} has no column of {what}: its columns are {', '.join(features)}")
     return image, label, list(features[label].get("names", []))
@@ -111,7 +111,7 @@ def _features(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _rows(top: Path, file: str, label: str, names: Sequence[str]) -> list[Row]:
-    """A row for each labelled picture of a file."""
+    """A row for each labelled image of a file."""
     with _reading(top / file):
         values = _open(top / file).column(label)
     rows = []
@@ -124,7 +124,7 @@ def _rows(top: Path, file: str, label: str, names: Sequence[str]) -> list[Row]:
         name = names[int(value)] if names else ""
         rows.append(Row(f"{file}/{number:06d}", str(value), name, "", place))
     if len(rows) < len(values):
-        LOG.warning("%s: %d pictures without a label are left out", top / file, len(values) - len(rows))
+        LOG.warning("%s: %d images without a label are left out", top / file, len(values) - len(rows))
     return rows
 
 
@@ -178,14 +178,14 @@ def _open(file: Path) -> ArrowFile | ParquetFile:
 
 @contextmanager
 def _reading(file: Path, what: str = "") -> Iterator[None]:
-    """Tell in one sentence that a file, or a picture in it, cannot be read."""
+    """Tell in one sentence that a file, or an image in it, cannot be read."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = getattr(error, "strerror", None) or f"it is no {file.suffix[1:]} file, broken or cut short"
-        kind, name = (BadPicture, f"picture {what}") if what else (InputError, str(file))
+        kind, name = (BadImage, f"image {what}") if what else (InputError, str(file))
         raise kind(f"{name} cannot be read: {reason}") from None
 
 
@@ -200,7 +200,7 @@ class Cells:
         return {"root": self.root, "image": self.image, "files": {}}
 
     def __call__(self, path: str) -> Image.Image:
-        """The picture as RGB, see `files.read_picture`."""
+        """The image as RGB, see `files.read_image`."""
         file, _, row = path.rpartition("/")
         name = os.path.join(self.root, path)
         with _reading(Path(self.root, file), name):
@@ -209,5 +209,5 @@ class Cells:
             cell = self.files[file].cell(self.image, int(row))
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
-            raise BadPicture(f"picture {name} cannot be read: the data set holds no bytes of it")
-        return read_picture(data, name)
+            raise BadImage(f"image {name} cannot be read: the data set holds no bytes of it")
+        return read_image(data, name)

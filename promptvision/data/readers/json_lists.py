@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import all_there, read_lines, read_text, refuse_outside
 from promptvision.data.readers.class_names import tell_apart
 from promptvision.data.readers.layout import data_root, find_folder
@@ -28,7 +28,7 @@ def read_json_lists(
     names: list[str] | None = None,
     name_pattern: str = "",
     names_file: str = "",
-) -> Pictures:
+) -> Images:
     """`<root>/<one of folders>/{train,val,test}.json`, paths below `images`, in the order of the files.
 
     Labels are the places of the class ids in the sorted ids of all three files; the official code sorts each file's
@@ -52,7 +52,7 @@ def read_json_lists(
         for part in PARTS
     }
     all_there(card, " and ".join(f"{folder / part}.json" for part in PARTS), top, lists)
-    return Pictures(lists["train"], lists["val"], lists["test"], partial(open_picture, str(top)), str(top))
+    return Images(lists["train"], lists["val"], lists["test"], partial(open_image, str(top)), str(top))
 
 
 def _entries(card: Card, file: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Somebody's own pictures by a list: CSV, JSON or JSON lines with path, label or class name, and perhaps the split."""
+"""Somebody's own images by a list: CSV, JSON or JSON lines with path, label or class name, and perhaps the split."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.default_split import SPLITS, complete
 from promptvision.data.readers.layout import data_root, missing, names_in
 from promptvision.data.readers.list_rows import READ, Row, read_rows
@@ -20,7 +20,7 @@ from promptvision.errors import InputError, unknown
 LOG = logging.getLogger(__name__)
 
 
-def read_list(card: Card, root: str, *, file: str = "", images: str = "") -> Pictures:
+def read_list(card: Card, root: str, *, file: str = "", images: str = "") -> Images:
     """DATASET.ROOT is a list, or a folder that holds one, or one for each of train, val and test (`train.csv` ...).
 
     `file`, in a card of one's own: the list below DATASET.ROOT. Paths are relative to the list's folder, or to
@@ -41,7 +41,7 @@ def read_list(card: Card, root: str, *, file: str = "", images: str = "") -> Pic
     given: dict[str, list[Item]] = {}
     for row, path in zip(rows, _paths(card, base, first, rows), strict=True):
         given.setdefault(row.split, []).append((path, *labels[row.label]))
-    return Pictures(*complete(_once(given, first)), partial(open_picture, str(base)), str(base))
+    return Images(*complete(_once(given, first)), partial(open_image, str(base)), str(base))
 
 
 def _lists(card: Card, top: Path) -> dict[Path, str]:
@@ -82,7 +82,7 @@ def _base(file: Path, top: Path, images: str, first: Row) -> Path:
 
 
 def _paths(card: Card, base: Path, file: Path, rows: list[Row]) -> list[str]:
-    """Where the pictures are, below `base`; all must be there."""
+    """Where the images are, below `base`; all must be there."""
     finder = Finder(base)
     wanted = [listed_path(row.path, base, row.place) for row in rows]
     found = [finder.find(path) for path in wanted]
@@ -90,13 +90,13 @@ def _paths(card: Card, base: Path, file: Path, rows: list[Row]) -> list[str]:
     if absent:
         near = finder.nearly(absent[0])
         hint = f" (there is {near!r}, in other upper and lower case)" if near else ""
-        share = f"{len(absent)} of the {len(rows)} pictures that {file} lists are missing"
+        share = f"{len(absent)} of the {len(rows)} images that {file} lists are missing"
         raise missing(card, f"{share}, such as {str(base / absent[0])!r}{hint}")
     return [stored for stored in found if stored is not None]
 
 
 def _once(given: dict[str, list[Item]], file: Path) -> dict[str, list[Item]]:
-    """Each picture once; InputError for one that has two labels or is in two parts."""
+    """Each image once; InputError for one that has two labels or is in two parts."""
     seen: dict[str, tuple[str, Item]] = {}
     repeats = 0
     for part, items in given.items():
@@ -108,5 +108,5 @@ def _once(given: dict[str, list[Item]], file: Path) -> dict[str, list[Item]]:
                 raise InputError(f"{file} lists {item[0]!r} in {other} and in {part}")
         repeats += len(items) - len(set(items))
     if repeats:
-        LOG.warning("%s lists %d pictures more than once: each is taken once", file, repeats)
+        LOG.warning("%s lists %d images more than once: each is taken once", file, repeats)
     return {part: list(dict.fromkeys(items)) for part, items in given.items()}

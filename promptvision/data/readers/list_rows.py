@@ -1,4 +1,4 @@
-"""Rows of a list of pictures, from a table (CSV), JSON or JSON lines."""
+"""Rows of a list of images, from a table (CSV), JSON or JSON lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DELIMITERS = (",", ";", "\t", "|")
 
 
 class Row(NamedTuple):
-    """One picture as the list has it. `label`: as text; the class name where there is no label. `place`: for errors."""
+    """One image as the list has it. `label`: as text; the class name where there is no label. `place`: for errors."""
 
     path: str
     label: str
@@ -48,7 +48,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def _table(file: Path, text: str) -> list[Row]:
-    """A table with a header, or without one if its first column ends like a picture: path, label, and perhaps split."""
+    """A table with a header, or without one if its first column ends like an image: path, label, and perhaps split."""
     csv.field_size_limit(1 << 20)
     delimiter, columns = _header(file, text)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -1,4 +1,4 @@
-"""Class names of somebody's own pictures: what folders or lists call them, or what a file `names.txt` says."""
+"""Class names of somebody's own images: what folders or lists call them, or what a file `names.txt` says."""
 
 from __future__ import annotations
 

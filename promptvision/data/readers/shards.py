@@ -1,4 +1,4 @@
-"""Somebody's own pictures in tar shards as webdataset writes them: `key.jpg` beside `key.cls`, `.txt` or `.json`."""
+"""Somebody's own images in tar shards as webdataset writes them: `key.jpg` beside `key.cls`, `.txt` or `.json`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from promptvision.data.card import Card
-from promptvision.data.decode import SUFFIXES, BadPicture, read_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import SUFFIXES, BadImage, read_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.default_split import SPLITS, complete
 from promptvision.data.readers.layout import data_root, missing
 from promptvision.data.readers.list_rows import Row, row_of
@@ -22,18 +22,18 @@ from promptvision.data.readers.names import label_table, read_names
 from promptvision.errors import InputError
 
 LABELS = ("cls", "txt", "json")
-"""Suffixes of a picture's label, in the order in which they are taken: an integer or name, or an object with one."""
+"""Suffixes of an image's label, in the order in which they are taken: an integer or name, or an object with one."""
 CLASS_NAMES = "classnames.txt"
 
 Place = tuple[str, int, int]
 """(shard below the root, first byte, number of bytes)."""
 
 
-def read_shards(card: Card, root: str) -> Pictures:
+def read_shards(card: Card, root: str) -> Images:
     """`<root>/**/*.tar`; a folder or word of a shard's name, such as train in `train-000000.tar`, tells its part.
 
     Class names are the lines of `<root>/classnames.txt`, by label from 0 on, or `names.txt`, or the labels. Missing
-    splits are made by `own_splits.complete`. Shards are indexed once and pictures read where they lie.
+    splits are made by `own_splits.complete`. Shards are indexed once and images read where they lie.
     """
     top = data_root(card, root, otherwise="")
     shards = sorted(path.relative_to(top).as_posix() for path in top.rglob("*.tar"))
@@ -53,7 +53,7 @@ def read_shards(card: Card, root: str) -> Pictures:
     labels = label_table(everything, top / CLASS_NAMES, _class_names(top))
     given = {part: _items(own, labels) for part, own in rows.items()}
     store = Shards(str(top), places)
-    return Pictures(*complete(given), store.open, str(top), file_of=store.shard)
+    return Images(*complete(given), store.open, str(top), file_of=store.shard)
 
 
 def part_of(name: str) -> str:
@@ -78,19 +78,19 @@ def _class_names(top: Path) -> dict[str, str]:
 
 
 def _rows(top: Path, shard: str, places: dict[str, Place]) -> Iterator[Row]:
-    """One row for each picture of a shard; where it lies goes into `places`."""
+    """One row for each image of a shard; where it lies goes into `places`."""
     for key, members in _samples(top / shard).items():
-        picture = next((suffix for suffix in members if f".{suffix}" in SUFFIXES), None)
-        if picture is None:
+        image = next((suffix for suffix in members if f".{suffix}" in SUFFIXES), None)
+        if image is None:
             continue
         label = next((suffix for suffix in LABELS if suffix in members), None)
         place = f"{top / shard}, {key}"
         if label is None:
-            raise InputError(f"{place}: the picture has no label, which is a file {key}.cls, .txt or .json")
-        path = f"{shard}/{key}.{picture}"
+            raise InputError(f"{place}: the image has no label, which is a file {key}.cls, .txt or .json")
+        path = f"{shard}/{key}.{image}"
         if path in places:
-            raise InputError(f"{place}: two pictures of this name")
-        places[path] = shard, *members[picture]
+            raise InputError(f"{place}: two images of this name")
+        places[path] = shard, *members[image]
         yield _labelled(path, label, _bytes(top / shard, *members[label]), place)
 
 
@@ -133,20 +133,20 @@ def _bytes(shard: Path, first: int, count: int) -> bytes:
 
 @dataclass(frozen=True)
 class Shards:
-    """Pictures in tar files below `root`, read where `places` says: path -> (shard, first byte, number of bytes)."""
+    """Images in tar files below `root`, read where `places` says: path -> (shard, first byte, number of bytes)."""
 
     root: str
     places: dict[str, Place]
 
     def open(self, path: str) -> Image.Image:
-        """The picture as RGB, see `files.read_picture`."""
+        """The image as RGB, see `files.read_image`."""
         shard, first, count = self.places[path]
         file = os.path.join(self.root, path)
         try:
-            return read_picture(_bytes(Path(self.root, shard), first, count), file)
+            return read_image(_bytes(Path(self.root, shard), first, count), file)
         except OSError as error:
-            raise BadPicture(f"picture {file} cannot be read: {error.strerror}") from None
+            raise BadImage(f"image {file} cannot be read: {error.strerror}") from None
 
     def shard(self, path: str) -> str:
-        """The file below the root that holds a picture."""
+        """The file below the root that holds an image."""
         return self.places[path][0]

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
-from promptvision.data.readers.checks import pictures_in, read_lines
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
+from promptvision.data.readers.checks import images_in, read_lines
 from promptvision.data.readers.class_names import tell_apart
 from promptvision.data.readers.layout import data_root, find_folder, missing, names_in
 from promptvision.errors import InputError
@@ -29,13 +29,13 @@ def read_synsets(
     classnames: str = "",
     numbered: bool = False,
     twins: dict[str, str] | None = None,
-) -> Pictures:
+) -> Images:
     """`<root>/<one of folders>/<one of train, of test>/<synset>/*`, files of a folder in sorted order.
 
     Labels follow the sorted synsets that have a folder, names the lines `n01440764 tench` of `classnames`, a file in
     that folder, or without one those that open_clip ships. `numbered`: folders are places in that list (ImageNet-V2).
     `twins`: synset -> name where the list gives two synsets the same one. Files beside the folders are ignored.
-    There are no validation pictures: CoOp's code validates on the test pictures. Source: CoOp `imagenet*.py`.
+    There are no validation images: CoOp's code validates on the test images. Source: CoOp `imagenet*.py`.
     """
     folder = find_folder(card, data_root(card, root), folders)
     names = distinct(_listed_names(card, folder / classnames) if classnames else clip_classnames(), twins or {})
@@ -44,7 +44,7 @@ def read_synsets(
     lists: dict[str, list[Item]] = {
         part: _items(card, folder, place, _classes(card, place, names, numbered)) for part, place in places.items()
     }
-    return Pictures(lists.get("train", []), [], lists["test"], partial(open_picture, str(folder)), str(folder))
+    return Images(lists.get("train", []), [], lists["test"], partial(open_image, str(folder)), str(folder))
 
 
 def clip_classnames() -> dict[str, str]:
@@ -97,5 +97,5 @@ def _items(card: Card, folder: Path, place: Path, classes: Sequence[tuple[str, s
     return [
         (f"{inner}/{name}/{file}", label, words)
         for label, (name, words) in enumerate(classes)
-        for file in pictures_in(card, place / name)
+        for file in images_in(card, place / name)
     ]

@@ -1,4 +1,4 @@
-"""Lists of pictures as text: VTAB-1k without TensorFlow, VisDA, DomainNet, and FGVC-Aircraft's official lists."""
+"""Lists of images as text: VTAB-1k without TensorFlow, VisDA, DomainNet, and FGVC-Aircraft's official lists."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_picture
-from promptvision.data.images import Item, Pictures
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import all_there, check_labels, read_lines, refuse_label, refuse_outside
 from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError, unknown
@@ -22,10 +22,10 @@ def read_text_lists(
     lists: dict[str, str],
     images: str = "",
     names: list[str] | None = None,
-) -> Pictures:
+) -> Images:
     """`<root>/<one of folders>/<list>`, a list per part, with lines `path label` and paths below `images`.
 
-    Class names are the card's `names`, or the folders that the pictures lie in (VisDA-17, DomainNet). Sources of the
+    Class names are the card's `names`, or the folders that the images lie in (VisDA-17, DomainNet). Sources of the
     layouts: KMnP/vpt issue 27 (VTAB-1k), Dassl `visda17.py`, `domainnet.py`.
     """
 
@@ -43,15 +43,15 @@ def read_text_lists(
         ]
         for part, file in lists.items()
     }
-    return _pictures(card, folder, lists, parts)
+    return _images(card, folder, lists, parts)
 
 
 def read_aircraft(
     card: Card, root: str, *, folders: list[str], lists: dict[str, str], images: str, variants: str
-) -> Pictures:
+) -> Images:
     """FGVC-Aircraft's `data` folder: lists with lines `1025794 707-320`, labels by the order of the file `variants`.
 
-    A picture is `<images>/<number>.jpg`. Source: CoOp `fgvc_aircraft.py`.
+    An image is `<images>/<number>.jpg`. Source: CoOp `fgvc_aircraft.py`.
     """
     folder = find_folder(card, data_root(card, root), folders)
     names = read_lines(card, folder / variants, "list of class names")
@@ -69,7 +69,7 @@ def read_aircraft(
         ]
         for part, file in lists.items()
     }
-    return _pictures(card, folder, lists, parts)
+    return _images(card, folder, lists, parts)
 
 
 def _numbered(card: Card, file: Path, kind: str) -> list[tuple[str, str]]:
@@ -83,9 +83,9 @@ def _below(images: str, place: str, item: Item) -> Item:
     return (f"{images}/{path}" if images else path), label, name
 
 
-def _pictures(card: Card, folder: Path, files: Mapping[str, str], parts: Mapping[str, Sequence[Item]]) -> Pictures:
+def _images(card: Card, folder: Path, files: Mapping[str, str], parts: Mapping[str, Sequence[Item]]) -> Images:
     source = " and ".join(str(folder / file) for file in dict.fromkeys(files.values()))
     check_labels(source, [item for items in parts.values() for item in items])
     all_there(card, source, folder, parts)
     train, val, test = (list(parts.get(part, [])) for part in ("train", "val", "test"))
-    return Pictures(train, val, test, partial(open_picture, str(folder)), str(folder))
+    return Images(train, val, test, partial(open_image, str(folder)), str(folder))

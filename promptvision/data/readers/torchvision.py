@@ -1,4 +1,4 @@
-"""Pictures that come as arrays: scikit-learn's digits, and the data sets in torchvision's layouts."""
+"""Images that come as arrays: scikit-learn's digits, and the data sets in torchvision's layouts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from promptvision.data.card import Card
-from promptvision.data.images import Item, Pictures
+from promptvision.data.images import Images, Item
 from promptvision.data.readers.layout import data_root, find_folder, missing
 from promptvision.data.readers.torchvision_files import read_stl10, read_svhn
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError, unknown
 
 SEED = 1
-"""Of the splits made here: fixed, so that every run sees the same validation pictures."""
+"""Of the splits made here: fixed, so that every run sees the same validation images."""
 
 Arrays = tuple[np.ndarray, np.ndarray]
-"""uint8 pictures (n, H, W) or (n, H, W, 3), and labels (n,)."""
+"""uint8 images (n, H, W) or (n, H, W, 3), and labels (n,)."""
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Pictures as arrays by part; `open("train/00017")` gives the 18th of "train" as RGB."""
+    """Images as arrays by part; `open("train/00017")` gives the 18th of "train" as RGB."""
 
     parts: dict[str, np.ndarray]
 
@@ -45,7 +45,7 @@ def _items(part: str, labels: np.ndarray, names: Sequence[str]) -> list[Item]:
     return [(f"{part}/{number:05d}", int(label), names[label]) for number, label in enumerate(labels)]
 
 
-def read_digits(card: Card, root: str, *, names: list[str]) -> Pictures:
+def read_digits(card: Card, root: str, *, names: list[str]) -> Images:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey 0..16 stretched to 0..255; needs no root.
 
     50/20/30 of every class by `read_and_split`, fixed seed: they come without an official split.
@@ -57,16 +57,16 @@ def read_digits(card: Card, root: str, *, names: list[str]) -> Pictures:
     listing = {f"{digit}": [f"digits/{n:05d}" for n in np.flatnonzero(labels == digit)] for digit in range(10)}
     renames = {f"{digit}": name for digit, name in enumerate(names)}
     train, val, test = read_and_split(listing, SEED, renames=renames)
-    return Pictures(train, val, test, store.open)
+    return Images(train, val, test, store.open)
 
 
 def read_torchvision(
     card: Card, root: str, *, dataset: str, folders: list[str], names: list[str], system_folder: str = ""
-) -> Pictures:
+) -> Images:
     """A data set in the layout that torchvision's download leaves; nothing is downloaded here.
 
     The files are in the first of `folders` that is there under the root, or, without a root, in `system_folder`.
-    Validation pictures are 10 % of the official training pictures of every class (`split_trainval`, seed 1).
+    Validation images are 10 % of the official training images of every class (`split_trainval`, seed 1).
     """
     if dataset not in TORCHVISION:
         raise InputError(f"card {card.name!r}: {unknown('torchvision data set', dataset, TORCHVISION)}")
@@ -82,7 +82,7 @@ def read_torchvision(
         raise InputError(f"data set {card.name!r}: {wrong}")
     fit, val = split_trainval(_items("train", train_labels, names), SEED, p_val=0.1)
     store = InMemory({"train": train, "test": test})
-    return Pictures(fit, val, _items("test", test_labels, names), store.open)
+    return Images(fit, val, _items("test", test_labels, names), store.open)
 
 
 def _read_idx(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
@@ -92,7 +92,7 @@ def _read_idx(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
         images = _unpacked(card, folder, f"{part}-images-idx3-ubyte", read_image_file)
         labels = _unpacked(card, folder, f"{part}-labels-idx1-ubyte", read_label_file)
         if len(images) != len(labels):
-            counts = f"{folder} has {len(images)} {part} pictures but {len(labels)} labels"
+            counts = f"{folder} has {len(images)} {part} images but {len(labels)} labels"
             raise InputError(f"data set {card.name!r}: {counts}")
         return images, labels
 

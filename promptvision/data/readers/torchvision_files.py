@@ -13,7 +13,7 @@ from promptvision.data.readers.layout import missing
 from promptvision.errors import InputError
 
 Arrays = tuple[np.ndarray, np.ndarray]
-"""uint8 pictures (n, H, W, 3), and labels (n,)."""
+"""uint8 images (n, H, W, 3), and labels (n,)."""
 
 
 def read_svhn(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
@@ -25,22 +25,22 @@ def read_svhn(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
         file = _there(card, folder / f"{part}_32x32.mat")
         try:
             content = loadmat(file)
-            pictures, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
+            images, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
         except (MatReadError, ValueError, TypeError, KeyError, IndexError, OSError, NotImplementedError, zlib.error):
             raise _broken(card, file, "it is not the .mat file of SVHN, broken or cut short") from None
-        return np.ascontiguousarray(pictures.transpose(3, 0, 1, 2)), labels
+        return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels
 
     return load("train"), load("test")
 
 
 def read_stl10(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
-    """`{train,test}_{X,y}.bin`: pictures (n, 3, 96, 96), columns first, labels from 1; `unlabeled` is not read."""
+    """`{train,test}_{X,y}.bin`: images (n, 3, 96, 96), columns first, labels from 1; `unlabeled` is not read."""
 
     def load(part: str) -> Arrays:
         files = [_there(card, folder / f"{part}_{kind}.bin") for kind in "Xy"]
         pixels, labels = (np.fromfile(file, dtype=np.uint8) for file in files)
         if len(pixels) != len(labels) * 3 * 96 * 96:
-            raise _broken(card, files[0], f"it does not hold {len(labels)} pictures of 96x96 pixels")
+            raise _broken(card, files[0], f"it does not hold {len(labels)} images of 96x96 pixels")
         return np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)), labels.astype(np.int64) - 1
 
     return load("train"), load("test")

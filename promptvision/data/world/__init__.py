@@ -1,4 +1,4 @@
-"""The miniature world: pictures and captions rendered on the spot; everything runs without a download."""
+"""The miniature world: images and captions rendered on the spot; everything runs without a download."""
 
 from promptvision.data.world.tasks import TASKS, Task, read_task
 

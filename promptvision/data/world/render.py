@@ -1,4 +1,4 @@
-"""Scenes to pictures: signed distances warped by `grid_sample`, painted, then put into a style."""
+"""Scenes to images: signed distances warped by `grid_sample`, painted, then put into a style."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptvision.data.world.scene import CLUTTER, STYLES, Scenes
 from promptvision.data.world.shapes import REACH, templates
 
 SIDE = 32
-"""Pixels of a picture in each direction."""
+"""Pixels of an image in each direction."""
 PIXEL = 2 / SIDE
 BATCH = 512
 
@@ -33,7 +33,7 @@ def _grid() -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Placed:
-    """A shape at its place, in picture units: distance to its outline, its own coordinates; each (n, SIDE, SIDE)."""
+    """A shape at its place, in image units: distance to its outline, its own coordinates; each (n, SIDE, SIDE)."""
 
     distance: Tensor
     u: Tensor
@@ -56,7 +56,7 @@ def place(
     flip: np.ndarray,
     aspect: np.ndarray,
 ) -> Placed:
-    """Put n shapes into the picture; `turn` in radians, other arguments as in `Scenes`."""
+    """Put n shapes into the image; `turn` in radians, other arguments as in `Scenes`."""
     x, y = _grid()
     middle, size, stretch, mirror = _real(centre), _real(scale), _real(aspect), _real(flip)
     cosine, sine = (value[:, None, None] for value in (_real(np.cos(turn)), _real(np.sin(turn))))
@@ -110,7 +110,7 @@ def _ground(scenes: Scenes) -> Tensor:
 
 
 def _scene(scenes: Scenes, thing: Placed, pattern: Tensor) -> Tensor:
-    """The picture before its style, (n, 3, SIDE, SIDE)."""
+    """The image before its style, (n, 3, SIDE, SIDE)."""
     first = _real(scenes.object_rgb)
     second = torch.where(first.mean(1, keepdim=True) > 0.32, first * 0.35, first * 0.6 + 0.3)
     surface = _paint(first[:, :, None, None].expand(-1, -1, SIDE, SIDE), pattern, second[:, :, None, None])
@@ -146,7 +146,7 @@ STYLISTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _noise(scenes: Scenes) -> Tensor:
-    """Each picture's noise is drawn from its own seed, so that it does not depend on its batch."""
+    """Each image's noise is drawn from its own seed, so that it does not depend on its batch."""
     grains = [np.random.Generator(np.random.PCG64(int(seed))) for seed in scenes.grain]
     noise = np.stack([grain.standard_normal((3, SIDE, SIDE), dtype=np.float32) for grain in grains])
     strength = scenes.noise + 0.15 * (scenes.style == STYLES.index("grainy"))
@@ -167,5 +167,5 @@ def _render(scenes: Scenes) -> Tensor:
 
 
 def render(scenes: Scenes) -> Tensor:
-    """n scenes to pictures, (n, 3, 32, 32) uint8. A picture depends on its own scene only."""
+    """n scenes to images, (n, 3, 32, 32) uint8. An image depends on its own scene only."""
     return torch.cat([_render(scenes[start : start + BATCH]) for start in range(0, len(scenes), BATCH)])

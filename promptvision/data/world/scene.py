@@ -1,4 +1,4 @@
-"""What a picture of the miniature world shows: its attributes, and how they are drawn at random."""
+"""What an image of the miniature world shows: its attributes, and how they are drawn at random."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Numbers = np.ndarray
 
 @dataclass(frozen=True)
 class Scenes:
-    """n scenes, one array per attribute. Positions: [-1, 1] over the picture, x to the right, y down."""
+    """n scenes, one array per attribute. Positions: [-1, 1] over the image, x to the right, y down."""
 
     shape: Numbers  # (n,) index into SHAPES
     colour: Numbers  # (n,) index into COLOURS

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from promptvision.data.images import Item, Pictures
+from promptvision.data.images import Images, Item
 from promptvision.data.world.render import render
 from promptvision.data.world.scene import (
     CLUTTER,
@@ -45,7 +45,7 @@ PAIRS = tuple((hue, (hue + step) % len(HUES)) for step in (3, 6) for hue in rang
 
 @dataclass(frozen=True)
 class Task:
-    """Class names, pictures per class in train, val and test, and how scenes of given labels are drawn."""
+    """Class names, images per class in train, val and test, and how scenes of given labels are drawn."""
 
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
@@ -160,8 +160,8 @@ TASKS: dict[str, Task] = {
 
 
 @cache
-def read_task(name: str) -> Pictures:
-    """A task's pictures, rendered once in a process (about a second) and the same every time, in the order of the
+def read_task(name: str) -> Images:
+    """A task's images, rendered once in a process (about a second) and the same every time, in the order of the
     classes; not to be changed."""
     if name not in TASKS:
         raise unknown("task of the world", name, TASKS)
@@ -173,12 +173,12 @@ def read_task(name: str) -> Pictures:
         lists[part] = items
         if items:
             rng = np.random.default_rng([zlib.crc32(name.encode()), split])
-            pictures = render(task.scenes(rng, labels)).permute(0, 2, 3, 1).numpy()
-            pixels.update({key: picture for (key, _, _), picture in zip(items, pictures, strict=True)})
+            images = render(task.scenes(rng, labels)).permute(0, 2, 3, 1).numpy()
+            pixels.update({key: image for (key, _, _), image in zip(items, images, strict=True)})
 
-    def open_picture(key: str) -> Image.Image:
+    def open_image(key: str) -> Image.Image:
         if key not in pixels:
-            raise unknown(f"picture of the world's task {name!r}", key, pixels)
+            raise unknown(f"image of the world's task {name!r}", key, pixels)
         return Image.fromarray(pixels[key])
 
-    return Pictures(lists["train"], lists["val"], lists["test"], open_picture)
+    return Images(lists["train"], lists["val"], lists["test"], open_image)

@@ -20,9 +20,9 @@ def few_shot_curve(curves: Curves, levels: Mapping[str, float], title: str, path
 
 
 def few_shot_lines(curves: Curves, levels: Mapping[str, float], title: str) -> Figure:
-    """Accuracy over training pictures per class (CoOp, arXiv:2109.01134, figure 3).
+    """Accuracy over training images per class (CoOp, arXiv:2109.01134, figure 3).
 
-    `curves` are drawn as mean with a band of one deviation. `levels`: name to accuracy without any training pictures,
+    `curves` are drawn as mean with a band of one deviation. `levels`: name to accuracy without any training images,
     drawn as a star at 0.
     """
     figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
@@ -37,7 +37,7 @@ def few_shot_lines(curves: Curves, levels: Mapping[str, float], title: str) -> F
     for name, accuracy in levels.items():
         axes.plot([0], [accuracy], marker="*", markersize=12, linestyle="none", label=wrapped(name))
     ticks = sorted({0, *(k for points in curves.values() for k in points)})
-    axes.set(title=title, xlabel="training pictures per class", ylabel="accuracy (%)", xticks=ticks)
+    axes.set(title=title, xlabel="training images per class", ylabel="accuracy (%)", xticks=ticks)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -37,7 +37,7 @@ def few_shot_panels(curves: Curves, level: float | None, title: str) -> Figure:
     for axes, points in zip(panels, curves.values(), strict=True):
         _tell_outside(axes, [mean for mean, _ in points.values()], low, high)
     dashed = "; dashed: zero-shot" if level is not None else ""
-    figure.supxlabel(f"training pictures per class{dashed}", fontsize=9)
+    figure.supxlabel(f"training images per class{dashed}", fontsize=9)
     figure.supylabel("accuracy (%)", fontsize=9)
     figure.suptitle(wrapped(title, 80), fontsize=11)
     return figure

@@ -18,7 +18,7 @@ MEASURES = {
     "forgetting": "forgetting",
     "forgetting_official": "forgetting, official formula",
     "backward_transfer": "backward transfer",
-    "accuracy": "accuracy over all pictures",
+    "accuracy": "accuracy over all images",
 }
 """Keys of a stream's result.json that are in per cent, and what a table calls them."""
 
@@ -70,7 +70,7 @@ def draw_choices(result: Mapping[str, Any], path: str | Path) -> None:
     size = shares.shape[1]
     figure, axes = pyplot.subplots(figsize=(1.8 + 0.5 * size, 1.2 + 0.5 * len(counts)), layout="constrained")
     heat(axes, shares, [str(prompt) for prompt in range(size)], _names(result), shares.max(), "{:.0f}")
-    axes.set(title=f"{result['method']}: prompts chosen (%)", xlabel="prompt", ylabel="pictures of")
+    axes.set(title=f"{result['method']}: prompts chosen (%)", xlabel="prompt", ylabel="images of")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 

@@ -8,7 +8,7 @@ from typing import Any
 from promptvision.report.cells import Cell
 
 ALL = ("few_shot", "vtab", "fgvc", "cross_dataset", "domain_generalization")
-"""Kinds of table whose tests are of all classes, so that their number of pictures is known."""
+"""Kinds of table whose tests are of all classes, so that their number of images is known."""
 
 
 def differences(
@@ -23,7 +23,7 @@ def differences(
             if values and ours not in values:
                 sentence = f"{key} is {ours or 'empty'}, published {values[0] or 'empty'}"
                 (told if ours in near else barred)[sentence] = None
-        barred |= dict.fromkeys(_test_pictures(kind, cell, rules["tests"]))
+        barred |= dict.fromkeys(_test_images(kind, cell, rules["tests"]))
     if "differs" in method:
         barred[method["differs"]] = None
     return list(told), list(barred)
@@ -44,13 +44,13 @@ def _expected(kind: str, cell: Cell, rule: Any) -> tuple[list[str], list[str]]:
     return ([] if value is None else [normal(value)]), []
 
 
-def _test_pictures(kind: str, cell: Cell, known: Mapping[str, int]) -> Iterator[str]:
-    """Tests on other numbers of pictures than the published ones."""
+def _test_images(kind: str, cell: Cell, known: Mapping[str, int]) -> Iterator[str]:
+    """Tests on other numbers of images than the published ones."""
     results = [*cell.results, *(test for run in cell.runs for test in run.evals.values())] if kind in ALL else []
     for result in results:
         wanted, n = known.get(str(result["dataset"])), result.get("n")
         if wanted and n != wanted and result.get("class_subset", "all") == "all":
-            yield f"tested on {n} pictures of {result['dataset']}, published on {wanted}"
+            yield f"tested on {n} images of {result['dataset']}, published on {wanted}"
 
 
 def normal(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 Whatever comes from run folders is text: jinja2 escapes it, or it is packed and the page's script puts it in place as
 text; nothing of it reaches the script or the style, and the page's own policy lets no script run but that one. Figures
-are pictures, in which nothing can run either.
+are images, in which nothing can run either.
 """
 
 from __future__ import annotations

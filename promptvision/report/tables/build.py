@@ -31,7 +31,7 @@ ABOUT = {
 }
 INTERVAL = "Per cent: mean ± half of the 95 % interval over seeds (Student's t)."
 MISSING = "*: some data sets are missing."
-BLIND = "Grey: no training picture is looked at, so that their number changes nothing."
+BLIND = "Grey: no training image is looked at, so that their number changes nothing."
 AT_MOST = "ECE, parameters, seconds and memory are those with the most shots."
 COSTS = ("ECE", "seeds", "learned", "% of backbone", "seconds", "memory (MB)")
 
@@ -87,7 +87,7 @@ def _about(section: Section, shown: Section) -> str:
 
 
 def _mark_levels(made: Table, shown: Section) -> None:
-    """Of methods that look at no training picture, each number that is not the best of its column."""
+    """Of methods that look at no training image, each number that is not the best of its column."""
     for number, row in enumerate(shown.rows):
         if row.cells[0].blind:
             scores = zip(made.columns, made.rows[number], strict=True)
@@ -142,7 +142,7 @@ def _notes(section: Section) -> dict[int, list[str]]:
             found[id(named[name][0])] += sentences
     for row in section.rows:
         left = sum(int(_number(result, "bad_pictures") or 0) for cell in row.cells for result in cell.results)
-        found[id(row)] += [f"{left} pictures that cannot be read were left out; each run names its own"] if left else []
+        found[id(row)] += [f"{left} images that cannot be read were left out; each run names its own"] if left else []
         found[id(row)] += [f"within this row {each}" for each in inner_differences(row.cells)]
     return {key: list(dict.fromkeys(sentences)) for key, sentences in found.items()}
 

@@ -14,7 +14,7 @@ def shot_counts(section: Section) -> list[int]:
 
 
 def by_shots(section: Section, column: str) -> dict[str, dict[int, Score]]:
-    """{method: {shots: score}}; one that looks at no training picture has the same score at every number of shots."""
+    """{method: {shots: score}}; one that looks at no training image has the same score at every number of shots."""
     counts, found = shot_counts(section), dict[str, dict[int, Score]]()
     for row in section.rows:
         if column in row.scores:

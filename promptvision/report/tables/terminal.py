@@ -27,9 +27,9 @@ def run_table(result: Mapping[str, Any], title: str = "") -> Table:
     table.add_column(justify="right")
     for key, name in COLUMNS.items():
         table.add_row(name, f"{result[key]:.1f}")
-    table.add_row(f"{result['split']} pictures", f"{result['n']:,}")
+    table.add_row(f"{result['split']} images", f"{result['n']:,}")
     if notes({"": [result]})[""]:
-        table.add_row("selected on", "its test pictures")
+        table.add_row("selected on", "its test images")
     table.add_row("learned parameters", f"{result['learned_parameters']:,}")
     if "seconds" in result:
         table.add_row("seconds of training", f"{result['seconds']:.1f}")
@@ -39,8 +39,8 @@ def run_table(result: Mapping[str, Any], title: str = "") -> Table:
 def seeds_table(cells: Cells, title: str = "") -> Table:
     """One row per cell, a list of results that differ in their seed: mean and deviation of the scores in per cent.
 
-    `share` is that of the learned parameters in the backbone's. Footnotes tell which rows saw other pictures than
-    their protocol's other rows. Runs of one row that were tested on different pictures are not averaged.
+    `share` is that of the learned parameters in the backbone's. Footnotes tell which rows saw other images than
+    their protocol's other rows. Runs of one row that were tested on different images are not averaged.
     """
     names, caption = footnotes(notes(cells))
     sides = {"title_justify": "left", "caption_justify": "left", "pad_edge": False, "collapse_padding": True}
@@ -80,9 +80,9 @@ def worst_classes(result: Mapping[str, Any], most: int = 5) -> Table:
 
 
 def predictions_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per picture: its most likely classes with their probabilities."""
+    """One row per image: its most likely classes with their probabilities."""
     table = Table()
-    table.add_column("picture")
+    table.add_column("image")
     table.add_column("most likely")
     for row in rows:
         guesses = (f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in row["top"])
