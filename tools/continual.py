@@ -11,7 +11,8 @@ from promptvision.config.docs import help_text
 from promptvision.engine.run_folder import LOG, RunFolder, log_to_terminal
 from promptvision.errors import one_sentence
 from promptvision.experiment.continual import run_stream
-from promptvision.report.figures.streams import draw_choices, draw_matrix, matrix_table, measures_table
+from promptvision.report.figures.streams import draw_choices, draw_matrix
+from promptvision.report.tables.terminal import matrix_table, measures_table
 
 
 def arguments():

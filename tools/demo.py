@@ -13,8 +13,8 @@ from rich.console import Console
 from sweep import by_cell, work_off
 
 from promptvision.errors import InputError, one_sentence
-from promptvision.report.figures.curves import few_shot_curve
 from promptvision.report.figures.draw import draw_all
+from promptvision.report.figures.few_shot import few_shot_curve
 from promptvision.report.page.html import write_page
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import seeds_table

@@ -15,7 +15,8 @@ from promptvision.config.docs import help_text
 from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import one_sentence
-from promptvision.report.tables.search import draw_search, search_table
+from promptvision.report.figures.search import draw_search
+from promptvision.report.tables.search import search_table
 from promptvision.report.tables.terminal import seeds_table
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
 from promptvision.sweep.search import load_search, search, try_all

@@ -34,6 +34,16 @@ COOP = (
     *("sun397", "dtd", "eurosat", "ucf101"),
 )
 """CoOp's eleven data sets in the order of its figures; "average" in its papers is over these."""
+MEASURES = {
+    "average_accuracy": "average accuracy",
+    "incremental_accuracy": "accuracy over the stream",
+    "learning_accuracy": "accuracy when just learned",
+    "forgetting": "forgetting",
+    "forgetting_official": "forgetting, official formula",
+    "backward_transfer": "backward transfer",
+    "accuracy": "accuracy over all images",
+}
+"""Keys of a stream's result.json in per cent: their columns."""
 PER_CLASS = ("visda17",)
 """Data sets whose papers report the mean over classes of each class's accuracy."""
 

@@ -86,3 +86,13 @@ def _place(result: Mapping[str, Any]) -> int:
         if name == method and all(options.get(key) == value for key, value in wanted.items())
     )
     return next(found, len(NAMES))
+
+
+def task_names(result: Mapping[str, Any]) -> list[str]:
+    """Return the names of the tasks of a continual run."""
+    return [task["name"] for task in result["tasks"]]
+
+
+def matrix_rows(result: Mapping[str, Any]) -> list[str]:
+    """Return the labels of the rows of an accuracy matrix; a joint run has a single row, after all tasks."""
+    return ["all tasks"] if result["continual"]["JOINT"] else task_names(result)

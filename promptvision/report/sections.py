@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptvision.report.cells import Cell, labels
-from promptvision.report.figures.streams import MEASURES
-from promptvision.report.kinds import COOP, FGVC, TITLES, VTAB, kinds, metric, places
+from promptvision.report.kinds import COOP, FGVC, MEASURES, TITLES, VTAB, kinds, metric, places
 from promptvision.report.names import method_order
 from promptvision.report.scores import Score, average, harmonic
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from promptvision.report.comparable import Cells
-from promptvision.report.figures.streams import MEASURES
+from promptvision.report.kinds import MEASURES
 from promptvision.report.tables.terminal import mean_and_deviation, seeds_table
 from promptvision.report.transfer import transfer_table
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from promptvision.report.figures.streams import heat, task_rows
+from promptvision.report.figures.streams import heat
 from promptvision.report.figures.style import plain, pyplot, wrapped
+from promptvision.report.names import matrix_rows
 
 ACROSS = 3
 
@@ -29,7 +30,7 @@ def matrix_panels(streams: Mapping[str, Sequence[Mapping[str, Any]]], title: str
         axes.set_axis_off()
     for axes, (name, results) in zip(panels.flat, streams.items(), strict=False):
         names = [plain(task["name"]) for task in results[0]["tasks"]]
-        heat(axes, mean_matrix(results), names, [plain(row) for row in task_rows(results[0])], 100.0, "{:.0f}")
+        heat(axes, mean_matrix(results), names, [plain(row) for row in matrix_rows(results[0])], 100.0, "{:.0f}")
         axes.set_title(wrapped(name, 30), fontsize=9)
         axes.tick_params(labelsize=7)
         axes.tick_params(axis="x", rotation=40)

@@ -10,6 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from promptvision.report.comparable import Cells, averageable, footnotes, notes
+from promptvision.report.kinds import MEASURES
+from promptvision.report.names import matrix_rows, task_names
 
 COLUMNS = {
     "accuracy": "accuracy",
@@ -87,4 +89,31 @@ def predictions_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         guesses = (f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in row["top"])
         table.add_row(row["picture"], ", ".join(guesses))
+    return table
+
+
+def matrix_table(result: Mapping[str, Any], title: str = "") -> Table:
+    """Accuracy on each task, after each task (the only row of a joint run is after all of them)."""
+    names = task_names(result)
+    table = Table(title=title, title_justify="left")
+    table.add_column("after learning")
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, row in zip(matrix_rows(result), result["matrix"], strict=True):
+        table.add_row(label, *(f"{accuracy:.1f}" for accuracy in row))
+    return table
+
+
+def measures_table(result: Mapping[str, Any]) -> Table:
+    """The measures of the matrix in per cent, and what the run took."""
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, name in MEASURES.items():
+        if result.get(key) is not None:
+            table.add_row(name, f"{result[key]:.1f}")
+    for name, accuracy in result.get("average_accuracy_by_choice", {}).items():
+        table.add_row(f"average accuracy, prompts chosen per {name}", f"{accuracy:.1f}")
+    table.add_row("learned parameters", f"{result['learned_parameters']:,}")
+    table.add_row("seconds of training", f"{result['seconds']:.1f}")
     return table
