@@ -38,6 +38,18 @@ def names_in(folder: Path) -> list[str]:
         raise InputError(f"folder {folder} cannot be read: {error.strerror}") from None
 
 
+def find_file(card: Card, file: Path, kind: str = "file") -> Path:
+    """Return a file that the dataset needs. InputError if it does not exist."""
+    if not os.path.isfile(file):
+        raise missing(card, f"the {kind} {file} is missing")
+    return file
+
+
+def unreadable(file: Path, error: Exception, reason: str) -> InputError:
+    """Return the error for a file that cannot be read, with the reason of the system, or else this one."""
+    return InputError(f"{file} cannot be read: {getattr(error, 'strerror', None) or reason}")
+
+
 def find_folder(card: Card, root: Path, folders: Sequence[str]) -> Path:
     """The first of a card's `folders` that is there under the root."""
     for folder in folders:

@@ -1,30 +1,30 @@
-"""Images that come as arrays: scikit-learn's digits, and the data sets in torchvision's layouts."""
+"""Datasets that are read as arrays: scikit-learn's digits, and the layouts that torchvision's downloads leave.
+
+torchvision and scikit-learn take a second to import: only the functions that need them do so.
+"""
 
 from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
-from torchvision import datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from promptvision.data.card import Card
 from promptvision.data.images import Images, Item
-from promptvision.data.readers.layout import data_root, find_folder, missing
-from promptvision.data.readers.torchvision_files import read_stl10, read_svhn
+from promptvision.data.readers.layout import data_root, find_file, find_folder, missing, unreadable
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError, unknown
 
 SEED = 1
-"""Of the splits made here: fixed, so that every run sees the same validation images."""
+"""Seed of the splits made here: fixed, so that every run sees the same validation images."""
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """uint8 images (n, H, W) or (n, H, W, 3), and labels (n,)."""
@@ -32,25 +32,21 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class InMemory:
-    """Images as arrays by part; `open("train/00017")` gives the 18th of "train" as RGB."""
+    """Arrays of images by split; `open("train/00017")` returns the 18th of "train" as RGB."""
 
-    parts: dict[str, np.ndarray]
+    splits: dict[str, np.ndarray]
 
     def open(self, path: str) -> Image.Image:
-        part, number = path.split("/")
-        return Image.fromarray(self.parts[part][int(number)]).convert("RGB")
-
-
-def _items(part: str, labels: np.ndarray, names: Sequence[str]) -> list[Item]:
-    return [(f"{part}/{number:05d}", int(label), names[label]) for number, label in enumerate(labels)]
+        split, number = path.split("/")
+        return Image.fromarray(self.splits[split][int(number)]).convert("RGB")
 
 
 def read_digits(card: Card, root: str, *, names: list[str]) -> Images:
-    """scikit-learn's 1,797 handwritten digits, 8x8, grey 0..16 stretched to 0..255; needs no root.
+    """Read scikit-learn's 1,797 handwritten digits: 8x8, grey 0..16 stretched to 0..255. They need no root.
 
-    50/20/30 of every class by `read_and_split`, fixed seed: they come without an official split.
+    They have no official split: 50/20/30 of every class by `read_and_split`, with a fixed seed.
     """
-    from sklearn.datasets import load_digits  # takes a second to import, which no other data set should pay
+    from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     store = InMemory({"digits": np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)})
@@ -63,9 +59,9 @@ def read_digits(card: Card, root: str, *, names: list[str]) -> Images:
 def read_torchvision(
     card: Card, root: str, *, dataset: str, folders: list[str], names: list[str], system_folder: str = ""
 ) -> Images:
-    """A data set in the layout that torchvision's download leaves; nothing is downloaded here.
+    """Read a dataset in the layout that torchvision's download leaves, without downloading anything.
 
-    The files are in the first of `folders` that is there under the root, or, without a root, in `system_folder`.
+    The files are in the first of `folders` that exists under the root, or, without a root, in `system_folder`.
     Validation images are 10 % of the official training images of every class (`split_trainval`, seed 1).
     """
     if dataset not in TORCHVISION:
@@ -76,7 +72,9 @@ def read_torchvision(
         folder = Path(system_folder)
     else:
         raise missing(card, f"DATASET.ROOT is not set and {system_folder} does not exist")
-    (train, train_labels), (test, test_labels) = TORCHVISION[dataset](card, folder, dataset)
+    (train, train_labels), (test, test_labels) = (
+        TORCHVISION[dataset](card, folder, split) for split in ("train", "test")
+    )
     if set(train_labels) != set(range(len(names))) or not set(test_labels) <= set(train_labels):
         wrong = f"the training labels in {folder} are not 0 to {len(names) - 1}, or test labels are out of range"
         raise InputError(f"data set {card.name!r}: {wrong}")
@@ -85,55 +83,88 @@ def read_torchvision(
     return Images(fit, val, _items("test", test_labels, names), store.open)
 
 
-def _read_idx(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
-    """MNIST's four files, plain or gzipped (as in Debian's dataset-fashion-mnist), read by torchvision."""
-
-    def load(part: str) -> Arrays:
-        images = _unpacked(card, folder, f"{part}-images-idx3-ubyte", read_image_file)
-        labels = _unpacked(card, folder, f"{part}-labels-idx1-ubyte", read_label_file)
-        if len(images) != len(labels):
-            counts = f"{folder} has {len(images)} {part} images but {len(labels)} labels"
-            raise InputError(f"data set {card.name!r}: {counts}")
-        return images, labels
-
-    return load("train"), load("t10k")
+def _items(split: str, labels: np.ndarray, names: Sequence[str]) -> list[Item]:
+    return [(f"{split}/{number:05d}", int(label), names[label]) for number, label in enumerate(labels)]
 
 
-def _unpacked(card: Card, folder: Path, name: str, load: Callable) -> np.ndarray:
-    found = [file for file in (folder / name, folder / f"{name}.gz") if os.path.isfile(file)]
-    if not found:
-        raise missing(card, f"the file {folder / name} is missing, plain or with .gz")
-    file = found[0]
+def read_idx(card: Card, folder: Path, split: str) -> Arrays:
+    """Read the images and labels of a split of MNIST, plain or gzipped (as in Debian's dataset-fashion-mnist)."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    part = {"train": "train", "test": "t10k"}[split]
+    images = _load_idx(card, folder / f"{part}-images-idx3-ubyte", read_image_file)
+    labels = _load_idx(card, folder / f"{part}-labels-idx1-ubyte", read_label_file)
+    if len(images) != len(labels):
+        raise InputError(f"data set {card.name!r}: {folder} has {len(images)} {part} images but {len(labels)} labels")
+    return images, labels
+
+
+def _load_idx(card: Card, plain: Path, load: Callable) -> np.ndarray:
+    """Load an idx file by torchvision's code; a gzipped one is unpacked into a temporary file first."""
+    packed = plain.with_name(f"{plain.name}.gz")
+    file = packed if packed.is_file() and not plain.is_file() else plain
+    if not file.is_file():
+        raise missing(card, f"the file {plain} is missing, plain or with .gz")
     try:
-        if file.suffix != ".gz":
-            return load(str(file)).numpy()
-        with TemporaryDirectory() as scratch, gzip.open(file) as packed:
-            plain = Path(scratch, name)
-            with plain.open("wb") as out:
-                shutil.copyfileobj(packed, out)
+        if file == plain:
             return load(str(plain)).numpy()
+        with TemporaryDirectory() as scratch:
+            unpacked = Path(scratch, plain.name)
+            unpacked.write_bytes(gzip.decompress(packed.read_bytes()))
+            return load(str(unpacked)).numpy()
     except (AssertionError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, OSError) as error:
-        reason = getattr(error, "strerror", None) or "it is not an idx file, broken or cut short"
-        raise InputError(f"data set {card.name!r}: {file} cannot be read: {reason}") from None
+        raise unreadable(file, error, "it is not an idx file, broken or cut short") from None
 
 
-def _read_cifar(card: Card, folder: Path, dataset: str) -> tuple[Arrays, Arrays]:
-    """CIFAR's pickles, which torchvision unpickles only if their checksums are the official ones."""
-    kind = getattr(datasets, dataset)
+def read_cifar(card: Card, folder: Path, split: str, *, kind: str) -> Arrays:
+    """Read CIFAR's pickles, which torchvision unpickles only if their checksums are the official ones."""
+    from torchvision import datasets
+
     try:
-        parts = [kind(str(folder.parent), train=train) for train in (True, False)]
+        official = getattr(datasets, kind)(str(folder.parent), train=split == "train")
     except (RuntimeError, OSError):
         raise missing(card, f"{folder} lacks files, or they differ from the official ones") from None
-    train, test = ((part.data, np.asarray(part.targets)) for part in parts)
-    return train, test
+    return official.data, np.asarray(official.targets)
 
 
-TORCHVISION = {
-    "MNIST": _read_idx,
-    "FashionMNIST": _read_idx,
-    "CIFAR10": _read_cifar,
-    "CIFAR100": _read_cifar,
+def read_svhn(card: Card, folder: Path, split: str) -> Arrays:
+    """Read `{train,test}_32x32.mat`: X (32, 32, 3, n) and y (n, 1), 10 for the digit 0; `extra` is not read."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    file = find_file(card, folder / f"{split}_32x32.mat")
+    try:
+        content = loadmat(file)
+        images, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
+    except (
+        MatReadError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        OSError,
+        NotImplementedError,
+        zlib.error,
+    ) as error:
+        raise unreadable(file, error, "it is not the .mat file of SVHN, broken or cut short") from None
+    return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels
+
+
+def read_stl10(card: Card, folder: Path, split: str) -> Arrays:
+    """Read `{train,test}_{X,y}.bin`: images (n, 3, 96, 96), columns first, labels from 1; `unlabeled` is not read."""
+    files = [find_file(card, folder / f"{split}_{kind}.bin") for kind in "Xy"]
+    pixels, labels = (np.fromfile(file, dtype=np.uint8) for file in files)
+    if len(pixels) != len(labels) * 3 * 96 * 96:
+        raise InputError(f"{files[0]} cannot be read: it does not hold {len(labels)} images of 96x96 pixels")
+    return np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)), labels.astype(np.int64) - 1
+
+
+TORCHVISION: dict[str, Callable[[Card, Path, str], Arrays]] = {
+    "MNIST": read_idx,
+    "FashionMNIST": read_idx,
+    "CIFAR10": partial(read_cifar, kind="CIFAR10"),
+    "CIFAR100": partial(read_cifar, kind="CIFAR100"),
     "SVHN": read_svhn,
     "STL10": read_stl10,
 }
-"""Data set of torchvision -> how its files are read."""
+"""Dataset of torchvision -> the function that reads one of its splits."""
