@@ -38,6 +38,7 @@ setup(
         "torchmetrics",
         "scipy",
         "jinja2",
+        "filelock>=3.30",
     ],
     extras_require={
         "hf": ["transformers"],

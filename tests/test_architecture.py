@@ -15,21 +15,25 @@ GROUND = ("errors", "atomic", "safe_yaml", "method", "cli")
 """Modules that may stand loose in `promptvision/`, beside `__init__` and `__main__`."""
 MAY_IMPORT = {
     "promptvision/errors.py": [],
+    "promptvision/atomic.py": ["promptvision.errors"],
     "promptvision/safe_yaml.py": ["promptvision.errors"],
     "promptvision/method.py": ["promptvision.errors"],
     "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
-    "promptvision/data": ["promptvision.data", "promptvision.errors", "promptvision.safe_yaml"],
-    "promptvision/engine": ["promptvision", "promptvision.engine", "promptvision.method", "promptvision.errors"],
+    "promptvision/data": [f"promptvision.{name}" for name in ("data", "atomic", "errors", "safe_yaml")],
+    "promptvision/engine": [
+        "promptvision",
+        *(f"promptvision.{name}" for name in ("engine", "atomic", "method", "errors")),
+    ],
     "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/experiment": [
         *(f"promptvision.{name}" for name in ("experiment", "config", "data", "backbones", "engine")),
-        *(f"promptvision.{name}" for name in ("errors", "method", "safe_yaml")),
+        *(f"promptvision.{name}" for name in ("atomic", "errors", "method", "safe_yaml")),
     ],
     "promptvision/sweep": [
         *(
             f"promptvision.{name}"
-            for name in ("sweep", "experiment", "config", "backbones", "engine", "errors", "safe_yaml")
+            for name in ("sweep", "experiment", "config", "backbones", "engine", "atomic", "errors", "safe_yaml")
         ),
     ],
     "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],

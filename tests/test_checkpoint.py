@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what is said about damaged ones."""
+"""Checkpoints and learned tensors, and the errors for damaged ones."""
 
 import io
 import os
@@ -13,15 +13,7 @@ from safetensors.torch import save_file
 
 import coop
 from promptvision.config import load_config
-from promptvision.engine.checkpoint import (
-    load_checkpoint,
-    load_learned,
-    read_json,
-    save_checkpoint,
-    save_learned,
-    write_atomically,
-    write_json,
-)
+from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_checkpoint, save_learned
 from promptvision.errors import InputError
 from promptvision.experiment.run import load_run
 
@@ -33,44 +25,6 @@ def test_a_checkpoint_comes_back(tmp_path):
     save_checkpoint(tmp_path / "last.ckpt", STATE)
     state = load_checkpoint(tmp_path / "last.ckpt")
     assert torch.equal(state["tensor"], STATE["tensor"]) and state["nested"]["list"] == STATE["nested"]["list"]
-
-
-def test_nothing_but_the_file_is_left_and_it_has_ordinary_permissions(tmp_path):
-    before = os.umask(0o027)
-    try:
-        write_atomically(tmp_path / "a", b"1")
-        write_atomically(tmp_path / "a", b"2")
-    finally:
-        os.umask(before)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_bytes() == b"2"
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
-
-
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    write_atomically(tmp_path / "a", b"old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="a cannot be written: No space left on device"):
-        write_atomically(tmp_path / "a", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="none/a cannot be written: No such file or directory"):
-        write_json(tmp_path / "none" / "a", {})
-
-
-def test_json_comes_back_and_wrong_json_is_named(tmp_path):
-    write_json(tmp_path / "a.json", {"ü": [1, None]})
-    assert read_json(tmp_path / "a.json") == {"ü": [1, None]}
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(InputError, match="a.json is not JSON"):
-        read_json(tmp_path / "a.json")
-    with pytest.raises(InputError, match="b.json cannot be read: No such file"):
-        read_json(tmp_path / "b.json")
 
 
 def test_every_truncation_and_many_changed_bytes_are_refused_by_name(tmp_path):

@@ -24,6 +24,7 @@ from safetensors.torch import save
 
 import coop
 import vpt
+from promptvision.atomic import read_json
 from promptvision.config import load_config
 from promptvision.data.card import Card
 from promptvision.data.cards import load_card
@@ -31,7 +32,7 @@ from promptvision.data.readers.coop_split import read_coop_split
 from promptvision.data.readers.list import read_list
 from promptvision.data.readers.list_rows import read_rows
 from promptvision.engine.best_epoch import kept
-from promptvision.engine.checkpoint import load_checkpoint, load_learned, read_json, save_checkpoint, save_learned
+from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_checkpoint, save_learned
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import Saver, check_identity
 from promptvision.engine.run_folder import RunFolder

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from promptvision.atomic import locked
 from promptvision.data import image_cache as image_cache
 from promptvision.data import transforms
 from promptvision.data.cards import load_card
@@ -162,7 +163,7 @@ def test_what_is_wrong_with_a_cache_is_one_sentence(images, tmp_path):
 def test_two_processes_do_not_build_the_same_cache(images, tmp_path):
     build_cache(images, tmp_path / "cache")
     with (
-        image_cache._alone(tmp_path / "cache"),
+        locked(tmp_path / "cache" / ".lock", "busy"),
         pytest.raises(InputError, match="is being built by another process"),
     ):
         build_cache(images, tmp_path / "cache")

@@ -11,7 +11,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from promptvision.engine.checkpoint import read_json
+from promptvision.atomic import read_json
 from promptvision.engine.environment import facts
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
@@ -66,7 +66,7 @@ def test_curves_and_result_go_to_weights_and_biases_and_go_on_there(tmp_path, se
     (run,) = service[1].values()
     assert run.known["project"] == "prompts" and run.known["name"] == "mine" and run.known["config"] == {"SEED": 1}
     assert run.rows == [(0, {"loss": 2.5, "lr": 0.1}), (1, {"val/accuracy": 50.0})]
-    assert run.summary == {"accuracy": 60.0, "images/train": 3} and run.ended == [1, 0]
+    assert run.summary == {"accuracy": 60.0, "pictures/train": 3} and run.ended == [1, 0]
     with RunFolder(tmp_path / "mine") as folder:
         folder.follow_online("prompts", {"SEED": 1})
     assert len(service[1]) == 2, "a run that begins anew is another one"

@@ -8,9 +8,9 @@ sys.path.insert(0, str(ROOT))
 
 from families import FAMILIES
 
+from promptvision.atomic import write_atomically
 from promptvision.config.docs import config_page
 from promptvision.data.prepare.docs_page import datasets_page
-from promptvision.engine.checkpoint import write_atomically
 
 if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "config.md", config_page(FAMILIES).encode())

@@ -6,9 +6,9 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
+from promptvision.atomic import write_json
 from promptvision.config import load_config
 from promptvision.config.docs import help_text
-from promptvision.engine.checkpoint import write_json
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.experiment.run import retest

@@ -11,7 +11,7 @@ from families import FAMILIES
 from rich.console import Console
 from rich.live import Live
 
-from promptvision.engine.checkpoint import write_json
+from promptvision.atomic import write_json
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import InputError, one_sentence
 from promptvision.report.sweep_table import benchmark_tables

@@ -21,6 +21,7 @@ from PIL import Image
 from rich.progress import track
 from torchvision.transforms import InterpolationMode, v2
 
+from promptvision.atomic import locked
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images, Item
 from promptvision.errors import InputError, unknown
@@ -65,7 +66,7 @@ def build_cache(
         raise InputError("these images are in memory already: a cache of them would bring nothing")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locked(folder / ".lock", f"image cache {folder} is being built by another process"):
             _write(images, folder, kind, progress)
     except OSError as error:
         raise InputError(f"image cache {folder} cannot be written: {error.strerror}") from None
@@ -115,22 +116,6 @@ def _appending(file: Path, end: int) -> Iterator[IO[bytes]]:
         opened.truncate(end)
         opened.seek(end)
         yield opened
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a second process that builds in the folder; the system lets go of the lock when the first one ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: there a file that is open for writing cannot be replaced, which fails by itself
-        yield
-        return
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"image cache {folder} is being built by another process") from None
-        yield
 
 
 def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:

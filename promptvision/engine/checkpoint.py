@@ -1,4 +1,4 @@
-"""Files that are whole or not there: checkpoints to go on from, learned tensors to keep, and JSON."""
+"""Checkpoints to resume from, and learned tensors to keep."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from promptvision.atomic import write_atomically
 from promptvision.errors import InputError
 
 FORMAT = "promptvision checkpoint 1"
@@ -41,60 +40,6 @@ DAMAGE = (
     zlib.error,
 )
 """What reading raises for a file that is not what it seems."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` in the end: a crash at any moment leaves the old or the new one.
-
-    An error, within or in the end, leaves the old one; OSError where nothing can be written.
-    """
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(file.name)
-            raise
-    _keep_name(path.parent)
-
-
-def _keep_name(folder: Path) -> None:
-    """Let the new name outlive a power failure too, where the file system can promise it."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Replace the file `path` by `content`, so that a crash at any moment leaves the old or the new file."""
-    try:
-        with replacing(Path(path)) as file:
-            file.write(content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """`content` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: str | Path) -> Any:
-    """What a JSON file holds."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -180,10 +125,3 @@ def _in_fixed_order(content: bytes) -> bytes:
     header = json.dumps(json.loads(content[8:begin]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[begin:]
-
-
-def _umask() -> int:
-    """The permissions that new files lack here; the system tells it only by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
-from promptvision.engine.checkpoint import write_atomically, write_json
+from promptvision.atomic import locked, write_atomically, write_json
 from promptvision.engine.loggers import Events, WeightsAndBiases
 from promptvision.engine.metrics_file import read_rows, scalars
 from promptvision.errors import InputError
@@ -49,10 +48,10 @@ class RunFolder:
         self._online: WeightsAndBiases | None = None
         self._purge_from: int | None = None
         self._text = b""
+        self._lock = ExitStack()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._handler = LogFile(self.log, encoding="utf-8")
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise InputError(f"OUTPUT_DIR {self.path} cannot be written: {error.strerror}") from error
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -138,7 +137,7 @@ class RunFolder:
                     file.close()
         if self._online:
             self._online.close(failed)
-        os.close(self._lock)
+        self._lock.close()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -147,12 +146,13 @@ class RunFolder:
         self.close(failed=error[0] is not None)
 
     def _acquire(self) -> None:
-        """Lock for this process, not for its children: workers that outlive a killed run do not hold it."""
+        """Lock the folder for as long as this process lives and has it open."""
+        busy = f"OUTPUT_DIR {self.path} is in use by another run; wait for it or take another"
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+            self._lock.enter_context(locked(self.path / ".lock", busy))
+        except InputError:
             self.close()
-            raise InputError(f"OUTPUT_DIR {self.path} is in use by another run; wait for it or take another") from error
+            raise
         except OSError as error:
             LOG.warning("%s cannot be locked (%s): start no second run in it", self.path, error.strerror)
 

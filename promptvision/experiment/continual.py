@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from promptvision.atomic import read_json, write_json
 from promptvision.config import dump, resolved
 from promptvision.data.images import Images
 from promptvision.data.task_stream import Stream, joined
-from promptvision.engine.checkpoint import load_learned, read_json, save_learned, write_json
+from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import choose_device
 from promptvision.engine.evaluate import predict
 from promptvision.engine.resume import check_identity

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from promptvision.atomic import locked, replacing
 from promptvision.backbones.fingerprint import as_bytes
-from promptvision.engine.checkpoint import replacing
 
 LOG = logging.getLogger(__name__)
 KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -67,36 +66,18 @@ def read(path: Path, key: str) -> Tensor | None:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """In here no other process computes the same file; whether one did so until now.
+    """Keep other processes from computing the same file; yield whether this one waited for another that did.
 
-    A process that dies gives its claim back. Where files cannot be locked, all compute what they need, as the file
-    appears whole or not at all.
+    Where files cannot be locked, all compute what they need: the file appears whole or not at all.
     """
     place, waited = path.with_name(f".{path.name}.lock"), False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:  # as `write` will tell
-        yield False
-        return
-    try:
+    with ExitStack() as stack:
         with suppress(OSError):
-            waited = not _locked(lock)
-            if waited:
-                LOG.info("waiting for another process, which computes %s", path)
-                fcntl.lockf(lock, fcntl.LOCK_EX)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            busy = f"waiting for another process, which computes {path}"
+            waited = stack.enter_context(locked(place, busy, wait=True))
+            stack.callback(place.unlink, missing_ok=True)
         yield waited
-    finally:
-        place.unlink(missing_ok=True)  # who waits for it finds the features
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 def _checksum(features: Tensor) -> str:

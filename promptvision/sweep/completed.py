@@ -10,8 +10,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from promptvision.atomic import read_json, write_json
 from promptvision.config import dump
-from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import Watch

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
+from promptvision.atomic import read_json, write_json
 from promptvision.config import changed, load_config
-from promptvision.engine.checkpoint import read_json, write_json
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families
 from promptvision.sweep.benchmark import Benchmark, Cell, Parts, file_name

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from promptvision.engine.checkpoint import write_atomically
+from promptvision.atomic import write_atomically
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families
 from promptvision.sweep.jobs import Job, Outcome, do
