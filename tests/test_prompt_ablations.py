@@ -36,7 +36,7 @@ def build(vit, settings):
         return vpt.build("pad", vit, CLASSES, border=settings["NUM_TOKENS"], positions="official")
     if location == "below":
         return vpt.build("below", vit, CLASSES, num_tokens=settings["NUM_TOKENS"])
-    return vpt.build("prompt", vit, CLASSES, **options_of(settings))
+    return vpt.build("prompt_ablations", vit, CLASSES, **options_of(settings))
 
 
 def fill(method, inputs, expected):
@@ -80,7 +80,7 @@ def test_every_way_gives_the_same(way, ablations, golden, inputs):
         options = options_of(settings["prompt_cfg"])
         if options["location"] != "prepend" or options["pool"] != "backbone" or options["delete_patches"]:
             continue
-        method = vpt.build("prompt", fresh(golden), CLASSES, way=way, **options)
+        method = vpt.build("prompt_ablations", fresh(golden), CLASSES, way=way, **options)
         fill(method, inputs, expected)
         torch.testing.assert_close(method.features(inputs["images"]), expected["cls_feature"], atol=5e-5, rtol=0)
 
@@ -96,7 +96,7 @@ def test_prompts_from_class_tokens(golden_cases, golden, inputs, check_step):
         assert torch.equal(first[None], expected["prompt_embeddings"])
         if deep:
             assert torch.equal(torch.stack(others), expected["deep_prompt_embeddings"])
-        method = vpt.build("prompt", fresh(golden), CLASSES, num_tokens=len(embeddings), deep=deep, init=init)
+        method = vpt.build("prompt_ablations", fresh(golden), CLASSES, num_tokens=len(embeddings), deep=deep, init=init)
         fill(method, inputs, expected)
         torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
         check_step(method, inputs["images"], inputs["labels"], expected)

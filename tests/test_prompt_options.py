@@ -68,13 +68,13 @@ def gradients(method, images):
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("name", EACH)
 def test_every_option_learns_on_every_tower(name, tower):
-    method = vpt.build("prompt", TOWERS[tower](), CLASSES, num_tokens=3, **EACH[name]).train()
+    method = vpt.build("prompt_ablations", TOWERS[tower](), CLASSES, num_tokens=3, **EACH[name]).train()
     images = torch.randn(4, 3, 32, 32)
     own = {key: grad for key, grad in gradients(method, images).items() if "prompt" in key or "prefix" in key}
     assert own or EACH[name].get("frozen")
     for key, grad in own.items():
         assert grad is not None and grad.abs().sum() > 0, key
-    again = vpt.build("prompt", TOWERS[tower](), CLASSES, num_tokens=3, **EACH[name])
+    again = vpt.build("prompt_ablations", TOWERS[tower](), CLASSES, num_tokens=3, **EACH[name])
     again.load_learned_state(method.learned_state())
     assert torch.equal(again.eval()(images), method.eval()(images))
 
@@ -84,7 +84,7 @@ def test_prompts_of_the_last_blocks_push_no_patch_away():
     images = torch.randn(1, 3, 32, 32).requires_grad_()
     for delete, seen in ((False, 16), (True, 13)):
         tower = timm_vit(depth=1)
-        method = vpt.build("prompt", tower, CLASSES, num_tokens=3, deep=True, last=1, delete_patches=delete)
+        method = vpt.build("prompt_ablations", tower, CLASSES, num_tokens=3, deep=True, last=1, delete_patches=delete)
         (slope,) = torch.autograd.grad(method(images).sum(), images)
         per_patch = slope.unflatten(2, (4, 8)).unflatten(4, (4, 8)).abs().sum((0, 1, 3, 5)).flatten()
         assert (per_patch > 0).sum() == seen
@@ -92,8 +92,8 @@ def test_prompts_of_the_last_blocks_push_no_patch_away():
 
 def test_shared_prompts_are_deep_prompts_that_are_equal():
     images = torch.randn(2, 3, 32, 32)
-    shared = vpt.build("prompt", timm_vit(), CLASSES, num_tokens=3, deep=True, shared=True)
-    deep = vpt.build("prompt", timm_vit(), CLASSES, num_tokens=3, deep=True)
+    shared = vpt.build("prompt_ablations", timm_vit(), CLASSES, num_tokens=3, deep=True, shared=True)
+    deep = vpt.build("prompt_ablations", timm_vit(), CLASSES, num_tokens=3, deep=True)
     equal = shared.prompt_embeddings.detach()
     deep.load_learned_state({**shared.learned_state(), "deep_prompt_embeddings": equal.repeat(2, 1, 1)})
     torch.testing.assert_close(shared(images), deep(images))
@@ -102,13 +102,13 @@ def test_shared_prompts_are_deep_prompts_that_are_equal():
 
 def test_initial_values():
     torch.manual_seed(0)
-    strip = vpt.build("prompt", timm_vit(), CLASSES, location="pixel", normalize=True).prompt_embeddings
+    strip = vpt.build("prompt_ablations", timm_vit(), CLASSES, location="pixel", normalize=True).prompt_embeddings
     assert strip.shape == (1, 3, 8, 80) and strip.min() >= 0 and strip.max() <= 1 and strip.std() > 0.25
-    wide = vpt.build("prompt", timm_vit(), CLASSES, location="pixel", init="gaussian").prompt_embeddings
+    wide = vpt.build("prompt_ablations", timm_vit(), CLASSES, location="pixel", init="gaussian").prompt_embeddings
     assert wide.std().item() == pytest.approx(1, rel=0.1)
-    narrow = vpt.build("prompt", timm_vit(), CLASSES, num_tokens=50, init="gaussian").prompt_embeddings
+    narrow = vpt.build("prompt_ablations", timm_vit(), CLASSES, num_tokens=50, init="gaussian").prompt_embeddings
     assert narrow.std().item() == pytest.approx(0.02, rel=0.1)
-    added = vpt.build("prompt", timm_vit(), CLASSES, location="add").prompt_embeddings
+    added = vpt.build("prompt_ablations", timm_vit(), CLASSES, location="add").prompt_embeddings
     assert added.shape == (1, 17, 32)
 
 
@@ -134,7 +134,7 @@ def test_means_of_class_tokens():
 
 @pytest.mark.parametrize("options", [{}, dict(deep=True), dict(deep=True, last=2), dict(frozen=True)])
 def test_prepare_starts_prompts_from_class_tokens(options):
-    method = vpt.build("prompt", timm_vit(), CLASSES, num_tokens=2, init="cls-nolastl", **options)
+    method = vpt.build("prompt_ablations", timm_vit(), CLASSES, num_tokens=2, init="cls-nolastl", **options)
     batches = [(torch.randn(4, 3, 32, 32), LABELS)]
     method.prepare(batches, [])
     embeddings = class_token_embeddings(method.backbone, batches, 3, 2)
@@ -148,7 +148,7 @@ def test_prepare_starts_prompts_from_class_tokens(options):
 
 
 def test_frozen_prompts_are_kept_but_do_not_learn():
-    method = vpt.build("prompt", timm_vit(), CLASSES, deep=True, frozen=True)
+    method = vpt.build("prompt_ablations", timm_vit(), CLASSES, deep=True, frozen=True)
     trained = [name for name, p in method.named_parameters() if p.requires_grad]
     assert trained == ["head.last_layer.weight", "head.last_layer.bias"]
     assert {"prompt_embeddings", "deep_prompt_embeddings"} < set(method.learned_state())
@@ -156,14 +156,14 @@ def test_frozen_prompts_are_kept_but_do_not_learn():
 
 def test_what_learns_with_the_prompts():
     torch.manual_seed(0)
-    bias = vpt.build("prompt", timm_vit(), CLASSES, also="bias").learned()
+    bias = vpt.build("prompt_ablations", timm_vit(), CLASSES, also="bias").learned()
     assert {"patch_embed.proj.bias", "blocks.2.attn.qkv.bias", "norm.bias"} < set(bias)
     assert not any(name.endswith("weight") for name in bias if not name.startswith("head."))
-    method = vpt.build("prompt", timm_vit(), CLASSES, also="cls-reinit")
+    method = vpt.build("prompt_ablations", timm_vit(), CLASSES, also="cls-reinit")
     assert "cls_token" in method.learned() and 0 < method.backbone.model.cls_token.abs().max() < 1e-5
-    clip = vpt.build("prompt", load_clip("embedded").image, CLASSES, also="bias")
+    clip = vpt.build("prompt_ablations", load_clip("embedded").image, CLASSES, also="bias")
     assert {"transformer.resblocks.0.attn.in_proj_bias", "ln_pre.bias"} < set(clip.learned())
-    assert "class_embedding" in vpt.build("prompt", load_vit("embedded"), CLASSES, also="cls").learned()
+    assert "class_embedding" in vpt.build("prompt_ablations", load_vit("embedded"), CLASSES, also="cls").learned()
 
 
 EXCLUDED = {
@@ -178,41 +178,41 @@ EXCLUDED = {
     "num_tokens is 0": dict(num_tokens=0),
     "dropout is 1": dict(dropout=1.0),
     "the fast way knows prepended prompts": dict(location="add", way="fast"),
-    "own pool only; set way": dict(pool="image", way="fast"),
-    "enters at the first block only": dict(location="pixel", deep=True),
-    "dropout is on tokens, not on a strip": dict(location="pixel", dropout=0.1),
-    "embedded by the patches": dict(location="pixel", project=8),
-    "only a strip of pixels can be normalised": dict(normalize=True),
-    "no tokens of their own": dict(location="add", pool="prompt"),
-    "added prompts cannot be removed": dict(location="add_one", keep=False),
-    "have no projection": dict(init="final-cls", project=8),
-    "only prepended prompts start from class tokens": dict(init="final-cls", location="add"),
-    "do not start from class tokens": dict(init="cls-nolastl", prefix=True, deep=True),
-    "shared prompts have no layers": dict(init="cls-nolastl", shared=True, deep=True),
-    "shared prompts stand at every block": dict(shared=True),
+    "pool: backbone only; set way": dict(pool="image", way="fast"),
+    "enter at the first block": dict(location="pixel", deep=True),
+    "set deep to false, dropout to 0": dict(location="pixel", dropout=0.1),
+    "set deep to false, dropout to 0, project to -1": dict(location="pixel", project=8),
+    "normalize is for pixels, not for location: prepend": dict(normalize=True),
+    r"added prompts are no tokens \(pool: prompt\)": dict(location="add", pool="prompt"),
+    "and set keep to true": dict(location="add_one", keep=False),
+    "init: final-cls is for prepended prompts without project": dict(init="final-cls", project=8),
+    "init: final-cls is for prepended prompts": dict(init="final-cls", location="add"),
+    "init: cls-nolastl is for prepended prompts": dict(init="cls-nolastl", prefix=True, deep=True),
+    "init: cls-nolastl is for .* without project, prefix and shared": dict(init="cls-nolastl", shared=True, deep=True),
+    "shared prompts enter every block": dict(shared=True),
     "frozen prompts have no projection": dict(frozen=True, project=8),
     "delete_patches repeats": dict(delete_patches=True),
     "are learned layer by layer": dict(prefix=True),
     "which way: plain does not": dict(prefix=True, deep=True, way="plain"),
     "have no outputs": dict(prefix=True, deep=True, pool="cls"),
-    "needs prompts behind the last block": dict(pool="prompt", deep=True, layers=2, keep=False),
+    "needs prompts after the last block": dict(pool="prompt", deep=True, layers=2, keep=False),
 }
 
 
 @pytest.mark.parametrize("sentence", EXCLUDED)
 def test_options_that_exclude_each_other_are_refused(sentence):
     with pytest.raises(InputError, match=sentence):
-        vpt.build("prompt", timm_vit(), CLASSES, **EXCLUDED[sentence])
+        vpt.build("prompt_ablations", timm_vit(), CLASSES, **EXCLUDED[sentence])
 
 
 def test_backbones_without_what_is_needed():
     with pytest.raises(InputError, match="'resnet18' has no tokens"):
-        vpt.build("prompt", load_vit("resnet18", pretrained="none"), CLASSES)
+        vpt.build("prompt_ablations", load_vit("resnet18", pretrained="none"), CLASSES)
     without = timm_vit(class_token=False, global_pool="avg")
     with pytest.raises(InputError, match="has no class token to tune"):
-        vpt.build("prompt", without, CLASSES, also="cls")
+        vpt.build("prompt_ablations", without, CLASSES, also="cls")
     with pytest.raises(InputError, match="has no class token to tune"):
-        method = vpt.build("prompt", without, CLASSES, init="final-cls")
+        method = vpt.build("prompt_ablations", without, CLASSES, init="final-cls")
         method.prepare([(torch.randn(2, 3, 32, 32), LABELS[:2])], [])
     with pytest.raises(InputError, match="block 0 of backbone .* is not known: prefixes"):
-        vpt.build("prompt", timm_vit(qk_norm=True), CLASSES, prefix=True, deep=True)
+        vpt.build("prompt_ablations", timm_vit(qk_norm=True), CLASSES, prefix=True, deep=True)

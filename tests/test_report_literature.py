@@ -216,7 +216,7 @@ def test_vtab(write_run, compared):
         "INPUT.MEAN": [0.485, 0.456, 0.406],
         "INPUT.STD": [0.229, 0.224, 0.225],
     }
-    options = {"DEEP": True, "LOCATION": "prepend", "ALSO": "", "HEAD_INIT": "published"}
+    options = {"DEEP": True, "HEAD_INIT": "published"}
     vit = {"backbone": "vit_base_patch16_224.orig_in21k", "train_transform": "vtab", "test_transform": "vtab"}
     for seed in (42, 44):
         method = {"family": "vpt", "method": "prompt", "dataset": "vtab_dtd", "shots": 0, "n": 1880, **vit}

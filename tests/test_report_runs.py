@@ -202,16 +202,18 @@ def test_methods_have_the_names_of_the_literature(write_run, tmp_path):
 
 def test_options_that_make_another_method_name_it(write_run, tmp_path):
     for name, method, options in (
-        ("a", "prompt", {"DEEP": True, "PREFIX": False}),
-        ("b", "prompt", {"DEEP": False, "PREFIX": False}),
-        ("c", "prompt", {"DEEP": True, "PREFIX": True}),
+        ("a", "prompt", {"DEEP": True}),
+        ("b", "prompt", {"DEEP": False}),
+        ("c", "prompt_ablations", {"DEEP": True, "PREFIX": True}),
+        ("h", "prompt_ablations", {"DEEP": True, "PREFIX": False}),
         ("d", "adapter", {"PARALLEL": True}),
         ("e", "linear", {"HIDDEN_LAYERS": 2}),
         ("f", "partial", {"BLOCKS": 3}),
         ("g", "full", {"FROM_SCRATCH": True}),
     ):
         write_run(name, family="vpt", method=method, options=options)
-    wanted = {"VPT-deep", "VPT-shallow", "prefix-tuning", "parallel adapter", "MLP-3", "partial-3", "from scratch"}
+    wanted = {"VPT-deep", "VPT-shallow", "prefix-tuning", "VPT-deep, ablation", "parallel adapter", "MLP-3"}
+    wanted |= {"partial-3", "from scratch"}
     assert names(tmp_path) == wanted
 
 

@@ -104,7 +104,7 @@ def test_gradients_of_every_official_type(golden, golden_cases, inputs, official
     assert len(cases) >= 9
     for name, (_, expected) in cases.items():
         method_name, options = official_type(name.partition("_")[0])
-        if method_name == "prompt":
+        if method_name in ("prompt", "prompt_ablations"):
             prompts = expected["prompt_embeddings"]
             options = {**options, "num_tokens": prompts.shape[1], "deep": "deep_prompt_embeddings" in expected}
         method = vpt.build(method_name, tiny_vit(golden), CLASSES, **options)

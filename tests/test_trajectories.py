@@ -13,7 +13,7 @@ BATCH = 6
 
 def method_of(golden, settings, initial, official_type):
     name, options = official_type(settings["transfer_type"])
-    if name == "prompt":
+    if name in ("prompt", "prompt_ablations"):
         prompt = settings["prompt_cfg"]
         options = {**options, "num_tokens": prompt["NUM_TOKENS"], "deep": prompt["DEEP"], "project": prompt["PROJECT"]}
     elif name == "adapter":

@@ -18,6 +18,7 @@ from vpt.l2p import L2P
 from vpt.lora import Lora
 from vpt.pixels import Below, Pad
 from vpt.prompt import Prompt
+from vpt.prompt_ablations import PromptAblations
 from vpt.side import Side
 from vpt.swin_prompt import SwinPrompt
 
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "side": Side,
     "knn": NearestNeighbours,
     "prompt": Prompt,
+    "prompt_ablations": PromptAblations,
     "swin_prompt": SwinPrompt,
     "pad": Pad,
     "below": Below,
