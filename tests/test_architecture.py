@@ -16,6 +16,7 @@ GROUND = ("errors", "atomic", "safe_yaml", "method", "cli")
 MAY_IMPORT = {
     "promptvision/errors.py": [],
     "promptvision/atomic.py": ["promptvision.errors"],
+    "promptvision/cli.py": ["promptvision.config", "promptvision.errors"],
     "promptvision/safe_yaml.py": ["promptvision.errors"],
     "promptvision/method.py": ["promptvision.errors"],
     "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],

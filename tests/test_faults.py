@@ -345,7 +345,7 @@ def test_a_signal_to_everybody_while_workers_read(tmp_path, number, status):
 
 
 def test_sigterm_outside_of_training_ends_with_143_too(tmp_path):
-    code = "import os, signal\nfrom promptvision.errors import one_sentence\n"
+    code = "import os, signal\nfrom promptvision.cli import one_sentence\n"
     code += "with one_sentence():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
     code += "    finally:\n        print('cleaned up')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

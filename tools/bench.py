@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from promptvision.errors import one_sentence
+from promptvision.cli import one_sentence
 
 
 def kill_options(parser):

@@ -71,7 +71,7 @@ def serve():
     import torch
     import train
 
-    from promptvision.errors import one_sentence
+    from promptvision.cli import one_sentence
 
     torch.set_num_threads(1)
     for line in sys.stdin:

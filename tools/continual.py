@@ -1,27 +1,20 @@
 """Learn a stream of tasks: python tools/continual.py --config configs/vpt/embedded_l2p.yaml SEED 2 OUTPUT_DIR out"""
 
-import argparse
-
 from families import FAMILIES
 from rich.console import Console
 
 import promptvision
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config, summary
-from promptvision.config.docs import help_text
 from promptvision.engine.run_folder import LOG, RunFolder, log_to_terminal
-from promptvision.errors import one_sentence
 from promptvision.experiment.continual import run_stream
 from promptvision.report.figures.streams import draw_choices, draw_matrix
 from promptvision.report.tables.terminal import matrix_table, measures_table
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file; its _BASE_ may name another")
+    parser = tool_parser(__doc__, config="YAML file; its _BASE_ may name another", overrides="keys to override")
     parser.add_argument("--resume", choices=("never", "auto"), default="never", help="auto: keep the tasks learned")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently")
     return parser.parse_args()
 
 

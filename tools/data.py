@@ -10,7 +10,6 @@
 NAME is a card of datasets/ or a card file of one's own. --root is DATASET.ROOT; without it, the folder data.
 """
 
-import argparse
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.data.cards import card_names, load_card
 from promptvision.data.image_cache import FILTERS, build_cache
 from promptvision.data.prepare.check import check
@@ -27,7 +27,7 @@ from promptvision.data.prepare.presence import IN_MEMORY, presence, root_folder
 from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
-from promptvision.errors import InputError, one_sentence
+from promptvision.errors import InputError
 from promptvision.report.figures.contact_sheet import contact_sheet
 from promptvision.report.tables.cards import card_table, cards_table
 
@@ -35,7 +35,7 @@ BARS = Console(stderr=True)
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(action, help, *, name=True):

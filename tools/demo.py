@@ -3,7 +3,6 @@
 Finished runs are kept: a demo that was stopped goes on where it was. After each part the page of all so far is written.
 """
 
-import argparse
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,8 @@ from families import FAMILIES
 from rich.console import Console
 from sweep import by_cell, work_off
 
-from promptvision.errors import InputError, one_sentence
+from promptvision.cli import one_sentence, tool_parser
+from promptvision.errors import InputError
 from promptvision.report.figures.draw import draw_all
 from promptvision.report.figures.few_shot import few_shot_curve
 from promptvision.report.page.html import write_page
@@ -20,7 +20,6 @@ from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import seeds_table
 from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.sweep.jobs import done, plan
-from promptvision.sweep.local import terminated_as_interrupted
 from promptvision.sweep.progress import Board
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.yaml"
@@ -38,12 +37,11 @@ MOST_AT_ONCE = 8
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__, overrides="keys to override in every run")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for runs, curve and page")
     cores = min(os.cpu_count() or 1, MOST_AT_ONCE)
     parser.add_argument("--jobs", type=int, default=cores, metavar="N", help="runs at once, each on one core")
     parser.add_argument("--main-only", action="store_true", help="stop after the main job")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
     return parser.parse_args()
 
 
@@ -87,5 +85,5 @@ def show_main(console, results, output):
 
 
 if __name__ == "__main__":
-    with one_sentence(), terminated_as_interrupted():
+    with one_sentence():
         main()

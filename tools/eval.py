@@ -1,27 +1,23 @@
 """Evaluate a run, perhaps on other images: python tools/eval.py --run out DATASET.CLASSES new"""
 
-import argparse
 from pathlib import Path
 
 from families import FAMILIES
 from rich.console import Console
 
 from promptvision.atomic import write_json
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
-from promptvision.config.docs import help_text
 from promptvision.engine.run_folder import log_to_terminal
-from promptvision.errors import InputError, one_sentence
+from promptvision.errors import InputError
 from promptvision.experiment.run import retest
 from promptvision.report.tables.terminal import run_table, worst_classes
 from promptvision.sweep.benchmark import file_name
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, overrides="keys to override")
     parser.add_argument("--run", required=True, type=Path, help="folder that tools/train.py wrote")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently from the run")
     return parser.parse_args()
 
 

@@ -1,6 +1,5 @@
 """Name what is on images: python tools/predict.py --run out photos/ 'more/*.jpg' --top 3"""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -8,15 +7,16 @@ from pathlib import Path
 from families import FAMILIES
 from rich.console import Console
 
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
-from promptvision.errors import InputError, one_sentence
+from promptvision.errors import InputError
 from promptvision.experiment.predict import find_images, predict_images
 from promptvision.experiment.run import load_run
 from promptvision.report.tables.terminal import predictions_table
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = tool_parser(__doc__)
     parser.add_argument("--run", required=True, type=Path, help="folder that tools/train.py wrote")
     parser.add_argument("images", nargs="+", help="files, folders (searched through) and globs")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name for each image")

@@ -10,14 +10,15 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from promptvision.errors import InputError, one_sentence
+from promptvision.cli import one_sentence, tool_parser
+from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.table import one_line
 from promptvision.report.tables.writers import TerminalTable, comma_separated, latex, markdown
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="folder that holds run folders, at any depth")
     formats = ("terminal", "markdown", "latex", "csv")
     parser.add_argument("--format", choices=formats, default="terminal", help="how the tables are printed")

@@ -3,7 +3,6 @@
 Finished runs are kept, a stopped run goes on where it was, and a run that fails is tried once more and stops no other.
 """
 
-import argparse
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -12,12 +11,13 @@ from rich.console import Console
 from rich.live import Live
 
 from promptvision.atomic import write_json
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.engine.run_folder import LOG, log_to_terminal
-from promptvision.errors import InputError, one_sentence
+from promptvision.errors import InputError
 from promptvision.report.sweep_table import benchmark_tables
 from promptvision.sweep.benchmark_file import load_benchmark
 from promptvision.sweep.jobs import done, plan
-from promptvision.sweep.local import do_here, do_in_workers, terminated_as_interrupted
+from promptvision.sweep.local import do_here, do_in_workers
 from promptvision.sweep.progress import Board
 
 WIDE = 200
@@ -25,7 +25,7 @@ WIDE = 200
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__, overrides="keys to override in every run")
     parser.add_argument(
         "--config", "--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID, SEEDS and EVAL"
     )
@@ -35,7 +35,6 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each run on the cluster")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error("--jobs takes a number from 1 on")
@@ -54,8 +53,7 @@ def main():
         console.print(board.table(), board.line(), f"{sum(job.runs for job in jobs)} runs and tests in all")
         return
     try:
-        with terminated_as_interrupted():
-            failures = work_off(board, console, args.jobs, args.ray, args.gpus)
+        failures = work_off(board, console, args.jobs, args.ray, args.gpus)
     finally:
         results = by_cell(board)
         if results:

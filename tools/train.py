@@ -3,28 +3,21 @@
 On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; each process takes a part of every batch.
 """
 
-import argparse
-
 from families import FAMILIES
 from rich.console import Console
 
 import promptvision
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config, summary
-from promptvision.config.docs import help_text
 from promptvision.engine.distributed import is_first, run_folder, team
 from promptvision.engine.run_folder import LOG, log_to_terminal
-from promptvision.errors import one_sentence
 from promptvision.experiment.run import run
 from promptvision.report.tables.terminal import run_table, worst_classes
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file; its _BASE_ may name another")
+    parser = tool_parser(__doc__, config="YAML file; its _BASE_ may name another", overrides="keys to override")
     parser.add_argument("--resume", choices=("never", "auto"), default="never", help="auto: go on from last.ckpt")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently")
     return parser.parse_args()
 
 

@@ -3,7 +3,6 @@
 python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/vpt/embedded.yaml OUTPUT_DIR out/tuned
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from families import FAMILIES
 from rich.console import Console
 
 from promptvision.atomic import write_json
+from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
-from promptvision.config.docs import help_text
 from promptvision.engine.run_folder import log_to_terminal
-from promptvision.errors import one_sentence
 from promptvision.report.figures.search import draw_search
 from promptvision.report.tables.search import search_table
 from promptvision.report.tables.terminal import seeds_table
@@ -23,14 +21,10 @@ from promptvision.sweep.search import load_search, search, try_all
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="YAML file of the method")
+    parser = tool_parser(__doc__, config="YAML file of the method", overrides="keys to override in every run")
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
     parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="not the whole grid: TRIALS proposals")
     parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: give poor runs up, by which rule")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="what to set differently in every run")
     args = parser.parse_args()
     if args.prune and args.optuna < 1:
         parser.error("--prune goes with --optuna TRIALS")

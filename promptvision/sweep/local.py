@@ -9,9 +9,8 @@ import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import NamedTuple
 
 from promptvision.experiment.build import Families
@@ -144,17 +143,3 @@ def _serve(pipe: Connection, names: dict[str, str]) -> None:
 def modules(names: dict[str, str]) -> Families:
     """The families by the names of their modules."""
     return {name: importlib.import_module(module) for name, module in names.items()}
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends what is running here as Ctrl-C does, with 143."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,48 @@
+"""The command line shared by all tools: errors in one sentence, signals, and KEY VALUE overrides."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from promptvision.config.docs import help_text
+from promptvision.errors import InputError
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End bad input with one sentence and exit status 2, Ctrl-C with one line and 130, SIGTERM with 143."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # as after an error: locks are released, half-written files are removed
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def tool_parser(description: str | None, *, config: str = "", overrides: str = "") -> ArgumentParser:
+    """Return a parser whose help begins with a tool's docstring.
+
+    `config`: help of a required `--config`. `overrides`: help of the positional `KEY VALUE ...`; the keys are listed
+    at the end. Neither argument exists if its help is empty.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    if config:
+        parser.add_argument("--config", required=True, help=config)
+    if overrides:
+        parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=overrides)
+        parser.epilog = help_text()
+    return parser
