@@ -29,9 +29,8 @@ class ClipLora(FeatureMethod):
     alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or text.
     `vision_layers`, `text_layers`: numbers of the blocks that are changed, from 0; all if empty. `dropout`: on the
     input of A, drawn anew for every token of every image and text. `logit_scale`: factor of the cosine, 0 for the
-    backbone's own (published: 100). `template`: a text with `{}` for the class name. `way`: how the texts are run
-    (`ChangedTexts`); it changes no result.
-    Learns `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r). The
+    backbone's own (published: 100). `template`: a text with `{}` for the class name. Learns
+    `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r). The
     texts of all classes run through the changed tower in every step.
     """
 
@@ -52,12 +51,11 @@ class ClipLora(FeatureMethod):
         dropout: float = 0.25,
         logit_scale: float = 0.0,
         template: str = "a photo of a {}.",
-        way: str = "auto",
     ):
         super().__init__(backbone, classes)
         self.options = dict(rank=rank, alpha=alpha, scaling=scaling, targets=targets, encoder=encoder)
         self.options |= dict(vision_layers=vision_layers, text_layers=text_layers, dropout=dropout)
-        self.options |= dict(logit_scale=logit_scale, template=template, way=way)
+        self.options |= dict(logit_scale=logit_scale, template=template)
         lora.check(rank, targets, dropout, tuple(LAYERS))
         for option, value, known in (("encoder", encoder, ("both", "vision", "text")), ("scaling", scaling, SCALINGS)):
             if value not in known:
@@ -70,21 +68,21 @@ class ClipLora(FeatureMethod):
             for target, change in changes.items():
                 put(self, f"{name}.attn.{LAYERS[target]}", change)
         self.frozen_images, self.templates = encoder == "text", [template]
-        self._read(filled([template], classes), way)
+        self._read(filled([template], classes))
 
     def _places(self) -> dict[str, dict[str, lora.LowRank]]:
         """The changes of every block under its official name, in the official order."""
         text = {f"transformer.resblocks.{i}": block for i, block in self.text.items()}
         return text | {f"visual.transformer.resblocks.{i}": block for i, block in self.vision.items()}
 
-    def _read(self, texts: Sequence[Sequence[str]], way: str) -> None:
+    def _read(self, texts: Sequence[Sequence[str]]) -> None:
         """Keep the tokens of the texts, or their features where the text tower stays as it is."""
         if not self.text:
             self.register_buffer("features", class_features(self.backbone, texts), persistent=False)
             return
         tower = self.backbone.text
         ids = tower.tokenize([text for own in texts for text in own])
-        self.texts = ChangedTexts(tower, tower.embed(ids).detach(), tower.eot(ids), way)
+        self.texts = ChangedTexts(tower, tower.embed(ids).detach(), tower.eot(ids))
 
     def image_features(self, images: Tensor) -> Tensor:
         if not self.vision:

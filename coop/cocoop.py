@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from coop.parts.context import check_width, class_text, context_prompts, initial_context
 from coop.parts.per_image import mean_loss, parts
 from promptvision.backbones import CLIP
-from promptvision.errors import InputError
 from promptvision.method import Method
 
 
@@ -26,9 +25,9 @@ def meta_net(feature_dim: int, width: int) -> nn.Sequential:
 class CoCoOp(Method):
     """Context vectors that every image shifts: ctx_m + meta_net(image feature), hence prompts for each image.
 
-    `n_ctx`: number of vectors M. `ctx_init`: words to start from instead of noise. `images_at_once`: images whose
-    prompts are encoded together; memory grows with it and not with the batch. `way` and `chunk` as in CoOp. None of
-    the three changes a result. Learns `ctx` (M, D) and `meta_net`, named as in the official checkpoints.
+    `n_ctx`: number of vectors M. `ctx_init`: words to start from instead of noise. The prompts of
+    COMPUTE.IMAGES_AT_ONCE images, 1 by default, are encoded together; memory grows with it and not with the batch.
+    Learns `ctx` (M, D) and `meta_net`, named as in the official checkpoints.
     """
 
     backbone: CLIP
@@ -41,18 +40,12 @@ class CoCoOp(Method):
         *,
         n_ctx: int = 4,
         ctx_init: str = "",
-        images_at_once: int = 1,
-        way: str = "auto",
-        chunk: int = 0,
     ):
         super().__init__(backbone, classes)
-        if images_at_once < 1:
-            raise InputError(f"images_at_once is {images_at_once}; at least one image must be encoded at a time")
-        self.options = dict(n_ctx=n_ctx, ctx_init=ctx_init, images_at_once=images_at_once, way=way, chunk=chunk)
-        self.images_at_once = images_at_once
+        self.options = dict(n_ctx=n_ctx, ctx_init=ctx_init)
         ctx = initial_context(backbone.text, n_ctx, ctx_init)
         prefix = class_text(ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=prefix, way=way, chunk=chunk)
+        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=prefix)
         self.ctx = nn.Parameter(ctx)
         self.meta_net = meta_net(backbone.image.feature_dim, backbone.text.width)
 
@@ -60,6 +53,11 @@ class CoCoOp(Method):
         """Image features (B, E), as the tower gives them, to the contexts (B, M, D) of each image."""
         shift = self.meta_net(F.normalize(features, dim=-1).to(self.ctx.dtype))
         return self.ctx + shift[:, None]
+
+    @property
+    def images_at_once(self) -> int:
+        """Images whose prompts are encoded together."""
+        return self.backbone.compute.images_at_once or 1
 
     def _logits(self, features: Tensor, contexts: Tensor) -> Tensor:
         return self.backbone.logits(features, self.encoder(self.backbone.text, contexts))

@@ -21,8 +21,7 @@ class CoOp(FeatureMethod):
     `n_ctx`: number of vectors M. `csc`: class-specific contexts, one set per class. `class_token_position`: end,
     middle or front. `ctx_init`: words to start from instead of noise; their number of tokens then is M.
     `reparameterize`: "mlp" or "lstm" makes the contexts by a network that is learned with its inputs (P-tuning).
-    `way` and `chunk`: how the text tower is run and how many classes at once (PromptEncoder); neither changes a
-    result. Learns `ctx`, (M, D), or (C, M, D) with `csc`; of a network these are the inputs, and it is learned too.
+    Learns `ctx`, (M, D), or (C, M, D) with `csc`; of a network these are the inputs, and it is learned too.
     """
 
     frozen_images = True
@@ -37,14 +36,12 @@ class CoOp(FeatureMethod):
         class_token_position: str = "end",
         ctx_init: str = "",
         reparameterize: str = "",
-        way: str = "auto",
-        chunk: int = 0,
     ):
         super().__init__(backbone, classes)
         if reparameterize and ctx_init:
             raise InputError("a network (reparameterize) makes contexts of its own: it cannot start from ctx_init")
         self.options = dict(n_ctx=n_ctx, csc=csc, class_token_position=class_token_position, ctx_init=ctx_init)
-        self.options |= dict(reparameterize=reparameterize, way=way, chunk=chunk)
+        self.options |= dict(reparameterize=reparameterize)
         ctx = initial_context(backbone.text, n_ctx, ctx_init)
         if csc:
             ctx = ctx.repeat(len(classes), 1, 1) if ctx_init else noise(len(classes), *ctx.shape)
@@ -55,8 +52,6 @@ class CoOp(FeatureMethod):
             position=class_token_position,
             prefix=class_text(ctx_init),
             class_specific=csc,
-            way=way,
-            chunk=chunk,
         )
         self.ctx = nn.Parameter(torch.randn_like(ctx) if reparameterize else ctx)
         self.network = Network(reparameterize, ctx.shape[-1]) if reparameterize else nn.Identity()

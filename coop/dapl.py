@@ -28,7 +28,7 @@ class DAPL(FeatureMethod):
 
     `n_ctx`, `n_dmx`: vectors of both kinds. `csc`: a `ctx` for every class. `source_domain`, `target_domain`: names in
     the prompts; empty for DATASET.SOURCE and DATASET.TARGET. `temperature`: divides zero-shot logits; `threshold`: the
-    probability at which a label counts. `way` and `chunk` as in CoOp. Learns `ctx` (M, D), or (C, M, D) with `csc`,
+    probability at which a label counts. Learns `ctx` (M, D), or (C, M, D) with `csc`,
     and `domain_vectors` (2, N, D), the source's first.
     """
 
@@ -51,14 +51,11 @@ class DAPL(FeatureMethod):
         threshold: float = 0.5,
         weight: float = 1.0,
         template: str = "a photo of a {}.",
-        way: str = "auto",
-        chunk: int = 0,
     ):
         super().__init__(backbone, classes)
         _check(n_dmx, temperature, threshold)
         self.options = dict(n_ctx=n_ctx, n_dmx=n_dmx, csc=csc, source_domain=source_domain, target_domain=target_domain)
         self.options |= dict(temperature=temperature, threshold=threshold, weight=weight, template=template)
-        self.options |= dict(way=way, chunk=chunk)
         self.temperature, self.threshold, self.weight = temperature, threshold, weight
         ctx = initial_context(backbone.text, n_ctx, "")
         self.ctx = nn.Parameter(noise(len(classes), *ctx.shape) if csc else ctx)
@@ -71,8 +68,6 @@ class DAPL(FeatureMethod):
                 n_ctx + n_dmx,
                 ending=f" , a {_spoken(domain)} image..",  # the code's spaces and full stops
                 class_specific=csc,
-                way=way,
-                chunk=chunk,
             )
             for domain in (source_domain or "source", target_domain or "target")
         )

@@ -26,8 +26,6 @@ class IVLP(IndependentPrompts):
         depth_text: int = 2,
         depth_vision: int = 2,
         ctx_init: str = "a photo of a",
-        way: str = "auto",
-        chunk: int = 0,
     ):
         super().__init__(
             backbone,
@@ -37,6 +35,4 @@ class IVLP(IndependentPrompts):
             depth_text=depth_text,
             depth_vision=depth_vision,
             ctx_init=ctx_init,
-            way=way,
-            chunk=chunk,
         )

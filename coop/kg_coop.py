@@ -19,7 +19,7 @@ class KgCoOp(ContextMethod):
 
     L_kg is the mean over classes of the squared distance of the normalised features. `weight`: the
     paper's lambda. The official code computes 1 - cosine, which is half of it: its lambda of 8 is a weight of 4 here.
-    `templates`: the hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp.
+    `templates`: the hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
     Learns `ctx` (M, D).
     """
 
@@ -32,11 +32,9 @@ class KgCoOp(ContextMethod):
         ctx_init: str = "a photo of a",
         weight: float = 8.0,
         templates: Sequence[str] = (),
-        way: str = "auto",
-        chunk: int = 0,
     ):
         own = dict(weight=weight, templates=templates)
-        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **own)
+        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, **own)
         self.templates = given_templates(templates)
         self.teacher = Teacher(classes, self.templates)
         self.terms = {"knowledge": (weight, self.distance)}

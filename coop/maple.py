@@ -37,8 +37,7 @@ class MaPLe(FeatureMethod):
     """Deep prompts in the text tower, and the same ones, linearly projected, in the image tower.
 
     `n_ctx`: vectors per block. `depth`: blocks of each tower that have prompts of their own; 1 is shallow. `ctx_init`:
-    words the contexts start from (`leading_words`). `way`: how both towers are run, `chunk`: classes computed at once;
-    neither changes a result. Learns `prompt_learner.*`, the tensors of `CoupledPrompts`.
+    words the contexts start from (`leading_words`). Learns `prompt_learner.*`, the tensors of `CoupledPrompts`.
     """
 
     def __init__(
@@ -49,21 +48,18 @@ class MaPLe(FeatureMethod):
         n_ctx: int = 2,
         depth: int = 2,
         ctx_init: str = "a photo of a",
-        way: str = "auto",
-        chunk: int = 0,
     ):
         super().__init__(backbone, classes)
-        self.options = dict(n_ctx=n_ctx, depth=depth, ctx_init=ctx_init, way=way, chunk=chunk)
-        self.way = way
+        self.options = dict(n_ctx=n_ctx, depth=depth, ctx_init=ctx_init)
         check_image_depth(backbone.image, depth, "depth")
         check_text_depth(backbone.text, depth, "depth")
         ctx, words = leading_words(backbone.text, n_ctx, ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, n_ctx, prefix=words, way=way, chunk=chunk)
+        self.encoder = context_prompts(backbone.text, classes, n_ctx, prefix=words)
         self.prompt_learner = CoupledPrompts(ctx, backbone.image.width, depth)
 
     def image_features(self, images: Tensor) -> Tensor:
         first, *others = self.prompt_learner.visual()
-        return prompted_features(self.backbone.image, images, first, others, self.way)
+        return prompted_features(self.backbone.image, images, first, others)
 
     def text_features(self) -> Tensor:
         learner = self.prompt_learner

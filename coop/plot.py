@@ -48,7 +48,7 @@ class Plot(FeatureMethod):
     class's prompts; the logit is exp(logit_scale) (1 - distance). T is taken as constant in the gradient.
     `n_prompts`: prompts per class N. `n_ctx`: vectors M of each, shared by the classes; `ctx_init`: words that every
     prompt starts from, with noise of the usual size on top, for equal prompts would stay equal. `entropy`: weight of
-    the plan's entropy, the paper's lambda. `way`, `chunk` as in CoOp. Learns `ctx` (N, M, D). The paper's towers are
+    the plan's entropy, the paper's lambda. Learns `ctx` (N, M, D). The paper's towers are
     ResNets; of a ViT the patch tokens' features are taken.
     """
 
@@ -61,18 +61,16 @@ class Plot(FeatureMethod):
         n_ctx: int = 16,
         ctx_init: str = "",
         entropy: float = 0.1,
-        way: str = "auto",
-        chunk: int = 0,
     ):
         super().__init__(backbone, classes)
         check_local(backbone.image)
         if n_prompts < 1 or entropy <= 0:
             raise InputError(f"n_prompts is {n_prompts} and entropy {entropy:g}; both must be positive")
         self.entropy = entropy
-        self.options = dict(n_prompts=n_prompts, n_ctx=n_ctx, ctx_init=ctx_init, entropy=entropy, way=way, chunk=chunk)
+        self.options = dict(n_prompts=n_prompts, n_ctx=n_ctx, ctx_init=ctx_init, entropy=entropy)
         first = initial_context(backbone.text, n_ctx, ctx_init)
         prefix = class_text(ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, len(first), prefix=prefix, way=way, chunk=chunk)
+        self.encoder = context_prompts(backbone.text, classes, len(first), prefix=prefix)
         self.ctx = nn.Parameter(noise(n_prompts, *first.shape) + (first if ctx_init else 0))
 
     def text_features(self) -> Tensor:

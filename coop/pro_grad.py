@@ -40,7 +40,7 @@ class ProGrad(ContextMethod):
 
     G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, `strength`
     (the paper's lambda) times the part of G_d along G_g is taken off. `temperature` of both predictions in the KL.
-    `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp.
+    `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
     Learns `ctx` (M, D).
     """
 
@@ -56,11 +56,9 @@ class ProGrad(ContextMethod):
         strength: float = 1.0,
         temperature: float = 1.0,
         templates: Sequence[str] = (),
-        way: str = "auto",
-        chunk: int = 0,
     ):
         own = dict(strength=strength, temperature=temperature, templates=templates)
-        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **own)
+        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, **own)
         if temperature <= 0:
             raise InputError(f"temperature is {temperature:g}; it must be positive")
         self.strength, self.temperature = strength, temperature

@@ -32,7 +32,7 @@ class PromptKD(FeatureMethod):
     (B, E) into their space. The objective is `weight` times `divergence` at `temperature`, and labels are not looked
     at: the training images serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a
     run on the same classes; or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the
-    texts of `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`, `way`: of the visual
+    texts of `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`: of the visual
     prompts, as in vpt. The official code divides by the number of classes too, and weighs with 1000. The projector
     (E -> E' -> E', batch norm and ReLU between) is its own. Learns `image_encoder` as vpt does, and `projector`.
     """
@@ -50,15 +50,14 @@ class PromptKD(FeatureMethod):
         temperature: float = 1.0,
         weight: float = 1.0,
         templates: Sequence[str] = (),
-        way: str = "auto",
     ):
         """`known`: the teacher, where it is there already."""
         super().__init__(backbone, classes)
         if temperature <= 0:
             raise InputError(f"temperature is {temperature:g}; it must be positive")
-        self.options = dict(teacher=teacher, teacher_weights=teacher_weights, n_ctx=n_ctx, depth=depth, way=way)
+        self.options = dict(teacher=teacher, teacher_weights=teacher_weights, n_ctx=n_ctx, depth=depth)
         self.options |= dict(temperature=temperature, weight=weight, templates=templates)
-        self.templates, self.way, self.temperature = given_templates(templates), way, temperature
+        self.templates, self.temperature = given_templates(templates), temperature
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
         known = known or load_teacher(backbone, teacher, teacher_weights, classes, self.templates)
         check_same_images(backbone, known.backbone)  # type: ignore[arg-type]
@@ -72,7 +71,7 @@ class PromptKD(FeatureMethod):
 
     def image_features(self, images: Tensor) -> Tensor:
         first, *others = self.image_encoder.layers()
-        return self.projector(prompted_features(self.backbone.image, images, first, others, self.way))
+        return self.projector(prompted_features(self.backbone.image, images, first, others))
 
     def text_features(self) -> Tensor:
         return self.vectors

@@ -44,8 +44,6 @@ class PromptSRC(IndependentPrompts):
         gpa_mean: float = 15.0,
         gpa_std: float = 1.0,
         teacher_templates: Sequence[str] = (),
-        way: str = "auto",
-        chunk: int = 0,
     ):
         weights = dict(text_weight=text_weight, image_weight=image_weight, logits_weight=logits_weight)
         super().__init__(
@@ -56,8 +54,6 @@ class PromptSRC(IndependentPrompts):
             depth_text=depth_text,
             depth_vision=depth_vision,
             ctx_init=ctx_init,
-            way=way,
-            chunk=chunk,
             gpa_mean=gpa_mean,
             gpa_std=gpa_std,
             teacher_templates=teacher_templates,

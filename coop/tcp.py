@@ -34,7 +34,7 @@ class TCP(ContextMethod):
     thirds of the tower's depth: the official block 8 of 12. The objective is the
     cross-entropy plus `weight` times KgCoOp's term (`squared_distance`). The bottleneck of E / 4 with QuickGELU, and
     nothing kept of what the contexts had become, are as in the official code. `templates`: the
-    hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp. Learns `ctx`
+    hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp. Learns `ctx`
     (M, D) and `meta_net`.
     """
 
@@ -48,18 +48,14 @@ class TCP(ContextMethod):
         layer: int = 0,
         weight: float = 8.0,
         templates: Sequence[str] = (),
-        way: str = "auto",
-        chunk: int = 0,
     ):
         own = dict(layer=layer, weight=weight, templates=templates)
-        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **own)
+        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, **own)
         layer = layer or max(1, len(backbone.text.blocks) * 2 // 3)
         _check(backbone, layer)
         self.layer, count = layer, len(self.ctx)
         prefix = class_text(ctx_init)
-        self.encoder = context_prompts(
-            backbone.text, classes, count, prefix=prefix, class_specific=True, way=way, chunk=chunk
-        )
+        self.encoder = context_prompts(backbone.text, classes, count, prefix=prefix, class_specific=True)
         self.meta_net = embedding(backbone.image.feature_dim, count * backbone.text.width)
         self.templates = given_templates(templates)
         self.teacher = Teacher(classes, self.templates)

@@ -17,6 +17,8 @@ from promptvision.errors import InputError
 
 SCALE = 1024.0
 """Factor on the loss before backward, so that 16-bit gradients do not vanish; AdamW does not feel it."""
+AT_ONCE = 4
+"""Images that are tuned together unless the backbone's `compute` says otherwise."""
 
 
 def views_of(image: Tensor, count: int, smallest: float, seed: int) -> Tensor:
@@ -52,8 +54,8 @@ class TPT(ContextMethod):
 
     `views` of the image are predicted, the `share` of least entropy is kept, and `steps` of AdamW at rate `lr`
     (weight decay 0.01) lower the entropy of their mean prediction; then the image itself is classified.
-    `smallest_crop`: share of the area a view covers at least. `images_at_once`: images tuned together, each with
-    contexts of its own; it changes no result. `seed`: of the views. `n_ctx`, `ctx_init`, `way`, `chunk` as in CoOp.
+    `smallest_crop`: share of the area a view covers at least. `seed`: of the views. `n_ctx`, `ctx_init` as in
+    CoOp. COMPUTE.IMAGES_AT_ONCE images, 4 by default, are tuned together, each with contexts of its own.
     Learns `ctx` (M, D): where tuning starts. With OPTIM.EPOCHS 0 it stays at `ctx_init`, as published; training it
     is CoOp, and METHOD.WEIGHTS takes CoOp's official checkpoints (the paper's "TPT + CoOp").
     """
@@ -72,21 +74,17 @@ class TPT(ContextMethod):
         steps: int = 1,
         lr: float = 0.005,
         smallest_crop: float = 0.08,
-        images_at_once: int = 4,
         seed: int = 0,
-        way: str = "auto",
-        chunk: int = 0,
     ):
-        own = dict(views=views, share=share, steps=steps, lr=lr, smallest_crop=smallest_crop)
-        own |= dict(images_at_once=images_at_once, seed=seed)
-        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **own)
-        if views < 1 or steps < 1 or images_at_once < 1:
-            raise InputError(f"views {views}, steps {steps}, images_at_once {images_at_once}: each must be at least 1")
+        own = dict(views=views, share=share, steps=steps, lr=lr, smallest_crop=smallest_crop, seed=seed)
+        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, **own)
+        if views < 1 or steps < 1:
+            raise InputError(f"views {views}, steps {steps}: each must be at least 1")
         for name, part in (("share", share), ("smallest_crop", smallest_crop)):
             if not 0 < part <= 1:
                 raise InputError(f"{name} is {part:g}; it takes a part of the whole, above 0 and up to 1")
         self.views, self.share, self.steps, self.lr = views, share, steps, lr
-        self.smallest_crop, self.images_at_once, self.seed = smallest_crop, images_at_once, seed
+        self.smallest_crop, self.seed = smallest_crop, seed
 
     def tuned(self, features: Tensor) -> Tensor:
         """Features (R, V, E) of the views of R images to contexts (R, M, D), one set for each image."""
@@ -111,7 +109,8 @@ class TPT(ContextMethod):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to logits (B, C), each image by contexts tuned to it."""
-        return torch.cat([self._classify(images[part]) for part in parts(len(images), self.images_at_once)])
+        at_once = self.backbone.compute.images_at_once or AT_ONCE
+        return torch.cat([self._classify(images[part]) for part in parts(len(images), at_once)])
 
     @torch.no_grad()
     def _classify(self, images: Tensor) -> Tensor:

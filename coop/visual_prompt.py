@@ -21,8 +21,8 @@ class VisualPrompt(Method):
     """Prompt tokens in CLIP's frozen image tower; the classifier is the text features of `template`, made once.
 
     `n_ctx`: number of prompts M. `depth`: the first so many blocks have prompts of their own; 1 is shallow.
-    `template`: a text with `{}` for the class name. `way`: how the tower is run (`prompted_features`); it changes no
-    result. Learns `image_encoder.VPT` (M, D) and `image_encoder.transformer.resblocks.{i}.VPT_shallow` (M, D). The
+    `template`: a text with `{}` for the class name. Learns
+    `image_encoder.VPT` (M, D) and `image_encoder.transformer.resblocks.{i}.VPT_shallow` (M, D). The
     official code puts prompts behind the patches, here they stand before them: without positions it is the same.
     """
 
@@ -37,18 +37,17 @@ class VisualPrompt(Method):
         n_ctx: int = 8,
         depth: int = 1,
         template: str = "a photo of a {}.",
-        way: str = "auto",
     ):
         super().__init__(backbone, classes)
-        self.options = dict(n_ctx=n_ctx, depth=depth, template=template, way=way)
-        self.templates, self.way = [template], way
+        self.options = dict(n_ctx=n_ctx, depth=depth, template=template)
+        self.templates = [template]
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
         self.register_buffer("features", class_features(backbone, filled([template], classes)), persistent=False)
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, E), not normalised."""
         first, *others = self.image_encoder.layers()
-        return prompted_features(self.backbone.image, images, first, others, self.way)
+        return prompted_features(self.backbone.image, images, first, others)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone.logits(self.image_features(images), self.features)

@@ -1,5 +1,6 @@
 """One thread, and the golden numbers: the compact set beside the tests, or a larger one of the same layout."""
 
+import copy
 import functools
 import json
 import logging
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from timm.models.swin_transformer import SwinTransformer
 
 from promptvision.backbones import load_vit
+from promptvision.backbones.compute import Compute
 from promptvision.method import learned_name
 
 torch.set_num_threads(1)
@@ -74,6 +76,19 @@ def little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30e6
+
+
+@pytest.fixture(scope="session")
+def computed():
+    """`computed(clip, way="plain", chunk=2)`: the same modules and weights with other COMPUTE settings."""
+
+    def copied(backbone, **settings):
+        other = copy.copy(backbone)
+        other._modules = {name: copy.copy(module) for name, module in backbone._modules.items()}
+        other.compute = Compute(**settings)
+        return other
+
+    return copied
 
 
 @pytest.fixture

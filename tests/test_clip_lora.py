@@ -11,6 +11,7 @@ from torch.func import functional_call
 import coop
 from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
+from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError
 from promptvision.experiment.build import start_from
@@ -23,8 +24,9 @@ def inputs(golden):
     return golden("coop/inputs")[1]
 
 
-def learned(golden, settings, expected, **more):
-    clip, published = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors"), settings["settings"]
+def learned(golden, settings, expected, way="auto", **more):
+    clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors", compute=Compute(way))
+    published = settings["settings"]
     options = dict(rank=published["r"], alpha=float(published["alpha"]), targets=published["params"])
     options |= dict(encoder=published["encoder"], logit_scale=float(settings["logit_scale"]), dropout=0.0)
     method = coop.build("clip_lora", clip, settings["classnames"], **options | more)
@@ -168,12 +170,12 @@ WORDS = ["cat", "golden retriever", "hen-of-the-woods", "a", "Washington D.C."]
     text_layers=st.lists(st.integers(0, 1), unique=True),
     template=st.sampled_from(["{}", "a photo of a {}.", "{} and more"]),
 )
-def test_what_texts_share_is_computed_once(double, names, targets, text_layers, template):
+def test_what_texts_share_is_computed_once(computed, double, names, targets, text_layers, template):
     """In double precision the fast way has the features and the gradients of the plain one."""
     options = dict(encoder="text", targets=targets, text_layers=text_layers, template=template, dropout=0.0)
     found = []
     for way in ("plain", "fast"):
-        method = randomised(coop.build("clip_lora", double, names, way=way, **options).double())
+        method = randomised(coop.build("clip_lora", computed(double, way=way), names, **options).double())
         features = method.text_features()
         weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
         found.append([features, *torch.autograd.grad((features * weights).sum(), learnt(method))])
@@ -181,8 +183,9 @@ def test_what_texts_share_is_computed_once(double, names, targets, text_layers, 
         torch.testing.assert_close(fast, plain, atol=1e-12 * plain.abs().max().item(), rtol=0)
 
 
-def test_weights_that_move_are_seen_in_the_next_step(clip):
-    ways = [randomised(coop.build("clip_lora", clip, NAMES, dropout=0.0, way=way)) for way in ("plain", "fast")]
+def test_weights_that_move_are_seen_in_the_next_step(computed, clip):
+    clips = [computed(clip, way=way) for way in ("plain", "fast")]
+    ways = [randomised(coop.build("clip_lora", each, NAMES, dropout=0.0)) for each in clips]
     for _ in range(2):
         for method in ways:
             for parameter in learnt(method):
@@ -190,13 +193,13 @@ def test_weights_that_move_are_seen_in_the_next_step(clip):
         torch.testing.assert_close(*(method.text_features() for method in ways), atol=1e-5, rtol=1e-4)
 
 
-def test_texts_share_nothing_where_dropout_draws(clip):
+def test_texts_share_nothing_where_dropout_draws(computed, clip):
     """Twins of a name have features of their own in training, and the same ones otherwise."""
     method = randomised(coop.build("clip_lora", clip, ["cat", "CAT"], dropout=0.5, encoder="text"))
     assert not torch.equal(*method.text_features()) and torch.equal(*method.eval().text_features())
-    fast = coop.build("clip_lora", clip, NAMES, way="fast")
+    fast = coop.build("clip_lora", computed(clip, way="fast"), NAMES)
     fast.eval().text_features()
-    with pytest.raises(InputError, match="without dropout only; set way: plain"):
+    with pytest.raises(InputError, match="without dropout only; set COMPUTE.WAY"):
         fast.train().text_features()
 
 
@@ -283,7 +286,6 @@ BAD = {
     "encoder": (dict(encoder="visual"), "unknown encoder 'visual'"),
     "scaling": (dict(scaling="root"), "unknown scaling 'root'"),
     "block": (dict(vision_layers=[9]), "there is no block 9 for LoRA: this tower of 'embedded' has"),
-    "way": (dict(way="quick"), "unknown way to encode text 'quick'"),
     "template": (dict(template="a photo"), "has no {} where the class name goes"),
 }
 

@@ -238,6 +238,12 @@ def test_a_base_of_another_method_names_the_option_that_is_left_over(write, tmp_
     assert said == f"{tmp_path / 'base.yaml'}: unknown METHOD.OPTIONS of the vpt method linear: 'N_CTX'; one of: HEAD"
 
 
+def test_a_setting_of_the_computation_is_no_option_of_a_method(write):
+    path = write("METHOD: {OPTIONS: {WAY: auto}}")
+    said = refusal(path)
+    assert said == f"{path}: METHOD.OPTIONS.WAY is no option of the coop method coop; set COMPUTE.WAY"
+
+
 def test_the_summary_tells_what_differs(write):
     lines = summary(load(write(), "OPTIM.LR", "1", "METHOD.OPTIONS.CSC", "true", "SEED", "1"), FAMILIES).splitlines()
     assert {"OPTIM.LR: 1.0", "METHOD.OPTIONS.CSC: True", "METHOD.NAME: coop", "SEED: 1"} <= set(lines)

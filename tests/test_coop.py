@@ -20,9 +20,9 @@ def inputs(golden):
     return golden("coop/inputs")
 
 
-def learned_coop(clips, inputs, settings, tensors, way):
-    options = {"way": way} | {name: settings[name] for name in ("n_ctx", "csc", "class_token_position", "ctx_init")}
-    method = coop.build("coop", clips[settings["backbone"]], inputs[0]["classnames"], **options)
+def learned_coop(clip, inputs, settings, tensors):
+    options = {name: settings[name] for name in ("n_ctx", "csc", "class_token_position", "ctx_init")}
+    method = coop.build("coop", clip, inputs[0]["classnames"], **options)
     if settings["ctx_init"]:
         assert torch.equal(method.ctx, tensors["ctx"])
     method.load_learned_state({"ctx": tensors["ctx"]})
@@ -31,9 +31,9 @@ def learned_coop(clips, inputs, settings, tensors, way):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.golden("coop/coop/*")
-def test_coop_logits_loss_and_gradient(case, way, golden, clips, inputs):
+def test_coop_logits_loss_and_gradient(case, way, golden, clips, inputs, computed):
     settings, expected = golden(case)
-    method = learned_coop(clips, inputs, settings, expected, way)
+    method = learned_coop(computed(clips[settings["backbone"]], way=way), inputs, settings, expected)
     images, labels = inputs[1]["images"], inputs[1]["labels"]
     loss = method.loss(images, labels)
     loss.backward()
@@ -46,13 +46,13 @@ def test_coop_logits_loss_and_gradient(case, way, golden, clips, inputs):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_coop_trajectories(way, golden, clips, inputs):
+def test_coop_trajectories(way, golden, clips, inputs, computed):
     names = sorted(path.stem for path in golden.root.glob("coop/coop/*.json"))
     cases = [golden(f"coop/coop/{name}") for name in names]
     trained = [(settings, expected) for settings, expected in cases if "traj.loss" in expected]
     assert len(trained) >= 4
     for settings, expected in trained:
-        method = learned_coop(clips, inputs, settings, expected, way)
+        method = learned_coop(computed(clips[settings["backbone"]], way=way), inputs, settings, expected)
         replay(method, inputs[1], expected)
         torch.testing.assert_close(method.ctx.data, expected["traj.ctx_final"], rtol=1e-3, atol=1e-4)
 

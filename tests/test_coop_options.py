@@ -188,7 +188,6 @@ BAD = {
     "empty": ({}, ["cat", ""], "class 1 has no name"),
     "blank": ({}, ["cat", " _ "], "class 1 has no name"),
     "twice": ({}, ["cat", "dog", "cat"], "two classes are called 'cat' \\(labels 0 and 2\\)"),
-    "way": (dict(way="fats"), ["cat"], "did you mean 'fast'"),
     "reparameterize": (dict(reparameterize="lsmt"), ["cat"], "did you mean 'lstm'"),
     "both": (dict(reparameterize="mlp", ctx_init="a photo"), ["cat"], "cannot start from ctx_init"),
 }

@@ -14,6 +14,7 @@ import coop
 import vpt
 from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
+from promptvision.backbones.compute import Compute
 from promptvision.config import load_config
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
@@ -34,9 +35,9 @@ def inputs(golden):
 
 
 def learned(golden, settings, expected, way):
-    clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors")
+    clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors", compute=Compute(way))
     options = {OPTIONS.get(name, name): value for name, value in settings["settings"].items()}
-    method = coop.build("dapl", clip, settings["classnames"], way=way, **options)
+    method = coop.build("dapl", clip, settings["classnames"], **options)
     method.load_learned_state({name: expected[name] for name in ("ctx", "domain_vectors")})
     return method
 

@@ -67,5 +67,5 @@ def test_presets_are_the_official_ones(name):
     assert (optim.NAME, optim.MOMENTUM, optim.WEIGHT_DECAY) == ("sgd", 0.9, 5e-4)
     assert each[:2] == [1e-5, rate] and len(each) == epochs
     assert {key: cfg.METHOD.OPTIONS[key] for key in options} == options
-    assert cfg.METHOD.OPTIONS.CTX_INIT == WORDS and cfg.METHOD.OPTIONS.WAY == "auto"
+    assert cfg.METHOD.OPTIONS.CTX_INIT == WORDS and cfg.COMPUTE.WAY == "auto"
     assert (cfg.INPUT.SIZE, cfg.DATASET.SHOTS, cfg.TEST.BATCH_SIZE) == (224, 16, 100)

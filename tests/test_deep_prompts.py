@@ -38,7 +38,7 @@ def inputs(golden):
 
 
 @pytest.fixture
-def learned(golden, clips):
+def learned(golden, clips, computed):
     """`learned(settings, expected, way)` gives the method of a golden file with its tensors."""
 
     def build(settings, expected, way):
@@ -46,7 +46,8 @@ def learned(golden, clips):
         clips[name] = clips.get(name) or load_clip(golden.root / f"coop/{name}.safetensors")
         options = {OPTIONS[key]: value for key, value in settings["settings"].items()}
         options |= {"teacher_templates": settings["templates"]} if "templates" in settings else {}
-        method = coop.build(METHODS[settings["section"]], clips[name], settings["classnames"], way=way, **options)
+        clip = computed(clips[name], way=way)
+        method = coop.build(METHODS[settings["section"]], clip, settings["classnames"], **options)
         method.load_learned_state({k.removeprefix("param."): v for k, v in expected.items() if k.startswith("param.")})
         return method
 

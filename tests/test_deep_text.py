@@ -49,11 +49,11 @@ def results(encoder, tower, layers):
     return [features.detach(), *gradients]
 
 
-def both_ways(tower, classes, layers, tolerance, chunk=0, tile=64, **options):
+def both_ways(computed, tower, classes, layers, tolerance, chunk=0, tile=64, **options):
     n_ctx = layers[0].shape[-2]
-    plain = context_prompts(tower, classes, n_ctx, way="plain", chunk=chunk, **options)
-    fast = context_prompts(tower, classes, n_ctx, way="fast", chunk=chunk, tile=tile, **options)
-    for ours, theirs in zip(results(plain, tower, layers), results(fast, tower, layers), strict=True):
+    encoder = context_prompts(tower, classes, n_ctx, tile=tile, **options)
+    plain, fast = (results(encoder, computed(tower, way=way, chunk=chunk), layers) for way in ("plain", "fast"))
+    for ours, theirs in zip(plain, fast, strict=True):
         torch.testing.assert_close(theirs, ours, atol=tolerance * ours.abs().max().item(), rtol=0)
 
 
@@ -70,7 +70,7 @@ def both_ways(tower, classes, layers, tolerance, chunk=0, tile=64, **options):
     rows=st.sampled_from([None, 1, 3]),
 )
 def test_random_shapes_and_depths_in_double_precision(
-    double, classes, n_ctx, depth, words, position, csc, tile, chunk, rows
+    double, computed, classes, n_ctx, depth, words, position, csc, tile, chunk, rows
 ):
     """With words, those beyond the contexts stand fixed behind them: they are part of the trunk too."""
     n_ctx = min(n_ctx, 4) if words else n_ctx
@@ -78,18 +78,18 @@ def test_random_shapes_and_depths_in_double_precision(
     generator = torch.Generator().manual_seed(n_ctx)
     layers = [torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(depth)]
     options = dict(position=position, class_specific=csc, prefix=words)
-    both_ways(double.text, classes, layers, 1e-12, chunk=chunk, tile=tile, **options)
+    both_ways(computed, double.text, classes, layers, 1e-12, chunk=chunk, tile=tile, **options)
 
 
 @pytest.mark.parametrize("depth", [2, LAYERS])
 @pytest.mark.parametrize("n_ctx", [2, 4])
-def test_single_precision(depth, n_ctx):
+def test_single_precision(depth, n_ctx, computed):
     layers = [torch.randn(n_ctx, 32) for _ in range(depth)]
-    both_ways(random_clip().text, WORDS, layers, 1e-5, prefix="a photo of a")
+    both_ways(computed, random_clip().text, WORDS, layers, 1e-5, prefix="a photo of a")
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_the_rule_block_by_block(way, double):
+def test_the_rule_block_by_block(way, double, computed):
     """Positions 1 to n_ctx of every prompt are exchanged at the entrance of blocks 1 to depth - 1 (all 77 tokens)."""
     tower, layers = double.text, [torch.randn(3, 32, dtype=torch.float64) for _ in range(3)]
     ids = tower.tokenize([f"a photo of a {word}." for word in WORDS])
@@ -101,8 +101,10 @@ def test_the_rule_block_by_block(way, double):
             tokens[:, 1:4] = layers[index]
         tokens = block(tokens, attn_mask=tower.mask)
     expected = tower.project(tokens[torch.arange(len(WORDS)), tower.eot(ids)])
-    encoder = context_prompts(tower, WORDS, 3, prefix="a photo of a", way=way)
-    torch.testing.assert_close(encoder(tower, layers[0], layers[1:]), expected, atol=1e-12, rtol=1e-12)
+    encoder = context_prompts(tower, WORDS, 3, prefix="a photo of a")
+    torch.testing.assert_close(
+        encoder(computed(tower, way=way), layers[0], layers[1:]), expected, atol=1e-12, rtol=1e-12
+    )
 
 
 def test_a_layer_that_is_replaced_at_once_still_counts(double):
@@ -113,16 +115,18 @@ def test_a_layer_that_is_replaced_at_once_still_counts(double):
     assert torch.equal(encoder(double.text, layers[0]), encoder(double.text, layers[0], []))
 
 
-def test_half_precision_and_autocast_follow():
+def test_half_precision_and_autocast_follow(computed):
     clip, layers = random_clip(), [0.1 * torch.randn(4, 32) for _ in range(3)]
-    exact = context_prompts(clip.text, WORDS, 4, way="plain")(clip.text, layers[0], layers[1:])
-    fast, largest = context_prompts(clip.text, WORDS, 4, way="fast"), exact.abs().max().item()
+    encoder = context_prompts(clip.text, WORDS, 4)
+    exact = encoder(computed(clip.text, way="plain"), layers[0], layers[1:])
+    largest = exact.abs().max().item()
     with torch.autocast("cpu", torch.bfloat16):
-        rough = fast(clip.text, layers[0], layers[1:])
+        rough = encoder(computed(clip.text, way="fast"), layers[0], layers[1:])
     torch.testing.assert_close(rough.float(), exact, atol=0.1 * largest, rtol=0)
     clip.half()
     for way in ("plain", "fast"):
-        features = context_prompts(clip.text, WORDS, 4, way=way)(clip.text, layers[0], layers[1:])
+        text = computed(clip.text, way=way)
+        features = context_prompts(text, WORDS, 4)(text, layers[0], layers[1:])
         assert features.dtype == torch.float16
         torch.testing.assert_close(features.float(), exact, atol=0.02 * largest, rtol=0)
 

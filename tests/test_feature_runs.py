@@ -143,6 +143,16 @@ def test_a_stopped_run_goes_on_exactly_even_if_the_cache_was_lost(words, go, tmp
     assert result["loss"] == whole[0]["loss"] and result["accuracy"] == whole[0]["accuracy"]
 
 
+def test_a_stopped_run_can_be_resumed_with_other_settings_of_the_computation(go):
+    words = [*COOP, "COMPUTE.WAY", "fast"]
+    whole = go("whole", *words)
+    with pytest.raises(SystemExit, match="143"):
+        go("parts", *words, folder=Stopped)
+    result, rows, learned = go("parts", *COOP, "COMPUTE.WAY", "plain", "COMPUTE.CHUNK", 3, resume=True)
+    assert len(rows) == len(whole[1]) and result["accuracy"] == whole[0]["accuracy"]
+    torch.testing.assert_close(learned["ctx"], whole[2]["ctx"], atol=1e-5, rtol=0)
+
+
 def test_a_checkpoint_with_other_views_is_refused(go):
     words = [*COOP, "TRAIN.VIEWS"]
     with pytest.raises(SystemExit):

@@ -56,8 +56,8 @@ def test_coop_learns_and_puts_words_where_they_belong(clip, position):
     assert method.ctx.grad.abs().sum() > 0
 
 
-def test_the_fast_way_and_long_texts_are_refused(clip):
+def test_the_fast_way_and_long_texts_are_refused(clip, computed):
     with pytest.raises(InputError, match="no causal mask"):
-        coop.build("coop", clip, ["cat"], n_ctx=2, way="fast")(torch.randn(1, 3, 32, 32))
+        coop.build("coop", computed(clip, way="fast"), ["cat"], n_ctx=2)(torch.randn(1, 3, 32, 32))
     with pytest.raises(InputError, match="tower takes 1[45] between start and end"):
         coop.build("coop", clip, ["cat"], n_ctx=20)

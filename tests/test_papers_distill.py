@@ -68,9 +68,9 @@ def tcp_by_hand(method, layer):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.parametrize("from_end", [1, 2])
-def test_class_prompts_enter_at_one_block(tiny, golden, way, from_end):
+def test_class_prompts_enter_at_one_block(tiny, golden, computed, way, from_end):
     layer = len(tiny.text.blocks) - from_end
-    method = tcp(tiny, layer=layer, way=way, weight=3.0)
+    method = tcp(computed(tiny, way=way), layer=layer, weight=3.0)
     features = tcp_by_hand(method, layer)
     torch.testing.assert_close(method.text_features(), features)
     images, labels = (
@@ -91,14 +91,14 @@ def test_class_prompts_enter_at_one_block(tiny, golden, way, from_end):
     assert all(gradient.abs().max() > 0 for gradient in both[0])
 
 
-def test_tcp_names_new_classes_and_travels(clip, batch):
+def test_tcp_names_new_classes_and_travels(clip, batch, computed):
     method = tcp(clip, layer=1)
     assert method.learned() == [
         "ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias",
     ]  # fmt: skip
     other = method.for_classes(["dog", NAMES[1]])
     torch.testing.assert_close(other(batch[0])[:, 1], method(batch[0])[:, 1], atol=1e-4, rtol=1e-4)
-    chunked = coop.build("tcp", clip, NAMES, n_ctx=3, layer=1, chunk=1)
+    chunked = coop.build("tcp", computed(clip, chunk=1), NAMES, n_ctx=3, layer=1)
     chunked.load_learned_state(method.learned_state())
     torch.testing.assert_close(chunked(batch[0]), method(batch[0]), atol=1e-4, rtol=1e-4)
 
@@ -127,12 +127,12 @@ def test_divergence_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_the_student_is_measured_by_the_teachers_predictions(clip, batch, way):
+def test_the_student_is_measured_by_the_teachers_predictions(clip, batch, computed, way):
     images, labels = batch
     template = "a drawing of a {}."
-    method = kd(clip, temperature=2.0, weight=5.0, templates=[template], way=way).eval()
+    method = kd(computed(clip, way=way), temperature=2.0, weight=5.0, templates=[template]).eval()
     zero_shot = coop.build("zero_shot", clip, NAMES, templates=[template])
-    visual = coop.build("vpt", clip, NAMES, n_ctx=4, depth=2, way="plain")
+    visual = coop.build("vpt", computed(clip, way="plain"), NAMES, n_ctx=4, depth=2)
     visual.load_learned_state({k: v for k, v in method.learned_state().items() if k.startswith("image_encoder")})
     found = F.normalize(method.projector(visual.image_features(images)), dim=-1)
     logits = clip.logit_scale.exp() * found @ zero_shot.features.T

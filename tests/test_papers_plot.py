@@ -82,15 +82,15 @@ def test_local_features_of_a_vit_are_its_patches_projected(golden, images):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_logits_are_one_minus_the_distance(clip, images, way):
+def test_logits_are_one_minus_the_distance(clip, images, computed, way):
     torch.manual_seed(0)
-    method = coop.build("plot", clip, NAMES, n_prompts=3, n_ctx=2, way=way)
+    method = coop.build("plot", computed(clip, way=way), NAMES, n_prompts=3, n_ctx=2)
     method.ctx.data.mul_(30)
     images = images[:2]
     found = method(images)
     places = F.normalize(local_features(clip.image, images), dim=-1)
     for c in range(len(NAMES)):
-        rows = [coop.build("coop", clip, NAMES, n_ctx=2, way="plain") for _ in range(3)]
+        rows = [coop.build("coop", computed(clip, way="plain"), NAMES, n_ctx=2) for _ in range(3)]
         for row, ctx in zip(rows, method.ctx, strict=True):
             row.ctx.data = ctx.data
         prompts = F.normalize(torch.stack([row.text_features()[c] for row in rows]), dim=-1)

@@ -106,10 +106,10 @@ def test_clip_adapter_options(clip):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_kg_coop_adds_the_mean_squared_distance(clip, batch, way):
-    images, labels = batch
-    method = coop.build("kg_coop", clip, NAMES, weight=3.0, templates=TEMPLATES[:1], way=way)
-    coop_loss = coop.build("coop", clip, NAMES, ctx_init="a photo of a", way=way).loss(images, labels)
+def test_kg_coop_adds_the_mean_squared_distance(clip, batch, computed, way):
+    (images, labels), own = batch, computed(clip, way=way)
+    method = coop.build("kg_coop", own, NAMES, weight=3.0, templates=TEMPLATES[:1])
+    coop_loss = coop.build("coop", own, NAMES, ctx_init="a photo of a").loss(images, labels)
     learned, wanted = unit(clip, "a photo of a {}."), unit(clip, TEMPLATES[0])
     distance = sum(float((a - b) @ (a - b)) for a, b in zip(learned, wanted, strict=True)) / 3
     assert distance > 0.01
@@ -157,9 +157,9 @@ def separate_gradients(method, images, labels, temperature=1.0):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.parametrize("conflict", [False, True])
-def test_pro_grad_steps_along_the_projected_gradient(double, batch, way, conflict):
+def test_pro_grad_steps_along_the_projected_gradient(double, batch, computed, way, conflict):
     """With the first labels whose gradient agrees with zero-shot CLIP, and with the first where it does not."""
-    images, method = batch[0].double(), pro_grad(double, strength=0.8, way=way)
+    images, method = batch[0].double(), pro_grad(computed(double, way=way), strength=0.8)
     for labels in torch.cartesian_prod(*[torch.arange(3)] * 5):
         value, domain, general = separate_gradients(method, images, labels)
         product = (domain * general).sum()

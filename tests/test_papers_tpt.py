@@ -55,7 +55,7 @@ def test_views_depend_on_image_and_seed_alone(images):
 
 def by_hand(clip, image, steps=1, lr=0.005):
     """One image, one prompt after the other; AdamW written out (betas 0.9, 0.999, decay 0.01)."""
-    encoder = coop.build("coop", clip, NAMES, ctx_init="a photo of a", way="plain")
+    encoder = coop.build("coop", clip, NAMES, ctx_init="a photo of a")
     ctx = encoder.ctx.detach().clone()
     features = F.normalize(clip.image(views_of(image, 8, 0.5, 0)), dim=-1)
     first, second, kept = torch.zeros_like(ctx), torch.zeros_like(ctx), None
@@ -75,12 +75,13 @@ def by_hand(clip, image, steps=1, lr=0.005):
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_each_image_is_tuned_by_itself(clip, images, way, steps):
+def test_each_image_is_tuned_by_itself(computed, images, way, steps):
     double = load_clip("embedded").double()
-    method = coop.build("tpt", double, NAMES, views=8, share=0.25, smallest_crop=0.5, steps=steps, way=way)
+    options = dict(views=8, share=0.25, smallest_crop=0.5, steps=steps)
+    method = coop.build("tpt", computed(double, way=way), NAMES, **options)
     with torch.no_grad():
         found = method(images.double())
-    wanted = torch.stack([by_hand(double, image.double(), steps)[0] for image in images])
+    wanted = torch.stack([by_hand(computed(double, way="plain"), image.double(), steps)[0] for image in images])
     torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -101,8 +102,8 @@ def test_one_step_lowers_the_entropy_and_is_forgotten(clip, images):
     assert (tuned - start).abs().max() < 0.0051, "AdamW's first step is no larger than its rate"
 
 
-def test_neither_batch_nor_order_matter(clip, images):
-    method = coop.build("tpt", clip, NAMES, views=8, images_at_once=2)
+def test_neither_batch_nor_order_matter(clip, images, computed):
+    method = coop.build("tpt", computed(clip, images_at_once=2), NAMES, views=8)
     batches = [(images, torch.zeros(3, dtype=torch.long))]
     turned = [(images[i : i + 1], torch.zeros(1, dtype=torch.long)) for i in (2, 0, 1)]
     found, _ = predict(method, batches, torch.device("cpu"))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import vpt
+from promptvision.backbones.compute import Compute
 from vpt.parts.cls_init import initial_prompts
 
 CLASSES = [f"class {i}" for i in range(7)]
@@ -61,8 +62,8 @@ def test_values_and_gradients(ablations, golden, inputs, check_step):
         check_step(method, inputs["images"], inputs["labels"], expected)
 
 
-def fresh(golden):
-    return vpt.load_backbone(golden.root / "vpt/backbone.safetensors")
+def fresh(golden, **settings):
+    return vpt.load_backbone(golden.root / "vpt/backbone.safetensors", **settings)
 
 
 def test_what_is_learned(ablations, golden):
@@ -80,7 +81,7 @@ def test_every_way_gives_the_same(way, ablations, golden, inputs):
         options = options_of(settings["prompt_cfg"])
         if options["location"] != "prepend" or options["pool"] != "backbone" or options["delete_patches"]:
             continue
-        method = vpt.build("prompt_ablations", fresh(golden), CLASSES, way=way, **options)
+        method = vpt.build("prompt_ablations", fresh(golden, compute=Compute(way)), CLASSES, **options)
         fill(method, inputs, expected)
         torch.testing.assert_close(method.features(inputs["images"]), expected["cls_feature"], atol=5e-5, rtol=0)
 

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
+from promptvision.backbones.compute import Compute
 from promptvision.errors import InputError
 from vpt.parts.cls_init import class_token_embeddings, layerwise_class_tokens
 
@@ -177,8 +178,8 @@ EXCLUDED = {
     "unknown also 'biases'; did you mean 'bias'": dict(also="biases"),
     "num_tokens is 0": dict(num_tokens=0),
     "dropout is 1": dict(dropout=1.0),
-    "the fast way knows prepended prompts": dict(location="add", way="fast"),
-    "pool: backbone only; set way": dict(pool="image", way="fast"),
+    "the fast way knows prepended prompts": dict(location="add"),
+    "pool: backbone only; set COMPUTE.WAY": dict(pool="image"),
     "enter at the first block": dict(location="pixel", deep=True),
     "set deep to false, dropout to 0": dict(location="pixel", dropout=0.1),
     "set deep to false, dropout to 0, project to -1": dict(location="pixel", project=8),
@@ -193,16 +194,24 @@ EXCLUDED = {
     "frozen prompts have no projection": dict(frozen=True, project=8),
     "delete_patches repeats": dict(delete_patches=True),
     "are learned layer by layer": dict(prefix=True),
-    "which way: plain does not": dict(prefix=True, deep=True, way="plain"),
+    "which COMPUTE.WAY plain does not": dict(prefix=True, deep=True),
     "have no outputs": dict(prefix=True, deep=True, pool="cls"),
     "needs prompts after the last block": dict(pool="prompt", deep=True, layers=2, keep=False),
 }
 
 
+WAYS = {
+    "the fast way knows prepended prompts": "fast",
+    "pool: backbone only; set COMPUTE.WAY": "fast",
+    "which COMPUTE.WAY plain does not": "plain",
+}
+
+
 @pytest.mark.parametrize("sentence", EXCLUDED)
 def test_options_that_exclude_each_other_are_refused(sentence):
+    tower = load_vit(timm_vit(), compute=Compute(WAYS.get(sentence, "auto")))
     with pytest.raises(InputError, match=sentence):
-        vpt.build("prompt_ablations", timm_vit(), CLASSES, **EXCLUDED[sentence])
+        vpt.build("prompt_ablations", tower, CLASSES, **EXCLUDED[sentence])
 
 
 def test_backbones_without_what_is_needed():

@@ -5,6 +5,7 @@ import torch
 
 import coop
 from promptvision.backbones import load_clip
+from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates
 from promptvision.errors import InputError
 
@@ -17,9 +18,9 @@ def inputs(golden):
 
 
 def learned(golden, settings, expected, way):
-    clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors")
+    clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors", compute=Compute(way))
     options = {ours: settings["settings"][theirs] for theirs, ours in NAMES.items()}
-    method = coop.build("vpt", clip, settings["classnames"], way=way, **options)
+    method = coop.build("vpt", clip, settings["classnames"], **options)
     params = {key.removeprefix("param."): value for key, value in expected.items() if key.startswith("param.")}
     method.load_learned_state(params)
     assert set(method.learned()) == set(params)

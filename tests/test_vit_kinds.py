@@ -105,7 +105,7 @@ def test_steps_make_timms_forward_pass(kind):
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_prompts_equal_those_put_in_by_hooks(kind, deep):
+def test_prompts_equal_those_put_in_by_hooks(kind, deep, computed):
     model = model_of(kind)
     tower, images = load_vit(model), random_images(load_vit(model))
     prompts = torch.randn(3 if deep else 1, COUNT, tower.width, dtype=torch.float64, requires_grad=True)
@@ -115,7 +115,7 @@ def test_prompts_equal_those_put_in_by_hooks(kind, deep):
     weights = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
     (gradient,) = torch.autograd.grad((expected * weights).sum(), prompts)
     for way in ways:
-        features = prompted_features(tower, images, prompts[0], list(prompts[1:]), way)
+        features = prompted_features(computed(tower, way=way), images, prompts[0], list(prompts[1:]))
         torch.testing.assert_close(features, expected, atol=1e-11, rtol=1e-9)
         found = torch.autograd.grad((features * weights).sum(), prompts)[0]
         torch.testing.assert_close(found, gradient, atol=1e-11, rtol=1e-9)
@@ -177,7 +177,7 @@ def test_what_a_kind_lacks_is_told():
     siglip = load_vit(model_of("SigLIP: attention pool, no class token"))
     with pytest.raises(InputError, match="has no class token; choose a ViT that has one"):
         siglip.class_position  # noqa: B018
-    with pytest.raises(InputError, match=r"takes random_images of 32 x 32 pixels, not \(48, 48\)"):
+    with pytest.raises(InputError, match=r"takes images of 32 x 32 pixels, not \(48, 48\)"):
         siglip.embed(torch.randn(1, 3, 48, 48))
     hybrid = load_vit(timm.create_model("vit_tiny_r_s16_p8_224", img_size=32))
     with pytest.raises(InputError, match="makes its patches from a convolutional network's features"):

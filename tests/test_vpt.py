@@ -7,6 +7,7 @@ import torch
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
+from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
 from promptvision.method import learned_name
@@ -17,11 +18,12 @@ HEAD = ("head.last_layer.weight", "head.last_layer.bias")
 
 
 def prompt_method(vit, inputs, settings, expected, way, dropout=0.0):
+    vit.compute = Compute(way)
     prompt = settings.get("prompt_cfg", {})
     deep = "deep_prompt_embeddings" in expected
     tokens = expected["prompt_embeddings"].shape[1]
     project = prompt.get("PROJECT", -1)
-    options = dict(num_tokens=tokens, deep=deep, project=project, dropout=dropout, way=way)
+    options = dict(num_tokens=tokens, deep=deep, project=project, dropout=dropout)
     method = vpt.build("prompt", vit, CLASSES, **options)
     head = {f"head.last_layer.{part}": inputs[f"head.{part}"] for part in ("weight", "bias")}
     method.load_learned_state({**head, **{name: expected[name] for name in method.learned() if name in expected}})

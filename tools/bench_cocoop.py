@@ -9,6 +9,7 @@ from measure import counted, kept_bytes, seconds
 
 from coop.parts.context import context_prompts
 from coop.parts.per_image import mean_loss
+from promptvision.backbones.compute import Compute
 from promptvision.engine.device import peak_memory
 
 COLUMNS = ("classes", "M", "batch", "seconds", "process GB", "time", "GFLOP", "FLOPs", "MB", "memory")
@@ -25,6 +26,7 @@ def add_options(parser):
 def rows(args):
     """One row per cell of the grid that the arguments span."""
     tower = text_tower(args.device)
+    tower.compute = Compute("fast", args.chunk)
     for cell in itertools.product(args.classes, args.ctx, args.batch):
         yield compare_conditional(tower, *cell, args)
 
@@ -43,7 +45,7 @@ def cocoop_step(tower, encoder, ctx, images):
 
 def compare_conditional(tower, classes, n_ctx, batch, args):
     """One row for CoCoOp; the official way loops over the images, so one of them is measured, times the batch."""
-    encoder = context_prompts(tower, class_names(classes), n_ctx, way="fast", chunk=args.chunk).to(args.device)
+    encoder = context_prompts(tower, class_names(classes), n_ctx).to(args.device)
     ctx = (torch.randn(batch, n_ctx, 512, device=args.device) * 0.02).requires_grad_()
     images = F.normalize(torch.randn(batch, 512, device=args.device), dim=-1)
     took = seconds(lambda: cocoop_step(tower, encoder, ctx, images), args.device)

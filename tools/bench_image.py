@@ -12,6 +12,7 @@ import torch
 from measure import counted, kept_bytes, largest_difference, medians
 
 import vpt
+from promptvision.backbones.compute import Compute
 
 COLUMNS = (
     "prompts", "kind", "batch", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory",
@@ -55,7 +56,8 @@ def compare(tower, count, kind, batch, args):
     methods = {}
     for way, backbone in (("plain", official(tower)), ("fast", tower)):
         torch.manual_seed(1)
-        methods[way] = vpt.build("prompt", backbone, CLASSES, num_tokens=count, deep=kind == "deep", way=way)
+        backbone.compute = Compute(way)
+        methods[way] = vpt.build("prompt", backbone, CLASSES, num_tokens=count, deep=kind == "deep")
         methods[way].to(args.device).train()
     images = torch.randn(batch, 3, tower.image_size, tower.image_size, device=args.device)
     labels = torch.arange(batch, device=args.device) % len(CLASSES)

@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import coop
 from coop.parts.teacher import Teacher
 from promptvision.backbones import CLIP, load_clip
+from promptvision.backbones.compute import Compute
 from promptvision.backbones.lora_text import ChangedTexts
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.prompt_encoder import PromptEncoder
@@ -33,7 +34,6 @@ OPTIONS = {
     "maple": dict(n_ctx=2, depth=9),
     "prompt_src": dict(depth_text=9, depth_vision=9, teacher_templates=["a photo of a {}."]),
     "prompt_kd": dict(depth=9),
-    "tpt": dict(images_at_once=1),
 }
 """Options of the published presets where they are not the defaults; where a depth is more than a tower has, all of it.
 The texts of a teacher, which are encoded before the count, are few here. A row is `method`, or `method, what`."""
@@ -92,8 +92,8 @@ def build(row, clip, classes, official):
     name, options = row.partition(",")[0], OPTIONS.get(row, {})
     most = min(clip.image.depth, len(clip.text.blocks))
     options = {key: min(value, most) if key.startswith("depth") else value for key, value in options.items()}
-    plain = {"way": "plain"} if official and "WAY" in coop.options(name) else {}
-    method = coop.build(name, clip, class_names(classes), **options, **plain).to(clip.logit_scale.device)
+    clip.compute = Compute("plain" if official else "auto", images_at_once=1)
+    method = coop.build(name, clip, class_names(classes), **options).to(clip.logit_scale.device)
     if name == "tip_adapter_f":
         shots = torch.arange(SHOTS * classes) % classes
         method.prepare([(torch.randn(len(shots), clip.image.feature_dim), shots)], [])

@@ -12,6 +12,7 @@ from measure import counted, kept_bytes, largest_difference, medians
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from coop.parts.context import context_prompts
+from promptvision.backbones.compute import Compute
 from promptvision.backbones.text import OpenClipText
 
 COLUMNS = ("classes", "M", "position", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory")
@@ -39,6 +40,7 @@ def text_tower(device):
         model = open_clip.CLIP(512, dict(layers=1, width=64, image_size=32, patch_size=16), {}, quick_gelu=True)
     tower = OpenClipText(model.eval().requires_grad_(False), open_clip.get_tokenizer("ViT-B-32"), "ViT-B-16")
     tower.positional_embedding.normal_(std=0.02)
+    tower.compute = Compute("fast")
     return tower.to(device)
 
 
@@ -77,8 +79,8 @@ def compare(tower, classes, n_ctx, position, args):
     """
     device, names = args.device, class_names(classes)
     options = dict(position=position, class_specific=args.csc)
-    encoder = context_prompts(tower, names, n_ctx, way="fast", **options).to(device)
-    some = context_prompts(tower, names[:WHOLE], n_ctx, way="fast", **options).to(device)
+    encoder = context_prompts(tower, names, n_ctx, **options).to(device)
+    some = context_prompts(tower, names[:WHOLE], n_ctx, **options).to(device)
     ctx = (torch.randn((classes, n_ctx, 512) if args.csc else (n_ctx, 512), device=device) * 0.02).requires_grad_()
     part = ctx.detach()[:WHOLE].clone().requires_grad_() if args.csc else ctx
     images = F.normalize(torch.randn(32, 512, device=device), dim=-1)

@@ -21,7 +21,7 @@ class Prompt(Method):
     `num_tokens`: P. `deep`: every block has prompts of its own (VPT-deep), else only the first (VPT-shallow).
     `project`: width d of the prompts, which one linear layer for all blocks projects to the width D of the tokens;
     -1 for d = D without projection. `dropout`: of the projected prompts, drawn for each image. `head_init`: "small"
-    or "published". `way`: how the tower is run (`prompted_features`); it changes no result.
+    or "published".
 
     Learns `prompt_embeddings` (1, P, d), with `deep` `deep_prompt_embeddings` (blocks - 1, P, d), with `project`
     `prompt_proj.{weight, bias}`, and `head.last_layer.{weight, bias}`.
@@ -40,14 +40,13 @@ class Prompt(Method):
         project: int = -1,
         dropout: float = 0.0,
         head_init: str = "small",
-        way: str = "auto",
     ):
         super().__init__(backbone, classes)
         if num_tokens < 1:
             raise InputError(f"num_tokens is {num_tokens}; prompt tuning needs at least one prompt token")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}; it is the share of dropped entries, from 0 to below 1")
-        self.dropout, self.way = dropout, way
+        self.dropout = dropout
         self.make_prompts(num_tokens, project if project > 0 else backbone.width, deep)
         self.prompt_proj: nn.Module = nn.Identity()
         if project > 0:
@@ -80,7 +79,7 @@ class Prompt(Method):
     def features(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with prompts into features (B, E); each block's prompts replace those before."""
         first, *others = self.prompts(len(images))
-        return prompted_features(self.backbone, images, first, others, self.way)
+        return prompted_features(self.backbone, images, first, others)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))

@@ -31,7 +31,7 @@ CHOICES = {
 class PromptAblations(Prompt):
     """Prompt tuning with every choice of the paper's ablations; as `prompt` where they keep their defaults.
 
-    `num_tokens`, `deep`, `project`, `dropout`, `head_init`, `way`: as in `prompt`. `layers`: the first so many blocks
+    `num_tokens`, `deep`, `project`, `dropout`, `head_init`: as in `prompt`. `layers`: the first so many blocks
     have prompts, `last`: the last so many (0: all). `keep`: prompts stay among the tokens after the last block that
     has its own (`false` is the official FORWARD_DEEP_NOEXPAND). `shared`: all blocks have the same prompts.
     `location`: "prepend" puts prompts before the patches; "add" adds one to each token (P is not used), "add_one" the
@@ -75,10 +75,9 @@ class PromptAblations(Prompt):
         frozen: bool = False,
         head_init: str = "small",
         delete_patches: bool = False,
-        way: str = "auto",
     ):
         self.options = {name: value for name, value in locals().items() if name not in ("self", "backbone", "classes")}
-        own = dict(num_tokens=num_tokens, deep=deep, project=project, dropout=dropout, head_init=head_init, way=way)
+        own = dict(num_tokens=num_tokens, deep=deep, project=project, dropout=dropout, head_init=head_init)
         super().__init__(backbone, classes, **own)  # type: ignore[arg-type]
         if also == "bias":
             thaw_biases(backbone)
@@ -93,7 +92,7 @@ class PromptAblations(Prompt):
         self.plan = schedule(
             tower.depth, deep=deep, layers=options["layers"], last=options["last"], keep=options["keep"]
         )
-        check_choices(options, self.plan)
+        check_choices(options, self.plan, tower.compute.way)
         if options["prefix"]:
             check_blocks(tower)
         for name, shape in self._shapes(count, dim).items():
@@ -155,7 +154,7 @@ class PromptAblations(Prompt):
             left = prompts[0].shape[-2] if plan.left and not add else 0
             return pooled(tower, run_blocks(tower, images, edits), options["pool"], left)
         first, *others = prompts
-        return prompted_features(tower, images, first, others, self.way, start=plan.start, keep=plan.keep)
+        return prompted_features(tower, images, first, others, start=plan.start, keep=plan.keep)
 
 
 def edits_only(options: Mapping[str, Any]) -> bool:
@@ -164,7 +163,7 @@ def edits_only(options: Mapping[str, Any]) -> bool:
     return added or options["pool"] != "backbone" or options["delete_patches"]
 
 
-def check_choices(options: Mapping[str, Any], plan: Schedule) -> None:
+def check_choices(options: Mapping[str, Any], plan: Schedule, way: str) -> None:
     """Raise InputError for values that are no choice and for options that exclude each other."""
     for name, choices in CHOICES.items():
         if options[name] not in choices:
@@ -184,20 +183,20 @@ def check_choices(options: Mapping[str, Any], plan: Schedule) -> None:
         raise InputError("frozen prompts have no projection, as it would not learn either; set project to -1")
     if options["delete_patches"] and not options["last"]:
         raise InputError("delete_patches repeats what the official code does with the last layers; set last")
-    if options["way"] == "fast" and edits_only(options):
-        raise InputError("the fast way knows prepended prompts and pool: backbone only; set way to auto or plain")
+    if way == "fast" and edits_only(options):
+        raise InputError("the fast way knows prepended prompts and pool: backbone only; set COMPUTE.WAY auto")
     if "cls" in options["init"] and (projected or location != "prepend" or options["prefix"] or options["shared"]):
         raise InputError(f"init: {options['init']} is for prepended prompts without project, prefix and shared")
     if options["prefix"]:
-        check_prefix(options)
+        check_prefix(options, way)
 
 
-def check_prefix(options: Mapping[str, Any]) -> None:
+def check_prefix(options: Mapping[str, Any], way: str) -> None:
     """Raise InputError for options that prefixes, having no outputs, cannot have."""
     if not options["deep"]:
         raise InputError("keys and values (prefix) are learned layer by layer; set deep to true")
-    if options["way"] == "plain":
-        raise InputError("keys and values (prefix) reach into the blocks, which way: plain does not")
+    if way == "plain":
+        raise InputError("keys and values (prefix) reach into the blocks, which COMPUTE.WAY plain does not")
     if edits_only(options) or options["location"] != "prepend" or options["shared"] or not options["keep"]:
         raise InputError(
             "keys and values (prefix) have no outputs: leave location, pool, shared, keep and delete_patches as given"

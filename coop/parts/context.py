@@ -46,8 +46,6 @@ def context_prompts(
     prefix: str = "",
     ending: str = ".",
     class_specific: bool = False,
-    way: str = "auto",
-    chunk: int = 0,
     tile: int = 64,
 ) -> PromptEncoder:
     """The prompts "[ctx] class." of all classes, in which the context vectors can be exchanged.
@@ -55,7 +53,7 @@ def context_prompts(
     `position`: where the class name stands. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
     name, the others behind it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
     and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `ending`: what
-    follows the name, in place of the full stop. `way`, `chunk` and `tile` as in PromptEncoder.
+    follows the name, in place of the full stop. `tile` as in PromptEncoder.
     """
     if position not in POSITIONS:
         raise unknown("class_token_position", position, POSITIONS)
@@ -68,7 +66,7 @@ def context_prompts(
     slots = torch.where((order >= text.starts) & (order < text.starts + n_ctx), order - text.starts, CONSTANT)
     embeddings = text.embed(ids.gather(1, order)).detach()
     eot = text.eot(ids)
-    return PromptEncoder(text, embeddings, slots, eot, class_specific=class_specific, way=way, chunk=chunk, tile=tile)
+    return PromptEncoder(text, embeddings, slots, eot, class_specific=class_specific, tile=tile)
 
 
 def check_width(state: Mapping[str, Tensor], text: TextTower) -> None:

@@ -16,7 +16,7 @@ class ContextMethod(FeatureMethod):
     """Contexts before the class name, encoded by `encoder`; how they are learned is up to the subclass.
 
     `n_ctx`: number of vectors M. `ctx_init`: words to start from instead of noise; their number of tokens then is M.
-    `way` and `chunk` as in PromptEncoder. `options`: the other keyword arguments of the subclass. Learns `ctx` (M, D).
+    `options`: the other keyword arguments of the subclass. Learns `ctx` (M, D).
     """
 
     frozen_images = True
@@ -28,15 +28,13 @@ class ContextMethod(FeatureMethod):
         *,
         n_ctx: int,
         ctx_init: str,
-        way: str,
-        chunk: int,
         **options: Any,
     ):
         super().__init__(backbone, classes)
-        self.options = dict(n_ctx=n_ctx, ctx_init=ctx_init, way=way, chunk=chunk, **options)
+        self.options = dict(n_ctx=n_ctx, ctx_init=ctx_init, **options)
         ctx = initial_context(backbone.text, n_ctx, ctx_init)
         prefix = class_text(ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=prefix, way=way, chunk=chunk)
+        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=prefix)
         self.ctx = nn.Parameter(ctx)
 
     def text_features(self) -> Tensor:

@@ -93,8 +93,7 @@ class IndependentPrompts(FeatureMethod):
 
     `n_ctx_text`, `n_ctx_vision`: vectors per block. `depth_text`, `depth_vision`: blocks that have prompts of their
     own; 1 is shallow, `depth_vision` 0 leaves the image tower alone. `ctx_init`: words the contexts start from
-    (`leading_words`). `way`: how both towers are run, `chunk`: classes computed at once; neither changes a result.
-    `options`: the other keyword arguments of the subclass.
+    (`leading_words`). `options`: the other keyword arguments of the subclass.
     """
 
     def __init__(
@@ -107,19 +106,17 @@ class IndependentPrompts(FeatureMethod):
         depth_text: int,
         depth_vision: int,
         ctx_init: str,
-        way: str,
-        chunk: int,
         **options: Any,
     ):
         super().__init__(backbone, classes)
         self.options = dict(n_ctx_text=n_ctx_text, n_ctx_vision=n_ctx_vision, depth_text=depth_text)
-        self.options |= dict(depth_vision=depth_vision, ctx_init=ctx_init, way=way, chunk=chunk, **options)
-        self.way, self.frozen_images = way, not depth_vision
+        self.options |= dict(depth_vision=depth_vision, ctx_init=ctx_init, **options)
+        self.frozen_images = not depth_vision
         if not depth_text:
             raise InputError("depth_text is 0; for visual prompts alone take METHOD.NAME vpt")
         check_text_depth(backbone.text, depth_text, "depth_text")
         ctx, words = leading_words(backbone.text, n_ctx_text, ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, n_ctx_text, prefix=words, way=way, chunk=chunk)
+        self.encoder = context_prompts(backbone.text, classes, n_ctx_text, prefix=words)
         self.prompt_learner = Contexts(ctx)
         self.text_encoder = DeepPrompts(n_ctx_text, backbone.text.width, depth_text)
         if depth_vision:
@@ -129,7 +126,7 @@ class IndependentPrompts(FeatureMethod):
         if self.frozen_images:
             return super().image_features(images)
         first, *others = self.image_encoder.layers()
-        return prompted_features(self.backbone.image, images, first, others, self.way)
+        return prompted_features(self.backbone.image, images, first, others)
 
     def text_features(self) -> Tensor:
         return self.encoder(self.backbone.text, self.prompt_learner.ctx, self.text_encoder.layers())

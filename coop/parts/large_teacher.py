@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from promptvision.backbones import CLIP, load_clip
+from promptvision.backbones.compute import Compute
 from promptvision.backbones.weights import read_weights
 from promptvision.errors import InputError
 from promptvision.method import Method
@@ -24,9 +25,9 @@ def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str],
     """
     learned = Path(name) / "learned.safetensors"
     if name and Path(name).is_dir():
-        teacher = _of_run(learned, classes)
+        teacher = _of_run(learned, classes, student.compute)
     else:
-        clip = load_clip(name, weights) if name else student
+        clip = load_clip(name, weights, compute=student.compute) if name else student
         teacher = _build("zero_shot", clip, classes, {"templates": templates})
     return teacher.requires_grad_(False).eval()
 
@@ -51,7 +52,7 @@ def check_same_images(student: CLIP, teacher: CLIP) -> None:
             )
 
 
-def _of_run(path: Path, classes: Sequence[str]) -> Method:
+def _of_run(path: Path, classes: Sequence[str], compute: Compute) -> Method:
     if not path.is_file():
         raise InputError(f"teacher {path.parent} holds no learned.safetensors; has the run been trained to its end?")
     state, metadata = read_weights(path)
@@ -65,7 +66,7 @@ def _of_run(path: Path, classes: Sequence[str]) -> Method:
     except WRONG as error:
         raise InputError(f"teacher {path.parent}: {path.name} does not tell what it was trained with") from error
     _check_classes(path.parent, theirs, classes)
-    clip = load_clip(backbone[0], backbone[1], size, *backbone[2:])
+    clip = load_clip(backbone[0], backbone[1], size, *backbone[2:], compute=compute)
     teacher = _build(name, clip, classes, options)
     teacher.load_learned_state(state)
     return teacher

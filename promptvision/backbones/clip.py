@@ -17,6 +17,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from promptvision.backbones.compute import Compute
 from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.hf_text import HuggingFaceText
 from promptvision.backbones.positions import check_size, resize_positions
@@ -103,6 +104,7 @@ def load_clip(
     pool: str = "default",
     *,
     quick_gelu: bool | None = None,
+    compute: Compute | None = None,
 ) -> CLIP:
     """A CLIP in float32, frozen and in eval mode.
 
@@ -112,6 +114,7 @@ def load_clip(
     `image_size`: pixels, 0 for the model's own. `resize`: how the image tower's position embeddings are brought to it
     (`positions.WAYS`). `pool`: "default"; a CLIP has no other.
     `quick_gelu`: needed only where neither tag nor file tells which activation the weights were trained with.
+    `compute`: how the towers encode prompts, which changes no result.
     """
     if pool != "default":
         raise InputError(f"BACKBONE.POOL {pool}: a CLIP has one way to pool; leave it at default")
@@ -130,6 +133,7 @@ def load_clip(
     if image_size:
         check_size(clip.image, image_size)
         clip.image = resize_positions(clip.image, image_size, resize)
+    clip.compute = compute or clip.compute
     return clip.requires_grad_(False).eval()
 
 

@@ -17,9 +17,7 @@ from promptvision.backbones.blocks import BlockView, view_block
 from promptvision.backbones.image import prompt_edits, remove, run_blocks
 from promptvision.backbones.prefix import attend
 from promptvision.backbones.towers import ImageTower
-from promptvision.errors import InputError, unknown
-
-WAYS = ("auto", "fast", "plain")
+from promptvision.errors import InputError
 
 
 def prompted_features(
@@ -27,7 +25,6 @@ def prompted_features(
     images: Tensor,
     prompts: Tensor,
     deep_prompts: Sequence[Tensor] = (),
-    way: str = "auto",
     *,
     start: int = 0,
     keep: bool = True,
@@ -35,15 +32,15 @@ def prompted_features(
     """Images (B, 3, H, W) to features (B, E), the prompts' own outputs left out of the pool.
 
     `prompts` (P, D) or (B, P, D) enter block `start`, `deep_prompts[i]` replace them at block `start` + 1 + i; then
-    they flow on, or are removed where `keep` is false (`prompt_edits`). `way`: "plain" calls the tower's blocks
-    untouched, "fast" takes them apart, "auto" is fast wherever every block from `start` on is known.
+    they flow on, or are removed where `keep` is false (`prompt_edits`). The fast way is used wherever every block from
+    `start` on is known, unless `tower.compute` says otherwise.
     """
-    if way not in WAYS:
-        raise unknown("way to encode images", way, WAYS)
     layers = [prompts, *deep_prompts]
-    views = None if way == "plain" else known_blocks(tower, start)
-    if way == "fast" and views is None:
-        raise InputError(f"backbone {tower.name!r} has blocks that the fast way does not know; take way: plain")
+    views = None if tower.compute.way == "plain" else known_blocks(tower, start)
+    if views is None and tower.compute.way == "fast":
+        raise InputError(
+            f"backbone {tower.name!r} has blocks that the fast way does not know; set COMPUTE.WAY to auto or plain"
+        )
     if views is None:
         tokens = run_blocks(tower, images, prompt_edits(tower, layers, start, keep))
         there = keep or start + len(layers) >= tower.depth

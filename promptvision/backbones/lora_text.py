@@ -10,41 +10,40 @@ from torch import Tensor, nn
 from promptvision.backbones.fast_text import PackedPrompts, known_views
 from promptvision.backbones.lora import LowRank, changed_blocks, changed_views
 from promptvision.backbones.packing import CONSTANT
-from promptvision.backbones.prompt_encoder import WAYS
 from promptvision.backbones.towers import TextTower
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError
 
 
 class ChangedTexts(nn.Module):
     """Texts as token embeddings (N, L, D) with their end tokens `eot` (N,), to be encoded again in every step.
 
-    `way`: "plain" runs every text whole up to the last end token of all, "fast" what texts share once (equal up to
-    rounding), "auto" is fast wherever every part of the tower is known and no dropout is at work: dropout draws for
-    every token of every text, so that they share nothing.
+    The fast way is open where every part of the tower is known and no dropout is at work: dropout draws for every
+    token of every text, so that they share nothing.
     """
 
     embeddings: Tensor
     eot: Tensor
 
-    def __init__(self, tower: TextTower, embeddings: Tensor, eot: Tensor, way: str = "auto"):
+    def __init__(self, tower: TextTower, embeddings: Tensor, eot: Tensor):
         super().__init__()
-        if way not in WAYS:
-            raise unknown("way to encode text", way, WAYS)
-        self.way = way
         embeddings = embeddings[:, : int(eot.max()) + 1] if tower.causal else embeddings
         slots = torch.full_like(embeddings[..., 0], CONSTANT, dtype=torch.long)
-        self.packed = None if way == "plain" else PackedPrompts(embeddings, slots, eot, False, changing=True)
+        self.packed = PackedPrompts(embeddings, slots, eot, False, changing=True)
         self.register_buffer("embeddings", embeddings, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
 
     def forward(self, tower: TextTower, changes: Mapping[int, Mapping[str, LowRank]]) -> Tensor:
         """Features (N, E), with `changes[i]` in block i."""
-        views = None if any(change.draws for own in changes.values() for change in own.values()) else known_views(tower)
-        if views and self.packed:
+        draws = any(change.draws for own in changes.values() for change in own.values())
+        views = None if draws or tower.compute.way == "plain" else known_views(tower)
+        if views:
             own = changed_views(tower.blocks, changes)
             no_contexts = self.embeddings.new_empty(1, 0, self.embeddings.shape[-1])
             return self.packed(tower, [own.get(index, view) for index, view in enumerate(views)], [no_contexts])[0]
-        if self.way == "fast":
-            raise InputError("texts take the fast way through known causal blocks without dropout only; set way: plain")
+        if tower.compute.way == "fast":
+            raise InputError(
+                "the fast way is open to texts through known causal blocks without dropout only; set COMPUTE.WAY to "
+                "auto or plain"
+            )
         encode: Callable[..., Tensor] = tower.encode
         return encode(self.embeddings, self.eot, changed_blocks(tower.blocks, changes))

@@ -10,18 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.fast_text import PackedPrompts, known_views
 from promptvision.backbones.towers import TextTower
-from promptvision.errors import InputError, unknown
-
-WAYS = ("auto", "fast", "plain")
+from promptvision.errors import InputError
 
 
 class PromptEncoder(nn.Module):
     """Prompts of C classes, (C, L, D) embeddings in which `slots` (C, L) names the context vector at a place, or -1.
 
-    `eot` (C,): the end tokens. `class_specific`: every class has contexts of its own. `way`: "plain" calls the
-    tower's blocks untouched, "fast" computes what prompts share once (equal up to rounding), "auto" is fast wherever
-    every part of the tower is known. `chunk`: prompts computed at once, 0 for all; with fewer, memory in training
-    does not grow with the number of classes, at the price of a second forward pass.
+    `eot` (C,): the end tokens. `class_specific`: every class has contexts of its own. `tile`: tokens that are packed
+    together in the fast way. Which way is used, and in what chunks, is up to the tower's `compute`.
     """
 
     embeddings: Tensor
@@ -36,16 +32,12 @@ class PromptEncoder(nn.Module):
         eot: Tensor,
         *,
         class_specific: bool = False,
-        way: str = "auto",
-        chunk: int = 0,
         tile: int = 64,
     ):
         super().__init__()
-        if way not in WAYS:
-            raise unknown("way to encode text", way, WAYS)
-        self.class_specific, self.way, self.chunk = class_specific, way, chunk
+        self.class_specific = class_specific
         embeddings, slots = (t[:, : int(eot.max()) + 1] if tower.causal else t for t in (embeddings, slots))
-        self.packed = None if way == "plain" else PackedPrompts(embeddings, slots, eot, class_specific, tile)
+        self.packed = PackedPrompts(embeddings, slots, eot, class_specific, tile)
         for name, tensor in (("embeddings", embeddings), ("slots", slots), ("eot", eot)):
             self.register_buffer(name, tensor, persistent=False)
 
@@ -59,20 +51,14 @@ class PromptEncoder(nn.Module):
             raise InputError(f"{len(deep) + 1} layers of prompts; this text tower shows {len(tower.blocks)} blocks")
         single = ctx.dim() == (3 if self.class_specific else 2)
         layers = [layer[None] if single else layer for layer in (ctx, *deep)]
-        features = self._fast(tower, layers)
-        features = self._plain(tower, layers) if features is None else features
-        return features[0] if single else features
-
-    def _fast(self, tower: TextTower, layers: Sequence[Tensor]) -> Tensor | None:
-        views = known_views(tower)
-        if views and self.packed:
-            return self.packed(tower, views, layers, self.chunk)
-        if self.way == "fast":
+        views = None if tower.compute.way == "plain" else known_views(tower)
+        if views is None and tower.compute.way == "fast":
             raise InputError(
                 "this text tower has parts that the fast way does not know (no causal mask, foreign blocks, hooks or "
-                "trainable weights); take way: plain"
+                "trainable weights); set COMPUTE.WAY to auto or plain"
             )
-        return None
+        features = self.packed(tower, views, layers, tower.compute.chunk) if views else self._plain(tower, layers)
+        return features[0] if single else features
 
     def prompts(self, ctx: Tensor) -> Tensor:
         """Contexts (R, M, D), or (R, C, M, D) if class-specific, in their places: (R, C, L, D)."""
@@ -89,10 +75,10 @@ class PromptEncoder(nn.Module):
         return torch.where(slots[..., None] >= 0, vectors.to(tokens.dtype), tokens)
 
     def _plain(self, tower: TextTower, layers: Sequence[Tensor]) -> Tensor:
-        """Every prompt whole, `chunk` of them at once."""
+        """Every prompt whole, `tower.compute.chunk` of them at once."""
         ctx, *deep = layers
         prompts, eot = self.prompts(ctx).flatten(0, 1), self.eot.repeat(len(ctx))
-        size = self.chunk or len(prompts)
+        size = tower.compute.chunk or len(prompts)
         again = size < len(prompts) and torch.is_grad_enabled()
         encode: Callable[..., Tensor] = tower.encode
         found = []

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptvision.backbones.compute import Compute
 from promptvision.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,6 +34,8 @@ class ImageTower(nn.Module):
     prefix: int = 1
     """Tokens before the patches (class token, distillation, registers); prompts are put behind them."""
     blocks: Sequence[nn.Module] = ()
+    compute: Compute = Compute()
+    """How prompted images are encoded; it changes no result."""
     pools_first: bool = False
     """Whether the feature depends on the first token alone, so that `pool(tokens[:, :1])` is enough."""
 
@@ -94,6 +97,8 @@ class TextTower(nn.Module):
     context_length: int
     causal: bool = True
     blocks: Sequence[nn.Module] = ()
+    compute: Compute = Compute()
+    """How prompts are encoded; it changes no result."""
     starts: int = 1
     """Special tokens before a text."""
     marks: int = 2
@@ -134,6 +139,15 @@ class CLIP(nn.Module):
     def __init__(self, name: str, image: ImageTower, text: TextTower, logit_scale: nn.Parameter):
         super().__init__()
         self.name, self.image, self.text, self.logit_scale = name, image, text, logit_scale
+
+    @property
+    def compute(self) -> Compute:
+        """How the towers encode prompts; setting it sets both."""
+        return self.text.compute
+
+    @compute.setter
+    def compute(self, compute: Compute) -> None:
+        self.text.compute = self.image.compute = compute
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """(B, E) and (C, E), or (B, C, E), to (B, C): exp(logit_scale) times the cosine."""

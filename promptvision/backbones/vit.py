@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
+from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
 from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.positions import check_size, resize_positions
@@ -30,6 +31,8 @@ def load_vit(
     image_size: int = 0,
     resize: str = "timm",
     pool: str = "default",
+    *,
+    compute: Compute | None = None,
 ) -> ImageTower:
     """An image backbone, frozen and in eval mode.
 
@@ -39,6 +42,7 @@ def load_vit(
     `pretrained`: "default" (the library's weights for that name), "none" for random ones, or a local .safetensors,
     .pth or Google .npz file (`foreign.LAYOUTS`). `image_size`: pixels, 0 for the model's own. `resize`: how position
     embeddings are brought to it (`positions.WAYS`). `pool`: "token" or "avg" for a timm ViT that pools otherwise.
+    `compute`: how the tower encodes prompted images, which changes no result.
     """
     tower = _tower(name, pretrained, image_size, resize, pool)
     if pool != "default" and not isinstance(tower, TimmTower):
@@ -46,6 +50,7 @@ def load_vit(
     if image_size:
         check_size(tower, image_size)
         tower = resize_positions(tower, image_size, resize)
+    tower.compute = compute or tower.compute
     return tower.requires_grad_(False).eval()
 
 

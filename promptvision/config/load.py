@@ -173,6 +173,8 @@ def _item_type(default: Any) -> type:
 
 def _unknown_option(key: str, options: Sequence[str], source: str, method: str) -> InputError:
     option, *known = (name.removeprefix(f"{OPTIONS}.") for name in (key, *options))
+    if f"COMPUTE.{option.upper()}" in ROWS:
+        return InputError(f"{source}: {key} is no option of the {method}; set COMPUTE.{option.upper()}")
     if not known:
         return InputError(f"{source}: {key} does not exist; the {method} has no options")
     return InputError(f"{source}: {unknown(f'METHOD.OPTIONS of the {method}:', option, known)}")

@@ -283,6 +283,26 @@ KEYS = (
         "Learned tensors of a run: those of the last epoch, or of the first with the best validation accuracy.",
         choices=("last", "best"),
     ),
+    Key(
+        "COMPUTE.WAY",
+        "auto",
+        "How prompts are encoded: plain runs every block of a tower as it is, fast computes what prompts share once "
+        "(equal up to rounding), auto is fast wherever the tower allows it.",
+        choices=("auto", "fast", "plain"),
+    ),
+    Key(
+        "COMPUTE.CHUNK",
+        0,
+        "Classes whose prompts are encoded at once, 0 for all; fewer need less memory and a second forward pass. "
+        "A run that ran out of memory can be resumed with another value, as with all of COMPUTE.",
+        low=0,
+    ),
+    Key(
+        "COMPUTE.IMAGES_AT_ONCE",
+        0,
+        "Images that have prompts of their own (cocoop, tpt) and are encoded at once; 0 for 1 in cocoop, 4 in tpt.",
+        low=0,
+    ),
     Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
     Key("CONTINUAL.TASKS", 0, "Tasks that the classes are split into, for tools/continual.py; 0 for no stream.", low=0),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
+from promptvision.backbones.compute import Compute
 from promptvision.config import method_options
 from promptvision.data.cards import load_card
 from promptvision.engine.checkpoint import load_learned
@@ -39,6 +40,7 @@ def load_method(
             options[option] = options[option] or domain
     name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
     backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
+    backbone.compute = Compute(cfg.COMPUTE.WAY, cfg.COMPUTE.CHUNK, cfg.COMPUTE.IMAGES_AT_ONCE)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
 

@@ -14,7 +14,8 @@ from promptvision.report.comparable import averageable
 from promptvision.report.names import method_name
 from promptvision.report.scores import Score, over_seeds
 
-HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE", "METHOD.OPTIONS.WAY", "METHOD.OPTIONS.CHUNK"}
+HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE"}
+HOW |= {f"COMPUTE.{key}" for key in ("WAY", "CHUNK", "IMAGES_AT_ONCE")}
 HOW |= {f"TRAIN.{key}" for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY")}
 """Keys that say how and where a run is computed, not what."""
 BLIND = ("zero_shot", "tpt")

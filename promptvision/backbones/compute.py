@@ -1,0 +1,33 @@
+"""Settings of the computation that change no result: which encoding is used, and how much is computed at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from promptvision.errors import InputError, unknown
+
+WAYS = ("auto", "fast", "plain")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a tower encodes prompts; an attribute of the towers, read by the encoders at every call.
+
+    All settings give equal features up to rounding, so a run may be resumed with others.
+    """
+
+    way: str = "auto"
+    """"plain" calls the tower's blocks untouched, "fast" takes them apart and computes what is shared once, "auto" is
+    fast wherever every part of the tower is known."""
+    chunk: int = 0
+    """Classes whose prompts the text tower encodes at once, 0 for all. With fewer, memory in training does not grow
+    with the number of classes, at the price of a second forward pass."""
+    images_at_once: int = 0
+    """Images whose own prompts are encoded at once (CoCoOp, TPT); 0 for the method's default."""
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise unknown("way to encode (COMPUTE.WAY)", self.way, WAYS)
+        for name, value in (("COMPUTE.CHUNK", self.chunk), ("COMPUTE.IMAGES_AT_ONCE", self.images_at_once)):
+            if value < 0:
+                raise InputError(f"{name} is {value}; it is a number of items computed at once, 0 for the default")
