@@ -1,27 +1,26 @@
-"""What a report's figures show: all methods of a protocol in one figure, readable however many they are."""
+"""Figures of a report: all methods of a protocol in one figure, readable however many they are."""
 
 import pytest
 
-from promptvision.report.figures.dots import ranked
+from promptvision.report.figures.differences import differences
 from promptvision.report.figures.draw import draw_all, drawings
 from promptvision.report.figures.matrices import mean_matrix
 from promptvision.report.figures.style import limits, plain, wrapped
-from promptvision.report.figures.values import differences, in_words
+from promptvision.report.figures.values import Mean, in_words, ranked
 from promptvision.report.report import load_report
-from promptvision.report.scores import over_seeds
 
 METHODS = ("coop", "cocoop", "kg_coop", "pro_grad", "plot", "tcp", "maple", "prompt_src", "task_res", "clip_lora")
 
 
 @pytest.fixture
 def drawn(tmp_path):
-    """{title: drawing} of the runs that were written."""
+    """Return {title: drawing} of the runs that were written."""
     return lambda: {each.title: each for each in drawings(load_report(tmp_path / "out", literature=False))}
 
 
 @pytest.fixture
 def many(write_run):
-    """Ten methods and zero-shot at three numbers of shots, two seeds each."""
+    """Write runs of ten methods and zero-shot CLIP at three numbers of shots, two seeds each."""
     write_run("zero", method="zero_shot", accuracy=40.0)
     for number, method in enumerate(METHODS):
         for shots in (1, 4, 16):
@@ -36,15 +35,15 @@ def texts(axes):
 
 def test_many_methods_share_the_figures_of_their_protocol(many, drawn):
     assert list(drawn()) == [
-        "Few-shot, dtd: ranked with 16 shots",
-        "Few-shot: difference to zero-shot CLIP",
-        "Few-shot, dtd: every method before the others",
+        "Few-shot, dtd: ranked at 16 shots",
+        "Few-shot: difference from zero-shot CLIP",
+        "Few-shot, dtd: each method against the others",
         "Few-shot: training",
     ]
 
 
 def test_methods_are_ranked_by_the_most_shots_with_a_dot_for_each_number(many, drawn):
-    figure = drawn()["Few-shot, dtd: ranked with 16 shots"].make()
+    figure = drawn()["Few-shot, dtd: ranked at 16 shots"].make()
     (axes,) = figure.axes
     assert texts(axes)[0] == "CLIP-LoRA" and texts(axes)[-1] == "zero-shot CLIP" and len(texts(axes)) == 11
     dots = {each.get_label(): each.get_offsets() for each in axes.collections}
@@ -52,8 +51,8 @@ def test_methods_are_ranked_by_the_most_shots_with_a_dot_for_each_number(many, d
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [40.0]
 
 
-def test_each_method_stands_before_all_others(many, drawn):
-    figure = drawn()["Few-shot, dtd: every method before the others"].make()
+def test_each_method_is_drawn_in_front_of_all_others(many, drawn):
+    figure = drawn()["Few-shot, dtd: each method against the others"].make()
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert len(panels) == len(METHODS) and panels[0].get_title() == "CLIP-LoRA"
     own = max(panels[0].lines, key=lambda line: line.get_linewidth())
@@ -68,7 +67,7 @@ def test_few_methods_share_their_axes(write_run, drawn):
 
 
 def test_differences_are_one_map_the_largest_on_top(many, drawn):
-    (axes,) = drawn()["Few-shot: difference to zero-shot CLIP"].make().axes
+    (axes,) = drawn()["Few-shot: difference from zero-shot CLIP"].make().axes
     assert texts(axes)[0] == "CLIP-LoRA" and texts(axes)[-1] == "CoOp"
     assert [text.get_text() for text in axes.texts[:3]] == ["+20.6", "+20.9", "+22.1"]
 
@@ -79,8 +78,8 @@ def test_base_new_and_h_are_dots_sorted_by_h(write_run, drawn):
     found = drawn()
     (axes,) = found["Base to new classes, dtd"].make().axes
     assert texts(axes) == ["MaPLe", "zero-shot CLIP", "CoOp"]
-    assert "Highest, H: MaPLe 64.6, CoOp 48.0; zero-shot CLIP 60.0." in found["Base to new classes, dtd"].about
-    assert "Base to new classes, dtd: difference to zero-shot CLIP" in found
+    assert "Highest (H): MaPLe 64.6, CoOp 48.0; zero-shot CLIP 60.0." in found["Base to new classes, dtd"].about
+    assert "Base to new classes, dtd: difference from zero-shot CLIP" in found
 
 
 def test_training_is_one_figure_with_the_validation_accuracies(write_run, drawn):
@@ -118,31 +117,32 @@ def spans(*means):
     return [(mean, mean - 1, mean + 1) for mean in means]
 
 
-def test_one_method_out_of_the_way_leaves_room_for_the_others():
+def test_an_outlier_leaves_room_for_the_others():
     low, high = limits(spans(1.0, *range(50, 60)))
-    assert 45 < low < 49 and 60 < high < 65, "from the lowest end of those that are left to the highest"
-    assert limits(spans(1.0, 50.0))[0] < 0, "of two none is out of the way"
+    assert 45 < low < 49 and 60 < high < 65, "from the lowest to the highest end of the others"
+    assert limits(spans(1.0, 50.0))[0] < 0, "of two values none is an outlier"
 
 
-def test_what_is_out_of_the_way_is_written_at_the_edge(many, write_run, drawn):
+def test_an_outlier_is_written_at_the_edge(many, write_run, drawn):
     for shots in (1, 4, 16):
         write_run(f"bad{shots}", method="clip_adapter", shots=shots, accuracy=1.0 + shots)
     found = drawn()
-    (axes,) = found["Few-shot, dtd: ranked with 16 shots"].make().axes
+    (axes,) = found["Few-shot, dtd: ranked at 16 shots"].make().axes
     assert [text.get_text().strip() for text in axes.texts] == ["◂ 2.0 to 17.0"] and axes.get_xlim()[0] > 30
-    panels = found["Few-shot, dtd: every method before the others"].make().axes
+    panels = found["Few-shot, dtd: each method against the others"].make().axes
     assert [text.get_text() for axes in panels for text in axes.texts] == ["below: 2.0 to 17.0"]
 
 
 def test_ranks_put_those_without_a_number_last():
-    values = {"a": {"H": over_seeds({1: 1.0})}, "b": {"base": over_seeds({1: 99.0})}, "c": {"H": over_seeds({1: 2.0})}}
+    values = {"a": {"H": Mean(1.0)}, "b": {"base": Mean(99.0)}, "c": {"H": Mean(2.0)}}
     assert ranked(values, ["H", "base"]) == ["c", "a", "b"]
 
 
 def test_differences_are_of_shared_columns():
-    values = {"zero": {"x": over_seeds({1: 40.0})}, "a": {"x": over_seeds({1: 50.0}), "y": over_seeds({1: 1.0})}}
+    scores = {"zero": {"x": 40.0}, "a": {"x": 50.0, "y": 1.0}}
+    values = {name: {c: Mean(mean) for c, mean in each.items()} for name, each in scores.items()}
     assert differences(values, "zero") == {"a": {"x": 10.0}} and differences(values, "") == {}
-    assert in_words(values, "y") == "Highest, y: a 1.0."
+    assert in_words(values, "y") == "Highest (y): a 1.0."
 
 
 def test_names_are_harmless_in_figures():

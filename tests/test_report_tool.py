@@ -46,7 +46,7 @@ def test_figures_and_page(tool, out, tmp_path):
     assert status == 0 and "page:" in err
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     wanted = {"few-shot_dtd", "few-shot_average", "base_to_new_classes_dtd", "few-shot_all_data_sets"}
-    wanted |= {"few-shot_difference_to_zero-shot_clip", "accuracy_matrices_dtd", "few-shot_training"}
+    wanted |= {"few-shot_difference_from_zero-shot_clip", "accuracy_matrices_dtd", "few-shot_training"}
     wanted |= {"domain_generalization_imagenet", "domain_generalization_imagenet_all_data_sets"}
     assert wanted <= names
     for name in names:

@@ -1,36 +1,39 @@
-"""The accuracy matrices of streams of tasks, side by side."""
+"""Accuracy matrices of streams of tasks as heat maps, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from promptvision.report.figures.streams import heat
-from promptvision.report.figures.style import plain, pyplot, wrapped
-from promptvision.report.names import matrix_rows
+from promptvision.report.figures.style import Drawing, Figure, panels, plain, wrapped, write_numbers
+from promptvision.report.figures.values import counted, datasets
+from promptvision.report.names import matrix_rows, task_names
+from promptvision.report.sections import Section
 
 ACROSS = 3
+"""Panels in a row."""
+
+
+def matrices(section: Section) -> Iterator[Drawing]:
+    """Yield for each dataset the accuracy matrices of all methods together."""
+    for dataset in datasets(section):
+        streams = {row.label: row.cells[0].results for row in section.rows if row.dataset == dataset}
+        title = f"Accuracy matrices, {dataset}"
+        about = f"Accuracy of {counted(len(streams), 'method')} on each task after each task, mean over seeds."
+        yield Drawing(section.kind, title, about, partial(matrix_panels, streams, title))
 
 
 def matrix_panels(streams: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
-    """{method: its results over seeds}: accuracy (%) on each task after each task, the mean over seeds whose streams
-    are of the same tasks as the first one's."""
+    """Draw the mean matrix (%) of {method: its results over seeds}, a panel each."""
     across = min(ACROSS, len(streams))
-    down = -(-len(streams) // across)
-    tasks = max(len(results[0]["tasks"]) for results in streams.values())
-    side = max(2.2, 0.45 * tasks)
-    figure, panels = pyplot.subplots(
-        down, across, figsize=(1 + (side + 0.6) * across, 0.8 + (0.85 * side + 0.6) * down), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes in panels.flat[len(streams) :]:
-        axes.set_axis_off()
-    for axes, (name, results) in zip(panels.flat, streams.items(), strict=False):
-        names = [plain(task["name"]) for task in results[0]["tasks"]]
-        heat(axes, mean_matrix(results), names, [plain(row) for row in matrix_rows(results[0])], 100.0, "{:.0f}")
+    side = max(2.2, 0.45 * max(len(results[0]["tasks"]) for results in streams.values()))
+    figure, drawn = panels(len(streams), across, (side + 0.6, 0.85 * side + 0.6), rest=(1.0, 0.8))
+    for axes, (name, results) in zip(drawn, streams.items(), strict=True):
+        tasks, rows = ([plain(each) for each in of(results[0])] for of in (task_names, matrix_rows))
+        heat(axes, mean_matrix(results), tasks, rows, 100.0, "{:.0f}")
         axes.set_title(wrapped(name, 30), fontsize=9)
         axes.tick_params(labelsize=7)
         axes.tick_params(axis="x", rotation=40)
@@ -41,14 +44,19 @@ def matrix_panels(streams: Mapping[str, Sequence[Mapping[str, Any]]], title: str
 
 
 def mean_matrix(results: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """(rows, tasks), empty where a task was still to come."""
+    """Return the mean matrix (rows, tasks), NaN before a task was learned, of the seeds with the tasks of the first."""
     first = results[0]
-    alike = [result for result in results if _shape(result) == _shape(first)]
     values = np.full((len(first["matrix"]), len(first["tasks"])), np.nan)
+    shape = task_names(first), [len(row) for row in first["matrix"]]
+    alike = [each["matrix"] for each in results if (task_names(each), [len(row) for row in each["matrix"]]) == shape]
     for number, row in enumerate(first["matrix"]):
-        values[number, : len(row)] = np.mean([result["matrix"][number] for result in alike], axis=0)
+        values[number, : len(row)] = np.mean([matrix[number] for matrix in alike], axis=0)
     return values
 
 
-def _shape(result: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    return [task["name"] for task in result["tasks"]], [len(row) for row in result["matrix"]]
+def heat(axes: Any, values: np.ndarray, columns: Sequence[str], rows: Sequence[str], top: float, form: str) -> None:
+    """Draw numbers (rows, columns) as a heat map from 0 to `top`, with the numbers in its cells."""
+    axes.imshow(values, vmin=0, vmax=top, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    write_numbers(axes, values, form, dark=values > 0.6 * top)

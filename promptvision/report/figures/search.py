@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from promptvision.report.figures.style import pyplot, save
+from promptvision.report.figures.style import pyplot, save, write_numbers
 
 
 def draw_search(rows: Sequence[Mapping[str, Any]], path: str | Path) -> list[Path]:
@@ -27,9 +27,7 @@ def draw_search(rows: Sequence[Mapping[str, Any]], path: str | Path) -> list[Pat
     figure, axes = pyplot.subplots(figsize=(1.5 + 0.7 * len(ticks[0]), 1.2 + 0.6 * len(ticks[1])), layout="constrained")
     axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     middle = np.nanmean([np.nanmin(grid), np.nanmax(grid)])
-    for (y, x), value in np.ndenumerate(grid):
-        text = "-" if np.isnan(value) else f"{value:.0f}"
-        axes.text(x, y, text, ha="center", va="center", color="black" if value > middle else "white")
+    write_numbers(axes, grid, "{:.0f}", dark=grid <= middle, size=10)
     axes.set_xticks(range(len(ticks[0])), [f"{value:g}" for value in ticks[0]])
     axes.set_yticks(range(len(ticks[1])), [f"{value:g}" for value in ticks[1]])
     axes.set(xlabel=keys[0], ylabel=keys[1], title="validation accuracy (%)")

@@ -1,43 +1,38 @@
-"""How the training of all runs of a protocol went."""
+"""Training curves of all runs of a protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
-from promptvision.report.cells import Cell
 from promptvision.report.figures.losses import Progress, progress
 from promptvision.report.figures.panels import training_panels
 from promptvision.report.figures.style import Drawing
-from promptvision.report.kinds import TITLES
+from promptvision.report.figures.values import counted, figure_title
 from promptvision.report.sections import Section
 from promptvision.report.tables.over_shots import shot_counts, shots_name
 
 MOST_RUNS = 20
-"""In one panel; beyond these it shows the first seed of each of its numbers."""
+"""Runs in one panel; of more, the panel shows the first seed of each cell."""
 
 
 def training(section: Section) -> Iterator[Drawing]:
-    """The losses and validation accuracies of all runs, a panel for each method."""
-    several = len(shot_counts(section)) > 1
-    rows: dict[str, list[tuple[str, Progress]]] = {}
-    for label in dict.fromkeys(row.label for row in section.rows):
-        cells = sorted((c for row in section.rows if row.label == label for c in row.cells), key=lambda c: c.shots)
-        found = [each for cell in cells for each in _progress(cell, several, cells)]
-        if found:
-            rows[label] = found
+    """Yield the losses and validation accuracies of all runs, a panel per method."""
+    rows = {label: progress_of(section, label) for label in dict.fromkeys(row.label for row in section.rows)}
+    rows = {label: runs for label, runs in rows.items() if runs}
     if rows:
-        title = f"{TITLES[section.kind]}: training"
-        about = (
-            f"Training loss over the steps of every run of {len(rows)} methods, and validation accuracy if recorded."
-        )
-        yield Drawing(section.kind, title, about, partial(training_panels, rows, title))
+        name, methods = f"{figure_title(section)}: training", counted(len(rows), "method")
+        about = f"Training loss over the steps of every run of {methods}, and validation accuracy if recorded."
+        yield Drawing(section.kind, name, about, partial(training_panels, rows, name))
 
 
-def _progress(cell: Cell, several_shots: bool, peers: list[Cell]) -> Iterator[tuple[str, Progress]]:
-    """(what its colour stands for, how it went) of each run."""
-    group = shots_name(cell.shots) if several_shots else cell.dataset if len({c.dataset for c in peers}) > 1 else ""
-    for run in cell.runs[:1] if sum(len(peer.runs) for peer in peers) > MOST_RUNS else cell.runs:
-        found = progress(run)
-        if len(found.losses) > 1:
-            yield group, found
+def progress_of(section: Section, label: str) -> list[tuple[str, Progress]]:
+    """Return (group, progress) of every trained run of a method; a group is a number of shots or a dataset."""
+    cells = sorted((c for row in section.rows if row.label == label for c in row.cells), key=lambda c: c.shots)
+    by_shots, by_dataset = len(shot_counts(section)) > 1, len({cell.dataset for cell in cells}) > 1
+    seeds = 1 if sum(len(cell.runs) for cell in cells) > MOST_RUNS else None
+    found = []
+    for cell in cells:
+        group = shots_name(cell.shots) if by_shots else cell.dataset if by_dataset else ""
+        found += [(group, progress(run)) for run in cell.runs[:seeds]]
+    return [(group, each) for group, each in found if len(each.losses) > 1]
