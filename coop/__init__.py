@@ -3,66 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from coop.clip_adapter import ClipAdapter
-from coop.clip_lora import ClipLora
-from coop.cocoop import CoCoOp
-from coop.coop import CoOp
-from coop.dapl import DAPL
-from coop.ivlp import IVLP
-from coop.kg_coop import KgCoOp
-from coop.linear_probe import LinearProbe
-from coop.maple import MaPLe
-from coop.parts.official_checkpoints import load_official
-from coop.plot import Plot
-from coop.pro_grad import ProGrad
-from coop.prompt_kd import PromptKD
-from coop.prompt_src import PromptSRC
-from coop.task_res import TaskRes
-from coop.tcp import TCP
-from coop.tip_adapter import TipAdapter, TipAdapterF
-from coop.tpt import TPT
-from coop.visual_prompt import VisualPrompt
-from coop.zero_shot import ZeroShot
-from promptvision.backbones import CLIP, load_clip
+from promptvision.config.methods import MethodTable
 from promptvision.errors import InputError
-from promptvision.method import Method, build_method, find_method, option_defaults
 
-METHODS: dict[str, type[Method]] = {
-    "zero_shot": ZeroShot,
-    "coop": CoOp,
-    "cocoop": CoCoOp,
-    "linear_probe": LinearProbe,
-    "tip_adapter": TipAdapter,
-    "tip_adapter_f": TipAdapterF,
-    "vpt": VisualPrompt,
-    "clip_lora": ClipLora,
-    "dapl": DAPL,
-    "ivlp": IVLP,
-    "maple": MaPLe,
-    "prompt_src": PromptSRC,
-    "task_res": TaskRes,
-    "clip_adapter": ClipAdapter,
-    "kg_coop": KgCoOp,
-    "pro_grad": ProGrad,
-    "plot": Plot,
-    "tcp": TCP,
-    "prompt_kd": PromptKD,
-    "tpt": TPT,
-}
-load_backbone = load_clip
-load_checkpoint = load_official
+if TYPE_CHECKING:  # the table is read without torch
+    from torch import Tensor
 
+    from promptvision.backbones import CLIP
+    from promptvision.method import Method
 
-def options(name: str) -> dict[str, Any]:
-    """The options of a method with their defaults, as METHOD.OPTIONS spells them."""
-    return option_defaults(find_method("coop", METHODS, name))
+METHODS = MethodTable(
+    "coop",
+    {
+        "zero_shot": "coop.zero_shot:ZeroShot",
+        "coop": "coop.coop:CoOp",
+        "cocoop": "coop.cocoop:CoCoOp",
+        "linear_probe": "coop.linear_probe:LinearProbe",
+        "tip_adapter": "coop.tip_adapter:TipAdapter",
+        "tip_adapter_f": "coop.tip_adapter:TipAdapterF",
+        "vpt": "coop.visual_prompt:VisualPrompt",
+        "clip_lora": "coop.clip_lora:ClipLora",
+        "dapl": "coop.dapl:DAPL",
+        "ivlp": "coop.ivlp:IVLP",
+        "maple": "coop.maple:MaPLe",
+        "prompt_src": "coop.prompt_src:PromptSRC",
+        "task_res": "coop.task_res:TaskRes",
+        "clip_adapter": "coop.clip_adapter:ClipAdapter",
+        "kg_coop": "coop.kg_coop:KgCoOp",
+        "pro_grad": "coop.pro_grad:ProGrad",
+        "plot": "coop.plot:Plot",
+        "tcp": "coop.tcp:TCP",
+        "prompt_kd": "coop.prompt_kd:PromptKD",
+        "tpt": "coop.tpt:TPT",
+    },
+)
+options = METHODS.options
 
 
 def build(name: str, backbone: CLIP, classes: Sequence[str], **options: Any) -> Method:
-    """A method on a CLIP for these class names; options are the keyword-only arguments of its class."""
-    method = find_method("coop", METHODS, name)
+    """Build a method on a CLIP for these class names; `options` are the keyword-only arguments of its class."""
+    from promptvision.backbones import CLIP
+    from promptvision.method import build_method
+
+    method = METHODS.find(name)
     if not isinstance(backbone, CLIP):
         raise InputError(f"coop methods need a CLIP (load_clip), not a {type(backbone).__name__}")
     return build_method(method, name, backbone, classes, options)
+
+
+def load_backbone(*args: Any, **options: Any) -> CLIP:
+    """Load a CLIP with the arguments of `promptvision.backbones.load_clip`."""
+    from promptvision.backbones import load_clip
+
+    return load_clip(*args, **options)
+
+
+def load_checkpoint(path: str | Path, method: Method | None = None) -> dict[str, Tensor]:
+    """Read the learned tensors of a checkpoint that an official code wrote."""
+    from coop.parts.official_checkpoints import load_official
+
+    return load_official(path, method)

@@ -165,13 +165,6 @@ def option_defaults(method: type[Method]) -> dict[str, Any]:
     return {p.name.upper(): p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def find_method(family: str, methods: Mapping[str, type[Method]], name: str) -> type[Method]:
-    """The class of a row of a family's table, or an error that names the nearest row."""
-    if name not in methods:
-        raise unknown(f"{family} method", name, methods)
-    return methods[name]
-
-
 def build_method(
     method: type[Method], name: str, backbone: nn.Module, classes: Sequence[str], options: Mapping[str, Any]
 ) -> Method:

@@ -37,8 +37,11 @@ MAY_IMPORT = {
             for name in ("sweep", "experiment", "config", "backbones", "engine", "atomic", "errors", "safe_yaml")
         ),
     ],
-    "vpt": ["vpt", "promptvision.backbones", "promptvision.method", "promptvision.errors"],
-    "coop": ["coop", *(f"promptvision.{name}" for name in ("backbones", "method", "errors", "safe_yaml"))],
+    "vpt": ["vpt", *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors"))],
+    "coop": [
+        "coop",
+        *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors", "safe_yaml")),
+    ],
 }
 OURS = ("promptvision", "vpt", "coop", "tools")
 

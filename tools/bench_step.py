@@ -116,7 +116,7 @@ def made_whole(method, clip):
 
 def measure(method, images, labels):
     """FLOPs and most bytes kept of a step; logits before it, and the gradient of all that is learned."""
-    take = tune if isinstance(method, coop.TPT) else step
+    take = tune if isinstance(method, coop.METHODS["tpt"]) else step
     with torch.no_grad():
         logits = method.train(take is tune)(images)
     teacher = getattr(method, "teacher", None)

@@ -1,11 +1,11 @@
 """Learn a stream of tasks: python tools/continual.py --config configs/vpt/embedded_l2p.yaml SEED 2 OUTPUT_DIR out"""
 
-from families import FAMILIES
 from rich.console import Console
 
 import promptvision
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config, summary
+from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import LOG, RunFolder, log_to_terminal
 from promptvision.experiment.continual import run_stream
 from promptvision.report.figures.streams import draw_choices, draw_matrix

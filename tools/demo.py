@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from families import FAMILIES
 from rich.console import Console
 from sweep import by_cell, work_off
 
 from promptvision.cli import one_sentence, tool_parser
+from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 from promptvision.report.figures.draw import draw_all
 from promptvision.report.figures.few_shot import few_shot_curve

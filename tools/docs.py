@@ -6,10 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from families import FAMILIES
-
 from promptvision.atomic import write_atomically
 from promptvision.config.docs import config_page
+from promptvision.config.families import FAMILIES
 from promptvision.data.prepare.docs_page import datasets_page
 
 if __name__ == "__main__":

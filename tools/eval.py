@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from families import FAMILIES
 from rich.console import Console
 
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
+from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import InputError
 from promptvision.experiment.run import retest

@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-from families import FAMILIES
 from rich.console import Console
 
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
+from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 from promptvision.experiment.predict import find_images, predict_images
 from promptvision.experiment.run import load_run

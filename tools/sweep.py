@@ -6,12 +6,12 @@ Finished runs are kept, a stopped run goes on where it was, and a run that fails
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from families import FAMILIES
 from rich.console import Console
 from rich.live import Live
 
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
+from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import InputError
 from promptvision.report.sweep_table import benchmark_tables

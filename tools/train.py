@@ -3,12 +3,12 @@
 On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; each process takes a part of every batch.
 """
 
-from families import FAMILIES
 from rich.console import Console
 
 import promptvision
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config, summary
+from promptvision.config.families import FAMILIES
 from promptvision.engine.distributed import is_first, run_folder, team
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.experiment.run import run

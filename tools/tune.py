@@ -6,12 +6,12 @@ python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/
 from functools import partial
 from pathlib import Path
 
-from families import FAMILIES
 from rich.console import Console
 
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
+from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.report.figures.search import draw_search
 from promptvision.report.tables.search import search_table

@@ -3,53 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from promptvision.config.methods import MethodTable
 
-from promptvision.backbones import ImageTower, load_vit
-from promptvision.method import Method, build_method, find_method, option_defaults
-from vpt.adapter import Adapter
-from vpt.coda_prompt import CODAPrompt
-from vpt.dual_prompt import DualPrompt
-from vpt.fine_tune import Bias, ClassToken, Full, Linear, Partial
-from vpt.knn import NearestNeighbours
-from vpt.l2p import L2P
-from vpt.lora import Lora
-from vpt.pixels import Below, Pad
-from vpt.prompt import Prompt
-from vpt.prompt_ablations import PromptAblations
-from vpt.side import Side
-from vpt.swin_prompt import SwinPrompt
+if TYPE_CHECKING:  # the table is read without torch
+    from torch import nn
 
-METHODS: dict[str, type[Method]] = {
-    "linear": Linear,
-    "partial": Partial,
-    "bias": Bias,
-    "cls": ClassToken,
-    "full": Full,
-    "adapter": Adapter,
-    "lora": Lora,
-    "side": Side,
-    "knn": NearestNeighbours,
-    "prompt": Prompt,
-    "prompt_ablations": PromptAblations,
-    "swin_prompt": SwinPrompt,
-    "pad": Pad,
-    "below": Below,
-    "l2p": L2P,
-    "dual_prompt": DualPrompt,
-    "coda_prompt": CODAPrompt,
-}
-load_backbone = load_vit
+    from promptvision.backbones import ImageTower
+    from promptvision.method import Method
 
-
-def options(name: str) -> dict[str, Any]:
-    """The options of a method with their defaults, as METHOD.OPTIONS spells them."""
-    return option_defaults(find_method("vpt", METHODS, name))
+METHODS = MethodTable(
+    "vpt",
+    {
+        "linear": "vpt.fine_tune:Linear",
+        "partial": "vpt.fine_tune:Partial",
+        "bias": "vpt.fine_tune:Bias",
+        "cls": "vpt.fine_tune:ClassToken",
+        "full": "vpt.fine_tune:Full",
+        "adapter": "vpt.adapter:Adapter",
+        "lora": "vpt.lora:Lora",
+        "side": "vpt.side:Side",
+        "knn": "vpt.knn:NearestNeighbours",
+        "prompt": "vpt.prompt:Prompt",
+        "prompt_ablations": "vpt.prompt_ablations:PromptAblations",
+        "swin_prompt": "vpt.swin_prompt:SwinPrompt",
+        "pad": "vpt.pixels:Pad",
+        "below": "vpt.pixels:Below",
+        "l2p": "vpt.l2p:L2P",
+        "dual_prompt": "vpt.dual_prompt:DualPrompt",
+        "coda_prompt": "vpt.coda_prompt:CODAPrompt",
+    },
+)
+options = METHODS.options
 
 
 def build(name: str, backbone: ImageTower | nn.Module, classes: Sequence[str], **options: Any) -> Method:
-    """A method on an image tower for these class names; options are the keyword-only arguments of its class."""
-    method = find_method("vpt", METHODS, name)
-    return build_method(method, name, load_vit(backbone), classes, options)
+    """Build a method on an image tower for these class names; `options` are the keyword-only arguments of its class."""
+    from promptvision.method import build_method
+
+    method = METHODS.find(name)
+    return build_method(method, name, load_backbone(backbone), classes, options)
+
+
+def load_backbone(*args: Any, **options: Any) -> ImageTower:
+    """Load an image tower with the arguments of `promptvision.backbones.load_vit`."""
+    from promptvision.backbones import load_vit
+
+    return load_vit(*args, **options)

@@ -1,0 +1,73 @@
+"""Tables of methods: what is known of a method before it is imported, and that it is the same afterwards."""
+
+import subprocess
+import sys
+
+import pytest
+
+from promptvision.config.families import FAMILIES
+from promptvision.config.methods import LazyTable, MethodTable
+from promptvision.errors import InputError
+from promptvision.method import Method, option_defaults
+
+EVERY = [(family, name) for family in FAMILIES for name in FAMILIES[family].METHODS]
+
+
+@pytest.mark.parametrize(("family", "name"), EVERY)
+def test_options_read_from_the_source_are_those_of_the_class(family, name):
+    found, method = FAMILIES[family].options(name), FAMILIES[family].METHODS[name]
+    assert issubclass(method, Method)
+    assert [*found.items()] == [*option_defaults(method).items()]
+    assert [*map(type, found.values())] == [*map(type, option_defaults(method).values())]
+
+
+def test_a_table_imports_what_is_asked_for_and_nothing_else():
+    code = (
+        "import sys\n"
+        "from promptvision.config.families import FAMILIES\n"
+        "assert [*FAMILIES] == ['vpt', 'coop'] and 'coop' in FAMILIES and 'coop' not in sys.modules\n"
+        "import coop, vpt\n"
+        "for family in (coop, vpt):\n"
+        "    for name in family.METHODS:\n"
+        "        assert name in family.METHODS and family.options(name) is not None\n"
+        "assert 'torch' not in sys.modules and not [name for name in sys.modules if name.startswith('coop.')]\n"
+        "coop.METHODS['zero_shot']\n"
+        "assert 'coop.zero_shot' in sys.modules and 'coop.coop' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_module_is_an_entry_too():
+    assert LazyTable({"calendar": "calendar"})["calendar"].MONDAY == 0
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A family of methods in files of their own: `own` names its options, `heir` has those of its base."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_family").mkdir()
+    (tmp_path / "own_family/base.py").write_text(
+        "import torch.no_such_module\nfrom promptvision.method import Method\nSIZE = 3\n\n"
+        "class Own(Method):\n    def __init__(self, backbone, classes, *, size: int = 5, parts=('q', -1.5)): ...\n\n"
+        "class Named(Method):\n    def __init__(self, backbone, classes, *, size=SIZE): ...\n"
+    )
+    (tmp_path / "own_family/heir.py").write_text("from own_family.base import Own as Base\n\nclass Heir(Base): ...\n")
+    rows = {"own": "own_family.base:Own", "named": "own_family.base:Named", "heir": "own_family.heir:Heir"}
+    return MethodTable("own_family", rows)
+
+
+@pytest.mark.parametrize("name", ["own", "heir"])
+def test_options_are_those_of_the_nearest_constructor(table, name):
+    assert table.options(name) == {"SIZE": 5, "PARTS": ("q", -1.5)}
+
+
+def test_a_default_that_is_no_literal_is_refused(table):
+    with pytest.raises(InputError, match="option size of the method named needs a default that is a literal"):
+        table.options("named")
+
+
+def test_an_unknown_name_gets_the_nearest(table):
+    for ask in (table.options, table.find):
+        with pytest.raises(InputError, match="unknown own_family method 'hair'; did you mean 'heir'?"):
+            ask("hair")
+    assert "hair" not in table and table.get("hair") is None
