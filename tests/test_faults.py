@@ -210,7 +210,7 @@ def test_a_worker_that_is_killed_is_replaced_exactly(tmp_path, photos, caplog):
     handler = signal.getsignal(signal.SIGCHLD)
     same(train(tmp_path / "deadly", loader=deadly), whole)
     assert (tmp_path / "killed").exists() and signal.getsignal(signal.SIGCHLD) == handler
-    assert "a process that reads images died: new ones go on from batch" in caplog.text
+    assert "a worker that decodes images died: new workers continue at batch" in caplog.text
 
 
 def test_workers_that_die_again_and_again_end_the_run_in_one_sentence(photos, monkeypatch):
@@ -219,7 +219,7 @@ def test_workers_that_die_again_and_again_end_the_run_in_one_sentence(photos, mo
     def die(root, path):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(InputError, match="died 1 times in a row .* set TRAIN.WORKERS lower, 0 reads in the main"):
+    with pytest.raises(InputError, match="died 1 times in a row, .* use fewer: TRAIN.WORKERS"):
         list(reader(photos, die, workers=1).epoch(0))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,31 +69,38 @@ def test_smaller_images_give_the_very_views_of_the_recipe(images, tmp_path, reci
         assert torch.equal(test(cache.open(path)), test(images.open(path)))
 
 
-def test_an_interrupted_build_goes_on_where_it_was(images, tmp_path, monkeypatch):
+def test_an_interrupted_build_resumes(images, tmp_path):
     whole = build_cache(images, tmp_path / "whole")
     OPENED.clear()
-    decode = image_cache._decode
 
-    def stopping(images, path, kind):
+    def stopping(path):
         if path == "2.jpg":
             raise KeyboardInterrupt
-        return decode(images, path, kind)
+        return images.open(path)
 
-    monkeypatch.setattr(image_cache, "_decode", stopping)
     with pytest.raises(KeyboardInterrupt):
-        build_cache(images, tmp_path / "cache")
+        build_cache(replace(images, open=stopping), tmp_path / "cache")
     with pytest.raises(InputError, match="is not finished"):
         CachedImages(str(tmp_path / "cache")).serve(images)
     with (tmp_path / "cache" / image_cache.UNFINISHED).open("a") as index:
         index.write('{"path": "2.j')  # killed in the middle of a line, and of an image
     with (tmp_path / "cache" / image_cache.PIXELS).open("ab") as pixels:
         pixels.write(b"half an image")
-    monkeypatch.setattr(image_cache, "_decode", decode)
     resumed = build_cache(images, tmp_path / "cache")
     assert OPENED == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     for name in (image_cache.PIXELS, image_cache.INDEX):
         assert (tmp_path / "cache" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len(resumed) == len(whole) == 4
+
+
+@pytest.mark.parametrize("size", [0, 24])
+def test_several_processes_make_the_same_files(images, tmp_path, size):
+    (tmp_path / "own/2.jpg").write_bytes(b"no image")
+    for jobs in (1, 2):
+        build_cache(images, tmp_path / f"{jobs}", size, jobs=jobs)
+    for name in (image_cache.PIXELS, image_cache.INDEX):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert [f"{n}.jpg" for n in range(4)] == OPENED, "the second time, other processes decoded"
 
 
 def test_only_changed_and_new_images_are_decoded_again(images, tmp_path):
@@ -136,7 +144,7 @@ def test_what_is_wrong_with_a_cache_is_one_sentence(images, tmp_path):
     with pytest.raises(InputError, match="cache does not exist: make it by"):
         CachedImages(str(folder)).serve(images)
     build_cache(images, folder)
-    with pytest.raises(InputError, match="holds images whole, not shorter side 12, bicubic: take another folder"):
+    with pytest.raises(InputError, match="holds images whole, not shorter side 12, bicubic: use another folder"):
         build_cache(images, folder, 12)
     with pytest.raises(InputError, match="image 9.jpg is not in the image cache"):
         CachedImages(str(folder)).open("9.jpg")

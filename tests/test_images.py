@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from promptvision.data import decode as files
-from promptvision.data.bad_images import leave_out_bad
 from promptvision.data.decode import BadImage, open_image, read_image
 from promptvision.data.images import Images
+from promptvision.data.scan import leave_out_bad
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.transforms import train_transform
 from promptvision.errors import InputError

@@ -65,6 +65,7 @@ def arguments():
     own.add_argument("--output", type=Path, required=True, help="folder of the cache")
     own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: as they are)")
     own.add_argument("--filter", choices=FILTERS, default="bicubic", help="of making smaller (default bicubic)")
+    own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
     return parser.parse_args()
 
 
@@ -177,8 +178,11 @@ def split(args):
 def cache(args):
     if args.size < 0:
         raise InputError(f"--size is {args.size}; it takes pixels, or 0 for images as they are")
+    if args.jobs < 1:
+        raise InputError("--jobs takes a number from 1")
     card = load_card(args.name)
-    made = build_cache(read(card, args.root), args.output, args.size, filter=args.filter, progress=True)
+    images, jobs = read(card, args.root), args.jobs
+    made = build_cache(images, args.output, args.size, filter=args.filter, jobs=jobs, progress=True)
     print(f"{args.output}: {len(made):,} images of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
 
 

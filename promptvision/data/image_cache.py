@@ -1,29 +1,28 @@
-"""Images decoded once, and perhaps made smaller, in one file that is mapped into memory: for fast epochs.
+"""Images decoded once, whole or with a smaller shorter side, in a folder that is mapped into memory.
 
-A cache folder holds `pixels.u8`, the RGB bytes of one image after the other, and `index.jsonl`: a line that says how
-they were made, then one for each image (path, stamp of its file, place, height, width; or why it could not be read).
-Building may be stopped at any moment and goes on where it was; an image whose file has changed is decoded anew.
+The folder holds `pixels.u8`, the RGB bytes of all images one after another, and `index.jsonl`: one line that says how
+they were made, then one line per image (path, stamp of its file, first byte, height, width; or why it cannot be read).
+A build that was interrupted resumes; an image whose file has changed is decoded again.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from rich.progress import track
 from torchvision.transforms import InterpolationMode, v2
 
-from promptvision.atomic import locked
+from promptvision.atomic import locked, write_atomically
 from promptvision.data.decode import BadImage
-from promptvision.data.images import Images, Item
+from promptvision.data.images import Images
+from promptvision.data.scan import scan
 from promptvision.errors import InputError, unknown
 
 FORMAT = 1
@@ -31,11 +30,12 @@ PIXELS, INDEX, UNFINISHED = "pixels.u8", "index.jsonl", "index.unfinished.jsonl"
 FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 
 Entry = dict[str, Any]
+"""A line of the index."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How cached images were made: shorter side to `size` pixels with PIL's antialiased filter; 0 for whole ones."""
+    """How cached images are made: shorter side of `size` pixels by PIL's antialiased filter; 0 for whole images."""
 
     size: int = 0
     filter: str = "bicubic"
@@ -48,18 +48,27 @@ class Kind:
     def __str__(self) -> str:
         return f"shorter side {self.size}, {self.filter}" if self.size else "whole"
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return v2.functional.resize(image, [self.size], interpolation=FILTERS[self.filter]) if self.size else image
+    def __call__(self, image: Image.Image) -> tuple[int, int, bytes]:
+        """Return height, width and RGB bytes of the image to keep."""
+        if self.size:
+            image = v2.functional.resize(image, [self.size], interpolation=FILTERS[self.filter])
+        return image.height, image.width, image.tobytes()
 
 
 def build_cache(
-    images: Images, folder: str | Path, size: int = 0, *, filter: str = "bicubic", progress: bool = False
+    images: Images,
+    folder: str | Path,
+    size: int = 0,
+    *,
+    filter: str = "bicubic",
+    jobs: int = 1,
+    progress: bool = False,
 ) -> CachedImages:
-    """Decode every image of all lists into `folder`, shorter side `size` (0: as large as they are), and open it.
+    """Decode every image of all lists into `folder` by `jobs` processes, and open the cache.
 
-    Images that are there already and whose files have not changed are kept. An image that cannot be read is
-    remembered with its sentence. InputError where `folder` holds something else or another kind of cache, where
-    another process builds it, or where it cannot be written.
+    `size`: of the shorter side; 0 keeps images as large as they are. Cached images whose files have not changed are
+    kept. For an image that cannot be read the cache holds the reason. InputError if `folder` holds something else or
+    another kind of cache, if another process builds it, or if it cannot be written.
     """
     folder, kind = Path(folder), Kind(size, filter)
     if images.root is None:
@@ -67,28 +76,32 @@ def build_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"image cache {folder} is being built by another process"):
-            _write(images, folder, kind, progress)
+            _write(images, folder, kind, jobs, progress)
     except OSError as error:
         raise InputError(f"image cache {folder} cannot be written: {error.strerror}") from None
     return CachedImages(str(folder))
 
 
-def _write(images: Images, folder: Path, kind: Kind, progress: bool) -> None:
-    paths = list(dict.fromkeys(path for path, _, _ in _items(images)))
-    stamps = {path: images.stamp(path) for path in paths}
+def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: bool) -> None:
+    """Append the images that are missing; the index gets its final name when it is complete."""
+    stamps = {path: images.stamp(path) for path in images.paths}
     earlier = _earlier(folder, kind)
-    end = max((_end(entry) for entry in earlier.values()), default=0)
+    end = max(map(_end, earlier.values()), default=0)
     known = {path: entry for path, entry in earlier.items() if stamps.get(path) == entry["stamp"]}
     lines = [json.dumps(line) + "\n" for line in ({"kind": vars(kind)}, *known.values())]
-    (folder / f"{UNFINISHED}.new").write_text("".join(lines), encoding="ascii")
-    os.replace(folder / f"{UNFINISHED}.new", folder / UNFINISHED)
-    with _appending(folder / PIXELS, end) as pixels, (folder / UNFINISHED).open("a", encoding="ascii") as index:
-        todo = [path for path in paths if path not in known]
-        for path in track(todo, "decoding images", transient=True, disable=not progress):
-            entry, data = _decode(images, path, kind)
+    write_atomically(folder / UNFINISHED, "".join(lines).encode())
+    todo = [path for path in stamps if path not in known]
+    decoded = track(scan(images, todo, kind, jobs), "decoding images", len(todo), transient=True, disable=not progress)
+    (folder / PIXELS).touch()
+    with (folder / PIXELS).open("r+b") as pixels, (folder / UNFINISHED).open("a", encoding="ascii") as index:
+        pixels.truncate(end)
+        pixels.seek(end)
+        for seen in decoded:
+            height, width, data = seen.result or (0, 0, b"")
             pixels.write(data)
             pixels.flush()
-            index.write(json.dumps({"path": path, "stamp": stamps[path], "at": end, **entry}) + "\n")
+            found = {"bad": seen.fault} if seen.fault else {"height": height, "width": width}
+            index.write(json.dumps({"path": seen.path, "stamp": stamps[seen.path], "at": end, **found}) + "\n")
             index.flush()
             end += len(data)
         os.fsync(pixels.fileno())
@@ -96,30 +109,8 @@ def _write(images: Images, folder: Path, kind: Kind, progress: bool) -> None:
     os.replace(folder / UNFINISHED, folder / INDEX)
 
 
-def _items(images: Images) -> Iterator[Item]:
-    for items in (images.train, images.val, images.test, images.unlabelled):
-        yield from items
-
-
-def _decode(images: Images, path: str, kind: Kind) -> tuple[Entry, bytes]:
-    try:
-        image = kind(images.open(path))
-    except BadImage as error:
-        return {"bad": str(error)}, b""
-    return {"height": image.height, "width": image.width}, image.tobytes()
-
-
-@contextmanager
-def _appending(file: Path, end: int) -> Iterator[IO[bytes]]:
-    """The file, cut to `end` bytes, for writing there."""
-    with file.open("r+b" if file.exists() else "wb") as opened:
-        opened.truncate(end)
-        opened.seek(end)
-        yield opened
-
-
 def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:
-    """The whole entries of earlier builds, finished or not."""
+    """Return the complete entries of earlier builds, finished or not, by path."""
     found = [folder / name for name in (INDEX, UNFINISHED) if (folder / name).is_file()]
     if not found and (folder / PIXELS).exists():
         raise InputError(f"image cache {folder} has lost its index: delete {folder / PIXELS} and build it again")
@@ -128,17 +119,18 @@ def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:
     for file in found:
         made, entries = _read_index(file)
         if made != kind:
-            raise InputError(f"image cache {folder} holds images {made}, not {kind}: take another folder")
+            raise InputError(f"image cache {folder} holds images {made}, not {kind}: use another folder")
         earlier |= {path: entry for path, entry in entries.items() if _end(entry) <= held}
     return earlier
 
 
 def _end(entry: Entry) -> int:
+    """Return the first byte after an image."""
     return entry["at"] + 3 * entry.get("height", 0) * entry.get("width", 0)
 
 
 def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
-    """How images were made, and path -> entry. A last line that was cut short is left out."""
+    """Return how images were made, and their entries by path, without a last line that was cut short."""
     try:
         first, *rest = file.read_text(encoding="ascii").split("\n")
         kind = Kind(**json.loads(first)["kind"])
@@ -152,10 +144,7 @@ def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
 
 @dataclass(frozen=True)
 class CachedImages:
-    """A finished cache. It is opened by each process for itself, when the first image is asked for.
-
-    `open(path)` gives the RGB image as it was decoded, whole or with its shorter side made smaller.
-    """
+    """A finished cache, whose files each process opens for itself when the first image is read."""
 
     folder: str
 
@@ -170,7 +159,7 @@ class CachedImages:
             raise InputError(f"image cache {self.folder} {state}: make it by `python tools/data.py cache`")
         kind, entries = _read_index(file)
         held = os.path.getsize(file.with_name(PIXELS)) if file.with_name(PIXELS).is_file() else 0
-        if held < max((_end(entry) for entry in entries.values()), default=0):
+        if held < max(map(_end, entries.values()), default=0):
             raise InputError(f"image cache {self.folder} has lost pixels: delete the folder and build it again")
         return kind, entries
 
@@ -188,7 +177,10 @@ class CachedImages:
         return len(self._index[1])
 
     def open(self, path: str) -> Image.Image:
-        """The image that was at `path`. BadImage if it could not be read, InputError if it is not in the cache."""
+        """Return the RGB image as it was decoded, perhaps smaller.
+
+        BadImage if it could not be read, InputError if it is not in the cache.
+        """
         entry = self._index[1].get(path)
         if entry is None:
             raise InputError(f"image {path} is not in the image cache {self.folder}: build it again")
@@ -198,9 +190,8 @@ class CachedImages:
         return Image.fromarray(self._pixels[entry["at"] : _end(entry)].reshape(shape))
 
     def serve(self, images: Images) -> Images:
-        """The same lists, opened from here. InputError if a listed image is missing here or its file has changed."""
-        entries = self._index[1]
-        listed = {path for path, _, _ in _items(images)}
+        """Return the same lists, opened from the cache; InputError if it lacks an image or its file has changed."""
+        entries, listed = self._index[1], images.paths
         stale = sorted(p for p in listed if p not in entries or entries[p]["stamp"] != images.stamp(p))
         if stale:
             raise InputError(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from promptvision.data.images import Item
 from promptvision.data.transforms import Transform
-from promptvision.data.worker_restart import outlived
+from promptvision.data.worker_restart import with_restarts
 from promptvision.errors import InputError
 
 Open = Callable[[str], Image.Image]
@@ -64,7 +64,7 @@ def _batches(views: Views, indices: list[list[int]], workers: int) -> Iterator[B
         batches = indices[start:]
         return DataLoader(views, batch_sampler=batches, num_workers=workers, collate_fn=collate, generator=own)
 
-    for batch in outlived(rest):
+    for batch in with_restarts(rest):
         if isinstance(batch, InputError):
             raise batch
         yield batch

@@ -1,55 +1,80 @@
-"""Looking at every image of a data set once: is it whole, and is it the same as another one."""
+"""One pass over every image of a data set: decode it once, and keep a result or the reason why it cannot be read."""
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
 
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from promptvision.errors import InputError
+from promptvision.data.decode import BadImage
+from promptvision.data.images import LISTS, Images
+from promptvision.data.worker_restart import with_restarts
 
-CHUNK = 16
-"""Images that a process takes at a time."""
-
-Open = Callable[[str], Image.Image]
+LOG = logging.getLogger(__name__)
+CHUNK = 8
+"""Images that a process decodes in one go."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of one image: the SHA-256 of its pixels, or why it cannot be read."""
+    """One decoded image: the `result` of what was asked, or in `fault` the reason why it cannot be read."""
 
     path: str
-    digest: str = ""
+    result: Any = None
     fault: str = ""
 
 
-def look(open_image: Open, path: str) -> Seen:
-    """Decode an image in full. Copies have one digest whatever their names, times and metadata are."""
-    try:
-        image = open_image(path)
-    except InputError as error:
-        return Seen(path, fault=str(error))
-    form = f"{image.mode}{image.size}".encode()
-    return Seen(path, hashlib.sha256(form + image.tobytes()).hexdigest())
+@dataclass(frozen=True)
+class _Decoding(Dataset):
+    paths: Sequence[str]
+    open: Callable[[str], Image.Image]
+    ask: Callable[[Image.Image], Any]
+
+    def __getitem__(self, index: int) -> Seen:
+        path = self.paths[index]
+        try:
+            return Seen(path, self.ask(self.open(path)))
+        except BadImage as error:
+            return Seen(path, fault=str(error))
 
 
-def look_at_all(open_image: Open, paths: Sequence[str], jobs: int = 1) -> Iterator[Seen]:
-    """Each image in turn, decoded by `jobs` processes. InputError if one of these is killed."""
-    if jobs <= 1 or len(paths) <= CHUNK:
-        return (look(open_image, path) for path in paths)
-    pool = ProcessPoolExecutor(jobs)
-    return _gather(pool, pool.map(partial(look, open_image), paths, chunksize=CHUNK), jobs)
+def scan(images: Images, paths: Sequence[str], ask: Callable[[Image.Image], Any], jobs: int = 1) -> Iterator[Seen]:
+    """Yield `ask(image)` or the fault of each path, in order, decoded by `jobs` processes.
+
+    Images in memory and those of a single job are decoded in this process. A killed process is replaced; InputError
+    if that does not help.
+    """
+    decoding = _Decoding(paths, images.open, ask)
+    if jobs <= 1 or images.root is None:
+        yield from map(decoding.__getitem__, range(len(paths)))
+        return
+    own = torch.Generator()  # else DataLoader draws from the global generator
+
+    def chunks_from(start: int) -> DataLoader[Seen]:
+        rest = range(start * CHUNK, len(paths))
+        return DataLoader(decoding, CHUNK, sampler=rest, num_workers=jobs, collate_fn=list, generator=own)
+
+    for chunk in with_restarts(chunks_from):
+        yield from chunk
 
 
-def _gather(pool: ProcessPoolExecutor, seen: Iterator[Seen], jobs: int) -> Iterator[Seen]:
-    try:
-        yield from seen
-    except BrokenProcessPool:
-        raise InputError(f"one of {jobs} decoding processes was killed: memory may be short, try --jobs 1") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+def leave_out_bad(images: Images, jobs: int = 1) -> tuple[Images, list[str]]:
+    """Return the lists without the images that cannot be read, and one sentence for each of these.
+
+    All images of all lists are decoded once, so that a run, its resumption and its evaluation leave out the same
+    ones. Images in memory are whole. No other image replaces one that is left out: a class may have fewer images than
+    shots, and the other picks stay as they are.
+    """
+    if images.root is None:
+        return images, []
+    faults = {seen.path: seen.fault for seen in scan(images, images.paths, attrgetter("size"), jobs) if seen.fault}
+    for fault in faults.values():
+        LOG.warning("left out: %s", fault)
+    train, val, test, unlabelled = ([item for item in getattr(images, name) if item[0] not in faults] for name in LISTS)
+    return replace(images, train=train, val=val, test=test, unlabelled=unlabelled), list(faults.values())

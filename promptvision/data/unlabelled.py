@@ -1,61 +1,44 @@
-"""Training batches that bring unlabelled images of a target with them."""
+"""Training batches that also hold unlabelled images of a target domain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import count
-from typing import Protocol
+from itertools import chain, count
+from typing import Any
 
 from torch import Tensor
 
 
-class Loader(Protocol):
-    """What `TrainLoader` and its like on features offer."""
-
-    source: str
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) of an epoch, from batch `start` on."""
-
-
 class WithUnlabelled:
-    """(images, labels, target images): the batches of `labelled`, each with the next one of `target`.
+    """Batches (images, labels, target images): those of `labelled`, each with the next one of `target`.
 
-    An epoch is one of `labelled` (Dassl, TRAIN.COUNT_ITER train_x). The target's own epochs follow one another
-    without a break: step n of the run, counted from 0, brings batch n modulo their length of its epoch n divided by
-    their length; so where a run is resumed changes nothing.
+    Both are a `TrainLoader`, or its like on features. An epoch is one of `labelled` (Dassl, TRAIN.COUNT_ITER train_x).
+    The target's own epochs follow one another without a break: with n batches in each, step s of the run, counted from
+    0, takes batch s modulo n of epoch s // n. So a resumed run sees the same batches.
     """
 
-    def __init__(self, labelled: Loader, target: Loader):
+    def __init__(self, labelled: Any, target: Any):
         self.labelled, self.target = labelled, target
 
     @property
     def source(self) -> str:
-        """Where the labelled images come from."""
+        """Where the labelled images come from: files, or a feature cache."""
         return self.labelled.source
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches per epoch."""
         return len(self.labelled)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of an epoch from number `start` on."""
-        unlabelled = self._from(epoch * len(self) + start)
+        """Yield the batches of an epoch from number `start` on."""
+        first, batch = divmod(epoch * len(self) + start, len(self.target))
+        later = chain.from_iterable(self.target.epoch(number) for number in count(first + 1))
+        target = chain(self.target.epoch(first, batch), later)
         for images, labels in self.labelled.epoch(epoch, start):
-            yield images, labels, next(unlabelled)
-
-    def _from(self, step: int) -> Iterator[Tensor]:
-        first, batch = divmod(step, len(self.target))
-        for number in count(first):
-            for images, _ in self.target.epoch(number, batch if number == first else 0):
-                yield images
+            yield images, labels, next(target)[0]
 
 
 def target_epochs(epochs: Iterable[int], batches: int, target_batches: int) -> list[int]:
-    """The epochs of a target of `target_batches` that these epochs of `batches` steps bring."""
-    steps = ((epoch * batches, (epoch + 1) * batches - 1) for epoch in epochs)
-    found = (range(first // target_batches, last // target_batches + 1) for first, last in steps)
-    return sorted({number for numbers in found for number in numbers})
+    """Return the epochs of a target with `target_batches` that these epochs of `batches` steps reach."""
+    steps = (step for epoch in epochs for step in range(epoch * batches, (epoch + 1) * batches))
+    return sorted({step // target_batches for step in steps})

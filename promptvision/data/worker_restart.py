@@ -1,4 +1,4 @@
-"""Processes that read images and may die: what they were to bring is read again by new ones."""
+"""Restarts of DataLoader workers that were killed: new ones continue at the first batch that is missing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from promptvision.errors import InputError
 
 LOG = logging.getLogger(__name__)
 DEATHS = 3
-"""Times in a row, without a batch between, that workers may die."""
+"""Times that workers may die without a batch in between."""
 
 
-def outlived(loader_from: Callable[[int], DataLoader[Any]]) -> Iterator[Any]:
-    """The batches of `loader_from(0)`; where a worker dies after n of them, those of `loader_from(n)` follow.
+def with_restarts(loader_from: Callable[[int], DataLoader[Any]]) -> Iterator[Any]:
+    """Yield the batches of `loader_from(0)`; if a worker dies after n of them, those of `loader_from(n)` follow.
 
-    InputError if they die again and again.
+    InputError if workers die again and again.
     """
     done = deaths = 0
     while True:
@@ -35,16 +35,16 @@ def outlived(loader_from: Callable[[int], DataLoader[Any]]) -> Iterator[Any]:
             deaths += 1
             if deaths == DEATHS:
                 raise InputError(
-                    f"processes that read images died {DEATHS} times in a row (perhaps for lack of memory); "
-                    "set TRAIN.WORKERS lower, 0 reads in the main process"
+                    f"workers that decode images died {DEATHS} times in a row, perhaps for lack of memory; "
+                    "use fewer: TRAIN.WORKERS, or --jobs of tools/data.py"
                 ) from error
-            LOG.warning("a process that reads images died: new ones go on from batch %d", done)
+            LOG.warning("a worker that decodes images died: new workers continue at batch %d", done)
 
 
 def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, which looks after its workers every few seconds.
+    """Return the loader's iterator without torch's SIGCHLD handler, which would raise anywhere in the main process.
 
-    Without torch's handler of SIGCHLD: it would raise wherever the main process happens to be, even within a step.
+    The iterator itself checks its workers every few seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)

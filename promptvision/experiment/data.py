@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from yacs.config import CfgNode
 
-from promptvision.data.bad_images import leave_out_bad
 from promptvision.data.card import Card
 from promptvision.data.cards import load_card
 from promptvision.data.domains import read_domains
@@ -15,6 +14,7 @@ from promptvision.data.image_cache import CachedImages
 from promptvision.data.images import Images, Item
 from promptvision.data.long_tail import long_tailed
 from promptvision.data.readers import read
+from promptvision.data.scan import leave_out_bad
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
 from promptvision.errors import InputError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.images import Images
+from promptvision.data.images import Images, pixel_hash
 from promptvision.data.prepare.findings import (
     Lists,
     colliding_paths,
@@ -28,7 +28,7 @@ from promptvision.data.prepare.salvage import salvage
 from promptvision.data.readers import read
 from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.paths import Finder
-from promptvision.data.scan import Seen, look_at_all
+from promptvision.data.scan import Seen, scan
 from promptvision.errors import InputError
 
 Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
@@ -134,9 +134,9 @@ def _check_files(report: Report, images: Images, jobs: int, progress: Progress) 
             _check_folders(report, top, paths)
     skipped = {*absent, *empty}
     left = [path for path in paths if path not in skipped]
-    seen = list(progress(look_at_all(images.open, left, jobs if images.root else 1), len(left)))
+    seen = list(progress(scan(images, left, pixel_hash, jobs), len(left)))
     report.add("images that cannot be read", [one.fault for one in seen if one.fault])
-    across, within = copies(apart, {one.path: one.digest for one in seen if one.digest})
+    across, within = copies(apart, {one.path: one.result.hex() for one in seen if one.result})
     report.add("the same image in two parts or classes", across)
     report.add("the same image twice in a part", within, fault=False)
 
