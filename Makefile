@@ -21,7 +21,7 @@ lint: install
 	$(BIN)/mypy
 
 test: install lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 docs: install
 	$(BIN)/python tools/docs.py
