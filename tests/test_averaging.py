@@ -126,5 +126,5 @@ def test_a_gaussian_has_a_width(std):
 
 
 def test_one_class_is_nothing_to_learn_from(tmp_path):
-    with pytest.raises(InputError, match="there is one class, 'cat': nothing is learned from one; give at least two"):
+    with pytest.raises(InputError, match="there is only one class, 'cat': training needs at least two"):
         train(tmp_path, Averaged(["cat"]))

@@ -1,9 +1,7 @@
 """A stream of tasks from the command line to the drawings; what is resumed, what is refused."""
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,8 @@ import vpt
 from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment.continual import accuracy, competing, run_stream
-from promptvision.experiment.course import load_stream
-from promptvision.experiment.run import load_run
+from promptvision.experiment.continual import accuracy, competing, load_stream
+from promptvision.experiment.run import load_run, run
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}
@@ -36,35 +33,17 @@ QUICK = [
 ]
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """`tool("OUTPUT_DIR", ...)` runs tools/continual.py and gives (exit status, stdout, stderr on one line)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["tools/continual.py", "--config", CONFIG, *map(str, words)])
-        monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
-        try:
-            runpy.run_path(str(ROOT / "tools/continual.py"), run_name="__main__")
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        out, err = capsys.readouterr()
-        return status, out, " ".join(err.split())
-
-    return call
-
-
 def configured(*words):
     return load_config(CONFIG, [*QUICK, *words], FAMILIES)
 
 
 def stream(tmp_path, *words, resume=False):
     with RunFolder(tmp_path, resume=resume) as folder:
-        return run_stream(configured("OUTPUT_DIR", str(tmp_path), *words), FAMILIES, folder, progress=False)
+        return run(configured("OUTPUT_DIR", str(tmp_path), *words), FAMILIES, folder, progress=False)
 
 
 def test_a_stream_leaves_its_matrix_its_choices_and_drawings(tool, tmp_path):
-    status, out, err = tool(*QUICK, "OUTPUT_DIR", tmp_path)
+    status, out, err = tool("train", "--config", CONFIG, *QUICK, "OUTPUT_DIR", tmp_path)
     assert status == 0, err
     result = json.loads((tmp_path / "result.json").read_text())
     assert [len(row) for row in result["matrix"]] == [1, 2, 3]
@@ -137,6 +116,12 @@ def test_data_sets_one_after_the_other():
     assert min(found.tasks[1].labels) == 10 == len(found.tasks[0].labels)
 
 
+def test_a_stream_is_learned_by_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("promptvision.experiment.continual.part", lambda: (0, 2))
+    with pytest.raises(InputError, match=r"\(CONTINUAL\) is learned by one process; start it without torchrun"):
+        stream(tmp_path)
+
+
 def test_who_competes():
     found = load_stream(configured("CONTINUAL.TASKS", "5"))[1]
     assert competing(found, "seen", 0, 2) == [0, 1, 2, 3]
@@ -158,7 +143,6 @@ def test_the_class_mask_keeps_the_other_classes_out_of_training(vit, inputs):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["CONTINUAL.TASKS", "0"], "error: there is no stream of tasks: set CONTINUAL.TASKS, or CONTINUAL.DATASETS"),
         (["CONTINUAL.TASKS", "11"], "error: CONTINUAL: 10 classes cannot be split into 11 tasks; take 1 to 10"),
         (["CONTINUAL.ORDER", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 0]"], "class 'zero' is in task 1 and in task 3; a class"),
         (["CONTINUAL.DATASETS", "[digits, digits]"], "class 'digits: zero' is in task 1 and in task 2; a class"),
@@ -168,5 +152,5 @@ def test_the_class_mask_keeps_the_other_classes_out_of_training(vit, inputs):
     ],
 )
 def test_bad_streams_are_refused_in_one_sentence(tool, tmp_path, words, message):
-    status, _, err = tool(*QUICK, "OUTPUT_DIR", tmp_path / "out", *words)
+    status, _, err = tool("train", "--config", CONFIG, *QUICK, "OUTPUT_DIR", tmp_path / "out", *words)
     assert status == 2 and message in err and "Traceback" not in err

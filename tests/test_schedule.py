@@ -98,5 +98,5 @@ def test_one_class_is_nothing_to_learn_from(tmp_path):
     for number in range(4):
         Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(tmp_path / "own/cat" / f"{number}.png")
     words = ["DATASET.NAME", "folder", "DATASET.ROOT", str(tmp_path / "own")]
-    with pytest.raises(InputError, match="there is one class only, 'cat': training needs another to tell it from"):
+    with pytest.raises(InputError, match="there is only one class, 'cat': training needs at least two"):
         trained(tmp_path / "run", *words)

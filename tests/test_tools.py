@@ -228,9 +228,3 @@ def test_a_mistake_ends_in_one_sentence(mistake, tool, tmp_path):
     error = err[err.index("error: ") :]
     assert re.search(sentence, error), error
     assert "Traceback" not in err
-
-
-def test_a_stream_of_tasks_is_not_trained_as_one(tool, tmp_path):
-    config = ROOT / "configs/vpt/embedded_l2p.yaml"
-    status, _, err = tool("train", "--config", config, "OUTPUT_DIR", tmp_path / "run")
-    assert status == 2 and "tools/continual.py learns one" in err

@@ -12,7 +12,8 @@ from promptvision.config.families import FAMILIES
 from promptvision.engine.distributed import is_first, run_folder, team
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.experiment.run import run
-from promptvision.report.tables.terminal import run_table, worst_classes
+from promptvision.report.figures.streams import draw_choices, draw_matrix
+from promptvision.report.tables.terminal import matrix_table, measures_table, run_table, worst_classes
 
 
 def arguments():
@@ -30,7 +31,12 @@ def main():
         LOG.info("code in %s", promptvision.__path__[0])
         LOG.info("%s", summary(cfg, FAMILIES))
         result = run(cfg, FAMILIES, folder, progress=is_first())
-        if is_first():
+        if "matrix" in result:  # of a stream of tasks
+            draw_matrix(result, folder.path / "matrix.png")
+            if "prompt_choices" in result:
+                draw_choices(result, folder.path / "prompt_choices.png")
+            Console().print(matrix_table(result, cfg.OUTPUT_DIR), measures_table(result))
+        elif is_first():
             Console().print(run_table(result, cfg.OUTPUT_DIR), worst_classes(result))
 
 

@@ -305,7 +305,7 @@ KEYS = (
     ),
     Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
-    Key("CONTINUAL.TASKS", 0, "Tasks that the classes are split into, for tools/continual.py; 0 for no stream.", low=0),
+    Key("CONTINUAL.TASKS", 0, "Number of tasks that the classes are split into; 0 for no stream.", low=0),
     Key(
         "CONTINUAL.SEED",
         -1,

@@ -44,7 +44,7 @@ class Loader(Protocol):
 
 def fit(
     method: Method,
-    loader: Loader,
+    loader: Loader | None,
     optimizer: Optimizer | None,
     rates: Sequence[float],
     folder: RunFolder,
@@ -76,11 +76,11 @@ def fit(
     before its last epoch, it is saved and Pruned raised. A loss that is not finite raises Diverged and leaves the last
     good checkpoint.
     """
-    if optimizer is None:
+    if optimizer is None or loader is None:
         LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
     if len(method.classes) == 1:
-        raise InputError(f"there is one class, {method.classes[0]!r}: nothing is learned from one; give at least two")
+        raise InputError(f"there is only one class, {method.classes[0]!r}: training needs at least two")
     size = len(loader)
     steps = len(rates) if per_step else len(rates) * size
     epochs = math.ceil(steps / size)

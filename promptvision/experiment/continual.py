@@ -1,9 +1,10 @@
-"""Continual learning: one task after the other, one method, no images kept; what it knows after each."""
+"""Continual learning: one method learns task after task, keeps no images, and is tested on all tasks after each."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,47 +13,93 @@ from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
 from promptvision.config import dump, resolved
+from promptvision.data.card import Card
 from promptvision.data.images import Images
-from promptvision.data.task_stream import Stream, joined
-from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.device import choose_device
+from promptvision.data.splits import subset_hash
+from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
+from promptvision.engine.checkpoint import load_learned
+from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import predict
 from promptvision.engine.resume import check_identity
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import continual_metrics as forgetting
-from promptvision.experiment.build import Families, load_method
-from promptvision.experiment.course import Course, Lesson, load_stream
-from promptvision.experiment.loaders import feature_cache, test_loader
-from promptvision.experiment.result import describe, environment, learned_metadata
-from promptvision.experiment.run import begin, finish, prepare, train
+from promptvision.experiment import continual_metrics as metrics
+from promptvision.experiment.build import Families
+from promptvision.experiment.data import Data, load_data
+from promptvision.experiment.experiment import Experiment, build
+from promptvision.experiment.result import describe, environment, identity
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The images that are trained on before the next evaluation: those of a task, or of all tasks at once."""
+
+    number: int
+    labels: Sequence[int]
+    """Classes that training chooses among; empty for all."""
+    images: Images
+    known: int
+    """Number of tasks learned after it."""
 
 
 def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True) -> dict[str, Any]:
-    """Learn the stream task by task and test after each; gives the contents of result.json.
+    """Learn the stream task by task and test after each; return the contents of result.json.
 
-    Every task has a run folder of its own below, `task_1` and so on: a folder opened to resume goes on within the
-    task that was interrupted, and a finished one is not learned again.
+    Every task has a run folder of its own in `folder`, `task_1` and so on: a folder opened to resume continues within
+    the task that was interrupted, and a finished task is not learned again.
     """
+    if part()[1] > 1:
+        raise InputError("a stream of tasks (CONTINUAL) is learned by one process; start it without torchrun")
     card, stream = load_stream(cfg)
-    method = load_method(cfg, families, stream.classes)
+    experiment = build(cfg, families, folder, progress, Data(card, joined(stream), stream.classes))
+    method = experiment.method
     if not any(parameter.requires_grad for parameter in method.parameters()):
-        raise InputError(
-            f"METHOD.NAME {cfg.METHOD.NAME} learns nothing step by step, so no stream can be put through it"
-        )
-    course = Course(cfg, card, stream, method, feature_cache(cfg, method, progress=progress), progress)
-    _begin(course, folder)
-    learned = [_learn(course, lesson, families, folder) for lesson in course.lessons]
-    rows = [each["accuracies"] for each in learned]
-    _save(course, folder)
-    result = {**_scores(course, rows), **_choices(course), **_facts(course, learned), **environment(method)}
+        raise InputError(f"METHOD.NAME {cfg.METHOD.NAME} learns nothing step by step, so it cannot learn a stream")
+    lessons = lessons_of(cfg, stream)
+    _start(experiment, lessons)
+    learned = [_learn(experiment, stream, lesson, len(lessons)) for lesson in lessons]
+    experiment.save()
+    scores = _scores(experiment, stream, [each["accuracies"] for each in learned])
+    result = {**scores, **_choices(experiment, stream), **_facts(experiment, stream, learned), **environment(method)}
     folder.write_result(result)
     return result
 
 
-def _begin(course: Course, folder: RunFolder) -> None:
-    """A new stream takes the place of an old one; one that goes on must be the same."""
-    path, ours = folder.path / "stream.json", course.identity()
+def load_stream(cfg: CfgNode) -> tuple[Card, Stream]:
+    """Return the card of the (first) data set and the configured stream."""
+    wanted = cfg.CONTINUAL
+    if wanted.DATASETS:
+        own, found = cfg.clone(), []
+        own.defrost()
+        for name in wanted.DATASETS:
+            own.DATASET.NAME = name
+            found.append(load_data(own))
+        return found[0].card, data_set_incremental([(data.card.name, data.images) for data in found])
+    data = load_data(cfg)
+    try:
+        parts = class_incremental(data.classes, wanted.TASKS, wanted.SEED, wanted.ORDER)
+    except InputError as error:
+        raise InputError(f"CONTINUAL: {error}") from error
+    return data.card, split_classes(data.images, parts)
+
+
+def lessons_of(cfg: CfgNode, stream: Stream) -> list[Lesson]:
+    """Return one lesson per task, or one for all tasks with CONTINUAL.JOINT."""
+    tasks, mask = stream.tasks, cfg.CONTINUAL.CLASS_MASK
+    if cfg.CONTINUAL.JOINT:
+        return [Lesson(0, (), joined(stream), len(tasks))]
+    return [Lesson(n, task.labels if mask else (), task.images, n + 1) for n, task in enumerate(tasks)]
+
+
+def _start(experiment: Experiment, lessons: Sequence[Lesson]) -> None:
+    """Replace an earlier stream in the folder; when resuming, check that it is the same stream."""
+    cfg, folder = experiment.cfg, experiment.folder
+    path = folder.path / "stream.json"
+    ours = {
+        **identity(cfg, experiment.on(lessons[0].images).data),
+        "CONTINUAL": resolved(cfg)["CONTINUAL"],
+        "pictures": [subset_hash(lesson.images.train) for lesson in lessons],
+    }
     if folder.resume and path.exists():
         try:
             check_identity(read_json(path), ours)
@@ -62,55 +109,49 @@ def _begin(course: Course, folder: RunFolder) -> None:
     for old in folder.path.glob("task_*"):
         if (old / "config.yaml").exists() and old.name.removeprefix("task_").isdigit():
             shutil.rmtree(old)
-    folder.write_config(dump(course.cfg))
+    folder.write_config(dump(cfg))
     write_json(path, ours)
 
 
-def _learn(course: Course, lesson: Lesson, families: Families, folder: RunFolder) -> dict[str, Any]:
-    """Train on one lesson, or take what an earlier run left of it, then test on all tasks known."""
-    cfg, method, data = course.cfg, course.method, course.data(lesson.images)
-    count = len(course.lessons)
+def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -> dict[str, Any]:
+    """Train on one of `count` lessons, or load what an earlier run learned of it, then test on all known tasks."""
+    method, folder = experiment.method, experiment.folder
     method.start_task(lesson.number, count, lesson.labels)
     with RunFolder(folder.path / f"task_{lesson.number + 1}", resume=folder.resume) as own:
         if folder.resume and own.result.exists():
-            LOG.info("task %d is learned already", lesson.number + 1)
+            LOG.info("Task %d is already learned", lesson.number + 1)
             method.load_learned_state(load_learned(own.learned)[0])
             return read_json(own.result)
-        LOG.info("task %d of %d: %d training images", lesson.number + 1, count, len(lesson.images.train))
-        begin(cfg, own)
+        LOG.info("Task %d of %d: %d training images", lesson.number + 1, count, len(lesson.images.train))
+        task = replace(experiment.on(lesson.images), folder=own)
         if lesson.number == 0:
-            prepare(cfg, families[cfg.METHOD.FAMILY], data, method, course.cache)
-        trained = train(cfg, data, method, own, course.cache, course.progress)
-        finish(cfg, data, method, course.cache)
-        _save(course, own)
-        result = {**_test(course, lesson.known), **trained}
+            task.prepare()
+        else:
+            task.start()
+        trained = task.train()
+        task.finish()
+        result = {**_test(experiment, stream, lesson.known), **trained}
         own.write_result(result)
         return result
 
 
-def _save(course: Course, folder: RunFolder) -> None:
-    """The learned tensors, and how far the stream has come."""
-    method = course.method
-    metadata = {**learned_metadata(course.cfg, course.card, method), "task": method.task, "tasks": method.tasks}
-    save_learned(folder.learned, method.learned_state(), metadata)
-
-
-def _test(course: Course, known: int) -> dict[str, list[Any]]:
-    """Accuracy in per cent and number of images of each of the first `known` tasks."""
-    accuracies, counts = [], []
-    for number, task in enumerate(course.stream.tasks[:known]):
-        cfg, data = course.cfg, course.data(task.images)
-        loader = test_loader(cfg, data, course.method, cfg.TEST.SPLIT, course.cache)
-        bar = f"testing on {task.name}" if course.progress else ""
-        device = choose_device(cfg.TRAIN.DEVICE)
-        logits, labels = predict(course.method, loader, device, cfg.TRAIN.PRECISION, progress=bar)
-        accuracies.append(accuracy(logits, labels, competing(course.stream, cfg.CONTINUAL.COMPETE, number, known)))
+def _test(experiment: Experiment, stream: Stream, known: int) -> dict[str, list[Any]]:
+    """Return the accuracy in per cent and the number of images of each of the first `known` tasks."""
+    cfg, accuracies, counts = experiment.cfg, [], []
+    for number, task in enumerate(stream.tasks[:known]):
+        loader = experiment.on(task.images).test_loader(cfg.TEST.SPLIT)
+        title = f"testing on {task.name}" if experiment.progress else ""
+        logits, labels = predict(experiment.method, loader, experiment.device, cfg.TRAIN.PRECISION, progress=title)
+        accuracies.append(accuracy(logits, labels, competing(stream, cfg.CONTINUAL.COMPETE, number, known)))
         counts.append(len(labels))
     return {"accuracies": accuracies, "pictures": counts}
 
 
 def competing(stream: Stream, which: str, task: int, known: int) -> list[int]:
-    """The labels that a test image of `task` is told from: "seen" in `known` tasks, of its "task", or "all"."""
+    """Return the labels that a test image of `task` may be given.
+
+    `which`: those of the first `known` tasks ("seen"), of its own task ("task"), or "all".
+    """
     if which == "all":
         return list(range(len(stream.classes)))
     own = [stream.tasks[task]] if which == "task" else stream.tasks[:known]
@@ -118,63 +159,59 @@ def competing(stream: Stream, which: str, task: int, known: int) -> list[int]:
 
 
 def accuracy(logits: Tensor, labels: Tensor, allowed: Sequence[int]) -> float:
-    """Per cent of the rows of logits (N, C) whose highest of the allowed classes is that of labels (N,)."""
+    """Return the per cent of rows of logits (N, C) whose highest allowed class is that of labels (N,)."""
     if not logits.isfinite().all():
         raise InputError("the method gives NaN or infinite logits; try a smaller OPTIM.LR")
     best = torch.tensor(list(allowed))[logits[:, list(allowed)].argmax(dim=1)]
     return 100 * (best == labels).double().mean().item()
 
 
-def _scores(course: Course, rows: list[list[float]]) -> dict[str, Any]:
-    """The matrix and what it says; a joint run has one row, and nothing to forget."""
-    last = rows[-1]
-    counts = [len(getattr(task.images, course.cfg.TEST.SPLIT)) for task in course.stream.tasks]
+def _scores(experiment: Experiment, stream: Stream, rows: list[list[float]]) -> dict[str, Any]:
+    """Return the accuracy matrix and its measures; a joint run has one row, so nothing can be forgotten."""
+    cfg, last = experiment.cfg, rows[-1]
+    counts = [len(getattr(task.images, cfg.TEST.SPLIT)) for task in stream.tasks]
     overall = sum(a * n for a, n in zip(last, counts, strict=True)) / sum(counts)
     scores = {"accuracy": overall, "average_accuracy": sum(last) / len(last), "n": sum(counts), "matrix": rows}
-    if course.cfg.CONTINUAL.JOINT:
+    if cfg.CONTINUAL.JOINT:
         return scores
     measures = ("incremental_accuracy", "learning_accuracy", "forgetting", "forgetting_official", "backward_transfer")
-    return {**scores, **{name: getattr(forgetting, name)(rows) for name in measures}}
+    return {**scores, **{name: getattr(metrics, name)(rows) for name in measures}}
 
 
-def _choices(course: Course) -> dict[str, Any]:
-    """Of a method with a pool: how often the test images of each task take each prompt, and the average accuracy
-    when images choose alone and when a test batch, all of one task, chooses together."""
-    method: Any = course.method
+@torch.no_grad()
+def _choices(experiment: Experiment, stream: Stream) -> dict[str, Any]:
+    """Return which prompts of a pool are chosen: how often the test images of each task choose each prompt, and the
+    average accuracy when each image chooses alone and when a test batch, all of one task, chooses together."""
+    method: Any = experiment.method.eval()
     found: dict[str, Any] = {}
     if hasattr(method, "choices"):
-        found["prompt_choices"] = [_histogram(course, task.images) for task in course.stream.tasks]
+        found["prompt_choices"] = []
+        for task in stream.tasks:
+            loader = experiment.on(task.images).test_loader(experiment.cfg.TEST.SPLIT)
+            chosen = torch.cat([method.choices(images.to(experiment.device)).flatten().cpu() for images, _ in loader])
+            found["prompt_choices"].append(torch.bincount(chosen, minlength=method.size).tolist())
     if hasattr(method, "batchwise_test"):
-        asked, averages = method.batchwise_test, {}
-        for name, method.batchwise_test in (("picture", False), ("batch", True)):
-            row = _test(course, len(course.stream.tasks))["accuracies"]
+        configured, averages = method.batchwise_test, {}
+        for name, together in (("picture", False), ("batch", True)):
+            method.batchwise_test = together
+            row = _test(experiment, stream, len(stream.tasks))["accuracies"]
             averages[name] = sum(row) / len(row)
-        method.batchwise_test = asked
+        method.batchwise_test = configured
         found["average_accuracy_by_choice"] = averages
     return found
 
 
-@torch.no_grad()
-def _histogram(course: Course, images: Images) -> list[int]:
-    """How many images take prompt 0, 1, ..."""
-    method: Any = course.method.eval()
-    device = choose_device(course.cfg.TRAIN.DEVICE)
-    loader = test_loader(course.cfg, course.data(images), method, course.cfg.TEST.SPLIT, course.cache)
-    chosen = torch.cat([method.choices(batch.to(device)).flatten().cpu() for batch, _ in loader])
-    return torch.bincount(chosen, minlength=method.size).tolist()
-
-
-def _facts(course: Course, learned: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What makes the stream repeatable, and how long it took."""
-    cfg, stream = course.cfg, course.stream
+def _facts(experiment: Experiment, stream: Stream, learned: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what makes the stream repeatable, and how long it took."""
+    cfg, data = experiment.cfg, experiment.data
     tasks = [
         {"name": task.name, "labels": task.labels, "classes": [stream.classes[label] for label in task.labels]}
         for task in stream.tasks
     ]
     return {
         "split": cfg.TEST.SPLIT,
-        **describe(cfg, course.data(joined(stream)), course.method),
-        "dataset": list(cfg.CONTINUAL.DATASETS) or course.card.name,
+        **describe(cfg, data, experiment.method),
+        "dataset": list(cfg.CONTINUAL.DATASETS) or data.card.name,
         "continual": resolved(cfg)["CONTINUAL"],
         "tasks": tasks,
         "seconds_per_task": [each["seconds"] for each in learned],

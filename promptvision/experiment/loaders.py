@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+import torch
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
-from promptvision.data.images import Item
+from promptvision.data.images import Images, Item
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
+from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.distributed import part
+from promptvision.engine.evaluate import evaluate
 from promptvision.errors import InputError
 from promptvision.experiment.data import Data
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
 from promptvision.experiment.schedule import epochs
-from promptvision.method import Method
+from promptvision.method import Batches, Method
 
+Self = TypeVar("Self", bound="Setup")
 KEEP_AT_MOST = 1024
 """Few-shot sets of up to this many images are decoded once and kept in memory."""
 
 
 def image_tower(method: Method) -> ImageTower:
-    """The tower that sees the images: it decides their size and normalisation."""
+    """Return the tower that encodes the images; it decides their size and normalisation."""
     backbone: Any = method.backbone
     return backbone.image if isinstance(backbone, CLIP) else backbone
 
 
 def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transform:
-    """The configured recipe, at the backbone's size and normalisation unless the config sets its own."""
+    """Return the configured transform, with the backbone's size and normalisation unless the config sets its own."""
     tower = image_tower(method)
     size, mean, std = cfg.INPUT.SIZE or tower.image_size, cfg.INPUT.MEAN or tower.mean, cfg.INPUT.STD or tower.std
     upright = cfg.INPUT.EXIF == "apply"
@@ -40,89 +45,118 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
-    """Features in place of images, if the method leaves the image tower frozen and CACHE_DIR names a folder."""
+    """Return the cache of image features, if the image tower stays frozen and CACHE_DIR names a folder."""
     tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
-    thawed = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
-    if folder is None or thawed or not method.frozen_images:
+    trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
+    if folder is None or trainable or not method.frozen_images:
         return None
     return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress)
 
 
-def test_loader(
-    cfg: CfgNode, data: Data, method: Method, split: str, cache: FeatureCache | None, *, ahead: bool = True
-) -> TestLoader | FeatureTestLoader:
-    """The images of a split, in order, or with a cache their features, computed `ahead` or when first asked for."""
-    items = getattr(data.images, split)
-    if not items:
-        hint = "; DATASET.VALIDATION held_out takes some of the training images" if split == "val" else ""
-        raise InputError(f"data set {data.card.name!r} has no {split} images{hint}")
-    size, workers = cfg.TEST.BATCH_SIZE, cfg.TRAIN.WORKERS
-    loader = TestLoader(items, data.images.open, transform_of(cfg, method), batch_size=size, workers=workers)
-    if cache is None:
-        return loader
-    features = FeatureTestLoader(loader, cache, data.images, f"{split} images")
-    if ahead:
-        features.prepare()
-    return features
+@dataclass(frozen=True)
+class Setup:
+    """A method and its data as a config describes them, and the loaders between the two."""
 
+    cfg: CfgNode
+    data: Data
+    method: Method
+    cache: FeatureCache | None
+    """Features are read from here in place of images, where there is one."""
+    progress: bool
 
-def train_loader(
-    cfg: CfgNode, data: Data, method: Method, first: int, cache: FeatureCache | None
-) -> TrainLoader | FeatureTrainLoader | WithUnlabelled:
-    """Shuffled, augmented batches of the training images, with those of the unlabelled ones if the method wants them.
+    @property
+    def device(self) -> torch.device:
+        """The device of TRAIN.DEVICE."""
+        return choose_device(self.cfg.TRAIN.DEVICE)
 
-    With a cache, where TRAIN.CACHE says so, batches of their features, those from epoch `first` on computed ahead.
-    """
-    items = data.images.train
-    few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
-    loader = _shuffled(cfg, data, method, items, few and not (cache and _ahead(cfg)))
-    span = range(first, epochs(cfg, len(loader)))
-    labelled = _as_features(cfg, data, loader, span, cache, few)
-    if not method.wants_unlabelled:
-        return labelled
-    target = _shuffled(cfg, data, method, _unlabelled(cfg, data), False)
-    others = target_epochs(span, len(loader), len(target))
-    return WithUnlabelled(labelled, _as_features(cfg, data, target, others, cache, False))
+    def autocast(self) -> torch.autocast:
+        """Return the context of TRAIN.PRECISION."""
+        return autocast(self.device, self.cfg.TRAIN.PRECISION)
 
+    def on(self: Self, images: Images) -> Self:
+        """Return the same setup on other images of the same classes."""
+        return replace(self, data=replace(self.data, images=images))
 
-def _shuffled(cfg: CfgNode, data: Data, method: Method, items: Sequence[Item], keep: bool) -> TrainLoader:
-    return TrainLoader(
-        items,
-        data.images.open,
-        transform_of(cfg, method, training=True),
-        batch_size=cfg.OPTIM.BATCH_SIZE,
-        seed=cfg.SEED,
-        workers=cfg.TRAIN.WORKERS,
-        views=cfg.TRAIN.VIEWS,
-        fixed=cfg.INPUT.TRAIN in FIXED,
-        keep=keep,
-        part=part(),
-    )
+    def test(self) -> dict[str, Any]:
+        """Return the scores on TEST.SPLIT, and whether its features were cached."""
+        split = self.cfg.TEST.SPLIT
+        loader, title = self.test_loader(split), f"testing on {split}" if self.progress else ""
+        found = evaluate(self.method, loader, self.device, self.cfg.TRAIN.PRECISION, progress=title)
+        return {"split": split, **found, "test_features": loader.source}
 
+    def test_loader(self, split: str, *, ahead: bool = True) -> TestLoader | FeatureTestLoader:
+        """Return the images of a split in order; with a cache their features, computed `ahead` or on first use."""
+        items = getattr(self.data.images, split)
+        if not items:
+            hint = "; DATASET.VALIDATION held_out takes some of the training images" if split == "val" else ""
+            raise InputError(f"data set {self.data.card.name!r} has no {split} images{hint}")
+        size, workers = self.cfg.TEST.BATCH_SIZE, self.cfg.TRAIN.WORKERS
+        transform = transform_of(self.cfg, self.method)
+        loader = TestLoader(items, self.data.images.open, transform, batch_size=size, workers=workers)
+        if self.cache is None:
+            return loader
+        features = FeatureTestLoader(loader, self.cache, self.data.images, f"{split} images")
+        if ahead:
+            features.prepare()
+        return features
 
-def _as_features(
-    cfg: CfgNode, data: Data, loader: TrainLoader, span: Iterable[int], cache: FeatureCache | None, keep: bool
-) -> TrainLoader | FeatureTrainLoader:
-    """With a cache, where TRAIN.CACHE says so, the features of a loader's images."""
-    if cache is None or not _ahead(cfg):
-        return loader
-    features = FeatureTrainLoader(loader, cache, data.images, cfg.TEST.BATCH_SIZE, keep=keep)
-    features.prepare(span)
-    return features
-
-
-def _ahead(cfg: CfgNode) -> bool:
-    """Whether features of training views are worth computing ahead."""
-    again = cfg.INPUT.TRAIN in FIXED or cfg.TRAIN.VIEWS > 0
-    return {"off": False, "auto": again, "all": True}[cfg.TRAIN.CACHE]
-
-
-def _unlabelled(cfg: CfgNode, data: Data) -> list[Item]:
-    found, target = data.images.unlabelled, cfg.DATASET.TARGET
-    if not found:
-        where = f"the target {target!r} of data set {data.card.name!r}" if target else f"data set {data.card.name!r}"
-        raise InputError(
-            f"{where} has no unlabelled images, which {cfg.METHOD.NAME} adapts to; name two domains that have some "
-            "in DATASET.SOURCE and DATASET.TARGET"
+    def unaugmented(self) -> tuple[Batches, Batches]:
+        """Return the training and validation images as a test sees them; nothing is read before the first use."""
+        train, val = (
+            self.test_loader(split, ahead=False) if getattr(self.data.images, split) else ()
+            for split in ("train", "val")
         )
-    return found
+        return train, val
+
+    def train_loader(self, first: int) -> TrainLoader | FeatureTrainLoader | WithUnlabelled:
+        """Return shuffled, augmented batches of the training images, with unlabelled ones if the method wants them.
+
+        With a cache, where TRAIN.CACHE says so, they hold features; those from epoch `first` on are computed now.
+        """
+        cfg, items, ahead = self.cfg, self.data.images.train, self._features_ahead()
+        few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
+        loader = self._shuffled(items, keep=few and not ahead)
+        span = range(first, epochs(cfg, len(loader)))
+        labelled = self._as_features(loader, span, keep=few) if ahead else loader
+        if not self.method.wants_unlabelled:
+            return labelled
+        target = self._shuffled(self._unlabelled(), keep=False)
+        target_span = target_epochs(span, len(loader), len(target))
+        return WithUnlabelled(labelled, self._as_features(target, target_span, keep=False) if ahead else target)
+
+    def _features_ahead(self) -> bool:
+        """Return whether to train on features: "auto" does where the same views come back."""
+        views_repeat = self.cfg.INPUT.TRAIN in FIXED or self.cfg.TRAIN.VIEWS > 0
+        return self.cache is not None and {"off": False, "auto": views_repeat, "all": True}[self.cfg.TRAIN.CACHE]
+
+    def _shuffled(self, items: Sequence[Item], *, keep: bool) -> TrainLoader:
+        cfg = self.cfg
+        return TrainLoader(
+            items,
+            self.data.images.open,
+            transform_of(cfg, self.method, training=True),
+            batch_size=cfg.OPTIM.BATCH_SIZE,
+            seed=cfg.SEED,
+            workers=cfg.TRAIN.WORKERS,
+            views=cfg.TRAIN.VIEWS,
+            fixed=cfg.INPUT.TRAIN in FIXED,
+            keep=keep,
+            part=part(),
+        )
+
+    def _as_features(self, loader: TrainLoader, span: Iterable[int], *, keep: bool) -> FeatureTrainLoader:
+        """Return the features of a loader's images; those of the epochs in `span` are computed now."""
+        assert self.cache
+        features = FeatureTrainLoader(loader, self.cache, self.data.images, self.cfg.TEST.BATCH_SIZE, keep=keep)
+        features.prepare(span)
+        return features
+
+    def _unlabelled(self) -> list[Item]:
+        target, data_set = self.cfg.DATASET.TARGET, f"data set {self.data.card.name!r}"
+        if not self.data.images.unlabelled:
+            where = f"the target {target!r} of {data_set}" if target else data_set
+            raise InputError(
+                f"{where} has no unlabelled images, which {self.cfg.METHOD.NAME} adapts to; name two domains that "
+                "have some in DATASET.SOURCE and DATASET.TARGET"
+            )
+        return self.data.images.unlabelled

@@ -1,4 +1,4 @@
-"""What is written about a run: whose checkpoint it is, and what makes its result repeatable."""
+"""Facts about a run: what identifies its checkpoint, and what makes its result repeatable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from yacs.config import CfgNode
 
 from promptvision.config import dump, resolved
-from promptvision.data.card import Card
 from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory
 from promptvision.engine.environment import facts
@@ -17,7 +16,7 @@ from promptvision.method import Method
 
 
 def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
-    """What a checkpoint must agree with: the whole config but where and how often things are written."""
+    """Return what a checkpoint must agree with: the config, except where and how often things are written."""
     plain = resolved(cfg)
     sections = {name: plain[name] for name in ("SEED", "METHOD", "BACKBONE", "DATASET", "INPUT", "OPTIM")}
     return {
@@ -29,8 +28,8 @@ def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
 
 
 def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
-    """What makes the run repeatable: method, images, transforms, templates."""
-    plain, tower = resolved(cfg), image_tower(method)
+    """Return what makes a run repeatable: method, images, transforms, templates."""
+    plain, tower, images = resolved(cfg), image_tower(method), data.images
     return {
         "family": cfg.METHOD.FAMILY,
         "method": cfg.METHOD.NAME,
@@ -44,9 +43,9 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "seed": cfg.SEED,
         "learned_parameters": method.learned_parameters(),
         "backbone_parameters": sum(parameter.numel() for parameter in method.backbone.parameters()),
-        "pictures": {part: len(getattr(data.images, part)) for part in ("train", "val", "test", "unlabelled")},
-        **{f"{part}_hash": subset_hash(getattr(data.images, part)) for part in ("train", "val", "test")},
-        "pictures_from": data.images.made or "files",
+        "pictures": {split: len(getattr(images, split)) for split in ("train", "val", "test", "unlabelled")},
+        **{f"{split}_hash": subset_hash(getattr(images, split)) for split in ("train", "val", "test")},
+        "pictures_from": images.made or "files",
         "bad_pictures": len(data.left_out),
         "left_out": data.left_out,
         "templates": getattr(method, "templates", []),
@@ -61,18 +60,20 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
 
 
 def environment(method: Method) -> dict[str, Any]:
-    """Where it ran, and the most memory it took."""
+    """Return the versions and the machine of a run, and the most memory it took."""
     device = next(method.backbone.parameters()).device
     return {"peak_memory_bytes": peak_memory(device), "environment": facts(device)}
 
 
-def learned_metadata(cfg: CfgNode, card: Card, method: Method) -> dict[str, Any]:
-    """What stands beside the learned tensors, so that the file alone tells what it is."""
+def learned_metadata(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
+    """Return the metadata of learned.safetensors, so that the file describes itself; in a stream with its progress."""
+    progress = {"task": method.task, "tasks": method.tasks} if method.tasks > 1 else {}
     return {
         "classes": method.classes,
         "family": cfg.METHOD.FAMILY,
         "method": cfg.METHOD.NAME,
         "backbone": cfg.BACKBONE.NAME,
-        "template": cfg.DATASET.TEMPLATE or card.template,
+        "template": cfg.DATASET.TEMPLATE or data.card.template,
         "config": dump(cfg),
+        **progress,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import Watch
 from promptvision.experiment.build import Families
-from promptvision.experiment.continual import run_stream
 from promptvision.experiment.run import retest, run
 
 LOG = logging.getLogger(__name__)
@@ -47,14 +45,8 @@ def once(
     found = finished(cfg, path)
     if found is not None:
         return found
-    work = run_stream if is_stream(cfg) else partial(run, watch=watch)
     with RunFolder(path, resume=_started(cfg, path)) as open_folder:
-        return work(cfg, families, open_folder, progress=progress)
-
-
-def is_stream(cfg: CfgNode) -> bool:
-    """Whether the config asks for a stream of tasks."""
-    return bool(cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS)
+        return run(cfg, families, open_folder, progress=progress, watch=watch)
 
 
 def _started(cfg: CfgNode, folder: Path) -> bool:

@@ -1,0 +1,140 @@
+"""One run, as an object: what it works with, and its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from yacs.config import CfgNode
+
+from promptvision.config import dump, resolved
+from promptvision.engine.best_epoch import Best
+from promptvision.engine.checkpoint import save_learned
+from promptvision.engine.distributed import check, is_first
+from promptvision.engine.evaluate import evaluate
+from promptvision.engine.optim import build_optimizer
+from promptvision.engine.resume import first_epoch
+from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.train import Watch, fit
+from promptvision.errors import InputError
+from promptvision.experiment.build import Families, load_method, start_from
+from promptvision.experiment.data import Data, load_data
+from promptvision.experiment.loaders import Setup, feature_cache
+from promptvision.experiment.result import describe, environment, identity, learned_metadata
+from promptvision.experiment.schedule import base_rate, epochs, per_step, rates
+from promptvision.method import Batches
+
+
+@dataclass(frozen=True)
+class Experiment(Setup):
+    """A method, its data and the folder of the run that trains it."""
+
+    family: ModuleType
+    folder: RunFolder
+
+    def start(self) -> None:
+        """Write config.yaml, which removes an earlier run, and connect to Weights & Biases if LOG.WANDB asks for it."""
+        if self.cfg.LOG.WANDB and is_first():
+            self.folder.follow_online(self.cfg.LOG.WANDB, resolved(self.cfg))
+        self.folder.write_config(dump(self.cfg))
+
+    def prepare(self) -> None:
+        """Start, let the method see the images before training, and load METHOD.WEIGHTS."""
+        self.start()
+        with self.autocast():
+            self.method.prepare(*self.unaugmented())
+        if self.cfg.METHOD.WEIGHTS:
+            start_from(self.cfg, self.family, self.method)
+
+    def train(self, watch: Watch | None = None) -> dict[str, Any]:
+        """Train as the config says and return what result.json reports of it.
+
+        A method that learns nothing step by step reads no training images.
+        """
+        started, cfg, method = time.monotonic(), self.cfg, self.method
+        learned = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+        optim = cfg.OPTIM
+        optimizer = build_optimizer(
+            optim.NAME,
+            learned,
+            base_rate(cfg),
+            optim.WEIGHT_DECAY,
+            optim.MOMENTUM,
+            method.no_decay,
+            optim.EPS,
+            optim.BIAS_MULTIPLIER,
+        )
+        check(method, min(optim.BATCH_SIZE, len(self.data.images.train)))
+        loader = self.train_loader(first_epoch(self.folder)) if learned else None
+        batches = len(loader) if loader else 1
+        best = self._best(batches) if learned and is_first() else None
+        val = self.test_loader("val") if learned and cfg.TRAIN.EVAL_EVERY else ()
+        prepared = {
+            "train_features": loader and loader.source,
+            "preparation_seconds": round(time.monotonic() - started, 3),
+        }
+        fitted = fit(
+            method,
+            loader,
+            optimizer,
+            rates(cfg, batches),
+            self.folder,
+            seed=cfg.SEED,
+            device=self.device,
+            precision=cfg.TRAIN.PRECISION,
+            clip=optim.CLIP,
+            checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
+            checkpoint_seconds=cfg.TRAIN.CHECKPOINT_SECONDS,
+            validate=(lambda epoch: self._validate(val, epoch, best)) if is_first() else None,
+            validate_every=cfg.TRAIN.EVAL_EVERY,
+            watch=watch,
+            identity=identity(cfg, self.data),
+            per_step=per_step(cfg),
+            progress=self.progress,
+        )
+        return {**fitted, **prepared, **(best.restore() if best else {})}
+
+    def finish(self) -> None:
+        """Let the method choose by validation images and save the learned tensors."""
+        self.method.eval()
+        with self.autocast():
+            self.method.finish(*self.unaugmented())
+        self.save()
+
+    def save(self) -> None:
+        """Write learned.safetensors."""
+        save_learned(
+            self.folder.learned, self.method.learned_state(), learned_metadata(self.cfg, self.data, self.method)
+        )
+
+    def write(self, trained: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json with what training and testing found; return its contents."""
+        facts = {**describe(self.cfg, self.data, self.method), **environment(self.method)}
+        result = {**found, **trained, **facts}
+        self.folder.write_result(result)
+        return result
+
+    def _best(self, batches: int) -> Best | None:
+        """Return the keeper of the best epoch, if TRAIN.KEEP asks for it."""
+        if self.cfg.TRAIN.KEEP == "last":
+            return None
+        if not 0 < self.cfg.TRAIN.EVAL_EVERY <= epochs(self.cfg, batches):
+            raise InputError("TRAIN.KEEP best needs evaluations on the validation images: set TRAIN.EVAL_EVERY 1")
+        return Best(self.folder, self.method)
+
+    def _validate(self, val: Batches, epoch: int, best: Best | None) -> dict[str, Any]:
+        found = evaluate(self.method, val, self.device, self.cfg.TRAIN.PRECISION)
+        if best:
+            best.note(epoch, found)
+        return found
+
+
+def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, data: Data | None = None) -> Experiment:
+    """Read the data, unless they are given, and build the method and its feature cache; nothing is written."""
+    data = data or load_data(cfg)
+    method = load_method(cfg, families, data.classes)
+    cache = feature_cache(cfg, method, progress=progress)
+    return Experiment(cfg, data, method, cache, progress, families[cfg.METHOD.FAMILY], folder)
