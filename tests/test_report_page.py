@@ -19,7 +19,7 @@ NASTY = f"\"quoted\" 'a' {SCRIPT} </script> <img src=x onerror=alert(1)> &lt; $x
 
 
 class Parsed(HTMLParser):
-    """What a browser would make of a page: its tags with their attributes, and its text."""
+    """A page as a browser parses it: its tags with their attributes, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -41,14 +41,14 @@ class Parsed(HTMLParser):
 
 
 def unpacked(text):
-    """What the page keeps of each run."""
+    """Return the facts and files that the page keeps of each run."""
     letters = re.search(r'<template id="packed">([A-Za-z0-9+/=]+)</template>', text)[1]
     return json.loads(gzip.decompress(base64.b64decode(letters)))
 
 
 @pytest.fixture
 def made(write_run, tmp_path):
-    """The page of a few runs whose every name is an attack."""
+    """Make the page of a few runs whose every name is an attack."""
 
     def make(**changes):
         for seed in (1, 2):
@@ -127,7 +127,7 @@ def test_long_logs_are_cut(write_run, tmp_path):
     assert f"the last {MOST_OF_FILE:,}" in log and len(text) < 3 * MOST_OF_FILE
 
 
-def test_nobodys_folders_are_shown(write_run, tmp_path):
+def test_no_folder_of_the_user_is_shown(write_run, tmp_path):
     environment = {"promptvision": "0.1.0", "python": "3.11.7", "code": "/home/somebody/promptvision"}
     own = {"BACKBONE.PRETRAINED": "/home/somebody/weights/clip.pt", "OUTPUT_DIR.X": "C:\\Users\\somebody\\out"}
     folder = write_run("a", environment=environment, config=own)
@@ -137,7 +137,7 @@ def test_nobodys_folders_are_shown(write_run, tmp_path):
     runs = json.dumps(unpacked(text))
     assert "somebody" not in runs + text and str(tmp_path) not in runs + text
     assert "…/clip.pt" in unpacked(text)[0]["files"][0][1] and "b/config.yaml cannot be read" in text
-    assert "promptvision 0.1.0, Python 3.11.7" in text, "versions are told"
+    assert "promptvision 0.1.0, Python 3.11.7" in text, "versions are named"
 
 
 @pytest.mark.parametrize("text", ["a/b", "1/2", "https://a.b/c/d", "task: x / y", "and/or", "a photo of a {}/{}"])

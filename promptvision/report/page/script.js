@@ -70,7 +70,7 @@ async function fill(run) {
     contents = contents || unpack();
     show(run, (await contents)[run.dataset.run]);
   } catch (error) {
-    run.append(element("p", `This browser cannot unpack it: ${error.message}`));
+    run.append(element("p", `This browser cannot unpack the run: ${error.message}`));
   }
 }
 
