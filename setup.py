@@ -30,7 +30,6 @@ setup(
         "pyyaml",
         "yacs",
         "safetensors",
-        "pandas",
         "matplotlib",
         "rich",
         "tensorboard",

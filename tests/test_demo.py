@@ -6,7 +6,7 @@ QUICK = ["DATASET.NAME", "digits", "DATASET.SHOTS", 1, "OPTIM.EPOCHS", 1]
 def test_the_main_job_ends_with_a_table_a_curve_and_a_page(tool, tmp_path):
     words = ["--main-only", "--jobs", 2, "--output", tmp_path / "demo", *QUICK]
     status, out, err = tool("demo", *words)
-    assert status == 0 and "CoOp, 16 per class" in out and "VPT-deep, location" in out, err
+    assert status == 0 and "CoOp" in out and "VPT-deep" in out, err
     assert err.count("begun: vit: linear, seed 2") == 1
     assert (tmp_path / "demo/few_shot.png").stat().st_size > 10_000
     assert "VPT-deep" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import feature_file
 from promptvision.method import Method
-from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.benchmark import load_benchmark
 from promptvision.sweep.search import load_search
 
 FAMILIES = {"vpt": vpt, "coop": coop}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.benchmark import load_benchmark
 from promptvision.sweep.jobs import Outcome, do, done, plan
 from promptvision.sweep.local import Event, Queue, do_here, do_in_workers
 from promptvision.sweep.progress import Board

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import yaml
@@ -154,5 +155,8 @@ def test_the_tool_prints_and_draws_the_search(tool, tmp_path):
     assert status == 0, err
     found = json.loads((tmp_path / "out/search.json").read_text())
     assert len(found["tuning"]) == 4 and len(found["runs"]) == 2
-    assert "validation accuracy" in out and "tested once per seed" in out
+    assert "validation accuracy" in out and "as in a search, are in no table: 4." in out
+    (row,) = [line.split() for line in out.splitlines() if line.startswith(" linear head")]
+    accuracies = [run["accuracy"] for run in found["runs"]]
+    assert row[2:5] == [f"{mean(accuracies):.2f}", "±", f"{stdev(accuracies):.2f}"]
     assert (tmp_path / "out/search.png").stat().st_size > 5000 and (tmp_path / "out/search.svg").exists()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import coop
 import vpt
 from promptvision.errors import InputError
-from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.sweep.benchmark import load_benchmark
 from promptvision.sweep.jobs import do, done, plan
 from promptvision.sweep.ray_cluster import do_on_cluster
 

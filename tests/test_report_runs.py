@@ -9,18 +9,38 @@ import coop
 import vpt
 from promptvision.errors import InputError
 from promptvision.report.cells import cells, labels
-from promptvision.report.collect import LARGEST, collect
+from promptvision.report.collect import collect
 from promptvision.report.figures.losses import MOST_POINTS, progress
 from promptvision.report.names import NAMES
-from promptvision.report.scores import average, half_width, harmonic, over_seeds
+from promptvision.report.scores import average, harmonic, over_seeds
 from promptvision.report.tables.table import one_line
+from promptvision.safe_yaml import LARGEST
 
 
-def test_half_width_is_students():
+def test_a_score_has_the_sample_deviation_and_students_interval():
     """Three values of deviation 1: t(0.975, 2) = 4.3027 (any table of Student's t)."""
-    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
-    assert half_width([1.0, 2.0]) == pytest.approx(12.706205 * math.sqrt(0.5) / math.sqrt(2), abs=1e-4)
-    assert half_width([5.0]) is None
+    score = over_seeds({1: 1.0, 2: 2.0, 3: 3.0})
+    assert (score.deviation, str(score)) == (1.0, "2.00 ± 1.00")
+    assert score.half == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
+    assert over_seeds({1: 1.0, 2: 2.0}).half == pytest.approx(12.706205 * math.sqrt(0.5) / math.sqrt(2), abs=1e-4)
+    single = over_seeds({1: 5.0})
+    assert (single.deviation, single.half, str(single)) == (None, None, "5.00")
+
+
+@pytest.mark.parametrize(
+    "values, images, widely",
+    [
+        ((50.0, 62.0), 10_000, True),
+        ((50.0, 56.0), 10_000, False),
+        ((50.0, 62.0), 100, False),
+        ((95.0, 99.0), 100, False),
+        ((0.0, 40.0), 20, True),
+        ((50.0,), 10_000, False),
+    ],
+)
+def test_seeds_differ_widely_beyond_five_per_cent_and_three_times_the_noise_of_the_test_images(values, images, widely):
+    """Deviations 8.5, 4.2, 8.5, 2.8, 28; 3 √(p (1 - p) / n): 1.5 at 50 % of 10,000, 15 of 100, 27 at 20 % of 20."""
+    assert over_seeds(dict(enumerate(values))).differs_widely(images) is widely
 
 
 def test_average_over_data_sets_has_the_interval_of_the_seeds_averages():
@@ -28,7 +48,7 @@ def test_average_over_data_sets_has_the_interval_of_the_seeds_averages():
     mean = average([first, second], 2)
     assert (mean.mean, mean.half, mean.missing) == (20.0, 0.0, 0), "every seed's average is 20"
     other = average([first, over_seeds({4: 40.0})], 3)
-    assert (other.mean, other.half, other.missing) == (30.0, None, 1) and str(other) == "30.0*"
+    assert (other.mean, other.half, other.missing) == (30.0, None, 1) and str(other) == "30.00*"
 
 
 def test_harmonic_mean_is_of_the_means():
@@ -37,11 +57,23 @@ def test_harmonic_mean_is_of_the_means():
     assert h.mean == pytest.approx(2 * 70 * 50 / 120), "CoCoOp takes it of the means, not the mean of each seed's"
     assert h.values == {1: pytest.approx(53.3333, abs=1e-3), 2: 60.0}
     assert harmonic(over_seeds({1: 0.0}), over_seeds({1: 0.0})).mean == 0
+    assert harmonic(base, over_seeds({1: 40.0})).deviation is None, "of other seeds there is no H of each seed"
+
+
+def test_harmonic_mean_as_published():
+    """CoCoOp's table 1: 80.47 and 71.69 on average over eleven data sets give 75.83."""
+    assert harmonic(over_seeds({1: 80.47}), over_seeds({1: 71.69})).mean == pytest.approx(75.83, abs=0.005)
+
+
+def test_the_deviation_of_h_is_over_the_h_of_each_seed():
+    """H of the means 70 and 67.33 is 68.64; H of the seeds 68.57, 68.57 and 65.75."""
+    h = harmonic(over_seeds({1: 60.0, 2: 80.0, 3: 70.0}), over_seeds({1: 80.0, 2: 60.0, 3: 62.0}))
+    assert str(h) == "68.64 ± 1.62"
 
 
 def test_tests_on_other_images_are_not_averaged():
     score = over_seeds({1: 10.0, 2: 20.0}, comparable=False)
-    assert score.mean is None and str(score) == "10.0 | 20.0"
+    assert score.mean is None and str(score) == "10.00 | 20.00"
 
 
 def test_runs_are_found_at_any_depth_and_a_streams_tasks_are_not_runs(write_run, tmp_path):
@@ -57,12 +89,12 @@ def test_runs_are_found_at_any_depth_and_a_streams_tasks_are_not_runs(write_run,
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("{", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("[]", "no result"),
-        ("{}", "no accuracy"),
-        ('{"accuracy": true}', "no accuracy"),
-        ("\udcff", "no JSON"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("[]", "is not a result"),
+        ("{}", "its accuracy is missing or invalid"),
+        ('{"accuracy": true}', "its accuracy is missing or invalid"),
+        ("\udcff", "is not valid JSON"),
     ],
 )
 def test_a_result_that_makes_no_sense_is_told(write_run, tmp_path, text, told):
@@ -73,7 +105,17 @@ def test_a_result_that_makes_no_sense_is_told(write_run, tmp_path, text, told):
     assert len(problems) == 1 and told in problems[0] and "bad/result.json" in problems[0]
 
 
-@pytest.mark.parametrize("changes", [{"accuracy": float("nan")}, {"options": [1]}, {"classes": "ab"}, {"seed": "1"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accuracy": float("nan")},
+        {"accuracy": -1},
+        {"options": [1]},
+        {"classes": "ab"},
+        {"seed": "1"},
+        {"protocol": [1]},
+    ],
+)
 def test_a_result_with_a_wrong_value_is_told(write_run, tmp_path, changes):
     write_run("good")
     result = write_run("bad") / "result.json"
@@ -84,20 +126,26 @@ def test_a_result_with_a_wrong_value_is_told(write_run, tmp_path, changes):
 def test_a_stream_without_its_matrix_is_told(write_run, tmp_path):
     write_run("good")
     write_run("stream", continual={"JOINT": False}, tasks=[{"name": "1"}])
-    assert "no matrix" in collect(tmp_path / "out")[1][0]
+    assert "its matrix is missing" in collect(tmp_path / "out")[1][0]
 
 
 def test_a_config_that_would_grow_or_run_code_is_not_loaded(write_run, tmp_path):
     bomb = "a: &a {x: 1, y: 2}\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} {{x: *{chr(97 + n)}, y: *{chr(97 + n)}}}\n" for n in range(20)
     )
-    for name, text in (("bomb", bomb), ("code", "a: !!python/object/apply:os.getcwd []"), ("broken", "a: [")):
+    texts = {"bomb": bomb, "code": "a: !!python/object/apply:os.getcwd []", "broken": "a: [", "itself": "a: &a {b: *a}"}
+    for name, text in texts.items():
         (write_run(name) / "config.yaml").write_text(text)
-    (write_run("large") / "config.yaml").write_text("#" * (LARGEST // 100 + 1))
+    (write_run("large") / "config.yaml").write_text("#" * (LARGEST + 1))
     (write_run("lost") / "config.yaml").unlink()
     runs, problems = collect(tmp_path / "out")
-    assert len(runs) == 5 and len(problems) == 5
-    assert all(run.settings["METHOD.NAME"] == "coop" for run in runs), "result.json still tells it"
+    assert len(runs) == 6 and len(problems) == 6
+    assert all(run.settings["METHOD.NAME"] == "coop" for run in runs), "result.json has it too"
+
+
+def test_a_list_that_holds_itself_is_a_setting_as_text(write_run, tmp_path):
+    (write_run("list") / "config.yaml").write_text("a: &a [*a, 1]")
+    assert read_cells(tmp_path)[0][0].settings == {"a": ["[[...], 1]", 1]}
 
 
 def test_a_config_that_would_grow_while_it_is_read_is_told(write_run, tmp_path, yaml_bomb, little_memory):

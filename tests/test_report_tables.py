@@ -7,8 +7,10 @@ import pytest
 from rich.console import Console
 
 from promptvision.report.report import load_report
+from promptvision.report.scores import over_seeds
 from promptvision.report.tables.table import Column, Entry, Table
-from promptvision.report.tables.writers import TerminalTable, comma_separated, latex, markdown
+from promptvision.report.tables.terminal import TerminalTable
+from promptvision.report.tables.writers import comma_separated, latex, markdown
 
 
 @pytest.fixture
@@ -35,10 +37,10 @@ def test_few_shot(write_run, tables):
     assert tables()["Few-shot"].title == "Few-shot: 16 shots", "what all rows share stands above them"
     assert (coop["method"], coop["dtd"], coop["eurosat"]) == (
         "CoOp",
-        "62.0 ± 2.5",
-        "78.0 ± 2.5",
+        "62.00 ± 1.00",
+        "78.00 ± 1.00",
     ) and "shots" not in coop
-    assert coop["average"] == "70.0 ± 0.0" and cocoop["average"] == "65.0 ± 0.0*", "one of two data sets is missing"
+    assert coop["average"] == "70.00 ± 0.00" and cocoop["average"] == "65.00 ± 0.00*", "one of two data sets is missing"
     assert (coop["learned"], coop["% of backbone"], coop["memory (MB)"], coop["seeds"]) == (
         "2,048",
         "0.20",
@@ -62,9 +64,9 @@ def test_base_to_new_takes_h_of_the_means_and_averages_of_both(write_run, tables
         write_run(dataset, dataset=dataset, class_subset="base", accuracy=base, evals=test)
     write_run("food", dataset="food101", class_subset="base", accuracy=99.0)
     dtd, eurosat, food, mean = rows(tables()["Base to new classes"])
-    assert (dtd["base"], dtd["new"], dtd["H"]) == ("80.0", "40.0", "53.3") and eurosat["H"] == "60.0"
+    assert (dtd["base"], dtd["new"], dtd["H"]) == ("80.00", "40.00", "53.33") and eurosat["H"] == "60.00"
     assert food["H"] == "" and mean["data set"] == "average of 3"
-    assert (mean["base"], mean["new"], mean["H"]) == ("70.0*", "50.0*", "58.3*"), "over those with both"
+    assert (mean["base"], mean["new"], mean["H"]) == ("70.00*", "50.00*", "58.33*"), "over those with both"
 
 
 def test_transfer_tells_other_classes_from_other_images(write_run, tables):
@@ -77,15 +79,15 @@ def test_transfer_tells_other_classes_from_other_images(write_run, tables):
     found = tables()
     assert set(found) == {"Domain generalization", "Cross-dataset transfer"}
     (shift,), (cross,) = rows(found["Domain generalization"]), rows(found["Cross-dataset transfer"])
-    assert (shift["imagenet_v2"], shift["imagenet_a"], shift["average"]) == ("50.0", "30.0", "40.0")
-    assert (cross["on source"], cross["oxford_pets"]) == ("60.0", "70.0")
+    assert (shift["imagenet_v2"], shift["imagenet_a"], shift["average"]) == ("50.00", "30.00", "40.00")
+    assert (cross["on source"], cross["oxford_pets"]) == ("60.00", "70.00")
     assert found["Cross-dataset transfer"].title == "Cross-dataset transfer: imagenet, 16 shots"
 
 
 def test_visda_is_reported_per_class(write_run, tables):
     pair = {"SOURCE": "synthetic", "TARGET": "real"}
     write_run("a", dataset="visda17", shots=0, accuracy=90.0, per_class_mean=85.0, protocol=pair)
-    assert rows(tables()["Unsupervised domain adaptation"])[0]["visda17: synthetic → real"] == "85.0"
+    assert rows(tables()["Unsupervised domain adaptation"])[0]["visda17: synthetic → real"] == "85.00"
 
 
 def test_vtab_has_its_groups(write_run, tables):
@@ -94,9 +96,9 @@ def test_vtab_has_its_groups(write_run, tables):
     (row,) = rows(tables()["VTAB-1k"])
     assert (row["method"], row["Specialized"], row["Structured"], row["mean"]) == (
         "VPT-deep",
-        "85.0*",
-        "40.0*",
-        "70.0*",
+        "85.00*",
+        "40.00*",
+        "70.00*",
     )
 
 
@@ -104,7 +106,7 @@ def test_a_stream(write_run, tables):
     stream = {"continual": {"JOINT": False}, "matrix": [[9.0]], "tasks": [{"name": "1"}], "forgetting": 7.0}
     write_run("a", family="vpt", method="l2p", shots=0, average_accuracy=80.0, **stream)
     (row,) = rows(tables()["Continual learning"])
-    assert (row["method"], row["average accuracy"], row["forgetting"]) == ("L2P", "80.0", "7.0")
+    assert (row["method"], row["average accuracy"], row["forgetting"]) == ("L2P", "80.00", "7.00")
 
 
 def marks(table, name):
@@ -136,8 +138,10 @@ def test_one_data_set_has_its_shots_as_columns(write_run, tables):
         "16 shots",
     ]
     zero, coop, maple = rows(table)
-    assert [coop[f"{k} shots"] for k in (2, 16)] == ["52.0 ± 0.0", "66.0 ± 0.0"] and maple["2 shots"] == ""
-    assert (zero["1 shot"], zero["16 shots"], coop["seconds"]) == ("52.0", "52.0", "16.0"), "costs with the most shots"
+    assert [coop[f"{k} shots"] for k in (2, 16)] == ["52.00 ± 0.00", "66.00 ± 0.00"] and maple["2 shots"] == ""
+    assert (zero["1 shot"], zero["16 shots"], coop["seconds"]) == ("52.00", "52.00", "16.0"), (
+        "costs with the most shots"
+    )
     assert coop["method"] == "CoOp [1]" and table.notes == ["within this row OPTIM.EPOCHS is 50, 100, 800"]
     assert marks(table, "1 shot") == {"zero-shot CLIP": "best", "CoOp": "", "MaPLe": ""}
     assert marks(table, "16 shots") == {"zero-shot CLIP": "level", "CoOp": "", "MaPLe": "best"}
@@ -158,7 +162,7 @@ def test_rows_stand_in_the_order_of_the_literature(write_run, tables):
 
 
 def test_what_a_reader_must_know_is_noted(write_run, tables):
-    write_run("a", seed=1, bad_images=2, protocol={"VALIDATION": "test"})
+    write_run("a", seed=1, bad_pictures=2, protocol={"VALIDATION": "test"})
     write_run("b", seed=1, method="cocoop", train_hash="x", protocol={"VALIDATION": "test"})
     table = tables()["Few-shot"]
     notes = " ".join(table.notes)
@@ -167,47 +171,60 @@ def test_what_a_reader_must_know_is_noted(write_run, tables):
     assert "[1]" in table.rows[0][0].text
 
 
+def test_seeds_that_differ_widely_are_noted(write_run, tables):
+    for seed, accuracy in ((1, 30.0), (2, 60.0), (3, 62.5)):
+        new = {"new": {"class_subset": "new", "accuracy": 40.0 + seed, "test_hash": "new"}}
+        write_run(f"a{seed}", seed=seed, class_subset="base", accuracy=accuracy, evals=new)
+    table = tables()["Base to new classes"]
+    assert table.rows[0][0].text == "CoOp [1]"
+    assert table.notes == ["seeds differ widely on dtd with 16 shots: 30.00 to 62.50"]
+
+
 def test_seeds_that_saw_other_test_images_are_not_averaged(write_run, tables):
     write_run("a", seed=1, accuracy=50.0, test_hash="x")
     write_run("b", seed=2, accuracy=60.0, test_hash="y")
-    assert rows(tables()["Few-shot"])[0]["dtd"] == "50.0 | 60.0"
+    assert rows(tables()["Few-shot"])[0]["dtd"] == "50.00 | 60.00"
 
 
 def test_runs_of_a_search_are_in_no_table(write_run, tmp_path):
     write_run("a")
     write_run("b", split="val", config={"OPTIM.LR": 1.0})
     report = load_report(tmp_path / "out", literature=False)
-    assert len(report.tables[0].rows) == 1 and "in no table: 1 runs" in report.remarks[0]
+    assert len(report.tables[0].rows) == 1 and "are in no table: 1." in report.remarks[0]
 
 
 NASTY = 'a|b <script>alert(1)</script> $x$ \\input{/etc/passwd} & 100 % _ # {} ~ ^ `c` [link](x) \x1b[31m\n"q"'
 
 
+SCORE = over_seeds({1: 60.0, 2: 61.0, 3: 63.12345})
+
+
 @pytest.fixture
 def nasty():
     columns = [Column("method", number=False, head=True), Column("x & y", score=True)]
-    return Table("T <b> & $", columns, [[Entry(NASTY), Entry("61.2 ± 1.3", 61.23456, 1.3, "best")]], "about", [NASTY])
+    return Table("T <b> & $", columns, [[Entry(NASTY), Entry(str(SCORE), SCORE.mean, "best", SCORE)]], "about", [NASTY])
 
 
 def test_markdown_escapes(nasty):
     line = markdown(nasty).splitlines()[4]
     assert line.count("|") - line.count(r"\|") == 3 and "<script>" not in line.replace(r"\<", "")
     assert r"\<script\>" in line and r"\`c\`" in line and r"\[link\]" in line and "\x1b" not in line
-    assert "**61.2 ± 1.3**" in line and r"### T \<b\> \& \$" in markdown(nasty)
+    assert "**61.37 ± 1.60**" in line and r"### T \<b\> \& \$" in markdown(nasty)
 
 
 def test_latex_escapes(nasty):
     text = latex(nasty)
     assert r"\textbackslash{}input\{/etc/passwd\}" in text and r"\input{" not in text
     assert r"\& 100 \% \_ \# \{\} \textasciitilde{} \textasciicircum{}" in text and r"\$x\$" in text
-    assert r"\textbf{61.2 $\pm$ 1.3} \\" in text and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    assert r"\textbf{61.37 $\pm$ 1.60} \\" in text and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
 
 
 def test_csv_has_full_numbers_and_no_formulas(nasty):
     formula = Table("t", nasty.columns, [[Entry("=cmd()"), Entry("1.0", 1.0)], [Entry("-x"), Entry("")]])
     lines = list(csv.reader(io.StringIO(comma_separated([nasty, formula]))))
-    assert lines[0] == ["table", "method", "x & y", "x & y ±"] and lines[1][2:] == ["61.2346", "1.3"]
-    assert lines[2] == [] and lines[4][1] == "'=cmd()" and lines[5][1:] == ["'-x", "", ""]
+    assert lines[0] == ["table", "method", "x & y", "x & y deviation", "x & y 95 % ±"]
+    assert lines[1][2:] == ["61.3745", "1.595", "3.962"], "Student's t of two degrees of freedom is 4.3027"
+    assert lines[2] == [] and lines[4][1] == "'=cmd()" and lines[5][1:] == ["'-x", "", "", ""]
 
 
 def test_a_wide_table_is_broken_and_repeats_its_names(nasty):

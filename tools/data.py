@@ -29,7 +29,7 @@ from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
 from promptvision.errors import InputError
 from promptvision.report.figures.contact_sheet import contact_sheet
-from promptvision.report.tables.cards import card_table, cards_table
+from promptvision.report.tables.terminal import card_table, cards_table
 
 BARS = Console(stderr=True)
 

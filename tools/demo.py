@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
 from sweep import by_cell, work_off
 
 from promptvision.cli import one_sentence, tool_parser
@@ -17,8 +16,8 @@ from promptvision.report.figures.draw import draw_all
 from promptvision.report.figures.few_shot import few_shot_curve
 from promptvision.report.page.html import write_page
 from promptvision.report.report import load_report
-from promptvision.report.tables.terminal import seeds_table
-from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.report.tables.terminal import terminal_report, wide_console
+from promptvision.sweep.benchmark import load_benchmark
 from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.progress import Board
 
@@ -26,13 +25,8 @@ BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.y
 SHOTS = (1, 2, 4, 8, 16)
 COOP = {shots: f"few_shot: CoOp, world_backgrounds, {shots}" for shots in SHOTS}
 ZERO_SHOT = "few_shot: zero-shot, world_backgrounds"
-MAIN = {
-    ZERO_SHOT: "zero-shot CLIP, backgrounds",
-    **{name: f"CoOp, {shots} per class" for shots, name in COOP.items()},
-    "vit: linear": "linear, location",
-    "vit: VPT-deep": "VPT-deep, location",
-}
-"""The cells of the main job, and what its table calls them."""
+MAIN = (ZERO_SHOT, *COOP.values(), "vit: linear", "vit: VPT-deep")
+"""The cells of the main job."""
 MOST_AT_ONCE = 8
 
 
@@ -46,7 +40,7 @@ def arguments():
 
 
 def main():
-    args, console = arguments(), Console()
+    args, console = arguments(), wide_console()
     jobs = plan(load_benchmark(BENCHMARK), args.output, args.overrides, FAMILIES)
     show_main(console, run(console, "main job", [job for job in jobs if job.name in MAIN], args.jobs), args.output)
     tell_page(console, args.output)
@@ -74,10 +68,9 @@ def tell_page(console, folder):
 
 
 def show_main(console, results, output):
-    """The main job's table and few-shot curve."""
-    console.print(
-        seeds_table({MAIN[name]: results[name] for name in MAIN}, "Embedded world: mean and deviation over seeds")
-    )
+    """The tables and the main job's few-shot curve."""
+    report = load_report(output)
+    console.print(terminal_report(report.tables, report.remarks))
     curve = {shots: [result["accuracy"] for result in results[name]] for shots, name in COOP.items()}
     level = {"zero-shot CLIP": results[ZERO_SHOT][0]["accuracy"]}
     drawn = few_shot_curve({"CoOp, M = 16": curve}, level, "Backgrounds of the embedded world", output / "few_shot")

@@ -1,6 +1,6 @@
 """Everything below a folder as tables, figures and a page: python tools/report.py out --html out/report.html
 
-Mean and 95 % interval over seeds, averages as the papers take them, and each number beside the published one.
+Mean and deviation over seeds, averages as the papers take them, and each number beside the published one.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.table import one_line
-from promptvision.report.tables.writers import TerminalTable, comma_separated, latex, markdown
+from promptvision.report.tables.terminal import TerminalTable, wide_console
+from promptvision.report.tables.writers import comma_separated, latex, markdown
 
 
 def arguments():
@@ -34,32 +35,33 @@ def main():
     args = arguments()
     report = load_report(args.folder, literature=args.published)
     if args.format == "terminal":
-        Console().print(*map(TerminalTable, report.tables), sep="\n")
+        wide_console().print(*map(TerminalTable, report.tables), sep="\n")
+    elif args.format == "csv":
+        sys.stdout.write(comma_separated(report.tables))
     else:
-        write = {"markdown": markdown, "latex": latex}.get(args.format)
-        sys.stdout.write("\n".join(map(write, report.tables)) if write else comma_separated(report.tables))
+        sys.stdout.write("\n".join(map({"markdown": markdown, "latex": latex}[args.format], report.tables)))
     for sentence in report.remarks:
         tell(sentence)
-    try:
-        write_files(args, report)
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
+    if args.figures or args.html:
+        try:
+            write_files(report, args.figures, args.html)
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
 
 
-def write_files(args, report):
-    if not (args.figures or args.html):
-        return
+def write_files(report, figures, page):
+    """Write the figures into a folder, and the page, each if it is asked for."""
     from promptvision.report.figures.draw import draw_all
     from promptvision.report.figures.style import SUFFIXES  # a second or more, which tables alone need not spend
     from promptvision.report.page.html import write_page
 
     with TemporaryDirectory() as here:
-        drawn = draw_all(report, args.figures or here, SUFFIXES if args.figures else (".svg",))
-        if args.figures:
-            tell(f"{len(drawn)} figures, each as .png and .svg, in {args.figures}")
-        if args.html:
-            write_page(report, drawn, args.html)
-            tell(f"page: {args.html}")
+        drawn = draw_all(report, figures or here, SUFFIXES if figures else (".svg",))
+        if figures:
+            tell(f"{len(drawn)} figures, each as .png and .svg, in {figures}")
+        if page:
+            write_page(report, drawn, page)
+            tell(f"page: {page}")
 
 
 def tell(sentence):

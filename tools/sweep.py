@@ -6,7 +6,6 @@ Finished runs are kept, a stopped run goes on where it was, and a run that fails
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 
 from promptvision.atomic import write_json
@@ -14,14 +13,12 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import LOG, log_to_terminal
 from promptvision.errors import InputError
-from promptvision.report.sweep_table import benchmark_tables
-from promptvision.sweep.benchmark_file import load_benchmark
+from promptvision.report.report import load_report
+from promptvision.report.tables.terminal import terminal_report, wide_console
+from promptvision.sweep.benchmark import load_benchmark
 from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.local import do_here, do_in_workers
 from promptvision.sweep.progress import Board
-
-WIDE = 200
-"""Columns of a table that goes to a file, where no terminal sets a width."""
 
 
 def arguments():
@@ -48,7 +45,7 @@ def main():
     if not jobs:
         raise InputError(f"--only {args.only}: no cell of {args.config} has that in its name")
     board = Board(jobs, [done(job) for job in jobs], args.jobs)
-    console = Console() if Console().is_terminal else Console(width=WIDE)
+    console = wide_console()
     if args.dry_run:
         console.print(board.table(), board.line(), f"{sum(job.runs for job in jobs)} runs and tests in all")
         return
@@ -59,8 +56,8 @@ def main():
         if results:
             write_json(args.output / "table.json", results)
     if results:
-        for part, cells in by_part(jobs, results).items():
-            console.print(*benchmark_tables(cells, f"{args.config} {part}".strip()))
+        report = load_report(args.output)
+        console.print(terminal_report(report.tables, report.remarks))
     if failures:
         count = sum(job.runs for job in jobs)
         raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))
@@ -109,14 +106,6 @@ def by_cell(board):
         if outcome and outcome.results:
             results.setdefault(job.name, []).extend(outcome.results)
     return results
-
-
-def by_part(jobs, results):
-    """{part: {cell: results}}, the cells without the name of their part"""
-    parts = {}
-    for name, part in dict.fromkeys((job.name, job.part) for job in jobs if job.name in results):
-        parts.setdefault(part, {})[name.removeprefix(f"{part}: ")] = results[name]
-    return parts
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.report.figures.search import draw_search
-from promptvision.report.tables.search import search_table
-from promptvision.report.tables.terminal import seeds_table
+from promptvision.report.report import load_report
+from promptvision.report.tables.terminal import search_table, terminal_report, wide_console
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
 from promptvision.sweep.search import load_search, search, try_all
 
@@ -45,11 +43,10 @@ def main():
     tune = some if args.optuna > 0 else try_all
     found = search(find, configure, FAMILIES, folder, tune)
     write_json(folder / "search.json", found)
-    drawn = draw_search(found["tuning"], folder / "search")
-    Console().print(search_table(found["tuning"], found["chosen"]))
-    Console().print(seeds_table({configure({}).METHOD.NAME: found["runs"]}, "tested once per seed"))
+    drawn, report, console = draw_search(found["tuning"], folder / "search"), load_report(folder), wide_console()
+    console.print(search_table(found["tuning"], found["chosen"]), terminal_report(report.tables, report.remarks))
     if drawn:
-        Console().print(f"drawn in {drawn[0]}")
+        console.print(f"drawn in {drawn[0]}")
 
 
 if __name__ == "__main__":

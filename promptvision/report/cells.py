@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed, and what the rows that they stand in are called."""
+"""Cells of a table, the runs that differ only in their seed, and the names of the rows that they belong to."""
 
 from __future__ import annotations
 
@@ -17,109 +17,94 @@ from promptvision.report.scores import Score, over_seeds
 HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE"}
 HOW |= {f"COMPUTE.{key}" for key in ("WAY", "CHUNK", "IMAGES_AT_ONCE")}
 HOW |= {f"TRAIN.{key}" for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY")}
-"""Keys that say how and where a run is computed, not what."""
-BLIND = ("zero_shot", "tpt")
-"""Methods that look at no training image, unless they start from learned weights."""
+"""Keys that say how and where a run is computed, and change no result."""
 PLACE = {f"DATASET.{key}" for key in ("NAME", "SHOTS", "CLASSES", "SOURCE", "TARGET")}
 PLACE |= {f"CONTINUAL.{key}" for key in ("TASKS", "SEED", "ORDER", "DATASETS")}
-"""Keys that say where in a table a run stands."""
+"""Keys that decide the place of a run in a table."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one number, one per seed, and the settings that they share."""
+    """The runs of one number, one per seed."""
 
     runs: Sequence[Run]
-    settings: Mapping[str, Any]
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the settings that all its runs share."""
+        return shared_settings(self.runs[0])
 
     @cached_property
     def results(self) -> list[Mapping[str, Any]]:
-        """Every run's result."""
+        """Return the result of every run."""
         return [run.result for run in self.runs]
 
     @property
     def first(self) -> Mapping[str, Any]:
-        """The first seed's result, for what all share."""
+        """Return the first seed's result."""
         return self.runs[0].result
 
     @property
     def dataset(self) -> str:
-        """Its name; of a stream over several, all."""
+        """Return the name of its data set; of a stream over several, all names."""
         name = self.first["dataset"]
         return name if isinstance(name, str) else ", ".join(map(str, name))
 
     @property
+    def blind(self) -> bool:
+        """Return whether its method looks at no training image."""
+        return self.runs[0].blind
+
+    @property
     def shots(self) -> int:
-        """Training images per class; 0 for a method that looks at none, and where all are used."""
+        """Return the training images per class; 0 for a method that looks at none, and where all are used."""
         shots = self.first.get("shots", 0)
         return shots if isinstance(shots, int) and not self.blind else 0
 
     @property
-    def blind(self) -> bool:
-        """Whether its method looks at no training image."""
-        return _is_blind(self.runs[0])
-
-    @property
     def place(self) -> str:
-        """Where in a table it stands."""
+        """Return its place in a table, which cells of several methods share."""
         there = {key: value for key, value in self.settings.items() if key in PLACE}
         return json.dumps([self.dataset, self.shots, there], sort_keys=True, default=str)
 
-    def score(self, key: str = "accuracy") -> Score | None:
-        """Over the seeds; None where no run tells it."""
-        return _score({run.result["seed"]: run.result for run in self.runs}, key)
-
-    def eval_score(self, place: str, key: str = "accuracy") -> Score | None:
-        """Over the seeds that were tested at `place`."""
-        return _score({run.result["seed"]: run.evals[place] for run in self.runs if place in run.evals}, key)
+    def score(self, key: str = "accuracy", test: str | None = None) -> Score | None:
+        """Return the score over seeds, or that of the later test of this name; None if no run has it."""
+        found = {run.seed: run.result if test is None else run.evals.get(test, {}) for run in self.runs}
+        known = {seed: result for seed, result in found.items() if isinstance(result.get(key), int | float)}
+        values = {seed: float(result[key]) for seed, result in known.items()}
+        return over_seeds(values, averageable(list(known.values()))) if values else None
 
     def evals(self) -> dict[str, Mapping[str, Any]]:
-        """{place: the first seed's result there}"""
-        return {place: result for run in reversed(self.runs) for place, result in run.evals.items()}
-
-
-def _score(results: Mapping[int, Mapping[str, Any]], key: str) -> Score | None:
-    values = {seed: float(result[key]) for seed, result in results.items() if isinstance(result.get(key), int | float)}
-    return over_seeds(values, averageable(list(results.values()))) if values else None
+        """Return {name of a later test: the first seed's result}."""
+        return {test: result for run in reversed(self.runs) for test, result in run.evals.items()}
 
 
 def cells(runs: Iterable[Run]) -> tuple[list[Cell], list[str]]:
-    """(the cells in the order of their first runs, a sentence for each run that repeats another)."""
+    """Group runs that differ only in their seed; return the cells, and a sentence for each run that repeats another."""
     found: dict[str, list[Run]] = defaultdict(list)
-    shared, repeated = {}, []
+    repeated = []
     for run in runs:
-        settings = _shared(run)
-        key = json.dumps([settings, run.result["dataset"]], sort_keys=True, default=str)
-        shared[key] = settings
-        twin = next((each for each in found[key] if each.result["seed"] == run.result["seed"]), None)
+        group = found[json.dumps([shared_settings(run), run.result["dataset"]], sort_keys=True, default=str)]
+        twin = next((each for each in group if each.seed == run.seed), None)
         if twin is None:
-            found[key].append(run)
-        elif not _is_blind(run):
-            repeated.append(f"{run.name} is left out: it repeats seed {run.result['seed']} of {twin.name}")
-    return [Cell(sorted(found[key], key=_seed), shared[key]) for key in found], repeated
+            group.append(run)
+        elif not run.blind:
+            repeated.append(f"{run.name} is left out: it repeats seed {run.seed} of {twin.name}")
+    return [Cell(sorted(group, key=lambda run: run.seed)) for group in found.values()], repeated
 
 
-def _is_blind(run: Run) -> bool:
-    return run.result["method"] in BLIND and not run.settings.get("METHOD.WEIGHTS")
-
-
-def _seed(run: Run) -> int:
-    return int(run.result["seed"])
-
-
-def _shared(run: Run) -> dict[str, Any]:
-    """The settings that decide the number; a method that learns from nothing has no training to set."""
-    blind = _is_blind(run)
+def shared_settings(run: Run) -> dict[str, Any]:
+    """Return the settings that decide the result of a run, without those of training for a method that has none."""
     return {
         key: value
         for key, value in run.settings.items()
-        if key not in HOW and not (blind and (key == "DATASET.SHOTS" or key.startswith("OPTIM.")))
+        if key not in HOW and not (run.blind and (key == "DATASET.SHOTS" or key.startswith("OPTIM.")))
     }
 
 
 def labels(found: Sequence[Cell]) -> list[str]:
-    """What the row of each cell of one table is called: the method, its backbone if there are several, and the settings
-    that tell it from another run of that method in the same place.
+    """Return the row name of each cell of one table: the method, its backbone if there are several, and the settings
+    that distinguish it from another run of that method in the same place.
 
     A setting that changes only from place to place (epochs by shots, a rate tuned for a data set) makes no new row.
     """
@@ -129,36 +114,29 @@ def labels(found: Sequence[Cell]) -> list[str]:
     for number, name in enumerate(names):
         groups[name].append(number)
     for name, members in groups.items():
-        keys = _telling([found[number] for number in members])
+        keys = _distinguishing([found[number] for number in members])
         for number in members:
-            told = ", ".join(_told(key, found[number].settings) for key in keys)
+            told = ", ".join(_setting_text(key, found[number].settings) for key in keys)
             names[number] = f"{name} ({told})" if told else name
     return names
 
 
-def _telling(group: Sequence[Cell]) -> list[str]:
-    """Keys, options first, until no two cells in one place are called the same."""
+def _distinguishing(group: Sequence[Cell]) -> list[str]:
+    """Return keys, options first, such that no two cells in one place have the same values."""
     kept: list[str] = []
-    every = {key for cell in group for key in cell.settings if key not in PLACE}
+    values = [{key: json.dumps(value, default=str) for key, value in cell.settings.items()} for cell in group]
+    every = {key for each in values for key in each if key not in PLACE}
     for key in sorted(every, key=lambda key: (not key.startswith("METHOD.OPTIONS."), key)):
-        alike: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for cell in group:
-            alike[(cell.place, *_told_apart(cell, kept))].add(_text(cell, key))
-        if any(len(values) > 1 for values in alike.values()):
+        alike: dict[tuple[str | None, ...], set[str | None]] = defaultdict(set)
+        for cell, each in zip(group, values, strict=True):
+            alike[(cell.place, *map(each.get, kept))].add(each.get(key))
+        if any(len(different) > 1 for different in alike.values()):
             kept.append(key)
     return kept
 
 
-def _told_apart(cell: Cell, keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_text(cell, key) for key in keys)
-
-
-def _text(cell: Cell, key: str) -> str:
-    return json.dumps(cell.settings.get(key), default=str)
-
-
-def _told(key: str, settings: Mapping[str, Any]) -> str:
-    """`ctx_init a photo of a`, `no csc`"""
+def _setting_text(key: str, settings: Mapping[str, Any]) -> str:
+    """Return a setting as a row name shows it: `ctx_init a photo of a`, `no csc`."""
     name, value = key.rpartition(".")[2].lower(), settings.get(key)
     if key not in settings:
         return f"{name} unknown"
@@ -170,8 +148,11 @@ def _told(key: str, settings: Mapping[str, Any]) -> str:
 
 
 def inner_differences(row: Sequence[Cell]) -> list[str]:
-    """`OPTIM.EPOCHS is 50, 100, 200`: settings, known of all cells of a row, that differ between them."""
-    every = dict.fromkeys(key for cell in row for key in cell.settings if key not in PLACE)
-    every = dict.fromkeys(key for key in every if all(key in cell.settings for cell in row))
-    values = {key: list(dict.fromkeys(str(cell.settings.get(key)) for cell in row)) for key in every}
+    """Return `OPTIM.EPOCHS is 50, 100, 200` for each setting of all cells of a row that differs between them."""
+    keys = [key for key in row[0].settings if key not in PLACE] if row else []
+    values = {
+        key: list(dict.fromkeys(str(cell.settings[key]) for cell in row))
+        for key in keys
+        if all(key in cell.settings for cell in row)
+    }
     return [f"{key} is {', '.join(each[:6])}" for key, each in values.items() if len(each) > 1]

@@ -1,9 +1,8 @@
-"""The runs below a folder: what each left behind, read without trusting it."""
+"""Run folders below a folder, read without trusting their contents."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from promptvision.errors import InputError
-from promptvision.safe_yaml import WRONG, parse
+from promptvision.safe_yaml import read_yaml
 
-LARGEST = 64 * 2**20
-"""Bytes of a result.json or metrics.jsonl; a config.yaml may have a hundredth of that."""
-MOST_KEYS = 2000
-"""Of one config."""
+BLIND = ("zero_shot", "tpt")
+"""Methods that look at no training image, unless they start from learned weights."""
 NEEDED: Mapping[str, tuple[type, ...]] = {
     "accuracy": (int, float),
     "method": (str,),
@@ -27,15 +24,15 @@ NEEDED: Mapping[str, tuple[type, ...]] = {
     "options": (dict,),
     "classes": (list,),
 }
-"""Keys of a result.json without which no table can hold it."""
+"""Keys of a result.json that every table needs, with their types."""
 STREAM: Mapping[str, tuple[type, ...]] = {"continual": (dict,), "matrix": (list,), "tasks": (list,)}
-"""Those that a stream has besides."""
+"""Keys that a stream has besides."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One run folder: `name`, its path from the report's folder; `result`, its result.json; `settings`, its config as
-    {"OPTIM.LR": 0.002 ...}, empty if it is lost; `evals`, {place: result} of its eval-<place>.json."""
+    {"OPTIM.LR": 0.002 ...}; `evals`, {place: result} of its eval-<place>.json."""
 
     name: str
     folder: Path
@@ -43,103 +40,88 @@ class Run:
     settings: Mapping[str, Any]
     evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def seed(self) -> int:
+        """Return its SEED."""
+        return int(self.result["seed"])
+
+    @property
+    def blind(self) -> bool:
+        """Return whether its method looks at no training image."""
+        return self.result["method"] in BLIND and not self.settings.get("METHOD.WEIGHTS")
+
 
 def collect(root: str | Path) -> tuple[list[Run], list[str]]:
-    """(every finished run below `root` in the order of their names, a sentence for each file that cannot be used)."""
+    """Return every finished run below `root`, ordered by name, and a sentence for each file that cannot be used."""
     root, runs, problems = Path(root), [], list[str]()
     if not root.is_dir():
         raise InputError(f"OUTPUT_DIR {root} is not a folder; give the one that holds the runs")
-    for folder in _folders(root):
-        try:
-            runs.append(_read_run(root, folder, problems))
-        except ValueError as error:
-            problems.append(str(error))
+    for here, folders, files in os.walk(root):
+        folders.sort()
+        if "result.json" in files:
+            folders.clear()  # folders below a run are its tasks
+            try:
+                runs.append(read_run(root, Path(here), problems))
+            except InputError as error:
+                problems.append(str(error))
     if not runs:
         raise InputError("; ".join([f"{root} holds no finished run, a folder with a result.json", *problems[:3]]))
     return runs, problems
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """Every folder with a result.json; those below a run are its parts, the tasks of a stream."""
-    for here, folders, files in os.walk(root):
-        folders.sort()
-        if "result.json" in files:
-            folders.clear()
-            yield Path(here)
-
-
-def _read_run(root: Path, folder: Path, problems: list[str]) -> Run:
-    result, evals = _result(folder / "result.json"), {}
+def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
+    """Read one run folder, and add a sentence to `problems` for each of its files that cannot be used."""
+    result, evals, config = read_result(folder / "result.json"), {}, folder / "config.yaml"
     for path in sorted(folder.glob("eval-*.json")):
         try:
-            evals[path.stem.removeprefix("eval-")] = _result(path)
-        except ValueError as error:
+            evals[path.stem.removeprefix("eval-")] = read_result(path)
+        except InputError as error:
             problems.append(str(error))
-    return Run(_name(root, folder), folder, result, _settings(folder / "config.yaml", result, problems), evals)
+    try:
+        content = read_yaml(config, "config")
+        settings = dict(_flat(content if isinstance(content, dict) else {}))
+    except (InputError, RecursionError):  # an alias may hold itself
+        problems.append(f"{config} cannot be read: the settings of its run are known from result.json alone")
+        settings = _settings_from_result(result)
+    name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
+    return Run(name, folder, result, settings, evals)
 
 
-def _name(root: Path, folder: Path) -> str:
-    return folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
-
-
-def _result(path: Path) -> dict[str, Any]:
-    """The checked contents of a result.json or eval-*.json."""
-    result = read_json_file(path)
+def read_result(path: Path) -> dict[str, Any]:
+    """Read and check a result.json or eval-*.json; raise InputError with one sentence if a table cannot use it."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} is left out: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is left out: it is not valid JSON") from error
     if not isinstance(result, dict):
-        raise ValueError(f"{path} is left out: it holds no result")
+        raise InputError(f"{path} is left out: it is not a result")
     for key, kinds in {**NEEDED, **(STREAM if "continual" in result else {})}.items():
-        value = result.get(key)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(f"{path} is left out: it has no {key}, or one that makes no sense")
-    if not isinstance(result.get("protocol", {}), dict) or not all(_is_task(task) for task in result.get("tasks", ())):
-        raise ValueError(f"{path} is left out: its protocol or its tasks make no sense")
-    if not math.isfinite(result["accuracy"]):
-        raise ValueError(f"{path} is left out: its accuracy is {result['accuracy']}")
+        if not isinstance(result.get(key), kinds) or isinstance(result[key], bool):
+            raise InputError(f"{path} is left out: its {key} is missing or invalid")
+    tasks = [task.get("name") if isinstance(task, dict) else None for task in result.get("tasks", ())]
+    if not isinstance(result.get("protocol", {}), dict) or not all(isinstance(name, str) for name in tasks):
+        raise InputError(f"{path} is left out: its protocol or its tasks are invalid")
+    if not 0 <= result["accuracy"] <= 100:
+        raise InputError(f"{path} is left out: its accuracy is {result['accuracy']}")
     return result
 
 
-def _is_task(task: object) -> bool:
-    return isinstance(task, dict) and isinstance(task.get("name"), str)
-
-
-def read_json_file(path: Path) -> Any:
-    """Whatever JSON is in a file of a size that makes sense; else ValueError with one sentence."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path} is left out: it is larger than {LARGEST >> 20} MB")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} is left out: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is left out: it is no JSON") from error
-
-
-def _settings(path: Path, result: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The config, flat; what result.json tells of it where it is lost."""
-    try:
-        if path.stat().st_size > LARGEST // 100:
-            raise ValueError("it is too large")
-        config = parse(path.read_text(encoding="utf-8"))
-        return dict(_flat(config if isinstance(config, dict) else {}, [MOST_KEYS]))
-    except (OSError, *WRONG):
-        problems.append(f"{path} cannot be read: what its run was set to is known from result.json alone")
-    told = {"METHOD.FAMILY": "family", "METHOD.NAME": "method", "BACKBONE.NAME": "backbone", "DATASET.NAME": "dataset"}
-    told |= {"INPUT.TRAIN": "train_transform", "INPUT.TEST": "test_transform", "TRAIN.PRECISION": "precision"}
+def _settings_from_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that result.json knows, for a run whose config is lost."""
+    keys = {"METHOD.FAMILY": "family", "METHOD.NAME": "method", "BACKBONE.NAME": "backbone", "DATASET.NAME": "dataset"}
+    keys |= {"INPUT.TRAIN": "train_transform", "INPUT.TEST": "test_transform", "TRAIN.PRECISION": "precision"}
     parts = {"METHOD": {"OPTIONS": result["options"]}, "DATASET": result.get("protocol")}
-    return {**dict(_flat(parts, [MOST_KEYS])), **{key: result.get(name) for key, name in told.items()}}
+    return {**dict(_flat(parts)), **{key: result.get(name) for key, name in keys.items()}}
 
 
-def _flat(content: Mapping[Any, Any], left: list[int], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(KEY.SUBKEY, value) of nested mappings; values are plain or lists of plain ones."""
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (KEY.SUBKEY, value) of nested mappings; what is nested in a list becomes text."""
     for key, value in content.items():
-        left[0] -= 1
-        if left[0] < 0:
-            raise ValueError("it has too many keys")
         if isinstance(value, Mapping):
-            yield from _flat(value, left, f"{prefix}{key}.")
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", [str(each) if isinstance(each, list | dict) else each for each in value]
         else:
-            yield f"{prefix}{key}", [_plain(each) for each in value[:100]] if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float) else value[:200] if isinstance(value, str) else "..."
+            yield f"{prefix}{key}", value

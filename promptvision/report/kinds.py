@@ -1,4 +1,4 @@
-"""Which of the literature's tables a cell belongs to, and where its tests stand there."""
+"""Kinds of table in the literature, and the cells and tests that belong to each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
     "full": "All training images",
     "continual": "Continual learning",
 }
-"""Kind of table: its title."""
+"""Kind of table -> title."""
 VTAB = {
     "Natural": ("caltech101", "cifar100", "dtd", "oxford_flowers102", "oxford_iiit_pet", "sun397", "svhn"),
     "Specialized": ("diabetic_retinopathy", "eurosat", "patch_camelyon", "resisc45"),
@@ -49,13 +49,13 @@ PER_CLASS = ("visda17",)
 
 
 def kinds(cell: Cell) -> list[str]:
-    """The tables that a cell stands in; one that was tested elsewhere stands in those of its tests."""
+    """Return the tables that a cell belongs to: for a cell with later tests elsewhere, those of the tests."""
     result, protocol = cell.first, cell.first.get("protocol") or {}
     if "continual" in result:
         return ["continual"]
     if result.get("class_subset") == "base":
         return ["base_to_new"]
-    elsewhere = {_eval_kind(cell, test) for test in cell.evals().values()} - {""}
+    elsewhere = {test_kind(cell, test) for test in cell.evals().values()} - {""}
     if elsewhere:
         return sorted(elsewhere)
     if protocol.get("SOURCE") or protocol.get("TARGET"):
@@ -65,14 +65,9 @@ def kinds(cell: Cell) -> list[str]:
     return ["fgvc"] if cell.dataset in FGVC else ["few_shot"] if result.get("shots") else ["full"]
 
 
-def places(cell: Cell, kind: str) -> dict[str, str]:
-    """{what a column calls it: name of the eval} of the tests that belong to this kind."""
-    wanted = {name: test for name, test in cell.evals().items() if _eval_kind(cell, test) == kind}
-    return {_where(cell, test): name for name, test in wanted.items()}
-
-
-def _eval_kind(cell: Cell, test: Mapping[str, Any]) -> str:
-    """New classes of the same data set; the same classes elsewhere; other classes elsewhere; "" for the same test."""
+def test_kind(cell: Cell, test: Mapping[str, Any]) -> str:
+    """Return the table of a later test: new classes of the same data set, the same classes elsewhere, or other classes
+    elsewhere; "" for the test of the run itself, repeated."""
     if test.get("class_subset") == "new":
         return "base_to_new"
     target = (test.get("protocol") or {}).get("TARGET")
@@ -82,14 +77,17 @@ def _eval_kind(cell: Cell, test: Mapping[str, Any]) -> str:
     return "domain_generalization" if same else "cross_dataset"
 
 
-def _where(cell: Cell, test: Mapping[str, Any]) -> str:
-    if test.get("class_subset") == "new":
-        return "new"
-    target = str((test.get("protocol") or {}).get("TARGET") or "")
-    name = str(test["dataset"])
-    return name if not target else target if name == cell.dataset else f"{name} {target}"
+def places(cell: Cell, kind: str) -> dict[str, str]:
+    """Return {column: name of the later test} of the tests that belong to this kind of table."""
+    found = {}
+    for name, test in cell.evals().items():
+        if test_kind(cell, test) == kind:
+            dataset, target = str(test["dataset"]), str((test.get("protocol") or {}).get("TARGET") or "")
+            elsewhere = target if target and dataset == cell.dataset else f"{dataset} {target}".strip()
+            found["new" if kind == "base_to_new" else elsewhere] = name
+    return found
 
 
 def metric(dataset: str) -> str:
-    """The key of result.json that a data set's papers report."""
+    """Return the key of result.json that a data set's papers report."""
     return "per_class_mean" if dataset in PER_CLASS else "accuracy"

@@ -1,4 +1,4 @@
-"""What the literature calls a method, and the order in which tables show them."""
+"""Names of methods in the literature, in the order of tables."""
 
 from __future__ import annotations
 
@@ -58,27 +58,23 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("vpt/dual_prompt", {}, "DualPrompt"),
     ("vpt/coda_prompt", {}, "CODA-Prompt"),
 )
-"""(METHOD.FAMILY/METHOD.NAME, options, name): the first row whose options are all the run's is its name; {OPTION} in it
-is filled in. Of the same family neighbours stand together, the plain before what was made of it."""
+"""(METHOD.FAMILY/METHOD.NAME, options, name): the first row whose options all agree with the run's gives its name, with
+{OPTION} filled in. Related methods are neighbours, the plain one before its variants."""
 FOR_STREAMS = ("l2p", "dual_prompt", "coda_prompt")
-"""Methods that are made for streams of tasks."""
+"""Methods made for streams of tasks."""
 
 
 def method_name(result: Mapping[str, Any]) -> str:
-    """The name of a run's method; its METHOD.NAME where the table has none."""
-    place = _place(result)
-    name = NAMES[place][2].format_map(defaultdict(str, result["options"])) if place < len(NAMES) else result["method"]
+    """Return the name of a run's method; its METHOD.NAME if the table has none."""
+    number = method_order(result)
+    name = NAMES[number][2].format_map(defaultdict(str, result["options"])) if number < len(NAMES) else result["method"]
     if "continual" not in result or result["method"] in FOR_STREAMS:
         return str(name)
     return f"{name}, joint" if result["continual"].get("JOINT") else f"{name}, task after task"
 
 
 def method_order(result: Mapping[str, Any]) -> int:
-    """Where the method stands in tables; unknown ones come last."""
-    return _place(result)
-
-
-def _place(result: Mapping[str, Any]) -> int:
+    """Return the method's number in the order of tables; unknown methods come last."""
     method, options = f"{result['family']}/{result['method']}", result["options"]
     found = (
         number

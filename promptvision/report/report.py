@@ -1,4 +1,4 @@
-"""All that a folder of runs says: its runs, sections and tables."""
+"""The report of a folder of runs: its sections, tables and remarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from promptvision.report.tables.table import Table
 
 @dataclass(frozen=True)
 class Report:
-    """`folder` and its name, its runs, their sections, all tables, and what else a reader must know."""
+    """`folder` and its name, its runs, their sections, all tables, and remarks for the reader."""
 
     folder: Path
     name: str
@@ -27,7 +27,7 @@ class Report:
 
 
 def load_report(folder: str | Path, *, literature: bool = True) -> Report:
-    """Read the runs below `folder`; `literature`: whether to put published numbers beside them."""
+    """Read the runs below `folder`, and compare them with published numbers if `literature` is set."""
     runs, problems = collect(folder)
     found, repeated = cells(runs)
     made = sections(found)
@@ -35,7 +35,7 @@ def load_report(folder: str | Path, *, literature: bool = True) -> Report:
     remarks = [*problems, *repeated]
     searched = sum(run.result.get("split", "test") != "test" for run in runs)
     if searched:
-        remarks.append(f"Not tested on test images, as runs of a search, and so in no table: {searched} runs.")
+        remarks.append(f"Runs that were not tested on test images, as in a search, are in no table: {searched}.")
     if literature:
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)

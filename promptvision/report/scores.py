@@ -1,69 +1,86 @@
-"""One number of a table: what several seeds gave, their mean, and how sure it is."""
+"""Scores of a table: values over seeds with their mean, deviation and interval; averages and H of scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import fmean, harmonic_mean, stdev
 
-from scipy.special import stdtrit
-
-
-def half_width(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean, t(0.975, n - 1) s / sqrt(n) (Student 1908); None of a single value."""
-    n = len(values)
-    return float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n) if n > 1 else None
+WIDE = 5.0
+"""Deviation over seeds, in per cent, up to which seeds are never said to differ widely."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """`mean`, None where the values may not be averaged; `half`, half of its 95 % interval, None if unknown; `values`,
-    {seed: value}; `missing`, how many data sets an average lacks."""
+    """One number of a table.
+
+    `mean` is None where the values may not be averaged; `values`, {seed: value}, is empty where the mean is not one
+    over seeds; `missing` is the number of data sets that an average lacks.
+    """
 
     mean: float | None
-    half: float | None
     values: Mapping[int, float]
     missing: int = 0
 
+    @property
+    def deviation(self) -> float | None:
+        """Return the sample deviation over seeds; None for a single value."""
+        return stdev(self.values.values()) if self.mean is not None and len(self.values) > 1 else None
+
+    @property
+    def half(self) -> float | None:
+        """Return half of the 95 % interval of the mean, t(0.975, n - 1) s / sqrt(n) (Student 1908)."""
+        if self.deviation is None:
+            return None
+        from scipy.special import stdtrit  # takes as long to import as all other modules of a terminal's tables
+
+        n = len(self.values)
+        return float(stdtrit(n - 1, 0.975)) * self.deviation / math.sqrt(n)
+
     def __str__(self) -> str:
         if self.mean is None:
-            return " | ".join(f"{value:.1f}" for value in self.values.values())
-        spread = "" if self.half is None else f" ± {self.half:.1f}"
-        return f"{self.mean:.1f}{spread}{'*' if self.missing else ''}"
+            return " | ".join(f"{value:.2f}" for value in self.values.values())
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return f"{self.mean:.2f}{spread}{'*' if self.missing else ''}"
+
+    def differs_widely(self, images: int) -> bool:
+        """Return whether seeds differ by far more than the choice of `images` test images explains.
+
+        The deviation exceeds WIDE and three times the binomial noise of one accuracy, sqrt(p (1 - p) / images).
+        """
+        if self.mean is None or self.deviation is None:
+            return False
+        noise = math.sqrt(self.mean * (100 - self.mean) / max(images, 1))
+        return self.deviation > max(WIDE, 3 * noise)
 
 
 def over_seeds(values: Mapping[int, float], comparable: bool = True) -> Score:
-    """The score of {seed: value}; `comparable`: whether all seeds were tested on the same images."""
-    if not comparable:
-        return Score(None, None, values)
-    return Score(mean(values.values()), half_width(list(values.values())), values)
+    """Return the score of {seed: value}, without a mean unless all seeds were tested on the same images."""
+    return Score(fmean(values.values()) if comparable else None, values)
 
 
 def average(scores: Iterable[Score], of: int) -> Score | None:
-    """The mean over data sets, as the papers take it, of those that are here; `of`: how many there should be.
+    """Average scores over data sets, as the papers do; `of` is the number of data sets that there should be.
 
-    Its interval is that of the averages of each seed, so it is unknown where data sets were run with other seeds.
+    The values are the average of each seed, unless data sets were run with different seeds.
     """
     found = [score for score in scores if score.mean is not None]
     if not found:
         return None
-    seeds = set(found[0].values)
-    paired = all(set(score.values) == seeds for score in found)
-    each = {seed: mean(score.values[seed] for score in found) for seed in seeds} if paired else {}
-    means = [score.mean for score in found if score.mean is not None]
-    return Score(mean(means), half_width(list(each.values())) if each else None, each, max(0, of - len(found)))
+    seeds = found[0].values
+    paired = all(score.values.keys() == seeds.keys() for score in found)
+    each = {seed: fmean(score.values[seed] for score in found) for seed in seeds if paired}
+    return Score(fmean(score.mean for score in found if score.mean is not None), each, max(0, of - len(found)))
 
 
 def harmonic(base: Score, new: Score) -> Score | None:
-    """H of the mean over seeds of base and that of new, as CoCoOp takes it (arXiv:2203.05557, table 1), also of
-    averages over data sets; its interval is that of the H of each seed."""
+    """Return H of the mean over seeds of base and that of new, as CoCoOp takes it (arXiv:2203.05557, table 1).
+
+    The same holds for averages over data sets. The values are the H of each seed, if both were run with the same seeds.
+    """
     if base.mean is None or new.mean is None:
         return None
-    each = {seed: _harmonic(value, new.values[seed]) for seed, value in base.values.items() if seed in new.values}
-    half = half_width(list(each.values())) if each.keys() == base.values.keys() == new.values.keys() else None
-    return Score(_harmonic(base.mean, new.mean), half, each, max(base.missing, new.missing))
-
-
-def _harmonic(base: float, new: float) -> float:
-    return 2 * base * new / (base + new) if base + new else 0.0
+    paired = base.values.keys() == new.values.keys()
+    each = {seed: harmonic_mean([value, new.values[seed]]) for seed, value in base.values.items() if paired}
+    return Score(harmonic_mean([base.mean, new.mean]), each, max(base.missing, new.missing))

@@ -19,8 +19,7 @@ from promptvision.engine.interrupt import Pruned
 from promptvision.engine.train import Watch
 from promptvision.errors import Diverged, InputError, unknown
 from promptvision.experiment.build import Families
-from promptvision.sweep.benchmark import combinations
-from promptvision.sweep.benchmark_file import check_size, read_plain_yaml
+from promptvision.sweep.benchmark import check_size, combinations, read_plain_yaml
 from promptvision.sweep.completed import finished, once, validations
 
 LOG = logging.getLogger(__name__)

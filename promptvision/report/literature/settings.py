@@ -1,4 +1,4 @@
-"""What a run was set to, against what the published runs were set to."""
+"""Settings of a run against those of the published runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from promptvision.report.cells import Cell
+from promptvision.report.comparable import ON_TEST
 
 ALL = ("few_shot", "vtab", "fgvc", "cross_dataset", "domain_generalization")
 """Kinds of table whose tests are of all classes, so that their number of images is known."""
@@ -14,27 +15,25 @@ ALL = ("few_shot", "vtab", "fgvc", "cross_dataset", "domain_generalization")
 def differences(
     kind: str, cells: Sequence[Cell], method: Mapping[str, Any], rules: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """(differences that are told, those that also keep a number from being judged), a sentence each."""
+    """Return a sentence for each difference to the published runs: (those to mention, those that forbid a verdict)."""
     told, barred = dict[str, None](), dict[str, None]()
+    published = rules["settings"][method["settings"]]
     for cell in cells:
-        for key, expected in rules["settings"][method["settings"]].items():
-            ours = normal(_ours(cell, key))
-            values, near = _expected(kind, cell, expected)
+        for key, rule in published.items():
+            ours = normal(cell.settings.get(key, cell.first.get(key)))
+            values, near = _expected_values(kind, cell, rule)
             if values and ours not in values:
                 sentence = f"{key} is {ours or 'empty'}, published {values[0] or 'empty'}"
                 (told if ours in near else barred)[sentence] = None
-        barred |= dict.fromkeys(_test_images(kind, cell, rules["tests"]))
-    if "differs" in method:
-        barred[method["differs"]] = None
+        barred |= dict.fromkeys(other_test_images(kind, cell, rules["tests"]))
+        on_test = (cell.first.get("protocol") or {}).get("VALIDATION") == "test"
+        barred |= {ON_TEST: None} if on_test and published.get("DATASET.VALIDATION") != "test" else {}
+    barred |= {method["differs"]: None} if "differs" in method else {}
     return list(told), list(barred)
 
 
-def _ours(cell: Cell, key: str) -> Any:
-    return cell.settings[key] if key in cell.settings else cell.first.get(key)
-
-
-def _expected(kind: str, cell: Cell, rule: Any) -> tuple[list[str], list[str]]:
-    """(values that are the published one, values that are near it); none where nothing is known."""
+def _expected_values(kind: str, cell: Cell, rule: Any) -> tuple[list[str], list[str]]:
+    """Return (the published values, values near them) of a setting; no values if nothing is known."""
     if not isinstance(rule, Mapping):
         return [normal(value) for value in (rule if isinstance(rule, list) else [rule])], []
     if "is" in rule:
@@ -44,8 +43,8 @@ def _expected(kind: str, cell: Cell, rule: Any) -> tuple[list[str], list[str]]:
     return ([] if value is None else [normal(value)]), []
 
 
-def _test_images(kind: str, cell: Cell, known: Mapping[str, int]) -> Iterator[str]:
-    """Tests on other numbers of images than the published ones."""
+def other_test_images(kind: str, cell: Cell, known: Mapping[str, int]) -> Iterator[str]:
+    """Yield a sentence for each test on another number of images than the published one."""
     results = [*cell.results, *(test for run in cell.runs for test in run.evals.values())] if kind in ALL else []
     for result in results:
         wanted, n = known.get(str(result["dataset"])), result.get("n")
@@ -54,7 +53,7 @@ def _test_images(kind: str, cell: Cell, known: Mapping[str, int]) -> Iterator[st
 
 
 def normal(value: Any) -> str:
-    """A setting as text that is the same for 1 and 1.0, and for nothing and empty."""
+    """Return a setting as text that is the same for 1 and 1.0, and for None and empty."""
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value).lower()
     if isinstance(value, int | float):

@@ -1,35 +1,35 @@
-"""A table, before it is a terminal's, Markdown, LaTeX, CSV or a page's."""
+"""A table in memory, which is written for a terminal, in Markdown, LaTeX or CSV, or into a page."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from promptvision.report.scores import Score
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-"""Characters that would break a line, move a cursor, turn the direction of what follows, or are none at all."""
+"""Characters that break a line, move a cursor, change the direction of text, or are invalid."""
 
 PATH = re.compile(r"""(?<![^\s"'=(\[{,:])(?:/|~/|[A-Za-z]:[\\/])(?:[^\s"'/\\,;:)\]}]+[/\\])+""")
-"""The folders of an absolute path, where a word begins."""
+"""The folders of an absolute path at the beginning of a word."""
 
 
 def one_line(text: str) -> str:
-    """On one line, with nothing in it that a terminal would obey."""
+    """Replace what would break the line or control a terminal with spaces."""
     return CONTROL.sub(" ", text)
 
 
 def without_folders(text: str) -> str:
-    """The text with `…/` in place of the folders of each absolute path: they are somebody's own."""
+    """Replace the folders of each absolute path with `…/`: they are private."""
     return PATH.sub("…/", text)
 
 
 @dataclass(frozen=True)
 class Column:
-    """`name`, its head; `number`, whether it is aligned right and sorted by value; `score`, whether it has an
-    interval; `head`, whether it names the row and is repeated where a table is broken; `low`, whether the lowest is
-    the best."""
+    """`name`, its head; `number`, whether it is aligned right and sorted by value; `score`, whether its entries are
+    scores over seeds; `head`, whether it names the row and is repeated where a table is broken; `low`, whether the
+    lowest score is the best."""
 
     name: str
     number: bool = True
@@ -40,19 +40,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Entry:
-    """`text`, what is shown; `value`, the number behind it, by which it is sorted; `half`, of its interval; `mark`,
-    "best" of its column, "partial" average, "level" that needs no training, "within" or "outside" the noise, or
-    "unjudged"."""
+    """`text`, as shown; `value`, the number behind it, by which it is sorted; `mark`: "best" of its column, "partial"
+    average, "level" that needs no training, "within" or "outside" the interval, or "unjudged"; `score`, with its
+    deviation and interval."""
 
     text: str
     value: float | None = None
-    half: float | None = None
     mark: str = ""
+    score: Score | None = None
 
 
 @dataclass
 class Table:
-    """Rows of entries under columns, with numbered notes below; `kind`, of the section that it belongs to."""
+    """Rows of entries under columns, with numbered notes below; `kind` is that of its section."""
 
     title: str
     columns: Sequence[Column]
@@ -62,44 +62,35 @@ class Table:
     kind: str = ""
 
     def note(self, sentence: str) -> str:
-        """`[n]`, the number of this note; the same sentence has the same number."""
+        """Return `[n]`, the number of this note; the same sentence has the same number."""
         if sentence not in self.notes:
             self.notes.append(sentence)
         return f"[{self.notes.index(sentence) + 1}]"
 
+    def mark_best(self) -> None:
+        """Mark the best mean of each score column with several; averages that lack data sets do not take part."""
+        for place, column in enumerate(self.columns):
+            entries = [row[place] for row in self.rows if column.score and not row[place].mark]
+            values = [entry.value for entry in entries if entry.value is not None]
+            best = (min(values) if column.low else max(values)) if len(values) > 1 else None
+            for number, row in enumerate(self.rows) if best is not None else ():
+                if row[place].value == best and not row[place].mark:
+                    self.rows[number] = [*row[:place], replace(row[place], mark="best"), *row[place + 1 :]]
+
+    def remove_empty_columns(self) -> None:
+        """Remove columns in which no row has text, except those that name the rows."""
+        kept = [n for n, column in enumerate(self.columns) if column.head or any(row[n].text for row in self.rows)]
+        self.columns = [self.columns[n] for n in kept]
+        self.rows[:] = [[row[n] for n in kept] for row in self.rows]
+
 
 def score_entry(score: Score | None) -> Entry:
-    """What a table shows of a score; nothing where there is none."""
+    """Return the entry of a score, empty if there is none."""
     if score is None:
         return Entry("")
-    return Entry(str(score), score.mean, score.half, "partial" if score.missing else "")
+    return Entry(str(score), score.mean, "partial" if score.missing else "", score)
 
 
 def number_entry(value: float | None, text: str) -> Entry:
-    """`text` for a number that is known."""
+    """Return the entry of a number in the format `text`, empty if it is unknown."""
     return Entry("") if value is None else Entry(text.format(value), value)
-
-
-def mark_best(table: Table) -> None:
-    """Mark the best mean of each score column, if there is more than one to choose from; averages that lack data
-    sets are not among them."""
-    for place, column in enumerate(table.columns):
-        entries = [row[place] for row in table.rows if column.score and not row[place].mark]
-        values = [entry.value for entry in entries if entry.value is not None]
-        if len(values) > 1:
-            best = min(values) if column.low else max(values)
-            table.rows[:] = [_marked(row, place, best) for row in table.rows]
-
-
-def without_empty_columns(table: Table) -> None:
-    """Leave out what no row knows."""
-    kept = [n for n, column in enumerate(table.columns) if column.head or any(row[n].text for row in table.rows)]
-    table.columns = [table.columns[n] for n in kept]
-    table.rows[:] = [[row[n] for n in kept] for row in table.rows]
-
-
-def _marked(row: Sequence[Entry], place: int, best: float) -> Sequence[Entry]:
-    entry = row[place]
-    if entry.value != best or entry.mark:
-        return row
-    return [*row[:place], Entry(entry.text, entry.value, entry.half, "best"), *row[place + 1 :]]

@@ -1,36 +1,83 @@
-"""Results as tables for a terminal."""
+"""Tables for a terminal: a report's, a run's, a stream's, a search's, predictions and data cards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text
 
-from promptvision.report.comparable import Cells, averageable, footnotes, notes
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
+from promptvision.report.tables.table import Table, one_line
+from promptvision.report.tables.writers import text_below
 
-COLUMNS = {
-    "accuracy": "accuracy",
-    "per_class_mean": "per class",
-    "macro_f1": "macro F1",
-    "ece": "ECE",
-}
-"""Keys of result.json that are in per cent, and what a table calls them."""
+STYLES = {"best": "bold", "level": "dim", "within": "green", "outside": "red", "unjudged": "dim"}
+WIDE = 200
+"""Columns of a table that goes to a file, where no terminal sets a width."""
+SCORES = {"accuracy": "accuracy", "per_class_mean": "per class", "macro_f1": "macro F1", "ece": "ECE"}
+"""Keys of result.json in per cent -> their names in a table."""
 
 
-def run_table(result: Mapping[str, Any], title: str = "") -> Table:
-    """One run: its scores in per cent, what it learned and how long it took."""
-    table = Table(title=title, title_justify="left", show_header=False)
+def wide_console() -> Console:
+    """Return a console for tables: as wide as the terminal, or WIDE if the output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+class TerminalTable:
+    """A table for rich: one too wide for the terminal is broken into several that repeat the rows' names."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, columns in enumerate(self.parts(options.max_width)):
+            title = Text(one_line(self.table.title) + (" (continued)" if number else ""), style="bold")
+            made = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for column in (self.table.columns[each] for each in columns):
+                name, justify = Text(one_line(column.name)), "right" if column.number else "left"
+                made.add_column(name, justify=justify, no_wrap=column.number)  # type: ignore[arg-type]
+            for row in self.table.rows:
+                entries = [row[each] for each in columns]
+                made.add_row(*(Text(one_line(entry.text), style=STYLES.get(entry.mark, "")) for entry in entries))
+            yield made
+        yield from (Text(line, style="dim") for line in text_below(self.table))
+        yield Text("")
+
+    def parts(self, width: int) -> Iterator[list[int]]:
+        """Yield the numbers of the columns that fit side by side, each time with those that name the rows."""
+        rows = [[column.name for column in self.table.columns], *([e.text for e in row] for row in self.table.rows)]
+        widths = [2 + max(map(len, column)) for column in zip(*rows, strict=True)]
+        head = [number for number, column in enumerate(self.table.columns) if column.head]
+        part: list[int] = []
+        for number in (number for number, column in enumerate(self.table.columns) if not column.head):
+            if part and sum(widths[each] for each in [*head, *part, number]) > width - 1:
+                yield [*head, *part]
+                part = []
+            part.append(number)
+        yield [*head, *part]
+
+
+def terminal_report(tables: Sequence[Table], remarks: Sequence[str]) -> Group:
+    """Return the tables of a report with its remarks below."""
+    return Group(*map(TerminalTable, tables), *(Text(one_line(sentence), style="dim") for sentence in remarks))
+
+
+def run_table(result: Mapping[str, Any], title: str = "") -> RichTable:
+    """Return the scores of one run in per cent, its learned parameters and seconds of training."""
+    table = RichTable(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for key, name in COLUMNS.items():
-        table.add_row(name, f"{result[key]:.1f}")
+    for key, name in SCORES.items():
+        table.add_row(name, f"{result[key]:.2f}")
     table.add_row(f"{result['split']} images", f"{result['n']:,}")
-    if notes({"": [result]})[""]:
+    if result.get("protocol", {}).get("VALIDATION") == "test":
         table.add_row("selected on", "its test images")
     table.add_row("learned parameters", f"{result['learned_parameters']:,}")
     if "seconds" in result:
@@ -38,52 +85,61 @@ def run_table(result: Mapping[str, Any], title: str = "") -> Table:
     return table
 
 
-def seeds_table(cells: Cells, title: str = "") -> Table:
-    """One row per cell, a list of results that differ in their seed: mean and deviation of the scores in per cent.
-
-    `share` is that of the learned parameters in the backbone's. Footnotes tell which rows saw other images than
-    their protocol's other rows. Runs of one row that were tested on different images are not averaged.
-    """
-    names, caption = footnotes(notes(cells))
-    sides = {"title_justify": "left", "caption_justify": "left", "pad_edge": False, "collapse_padding": True}
-    table = Table(title=title, caption=caption or None, box=SIMPLE_HEAD, **sides)  # type: ignore[arg-type]
-    table.add_column("method")
-    for name in ("accuracy", "ECE", "seeds", "learned", "share", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, results in cells.items():
-        told = mean_and_deviation if averageable(results) else apart
-        scores = [told([result[key] for result in results]) for key in ("accuracy", "ece")]
-        seconds = sum(result["seconds"] for result in results) / len(results)
-        learned = results[0]["learned_parameters"]
-        share = f"{100 * learned / results[0]['backbone_parameters']:.2f} %"
-        table.add_row(names[name], *scores, str(len(results)), f"{learned:,}", share, f"{seconds:.1f}")
-    return table
-
-
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """`61.2 ± 1.3`, the sample deviation; a single value stands alone."""
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-
-def apart(values: Sequence[float]) -> str:
-    """Numbers that may not be averaged: `61.2 | 58.3`."""
-    return " | ".join(f"{value:.1f}" for value in values)
-
-
-def worst_classes(result: Mapping[str, Any], most: int = 5) -> Table:
-    """The classes with the lowest accuracy, if there are enough classes to choose from."""
-    table = Table(title="hardest classes", title_justify="left")
+def worst_classes(result: Mapping[str, Any], most: int = 5) -> RichTable:
+    """Return the classes with the lowest accuracy."""
+    table = RichTable(title="hardest classes", title_justify="left")
     table.add_column("class")
     table.add_column("accuracy", justify="right")
     seen = [(a, name) for name, a in zip(result["classes"], result["per_class"], strict=True) if a is not None]
     for accuracy, name in sorted(seen)[:most]:
-        table.add_row(name, f"{accuracy:.1f}")
+        table.add_row(name, f"{accuracy:.2f}")
     return table
 
 
-def predictions_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row per image: its most likely classes with their probabilities."""
-    table = Table()
+def matrix_table(result: Mapping[str, Any], title: str = "") -> RichTable:
+    """Return the accuracy on each task of a stream after each task; a joint run has one row, after all of them."""
+    names = task_names(result)
+    table = RichTable(title=title, title_justify="left")
+    table.add_column("after learning")
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, row in zip(matrix_rows(result), result["matrix"], strict=True):
+        table.add_row(label, *(f"{accuracy:.2f}" for accuracy in row))
+    return table
+
+
+def measures_table(result: Mapping[str, Any]) -> RichTable:
+    """Return the measures of a stream in per cent, its learned parameters and seconds of training."""
+    table = RichTable(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, name in MEASURES.items():
+        if result.get(key) is not None:
+            table.add_row(name, f"{result[key]:.2f}")
+    for name, accuracy in result.get("average_accuracy_by_choice", {}).items():
+        table.add_row(f"average accuracy, prompts chosen per {name}", f"{accuracy:.2f}")
+    table.add_row("learned parameters", f"{result['learned_parameters']:,}")
+    table.add_row("seconds of training", f"{result['seconds']:.1f}")
+    return table
+
+
+def search_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> RichTable:
+    """Return one line per {"setting", "accuracy", "pruned"} of a search, the best first, the chosen one in bold."""
+    table = RichTable(title="validation accuracy", title_justify="left")
+    for key in chosen:
+        table.add_column(key.rpartition(".")[2], justify="right")
+    table.add_column("accuracy", justify="right")
+    for row in sorted(rows, key=lambda row: -1.0 if row["accuracy"] is None else row["accuracy"], reverse=True):
+        outcome = f"pruned after {row['pruned']} epoch{'s' * (row['pruned'] != 1)}" if row["pruned"] else "diverged"
+        outcome = outcome if row["accuracy"] is None else f"{row['accuracy']:.2f}"
+        style = "bold" if row["setting"] == chosen else None
+        table.add_row(*(f"{value:g}" for value in row["setting"].values()), outcome, style=style)
+    return table
+
+
+def predictions_table(rows: Sequence[Mapping[str, Any]]) -> RichTable:
+    """Return one row per image with its most likely classes and their probabilities."""
+    table = RichTable()
     table.add_column("image")
     table.add_column("most likely")
     for row in rows:
@@ -92,28 +148,39 @@ def predictions_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def matrix_table(result: Mapping[str, Any], title: str = "") -> Table:
-    """Accuracy on each task, after each task (the only row of a joint run is after all of them)."""
-    names = task_names(result)
-    table = Table(title=title, title_justify="left")
-    table.add_column("after learning")
-    for name in names:
-        table.add_column(name, justify="right")
-    for label, row in zip(matrix_rows(result), result["matrix"], strict=True):
-        table.add_row(label, *(f"{accuracy:.1f}" for accuracy in row))
+def cards_table(rows: Sequence[tuple[Any, str]]) -> RichTable:
+    """Return one row per (card, which of its files exist)."""
+    table = RichTable()
+    table.add_column("name", no_wrap=True)
+    table.add_column("data set")
+    table.add_column("protocols")
+    table.add_column("classes", justify="right")
+    table.add_column("here", no_wrap=True)
+    for card, here in rows:
+        protocols, classes = ", ".join(card.protocols), "" if card.classes is None else f"{card.classes:,}"
+        table.add_row(card.name, escape(card.title), protocols, classes, here)
     return table
 
 
-def measures_table(result: Mapping[str, Any]) -> Table:
-    """The measures of the matrix in per cent, and what the run took."""
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for key, name in MEASURES.items():
-        if result.get(key) is not None:
-            table.add_row(name, f"{result[key]:.1f}")
-    for name, accuracy in result.get("average_accuracy_by_choice", {}).items():
-        table.add_row(f"average accuracy, prompts chosen per {name}", f"{accuracy:.1f}")
-    table.add_row("learned parameters", f"{result['learned_parameters']:,}")
-    table.add_row("seconds of training", f"{result['seconds']:.1f}")
+def card_table(card: Any, here: str) -> RichTable:
+    """Return every known fact of one card, and which of its files exist."""
+    table = RichTable(title=escape(f"{card.name}: {card.title}"), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    facts = {**asdict(card), **card.options, "here": here}
+    for key in ("name", "title", "options"):
+        del facts[key]
+    for key, fact in facts.items():
+        if fact not in (None, "", [], {}):
+            table.add_row(key, escape(fact_text(fact)))
     return table
+
+
+def fact_text(fact: Any) -> str:
+    """Return a fact as text: mappings and long lists on a line per entry."""
+    if isinstance(fact, dict):
+        return "\n".join(f"{key}: {fact_text(value)}".replace("\n", " ") for key, value in fact.items())
+    if isinstance(fact, list):
+        lines = [fact_text(each).replace("\n", " ") for each in fact]
+        return "\n".join(lines) if any(len(line) > 40 for line in lines) else ", ".join(lines)
+    return str(fact)
