@@ -56,7 +56,8 @@ def test_a_layer_scale_scales_the_adapter_too():
     tokens = method.backbone.embed(images)
     tokens = tokens + block.ls1(block.attn(block.norm1(tokens)))
     normed = block.norm2(tokens)
-    tokens = tokens + block.ls2(block.mlp(normed) + adapter.parallel(normed))
+    adapted = adapter["adapter_upsample"](adapter["adapter_downsample"](normed).relu())
+    tokens = tokens + block.ls2(block.mlp(normed) + adapted)
     torch.testing.assert_close(method.features(images), method.backbone.pool(tokens))
 
 

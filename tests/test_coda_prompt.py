@@ -9,7 +9,6 @@ from promptvision.backbones import load_clip
 from promptvision.backbones.prefix import prefixed_features
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
-from vpt.coda_prompt import _away
 
 CLASSES = [f"class {label}" for label in range(6)]
 
@@ -53,10 +52,14 @@ def test_numbers_worked_by_hand():
     torch.testing.assert_close(method.prompts(wide[None]), torch.full((1, 1, 2, tower.width), 7.0))
 
 
-def test_the_penalty_of_rows_worked_by_hand():
+def test_the_penalty_of_rows_worked_by_hand(vit):
     """[[1, 0], [1, 1]]: B B^T - 1 = [[0, 1], [1, 1]], mean square 3 / 4; the start has none."""
-    assert _away(torch.tensor([[1.0, 0.0], [1.0, 1.0]])).item() == 0.75
-    assert _away(torch.eye(3)).item() == 0
+    method = vpt.build("coda_prompt", vit, CLASSES, size=2, length=2, layers=(0,))
+    assert method.penalty().item() == pytest.approx(0, abs=1e-8)
+    with torch.no_grad():
+        method.component_key.zero_()
+        method.component_key[0, :, 0] = method.component_key[0, 1, 1] = 1.0
+    assert method.penalty().item() == pytest.approx(0.75)
 
 
 def test_the_loss_adds_the_penalty_of_what_is_in_use(vit, inputs):

@@ -10,7 +10,7 @@ from promptvision.engine.optim import build_optimizer
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import fit
 from promptvision.errors import InputError
-from vpt.parts.pool import class_query, nearest, unit, vote
+from vpt.parts.pool import image_query, nearest, unit, vote
 
 CLASSES = [f"class {label}" for label in range(10)]
 
@@ -125,7 +125,7 @@ def test_every_case_of_the_port(l2p, vit, check_step):
 
 def test_query_and_position_are_the_ports(l2p, vit):
     tensors = l2p[1]
-    query = class_query(vit, tensors["images"])
+    query = image_query(vit, tensors["images"])
     torch.testing.assert_close(query, tensors["query_cls_feature"], atol=5e-5, rtol=0)
     for name in [name for name in tensors if name.startswith("pos_embed_len")]:
         torch.testing.assert_close(vit.class_position, tensors[name][0, 1], atol=0, rtol=0)

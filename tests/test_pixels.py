@@ -8,7 +8,7 @@ import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.positions import resize_positions
 from promptvision.errors import InputError
-from vpt.parts.locations import init_bound
+from vpt.prompt import init_bound
 
 CLASSES = ["a", "b"]
 LABELS = torch.tensor([0, 1])

@@ -153,7 +153,7 @@ def test_an_mlp_head_starts_drops_and_refuses_as_it_says(vit):
     assert not torch.equal(method.train()(features), method(features))
     with pytest.raises(InputError, match="cannot train on a single image"):
         method(features[:1])
-    with pytest.raises(InputError, match="0 or more hidden layers"):
+    with pytest.raises(InputError, match="hidden_layers is -1, head_dropout 0.1; take 0 or more"):
         vpt.build("linear", vit, CLASSES, hidden_layers=-1)
 
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_tuned_is_refused(vit):
         vpt.build("partial", vit, CLASSES, blocks=5)
     with pytest.raises(InputError, match="neither blocks nor stages"):
         vpt.build("partial", Flat(), CLASSES)
-    with pytest.raises(InputError, match="does not say how 'scale' starts"):
+    with pytest.raises(InputError, match="does not define how 'scale' starts"):
         vpt.build("full", Flat(), CLASSES, from_scratch=True)
     with pytest.raises(InputError, match="no class token"):
         vpt.build("cls", tiny_swin(), CLASSES)

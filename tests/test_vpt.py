@@ -11,7 +11,7 @@ from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
 from promptvision.method import learned_name
-from vpt.parts.locations import init_bound
+from vpt.prompt import init_bound
 
 CLASSES = [f"class {i}" for i in range(7)]
 HEAD = ("head.last_layer.weight", "head.last_layer.bias")

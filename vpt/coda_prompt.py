@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,15 +12,15 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.backbones.prefix import Prefix, prefixed_features
 from promptvision.errors import InputError
-from promptvision.method import Method
-from vpt.parts.pool import check_tower, class_head, class_query, prefix_layers
+from vpt.parts.heads import HeadMethod
+from vpt.parts.pool import check_tower, class_head, image_query, prefix_layers
 
 
-class CODAPrompt(Method):
-    """Prefixes that are sums of components, weighted by how near an image's query, attended to, is to their keys.
+class CODAPrompt(HeadMethod):
+    """Prefixes that are sums of components, weighted by the cosine of an image's attended query with their keys.
 
-    Every task learns its own share of the `size` components and uses those of earlier tasks as they are; a method
-    that meets no stream learns all of them. `length`: rows of a component; the first half are keys, the rest values.
+    Every task learns its own share of the `size` components and uses those of earlier tasks unchanged; without a
+    stream all of them are learned. `length`: rows of a component; the first half are keys, the rest values.
     `layers`: blocks with prefixes, from 0; empty for the paper's 0 to 4, as far as the backbone has them. `ortho`:
     weight of the penalty that keeps the rows of components, keys and attention apart (equation 8). `head_init`:
     "small", "port" or "original". The classifier sees the backbone's own pooled feature.
@@ -27,7 +28,9 @@ class CODAPrompt(Method):
     orthonormal, and `head.{weight, bias}`.
     """
 
-    backbone: ImageTower
+    components: Tensor
+    component_key: Tensor
+    attention: Tensor
     no_decay = frozenset({"head.bias", "components", "component_key", "attention"})
 
     def __init__(
@@ -44,11 +47,13 @@ class CODAPrompt(Method):
         super().__init__(backbone, classes)
         check_tower(backbone)
         if size < 1 or length < 2 or length % 2:
-            raise InputError(f"size {size} and length {length}: needs a component and an even length, for keys, values")
+            raise InputError(f"size is {size} and length {length}; take 1 or more, and an even length (keys, values)")
         self.layers = prefix_layers(layers, range(5), backbone, "layers")
-        self.components = _orthonormal(len(self.layers), size, length * backbone.width, length)
-        self.component_key = _orthonormal(len(self.layers), size, backbone.width)
-        self.attention = _orthonormal(len(self.layers), size, backbone.width)
+        width = backbone.width
+        shapes = {"components": (length, width), "component_key": (width,), "attention": (width,)}
+        for name, shape in shapes.items():
+            each = [nn.init.orthogonal_(torch.empty(size, math.prod(shape))) for _ in self.layers]
+            self.register_parameter(name, nn.Parameter(torch.stack(each).unflatten(-1, shape)))
         self.head = class_head(backbone.feature_dim, len(classes), head_init)
         self.size, self.ortho = size, ortho
 
@@ -58,48 +63,34 @@ class CODAPrompt(Method):
         super().start_task(task, tasks, labels)
 
     def in_use(self, tensor: Tensor) -> Tensor:
-        """(layers, size, ...) to (layers, M, ...): what earlier tasks learned, as it is, and the task's own share."""
+        """Select (layers, M, ...) of (layers, size, ...): components of earlier tasks, detached, and the task's own."""
         share = self.size // self.tasks
         start = self.task * share
         end = self.size if self.task == self.tasks - 1 else start + share
         return torch.cat([tensor[:, :start].detach(), tensor[:, start:end]], dim=1)
 
     def prompts(self, query: Tensor) -> Tensor:
-        """Queries (B, D) to prompts (layers, B, length, D): the components weighted by cos(query * A, K)."""
+        """Turn queries (B, D) into prompts (layers, B, length, D): the components weighted by cos(query * A, K)."""
         attended = query[:, None] * self.in_use(self.attention)[:, None]
         keys = F.normalize(self.in_use(self.component_key), dim=-1)
         weights = torch.einsum("lbmd,lmd->lbm", F.normalize(attended, dim=-1), keys)
         return torch.einsum("lbm,lmpd->lbpd", weights, self.in_use(self.components))
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, E)."""
-        prompts = self.prompts(class_query(self.backbone, images))
+        """Encode images (B, 3, H, W) with their prefixes into features (B, E)."""
+        prompts = self.prompts(image_query(self.backbone, images))
         found: list[Prefix | None] = [None] * (max(self.layers) + 1)
         for layer, prompt in zip(self.layers, prompts, strict=True):
             keys, values = prompt.chunk(2, dim=1)
             found[layer] = (keys, values)
         return prefixed_features(self.backbone, images, found)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
-
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy among the task's classes plus the orthogonality penalty."""
+        """Return the cross-entropy among the task's classes plus the orthogonality penalty."""
         return super().loss(images, labels) + self.ortho * self.penalty()
 
     def penalty(self) -> Tensor:
-        """Mean square of B B^T - 1 over the rows B in use, summed over layers, components, keys and attention."""
+        """Return the mean square of B B^T - 1 of the rows B in use, summed over layers, components, keys, attention."""
         groups = (self.components, self.component_key, self.attention)
-        each = [_away(rows) for tensor in groups for rows in self.in_use(tensor).flatten(2)]
-        return torch.stack(each).sum()
-
-
-def _away(rows: Tensor) -> Tensor:
-    """(M, N) to a scalar: how far the rows are from orthonormal ones."""
-    return (rows @ rows.T - torch.eye(len(rows), device=rows.device)).square().mean()
-
-
-def _orthonormal(layers: int, size: int, width: int, rows: int = 0) -> nn.Parameter:
-    """(layers, size, width), with `rows` (layers, size, rows, width / rows); each layer orthonormal if it fits."""
-    tensor = torch.stack([nn.init.orthogonal_(torch.empty(size, width)) for _ in range(layers)])
-    return nn.Parameter(tensor.unflatten(-1, (rows, -1)) if rows else tensor)
+        each = [rows @ rows.T for tensor in groups for rows in self.in_use(tensor).flatten(2)]
+        return torch.stack([(gram - torch.eye(len(gram), device=gram.device)).square().mean() for gram in each]).sum()

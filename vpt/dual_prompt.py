@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.prefix import Prefix, prefixed_features
 from promptvision.errors import InputError
-from promptvision.method import Method
-from vpt.l2p import pulled
-from vpt.parts.pool import PromptPool, check_tower, class_head, class_query, nearest, prefix_layers, uniform, vote
+from vpt.parts.pool import (
+    PoolMethod,
+    PromptPool,
+    check_tower,
+    class_head,
+    image_query,
+    nearest,
+    prefix_layers,
+    uniform,
+    vote,
+)
 
 
-class DualPrompt(Method):
-    """A G-prompt for all tasks in the first blocks and an E-prompt per task behind, both as keys and values.
+class DualPrompt(PoolMethod):
+    """A G-prompt for all tasks in the first blocks and an E-prompt per task in the next, both as keys and values.
 
     Training takes the E-prompt of the task at hand and pulls its key to the images' queries by `pull` times the
     cosine (equation 6); a test image takes the E-prompt whose key is nearest, of the tasks seen so far.
@@ -30,7 +37,6 @@ class DualPrompt(Method):
     (size, D) and `head.{weight, bias}`; index 0 of the 2 are keys, 1 values.
     """
 
-    backbone: ImageTower
     no_decay = frozenset({"head.bias", "e_prompt.prompt", "e_prompt.prompt_key"})
 
     def __init__(
@@ -75,40 +81,25 @@ class DualPrompt(Method):
             self.e_prompt.share(slice(task - 1, task), slice(task, task + 1))
 
     def similarity(self, images: Tensor) -> Tensor:
-        """Cosine of the images' queries with the keys, (B, size)."""
-        return self.e_prompt.similarity(class_query(self.backbone, images))
+        """Return the cosine of the images' queries with the keys, (B, size)."""
+        return self.e_prompt.similarity(image_query(self.backbone, images))
 
     def choose(self, similarity: Tensor) -> Tensor:
-        """The E-prompt (B, 1) of images with these similarities (B, size)."""
+        """Return the E-prompt (B, 1) of images with these similarities (B, size)."""
         if self.training:
             return torch.full((len(similarity), 1), self.task, device=similarity.device)
         chosen = nearest(similarity.detach()[:, : self.task + 1], 1)
         return vote(chosen, len(self.e_prompt)) if self.batchwise_test else chosen
 
-    def choices(self, images: Tensor) -> Tensor:
-        """The E-prompt (B, 1) of each image."""
-        return self.choose(self.similarity(images))
+    def features(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) with E-prompts (B, 1) into features (B, E).
 
-    def prefixes(self, chosen: Tensor) -> list[Prefix | None]:
-        """Keys and values for each block up to the last that has any: (P, D) shared, (B, P, D) of an image's task."""
-        found: list[Prefix | None] = [None] * (1 + max(*self.g_layers, *self.e_layers, 0))
+        The G-prompts' keys and values are (P, D) for all images, those of the E-prompts (B, P, D).
+        """
+        prefixes: list[Prefix | None] = [None] * (1 + max(*self.g_layers, *self.e_layers, 0))
         for layer, (keys, values) in zip(self.g_layers, self.g_prompt, strict=True):
-            found[layer] = (keys, values)
+            prefixes[layer] = (keys, values)
         own = self.e_prompt.prompt[chosen[:, 0]]
         for index, layer in enumerate(self.e_layers):
-            found[layer] = (own[:, index, 0], own[:, index, 1])
-        return found
-
-    def features(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """(B, 3, H, W) with E-prompts (B, 1) to (B, E)."""
-        return prefixed_features(self.backbone, images, self.prefixes(chosen))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images, self.choices(images)))
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy among the task's classes, less `pull` times the cosine of queries and the task's key."""
-        similarity = self.similarity(images)
-        chosen = self.choose(similarity)
-        loss = F.cross_entropy(self.for_task(self.head(self.features(images, chosen))), labels)
-        return loss - self.pull * pulled(similarity, chosen) if self.pull else loss
+            prefixes[layer] = (own[:, index, 0], own[:, index, 1])
+        return prefixed_features(self.backbone, images, prefixes)

@@ -14,7 +14,7 @@ from promptvision.method import Batches, Method
 
 WEIGHTS = ("distance", "uniform")
 FLOOR = 1e-9
-"""Share of the vote that a class without a neighbour is taken to have, so that its logarithm is finite."""
+"""Assumed share of the vote of a class without a neighbour, so that its logarithm is finite."""
 
 
 class NearestNeighbours(Method):
@@ -49,29 +49,30 @@ class NearestNeighbours(Method):
         self.register_buffer("keys", torch.empty(0, backbone.feature_dim))
         self.register_buffer("labels", torch.empty(0, dtype=torch.long))
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return the features (B, E) of images at length 1."""
+        return F.normalize(self.backbone.as_features(images).float(), dim=-1)
+
     @torch.no_grad()
     def prepare(self, train: Batches, val: Batches) -> None:
         """Remember the training images."""
         device = self.keys.device
-        pairs = [(self._normalised(images.to(device)), labels.to(device)) for images, labels in train]
+        pairs = [(self.normalised(images.to(device)), labels.to(device)) for images, labels in train]
         if not pairs:
             raise InputError("nearest neighbours need training images; there are none")
         self.keys, self.labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return F.normalize(self.backbone.as_features(images).float(), dim=-1)
-
     def forward(self, images: Tensor) -> Tensor:
         if not len(self.keys):
             raise InputError("these neighbours have seen no training images yet: call prepare first")
-        cosines, nearest = (self._normalised(images) @ self.keys.T).topk(min(self.k, len(self.keys)), dim=1)
+        cosines, nearest = (self.normalised(images) @ self.keys.T).topk(min(self.k, len(self.keys)), dim=1)
         flat = self.weights == "uniform"
         shares = (torch.zeros_like(cosines) if flat else cosines / self.temperature).softmax(dim=1)
         votes = shares.new_zeros(len(shares), len(self.classes)).scatter_add(1, self.labels[nearest], shares)
         return votes.clamp_min(FLOOR).log()
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
-        """The memory takes the size that the state has."""
+        """Set the memory, which takes the size of the state's."""
         count = len(state["labels"]) if "labels" in state and state["labels"].dim() == 1 else 0
         self.keys, self.labels = self.keys.new_empty(count, self.keys.shape[1]), self.labels.new_empty(count)
         super().load_learned_state(state)

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.image import prompted_tokens
 from promptvision.errors import InputError, unknown
-from promptvision.method import Method
-from vpt.parts.pool import QUERIES, PromptPool, check_tower, class_head, class_query, nearest, patch_query, vote
+from vpt.parts.pool import QUERIES, PoolMethod, PromptPool, check_tower, class_head, image_query, nearest, vote
 
 HEAD_TYPES = ("prompt", "token+prompt", "token", "gap")
 POSITIONS = ("class", "none")
 
 
-class L2P(Method):
+class L2P(PoolMethod):
     """A pool of prompts with keys: every image takes the `top_k` prompts whose keys are nearest to its query.
 
     `size`: prompts in the pool; `length`: tokens of each. `pull`: weight of the chosen keys' similarity in the loss.
     `batchwise`: in training the whole batch takes the prompts that most of its images chose; `batchwise_test`: in
     evaluation too, as published: accuracy then gains from batches that hold one task only.
-    `prompt_mask`: task t trains prompts t k to t k + k - 1, if the pool has them; `shared_pool`: which start from
-    those of task t - 1. `head_type`: what the classifier sees after the final norm: "prompt", the mean of the
+    `prompt_mask`: task t trains prompts t k to t k + k - 1, if the pool has them; `shared_pool`: these start from
+    those of task t - 1. `head_type`: the classifier's input after the final norm: "prompt", the mean of the
     prompts' outputs; "token", the class token's; "token+prompt", the mean of both; "gap", that of all tokens.
     `query`: "class", the class token of the backbone without prompts, or of its patch embeddings the "mean", "max"
     or "mean_max". `key`: see `PromptPool`. `position`: prompts get the "class" token's position (l2p-pytorch) or
@@ -33,7 +31,6 @@ class L2P(Method):
     Learns `prompt.prompt` (size, length, D), `prompt.prompt_key` (size, D) and `head.{weight, bias}`.
     """
 
-    backbone: ImageTower
     no_decay = frozenset({"head.bias"})
 
     def __init__(
@@ -79,32 +76,24 @@ class L2P(Method):
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
         super().start_task(task, tasks, labels)
         if self.shared_pool and task > 0:
-            self.prompt.share(self._own_prompts(task - 1), self._own_prompts(task))
-
-    def _own_prompts(self, task: int) -> slice:
-        return slice(task * self.top_k, (task + 1) * self.top_k)
+            k = self.top_k
+            self.prompt.share(slice((task - 1) * k, task * k), slice(task * k, (task + 1) * k))
 
     def similarity(self, images: Tensor) -> Tensor:
-        """Cosine of the images' queries with the keys, (B, size)."""
-        tower = self.backbone
-        query = class_query(tower, images) if self.query == "class" else patch_query(tower, images, self.query)
-        return self.prompt.similarity(query)
+        """Return the cosine of the images' queries with the keys, (B, size)."""
+        return self.prompt.similarity(image_query(self.backbone, images, self.query))
 
     def choose(self, similarity: Tensor) -> Tensor:
-        """The prompts (B, k) that images of these similarities (B, size) take in the present mode."""
-        own = self._own_prompts(self.task)
-        if self.training and self.prompt_mask and own.stop <= len(self.prompt):
-            return torch.arange(own.start, own.stop, device=similarity.device).expand(len(similarity), -1)
+        """Return the prompts (B, k) that images of these similarities (B, size) take in the present mode."""
+        first, end = self.task * self.top_k, (self.task + 1) * self.top_k
+        if self.training and self.prompt_mask and end <= len(self.prompt):
+            return torch.arange(first, end, device=similarity.device).expand(len(similarity), -1)
         chosen = nearest(similarity.detach(), self.top_k)
         together = self.batchwise if self.training else self.batchwise_test
         return vote(chosen, len(self.prompt)) if together else chosen
 
-    def choices(self, images: Tensor) -> Tensor:
-        """The prompts (B, k) of each image."""
-        return self.choose(self.similarity(images))
-
     def features(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """(B, 3, H, W) with prompts (B, k) of the pool to (B, E), what the classifier sees."""
+        """Encode images (B, 3, H, W) with prompts (B, k) of the pool into features (B, E), the classifier's input."""
         tower = self.backbone
         prompts = self.prompt.prompt[chosen].flatten(1, 2)
         if self.position == "class":
@@ -118,19 +107,3 @@ class L2P(Method):
             "gap": tokens,
         }
         return tower.project(seen[self.head_type].mean(dim=1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images, self.choices(images)))
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy among the task's classes, less `pull` times the similarity to the chosen keys (equation 5)."""
-        similarity = self.similarity(images)
-        chosen = self.choose(similarity)
-        logits = self.for_task(self.head(self.features(images, chosen)))
-        loss = F.cross_entropy(logits, labels)
-        return loss - self.pull * pulled(similarity, chosen) if self.pull else loss
-
-
-def pulled(similarity: Tensor, chosen: Tensor) -> Tensor:
-    """Similarities (B, size) of the chosen keys (B, k), summed over them, mean over images: official `reduce_sim`."""
-    return similarity.gather(1, chosen).sum() / len(chosen)

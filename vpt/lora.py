@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.lora import TARGETS, LowRank, changed, changed_image, check, known_view, shapes
 from promptvision.errors import InputError
 from vpt.parts.attach import Hook, attached, mlp_blocks
-from vpt.parts.heads import HeadMethod
+from vpt.parts.heads import Head, HeadMethod
 
 LINEARS = {
     "attn.qkv": ("q", "k", "v"),
@@ -23,14 +23,15 @@ LINEARS = {
     "mlp.fc1": ("fc1",),
     "mlp.fc2": ("fc2",),
 }
-"""Linear layers of timm's blocks, and which targets their rows are."""
+"""Linear layers of timm's blocks, and the targets that their rows are."""
 
 
 class Lora(HeadMethod):
     """Low-rank changes of the weights of every block, and a linear head.
 
     `rank`: r. `alpha`: the changes are scaled by alpha / rank. `targets`: which weights, any of q, k, v, o (attention)
-    and fc1, fc2 (MLP); of a fused qkv each part has its own A and B. `dropout`: on the input of A.
+    and fc1, fc2 (MLP); of a fused qkv each part has its own A and B. `dropout`: on the input of A. `head_init`:
+    "small" or "published".
     Learns `blocks.i.<target>.lora_A` (rank, in), `blocks.i.<target>.lora_B` (out, rank) and the head.
     """
 
@@ -45,7 +46,8 @@ class Lora(HeadMethod):
         dropout: float = 0.0,
         head_init: str = "small",
     ):
-        super().__init__(backbone, classes, head_init)
+        super().__init__(backbone, classes)
+        self.head = Head(backbone.feature_dim, len(classes), head_init)
         check(rank, targets, dropout)
         # blocks around torch's MultiheadAttention call no linear layers that could be hooked: they are taken apart
         self._taken_apart = any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules())
@@ -60,31 +62,29 @@ class Lora(HeadMethod):
     def features(self, images: Tensor) -> Tensor:
         if self._taken_apart:
             return changed_image(self.backbone, images, dict(enumerate(self.blocks)))  # type: ignore[arg-type]
-        called: set[int] = set()
-        hooks = list(self._hooks(called))
+        called: set[nn.Module] = set()
+        hooks = [
+            (layer, _hook(changes, names, called))
+            for block, changes in zip(mlp_blocks(self.backbone), self.blocks, strict=True)
+            for layer, names in _linears(block)
+            if any(name in changes for name in names)  # type: ignore[operator]
+        ]
         with attached(hooks):
             features = self.backbone(images)
-        for module, _ in hooks:
-            if id(module) not in called:
-                layer = next(name for name, other in self.backbone.named_modules() if other is module)
+        for name, layer in self.backbone.named_modules():
+            if layer in {hooked for hooked, _ in hooks} - called:
                 raise InputError(
-                    f"backbone {self.backbone.name!r} reads the weight of {layer.removeprefix('model.')} without "
+                    f"backbone {self.backbone.name!r} reads the weight of {name.removeprefix('model.')} without "
                     "calling it, so LoRA cannot change it; leave its targets out"
                 )
         return features
 
-    def _hooks(self, called: set[int]) -> Iterator[tuple[nn.Module, Hook]]:
-        for block, changes in zip(mlp_blocks(self.backbone), self.blocks, strict=True):
-            for layer, names in _linears(block):
-                if any(name in changes for name in names):  # type: ignore[operator]
-                    yield layer, _hook(changes, names, called)
 
-
-def _hook(changes: Any, names: tuple[str, ...], called: set[int]) -> Hook:
-    """Adds the changes of a linear layer whose output is made of the parts `names`."""
+def _hook(changes: Any, names: tuple[str, ...], called: set[nn.Module]) -> Hook:
+    """Return a hook that adds the changes of a linear layer whose output is made of the parts `names`."""
 
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        called.add(id(module))
+        called.add(module)
         parts = zip(names, output.chunk(len(names), dim=-1), strict=True)
         return torch.cat([changed(changes, name, args[0], part) for name, part in parts], dim=-1)
 
@@ -92,12 +92,13 @@ def _hook(changes: Any, names: tuple[str, ...], called: set[int]) -> Hook:
 
 
 def _linears(block: nn.Module) -> list[tuple[nn.Linear, tuple[str, ...]]]:
+    """Return the linear layers of a block, each with the targets that its rows are."""
     modules = dict(block.named_modules())
     return [(modules[path], names) for path, names in LINEARS.items() if isinstance(modules.get(path), nn.Linear)]  # type: ignore[misc]
 
 
 def _shapes(block: Any, backbone: str, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """{target: (in, out)} of a block, in the order of `TARGETS`."""
+    """Return {target: (in, out)} of a block, in the order of `TARGETS`."""
     if isinstance(getattr(block, "attn", None), nn.MultiheadAttention):
         found = shapes(known_view(block, backbone))
     else:

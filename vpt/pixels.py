@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.backbones.positions import resize_positions
 from promptvision.errors import InputError
-from promptvision.method import Method
-from vpt.parts.heads import Head
-from vpt.parts.locations import init_bound, normalized
+from vpt.parts.heads import Head, HeadMethod
+from vpt.parts.locations import normalized
+from vpt.prompt import init_bound
 
 
-class Pad(Method):
+class Pad(HeadMethod):
     """A learned border of `border` pixels around every image, and a linear head; for any backbone.
 
     The image grows by twice the border. A ViT's position embeddings are resized to it, as `positions` says
@@ -25,9 +25,6 @@ class Pad(Method):
     `head_init`: "small" or "published". Learns `prompt_embeddings_tb` (1, 3, 2 p, W + 2 p), the rows above and below,
     `prompt_embeddings_lr` (1, 3, H, 2 p), the columns left and right, and `head.last_layer.{weight, bias}`.
     """
-
-    backbone: ImageTower
-    no_decay = frozenset({"head.last_layer.bias"})
 
     def __init__(
         self,
@@ -41,14 +38,16 @@ class Pad(Method):
         if border < 1:
             raise InputError(f"border is {border}; a learned border needs at least one pixel")
         size = backbone.image_size
-        super().__init__(_for_size(backbone, size + 2 * border, positions), classes)
+        larger = resize_positions(backbone, size + 2 * border, positions)
+        larger.image_size = size  # that of the images that are loaded
+        super().__init__(larger, classes)
         self.border = border
         self.prompt_embeddings_tb = nn.Parameter(torch.rand(1, 3, 2 * border, size + 2 * border))
         self.prompt_embeddings_lr = nn.Parameter(torch.rand(1, 3, size, 2 * border))
         self.head = Head(backbone.feature_dim, len(classes), head_init)
 
     def padded(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, 3, H + 2 p, W + 2 p)."""
+        """Put the border around images: (B, 3, H, W) to (B, 3, H + 2 p, W + 2 p)."""
         if images.shape[-2:] != self.prompt_embeddings_lr.shape[-2:-1] * 2:
             side = self.prompt_embeddings_lr.shape[-2]
             raise InputError(f"the border fits images of {side} pixels, not {tuple(images.shape[-2:])}")
@@ -60,48 +59,38 @@ class Pad(Method):
         wide = torch.cat([sides[..., :p], images, sides[..., p:]], dim=-1)
         return torch.cat([ends[..., :p, :], wide, ends[..., p:, :]], dim=-2)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(self.padded(images)))
+    def features(self, images: Tensor) -> Tensor:
+        return self.backbone(self.padded(images))
 
 
-def _for_size(backbone: ImageTower, size: int, positions: str) -> ImageTower:
-    """The tower for padded images; its `image_size` stays that of the images that are loaded."""
-    larger = resize_positions(backbone, size, positions)
-    larger.image_size = backbone.image_size
-    return larger
+class Below(HeadMethod):
+    """P learned channels beside red, green and blue, and a linear head; for backbones that begin with a convolution.
 
-
-class Below(Method):
-    """P learned channels behind red, green and blue, and a linear head; for backbones that begin with a convolution.
-
-    The first convolution takes 3 + P channels and learns, weight and bias (where it has one); its part for red, green
-    and blue starts as it was. `num_tokens`: P. `head_init`: "small" or "published". Learns `prompt_embeddings`
+    The first convolution takes 3 + P channels and learns, weight and bias (if it has one); its part for red, green
+    and blue starts unchanged. `num_tokens`: P. `head_init`: "small" or "published". Learns `prompt_embeddings`
     (1, P, H, W), the convolution by its own name, and `head.last_layer.{weight, bias}`.
     """
-
-    backbone: ImageTower
-    no_decay = frozenset({"head.last_layer.bias"})
 
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, num_tokens: int = 10, head_init: str = "small"):
         if num_tokens < 1:
             raise InputError(f"num_tokens is {num_tokens}; there must be at least one channel to learn")
-        widened, bound = _widened(backbone, num_tokens)
-        super().__init__(widened, classes)
-        getattr(*widened.stem).requires_grad_(True)
+        tower, bound = _widened(backbone, num_tokens)
+        super().__init__(tower, classes)
+        getattr(*tower.stem).requires_grad_(True)
         size = backbone.image_size
         self.prompt_embeddings = nn.Parameter(torch.empty(1, num_tokens, size, size).uniform_(-bound, bound))
         self.head = Head(backbone.feature_dim, len(classes), head_init)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != self.prompt_embeddings.shape[-2:]:
             side = self.prompt_embeddings.shape[-1]
             raise InputError(f"the channels fit images of {side} pixels, not {tuple(images.shape[-2:])}")
         own = self.prompt_embeddings.to(images.dtype).expand(len(images), -1, -1, -1)
-        return self.head(self.backbone(torch.cat([images, own], dim=1)))
+        return self.backbone(torch.cat([images, own], dim=1))
 
 
 def _widened(backbone: ImageTower, count: int) -> tuple[ImageTower, float]:
-    """A tower with `count` channels more, and the half-width of their start; all other weights are shared."""
+    """Return a tower with `count` channels more, other weights shared, and the half-width of their uniform init."""
     tower = copy.deepcopy(backbone, {id(parameter): parameter for parameter in backbone.parameters()})
     conv = getattr(*tower.stem)
     if not isinstance(conv, nn.Conv2d) or conv.in_channels != 3 or conv.groups != 1:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError
-from promptvision.method import Method
-from vpt.parts.heads import Head
+from vpt.parts.heads import Head, HeadMethod
 
 
-class Prompt(Method):
+class Prompt(HeadMethod):
     """Learned tokens between a frozen ViT's class token and its patches, and a linear head.
 
     `num_tokens`: P. `deep`: every block has prompts of its own (VPT-deep), else only the first (VPT-shallow).
@@ -26,9 +25,6 @@ class Prompt(Method):
     Learns `prompt_embeddings` (1, P, d), with `deep` `deep_prompt_embeddings` (blocks - 1, P, d), with `project`
     `prompt_proj.{weight, bias}`, and `head.last_layer.{weight, bias}`.
     """
-
-    backbone: ImageTower
-    no_decay = frozenset({"head.last_layer.bias"})
 
     def __init__(
         self,
@@ -80,9 +76,6 @@ class Prompt(Method):
         """Encode images (B, 3, H, W) with prompts into features (B, E); each block's prompts replace those before."""
         first, *others = self.prompts(len(images))
         return prompted_features(self.backbone, images, first, others)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
 
 
 def init_bound(patch: int, dim: int) -> float:

@@ -15,8 +15,8 @@ from promptvision.backbones.prefix import check_blocks, prefixed_features
 from promptvision.errors import InputError, unknown
 from promptvision.method import Batches
 from vpt.parts.cls_init import class_token_embeddings, initial_prompts
-from vpt.parts.locations import location_edits, pooled, strip_tokens, token_count
-from vpt.parts.prompted_blocks import Schedule, schedule
+from vpt.parts.locations import location_edits, normalized, pooled
+from vpt.parts.prompted_blocks import PromptedBlocks, prompted_blocks
 from vpt.parts.thaw import thaw_biases, thaw_class_token
 from vpt.prompt import Prompt, init_bound
 
@@ -51,30 +51,30 @@ class PromptAblations(Prompt):
     `deep_prompt_embeddings` as trained with shared prompts too, where nothing uses them; here they do not exist.
     """
 
-    plan: Schedule
+    plan: PromptedBlocks
 
     def __init__(
         self,
         backbone: ImageTower,
         classes: Sequence[str],
         *,
-        num_tokens: int = 10,
-        deep: bool = False,
+        location: str = "prepend",
+        normalize: bool = False,
+        init: str = "uniform",
         layers: int = 0,
         last: int = 0,
         keep: bool = True,
         shared: bool = False,
-        location: str = "prepend",
-        normalize: bool = False,
-        init: str = "uniform",
-        project: int = -1,
-        dropout: float = 0.0,
         prefix: bool = False,
         pool: str = "backbone",
         also: str = "",
         frozen: bool = False,
-        head_init: str = "small",
         delete_patches: bool = False,
+        num_tokens: int = 10,
+        deep: bool = False,
+        project: int = -1,
+        dropout: float = 0.0,
+        head_init: str = "small",
     ):
         self.options = {name: value for name, value in locals().items() if name not in ("self", "backbone", "classes")}
         own = dict(num_tokens=num_tokens, deep=deep, project=project, dropout=dropout, head_init=head_init)
@@ -89,27 +89,35 @@ class PromptAblations(Prompt):
         options, tower = self.options, self.backbone
         if not tower.depth:
             raise tower.refusal()
-        self.plan = schedule(
-            tower.depth, deep=deep, layers=options["layers"], last=options["last"], keep=options["keep"]
-        )
+        layers, last, keep = (options[name] for name in ("layers", "last", "keep"))
+        self.plan = prompted_blocks(tower.depth, deep=deep, layers=layers, last=last, keep=keep)
         check_choices(options, self.plan, tower.compute.way)
         if options["prefix"]:
             check_blocks(tower)
+        bound = init_bound(tower.patch_size, dim)
         for name, shape in self._shapes(count, dim).items():
-            values = self._initial(shape, init_bound(tower.patch_size, dim))
+            values = torch.empty(shape)
+            if options["init"] == "gaussian":
+                values.normal_(std=1.0 if options["location"] == "pixel" else 0.02)
+            elif options["normalize"]:
+                values.uniform_(0, 1)
+            else:
+                values.uniform_(-bound, bound)
             if options["frozen"]:
                 self.register_buffer(name, values)
             else:
                 self.register_parameter(name, nn.Parameter(values))
 
     def _shapes(self, count: int, dim: int) -> dict[str, tuple[int, ...]]:
-        location, blocks = self.options["location"], self.plan.count
+        """Return the shapes of the prompts by name."""
+        location, blocks, tower = self.options["location"], self.plan.count, self.backbone
         if location == "pixel":
-            return {"prompt_embeddings": (1, 3, self.backbone.patch_size, self.backbone.patch_size * count)}
+            return {"prompt_embeddings": (1, 3, tower.patch_size, tower.patch_size * count)}
         if self.options["prefix"]:
             return {"prefix_embeddings": (blocks, 2, count, dim)}
         if location == "add":
-            count = token_count(self.backbone)
+            images = next(tower.parameters()).new_zeros(1, 3, tower.image_size, tower.image_size)
+            count = tower.embed(images).shape[1]
         elif location == "add_one":
             count = 1
         if self.options["shared"] or blocks == 1 and not self.options["last"]:
@@ -117,12 +125,6 @@ class PromptAblations(Prompt):
         if self.options["last"]:
             return {"deep_prompt_embeddings": (blocks, count, dim)}
         return {"prompt_embeddings": (1, count, dim), "deep_prompt_embeddings": (blocks - 1, count, dim)}
-
-    def _initial(self, shape: tuple[int, ...], bound: float) -> Tensor:
-        values = torch.empty(shape)
-        if self.options["init"] == "gaussian":
-            return values.normal_(std=1.0 if self.options["location"] == "pixel" else 0.02)
-        return values.uniform_(0, 1) if self.options["normalize"] else values.uniform_(-bound, bound)
 
     @torch.no_grad()
     def prepare(self, train: Batches, val: Batches) -> None:
@@ -136,7 +138,9 @@ class PromptAblations(Prompt):
     def embeddings(self) -> list[Tensor]:
         """Return views of the prompts of each prompted block, (P, d), or of keys and values, (2, P, d)."""
         if self.options["location"] == "pixel":
-            return [strip_tokens(self.backbone, self.prompt_embeddings, self.options["normalize"])]
+            strip = self.prompt_embeddings
+            pixels = normalized(strip, self.backbone) if self.options["normalize"] else strip
+            return [self.backbone.patchify(pixels)[0]]
         tensors = self.buffers(recurse=False) if self.options["frozen"] else self.parameters(recurse=False)
         blocks = [block for tensor in tensors for block in tensor]
         return blocks * self.plan.count if self.options["shared"] else blocks
@@ -163,7 +167,7 @@ def edits_only(options: Mapping[str, Any]) -> bool:
     return added or options["pool"] != "backbone" or options["delete_patches"]
 
 
-def check_choices(options: Mapping[str, Any], plan: Schedule, way: str) -> None:
+def check_choices(options: Mapping[str, Any], plan: PromptedBlocks, way: str) -> None:
     """Raise InputError for values that are no choice and for options that exclude each other."""
     for name, choices in CHOICES.items():
         if options[name] not in choices:

@@ -17,10 +17,10 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
 from promptvision.errors import InputError
 from promptvision.method import Batches
-from vpt.parts.heads import HeadMethod
+from vpt.parts.heads import Head, HeadMethod
 
 FLAT = 9216
-"""Numbers that AlexNet's convolutions give: 256 channels of 6 x 6."""
+"""Outputs of AlexNet's convolutions: 256 channels of 6 x 6."""
 SMALLEST = 64
 """Images with a side below 63 pixels vanish in AlexNet's pooling: they are enlarged, bilinear, to this many."""
 
@@ -28,10 +28,10 @@ SMALLEST = 64
 class Side(HeadMethod):
     """AlexNet's convolutions beside the frozen backbone: s f + (1 - s) P(alexnet), s = sigmoid(side_alpha).
 
-    `side_weights`: what AlexNet starts from when training begins: "none" (random), "default" (torchvision's ImageNet
-    weights, downloaded, as published), or a file of them. `side_size`: pixels to which its images are brought; 0
-    leaves them as they are, but for those that are too small (`SMALLEST`). AlexNet was trained with 224.
-    Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
+    `side_weights`: AlexNet's weights when training begins: "none" (random), "default" (torchvision's ImageNet
+    weights, downloaded, as published), or a file of them. `side_size`: pixels to which its images are resized; 0
+    keeps their size, except of those that are too small (`SMALLEST`). AlexNet was trained with 224. `head_init`:
+    "small" or "published". Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Side(HeadMethod):
         side_size: int = 0,
         head_init: str = "small",
     ):
-        super().__init__(backbone, classes, head_init)
+        super().__init__(backbone, classes)
+        self.head = Head(backbone.feature_dim, len(classes), head_init)
         if side_size and side_size < SMALLEST:
             raise InputError(f"side_size is {side_size}; AlexNet needs images of {SMALLEST} pixels or more")
         net = alexnet(weights=None)
@@ -63,19 +64,20 @@ class Side(HeadMethod):
         return self.fuse(self.backbone(images), self.projected(images))
 
     def projected(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, E): what the side network makes of images."""
+        """Encode images (B, 3, H, W) with the side network into features (B, E)."""
         size = self.side_size or (SMALLEST if min(images.shape[-2:]) < SMALLEST - 1 else 0)
         if size:
             images = F.interpolate(images, (size, size), mode="bilinear")
         return self.side_projection(self.side(images).flatten(1))
 
     def fuse(self, feature: Tensor, side: Tensor) -> Tensor:
-        """The backbone's feature (B, E) and the side's, mixed."""
+        """Mix the backbone's feature (B, E) and the side's."""
         share = self.side_alpha.sigmoid()
         return share * feature + (1 - share) * side
 
 
 def _alexnet_state(weights: str) -> tuple[dict[str, Any], Path]:
+    """Return AlexNet's weights and the file that they are from."""
     if weights != "default":
         return read_weights(weights)[0], Path(weights)
     try:

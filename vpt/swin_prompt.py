@@ -29,10 +29,10 @@ class SwinPrompt(Prompt):
         backbone: ImageTower,
         classes: Sequence[str],
         *,
+        pool_prompts: bool = True,
         num_tokens: int = 10,
         deep: bool = False,
         dropout: float = 0.0,
-        pool_prompts: bool = True,
         head_init: str = "small",
     ):
         super().__init__(backbone, classes, num_tokens=num_tokens, deep=deep, dropout=dropout, head_init=head_init)

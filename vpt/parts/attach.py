@@ -1,4 +1,4 @@
-"""Changing what a backbone's modules give, for as long as a method computes and no longer."""
+"""Hooks that change the outputs of a backbone's modules, only while a method computes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 from promptvision.backbones import ImageTower
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
-"""(module, positional arguments, output) to the output in its place, or None to leave it."""
+"""(module, positional arguments, output) to the output that replaces it, or None to keep it."""
 
 
 @contextmanager
 def attached(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
-    """Forward hooks within a `with`: a backbone that others share is bit-identical outside."""
+    """Attach forward hooks within a `with`; outside, a backbone that others share is bit-identical."""
     handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
         yield
@@ -25,26 +25,21 @@ def attached(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
             handle.remove()
 
 
-def mlp_blocks(tower: ImageTower) -> list[nn.Module]:
-    """The tower's blocks that end in an MLP over their last axis, in order: of ViTs, Swin, ConvNeXt, CLIP's ViT."""
-    blocks = own_blocks(tower) or [part for part in tower.modules() if hasattr(part, "drop_path") or _has_paths(part)]
-    return [block for block in blocks if _linears(getattr(block, "mlp", None))]
-
-
 def own_blocks(tower: ImageTower) -> list[nn.Module]:
-    """The blocks as the model itself holds and calls them (a tower's may be wrapped); empty where it has stages."""
+    """Return the blocks as the model itself holds and calls them (a tower's may be wrapped); none if it has stages."""
     blocks = getattr(getattr(tower, "model", tower), "blocks", None)
     return list(blocks if isinstance(blocks, nn.Sequential | nn.ModuleList) else tower.blocks)
 
 
-def mlp_width(block: nn.Module) -> int:
-    """D, the length of the tokens that a block's MLP gives."""
-    return _linears(block.mlp)[-1].out_features
+def mlp_blocks(tower: ImageTower) -> list[nn.Module]:
+    """Return the blocks that end in an MLP over their last axis, in order: of ViTs, Swin, ConvNeXt, CLIP's ViT."""
+    blocks = own_blocks(tower)
+    if not blocks:
+        blocks = [part for part in tower.modules() if hasattr(part, "drop_path") or hasattr(part, "drop_path1")]
+    return [block for block in blocks if mlp_linears(block)]
 
 
-def _has_paths(block: nn.Module) -> bool:
-    return hasattr(block, "drop_path1") and hasattr(block, "drop_path2")
-
-
-def _linears(mlp: Any) -> list[nn.Linear]:
+def mlp_linears(block: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers of a block's MLP, in order; none if it has no MLP."""
+    mlp = getattr(block, "mlp", None)
     return [part for part in mlp.modules() if isinstance(part, nn.Linear)] if isinstance(mlp, nn.Module) else []

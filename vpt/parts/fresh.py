@@ -1,4 +1,4 @@
-"""Backbones, or their last parts, with newly drawn weights: training from scratch."""
+"""Random weights for a backbone or its last parts: training from scratch."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ from promptvision.errors import InputError
 from vpt.parts.attach import own_blocks
 
 FINAL_NORMS = ("norm", "fc_norm", "head.norm", "ln_post")
-"""What timm and open_clip call the norm between the last block and the feature."""
+"""Names in timm and open_clip of the norm between the last block and the feature; a ResNet has none."""
 
 
 def last_parts(tower: ImageTower, count: int) -> list[nn.Module]:
-    """The last `count` blocks of a tower, or stages of one made of stages (Swin, ConvNeXt, ResNet)."""
-    parts = _parts(tower)
+    """Return the last `count` blocks, or stages (Swin, ConvNeXt, ResNet), and the norms after them."""
+    model: Any = getattr(tower, "model", tower)
+    modules, parts = dict(model.named_modules()), own_blocks(tower)
+    for name in ("stages", "layers"):
+        if not parts and isinstance(modules.get(name), nn.Sequential | nn.ModuleList):
+            parts = list(modules[name])
+    parts = parts or [modules[name] for name in ("layer1", "layer2", "layer3", "layer4") if name in modules]
     if not parts:
         raise InputError(f"backbone {tower.name!r} has neither blocks nor stages of which the last could be tuned")
     if not 0 <= count <= len(parts):
         raise InputError(f"blocks is {count}; backbone {tower.name!r} has {len(parts)} blocks or stages to tune")
-    return parts[len(parts) - count :]
+    norms = [modules[name] for name in FINAL_NORMS if name in modules]
+    return [*parts[len(parts) - count :], *norms]
 
 
-def final_norms(tower: ImageTower) -> list[nn.Module]:
-    """The norms behind the last block; none in a ResNet."""
-    modules = dict(_model(tower).named_modules())
-    return [modules[name] for name in FINAL_NORMS if name in modules]
-
-
-def draw_anew(tower: ImageTower, parts: Sequence[nn.Module] = ()) -> None:
-    """Replace the weights of these parts of the tower (none: of all) by a start as timm or open_clip draw it."""
-    fresh = dict(_fresh(tower).named_modules())
+def reinitialize(tower: ImageTower, parts: Sequence[nn.Module] = ()) -> None:
+    """Replace the weights of these parts of the tower (none: of all) by random ones, as timm or open_clip draw them."""
+    fresh = dict(_redrawn(tower).named_modules())
     names = {id(module): name for name, module in tower.named_modules()}
     for part in parts or [tower]:
         part.load_state_dict(fresh[names[id(part)]].state_dict())
 
 
 @torch.no_grad()
-def _fresh(tower: ImageTower) -> ImageTower:
-    """A newly drawn copy; what nothing drew stays NaN and is looked for, so that no trained weight is left in it."""
+def _redrawn(tower: ImageTower) -> ImageTower:
+    """Return a copy with random weights; what no initialiser draws stays NaN and is found: no trained weight is left.
+
+    Each layer draws its own; then timm's `init_weights` of the model or `_init_weights` of its file goes over them.
+    """
     copy = deepcopy(tower)
     for parameter in copy.parameters():
         parameter.fill_(math.nan)
@@ -54,42 +57,24 @@ def _fresh(tower: ImageTower) -> ImageTower:
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if reset:
             reset()
-    _as_the_library(_model(copy))
+    model: Any = getattr(copy, "model", copy)
+    draw = getattr(sys.modules[type(model).__module__], "_init_weights", None)
+    if hasattr(model, "init_weights"):
+        model.init_weights()
+    elif draw:
+        named_apply(draw, model)
     for name, parameter in copy.named_parameters():
         if not parameter.isfinite().all():
-            _draw_own(copy, name, parameter)
+            _draw(copy, name, parameter)
     return copy
 
 
-def _as_the_library(model: Any) -> None:
-    """What timm does on top of each layer's own start, in the model's `init_weights` or its file's `_init_weights`."""
-    each = getattr(sys.modules[type(model).__module__], "_init_weights", None)
-    if hasattr(model, "init_weights"):
-        model.init_weights()
-    elif each:
-        named_apply(each, model)
-
-
-def _draw_own(tower: ImageTower, name: str, parameter: Tensor) -> None:
-    """Parameters that no layer owns: CLIP's embeddings and projection, ConvNeXt's layer scale."""
+def _draw(tower: ImageTower, name: str, parameter: Tensor) -> None:
+    """Draw a parameter that no layer owns: CLIP's embeddings and projection, ConvNeXt's layer scale."""
     own = name.rpartition(".")[2]
     if own in ("class_embedding", "positional_embedding", "proj") and tower.width:
         parameter.normal_(std=tower.width**-0.5)
     elif own == "gamma":
         parameter.fill_(1e-6)
     else:
-        raise InputError(f"backbone {tower.name!r} does not say how {own!r} starts from scratch")
-
-
-def _model(tower: ImageTower) -> Any:
-    return getattr(tower, "model", tower)
-
-
-def _parts(tower: ImageTower) -> list[nn.Module]:
-    blocks, model = own_blocks(tower), _model(tower)
-    if blocks:
-        return blocks
-    for name in ("stages", "layers"):
-        if isinstance(getattr(model, name, None), nn.Sequential | nn.ModuleList):
-            return list(getattr(model, name))
-    return [getattr(model, f"layer{index}") for index in range(1, 5) if hasattr(model, f"layer{index}")]
+        raise InputError(f"backbone {tower.name!r} does not define how {own!r} starts from scratch")

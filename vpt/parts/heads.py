@@ -1,9 +1,8 @@
-"""The classifier that every ViT method ends in."""
+"""The classifier that ends every ViT method."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -11,27 +10,16 @@ from promptvision.backbones import ImageTower
 from promptvision.errors import InputError, unknown
 from promptvision.method import Method
 
-
-def _as_published(layer: nn.Linear) -> None:
-    """The official start: Kaiming normal by fan-out, bias -log 99. A constant bias does not change a softmax."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out")
-    nn.init.constant_(layer.bias, -math.log(99))
-
-
-def _small(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-
-
-INITS: dict[str, Callable[[nn.Linear], None]] = {"small": _small, "published": _as_published}
-"""How the classifier starts: "small" is N(0, 0.01); "published" is far larger for few classes and starts worse."""
+INITS = ("small", "published")
 
 
 class Head(nn.Module):
-    """The classifier on the feature, (B, E) to (B, C): VPT's `head.last_layer`, behind k hidden layers if asked for.
+    """A classifier of features, (B, E) to (B, C): VPT's `head.last_layer`, after `hidden` hidden layers.
 
-    A hidden layer is Linear, ReLU, BatchNorm1d, Dropout, all of width E: `projection.{0, 4, ...}` are the linear
-    layers, `projection.{2, 6, ...}` the norms (KMnP/vpt `src/models/mlp.py`; its MLP_NUM is k).
+    `init`: "small" is N(0, 0.01) with zero biases; "published" is Kaiming normal by fan-out with biases -log 99, which
+    is far larger for few classes and starts worse (equal biases do not change a softmax). A hidden layer is Linear,
+    ReLU, BatchNorm1d, Dropout, all of width E: `projection.{0, 4, ...}` are the linear layers, `projection.{2, 6, ...}`
+    the norms (KMnP/vpt `src/models/mlp.py`; its MLP_NUM is `hidden`).
     """
 
     def __init__(self, feature_dim: int, classes: int, init: str = "small", hidden: int = 0, dropout: float = 0.1):
@@ -39,12 +27,19 @@ class Head(nn.Module):
         if init not in INITS:
             raise unknown("head_init", init, INITS)
         if hidden < 0 or not 0 <= dropout < 1:
-            raise InputError(
-                f"a head has 0 or more hidden layers and a dropout from 0 to below 1, not {hidden} and {dropout}"
-            )
-        self.projection = nn.Sequential(*(part for _ in range(hidden) for part in _hidden_layer(feature_dim, dropout)))
+            raise InputError(f"hidden_layers is {hidden}, head_dropout {dropout}; take 0 or more, and 0 to below 1")
+        self.projection = nn.Sequential()
+        for _ in range(hidden):
+            linear = nn.Linear(feature_dim, feature_dim)
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+            self.projection.extend([linear, nn.ReLU(), nn.BatchNorm1d(feature_dim), nn.Dropout(dropout)])
         self.last_layer = nn.Linear(feature_dim, classes)
-        INITS[init](self.last_layer)
+        if init == "small":
+            nn.init.normal_(self.last_layer.weight, std=0.01)
+            nn.init.zeros_(self.last_layer.bias)
+        else:
+            nn.init.kaiming_normal_(self.last_layer.weight, mode="fan_out")
+            nn.init.constant_(self.last_layer.bias, -math.log(99))
 
     def forward(self, features: Tensor) -> Tensor:
         if self.training and len(self.projection) and len(features) < 2:
@@ -52,26 +47,15 @@ class Head(nn.Module):
         return self.last_layer(self.projection(features))
 
 
-def _hidden_layer(width: int, dropout: float) -> list[nn.Module]:
-    linear = nn.Linear(width, width)
-    nn.init.kaiming_normal_(linear.weight, mode="fan_out")
-    return [linear, nn.ReLU(), nn.BatchNorm1d(width), nn.Dropout(dropout)]
-
-
 class HeadMethod(Method):
-    """A method whose logits are `head(features(images))`; subclasses say what the features are."""
+    """A method whose logits are `head(features(images))`; subclasses make the head and may define the features."""
 
     backbone: ImageTower
+    head: nn.Module
     no_decay = frozenset({"head.last_layer.bias"})
 
-    def __init__(
-        self, backbone: ImageTower, classes: Sequence[str], head_init: str, hidden: int = 0, dropout: float = 0.1
-    ):
-        super().__init__(backbone, classes)
-        self.head = Head(backbone.feature_dim, len(classes), head_init, hidden, dropout)
-
     def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, E), what the classifier sees."""
+        """Encode images (B, 3, H, W) into features (B, E), the input of the head."""
         return self.backbone(images)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,39 +5,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
+from promptvision.backbones.image import run_blocks
 from promptvision.errors import InputError, unknown
+from promptvision.method import Method
 
 INITS: dict[str, tuple[float, float]] = {"small": (-0.02, 0.02), "port": (-1.0, 1.0), "original": (0.0, 0.01)}
-"""Bounds of the uniform start of prompts: "port" is l2p-pytorch's, "original" google-research/l2p's (keys too there:
+"""Bounds of the uniform init of prompts: "port" is l2p-pytorch's, "original" google-research/l2p's (keys too there:
 all of them point the same way, and few are ever chosen), "small" is the size of a ViT's tokens. Keys of "small" start
 as the port's: their length does not count."""
-
+HEAD_INITS = ("small", "port", "original")
 KEYS = ("learned", "mean", "initial_mean")
 QUERIES = ("class", "mean", "max", "mean_max")
 
 
 def uniform(shape: tuple[int, ...], init: str) -> nn.Parameter:
-    """A tensor to learn, from one of INITS."""
+    """Draw a tensor to learn within the bounds of one of INITS."""
     if init not in INITS:
         raise unknown("init", init, INITS)
     return nn.Parameter(torch.empty(shape).uniform_(*INITS[init]))
 
 
+def class_head(features: int, classes: int, init: str) -> nn.Linear:
+    """Return the linear classifier of the continual methods, `head.weight` (C, E) and `head.bias` (C,), which is zero.
+
+    `init`: the weights start from "small" N(0, 0.01), "port" N(0, 0.02), truncated, or "original" zero.
+    """
+    if init not in HEAD_INITS:
+        raise unknown("head_init", init, HEAD_INITS)
+    head = nn.Linear(features, classes)
+    nn.init.zeros_(head.bias)
+    if init == "small":
+        nn.init.normal_(head.weight, std=0.01)
+    elif init == "port":
+        nn.init.trunc_normal_(head.weight, std=0.02)
+    else:
+        nn.init.zeros_(head.weight)
+    return head
+
+
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors (..., D) at length 1; zero stays zero (both official codes' `l2_normalize`)."""
+    """Scale vectors (..., D) to length 1; zero stays zero (both official codes' `l2_normalize`)."""
     return vectors * vectors.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
 def nearest(scores: Tensor, k: int) -> Tensor:
-    """The k highest of scores (..., M), best first, ids (..., k); of equal ones the smallest id, as JAX has it."""
+    """Return the ids (..., k) of the k highest scores (..., M), best first; ties go to the smallest id, as in JAX."""
     return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
 def vote(chosen: Tensor, size: int) -> Tensor:
-    """The k ids that most images chose, most votes first, for all of them: (B, k) to (B, k)."""
+    """Give all images the k ids that most of them chose, most votes first: (B, k) to (B, k)."""
     votes = torch.bincount(chosen.flatten(), minlength=size)
     return nearest(votes, chosen.shape[1]).expand(len(chosen), -1)
 
@@ -57,18 +78,15 @@ class PromptPool(nn.Module):
         if key == "learned":
             self.prompt_key = uniform((shape[0], shape[-1]), "port" if init == "small" else init)
         elif key == "initial_mean":
-            self.register_buffer("prompt_key", self._mean().detach().clone())
+            self.register_buffer("prompt_key", self.prompt.detach().flatten(1, -2).mean(dim=1))
 
     def __len__(self) -> int:
         return len(self.prompt)
 
-    def keys(self) -> Tensor:
-        """(size, D)."""
-        return self._mean() if self.key == "mean" else self.prompt_key
-
     def similarity(self, query: Tensor) -> Tensor:
-        """Cosine of queries (B, D) with all keys, (B, size)."""
-        return unit(query) @ unit(self.keys()).T
+        """Return the cosine of queries (B, D) with all keys, (B, size)."""
+        keys = self.prompt.flatten(1, -2).mean(dim=1) if self.key == "mean" else self.prompt_key
+        return unit(query) @ unit(keys).T
 
     @torch.no_grad()
     def share(self, old: slice, new: slice) -> None:
@@ -76,63 +94,71 @@ class PromptPool(nn.Module):
         if max(old.stop, new.stop) <= len(self):
             self.prompt[new] = self.prompt[old]
 
-    def _mean(self) -> Tensor:
-        return self.prompt.flatten(1, -2).mean(dim=1)
+
+class PoolMethod(Method):
+    """A method whose images choose prompts by keys; subclasses define `similarity`, `choose` and `features`."""
+
+    backbone: ImageTower
+    head: nn.Linear
+    pull: float
+
+    def similarity(self, images: Tensor) -> Tensor:
+        """Return the cosine of the images' queries with the keys, (B, size)."""
+        raise NotImplementedError
+
+    def choose(self, similarity: Tensor) -> Tensor:
+        """Return the prompts (B, k) that images of these similarities (B, size) take in the present mode."""
+        raise NotImplementedError
+
+    def features(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) with prompts (B, k) of the pool into features (B, E), the input of the head."""
+        raise NotImplementedError
+
+    def choices(self, images: Tensor) -> Tensor:
+        """Return the prompts (B, k) of each image."""
+        return self.choose(self.similarity(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images, self.choices(images)))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy among the task's classes, less `pull` times the similarity to the chosen keys.
+
+        That is L2P's equation 5 and DualPrompt's equation 6; the similarity is summed over an image's keys and
+        averaged over images (official `reduce_sim`).
+        """
+        similarity = self.similarity(images)
+        chosen = self.choose(similarity)
+        loss = F.cross_entropy(self.for_task(self.head(self.features(images, chosen))), labels)
+        if not self.pull:
+            return loss
+        return loss - self.pull * (similarity.gather(1, chosen).sum() / len(chosen))
 
 
 @torch.no_grad()
-def class_query(tower: ImageTower, images: Tensor) -> Tensor:
-    """(B, D): the class token of the frozen tower without prompts, after the final norm."""
-    tokens = tower.enter(tower.embed(images))
-    for block in tower.blocks:
-        tokens = block(tokens)
-    return tower.normalize(tokens[:, :1])[:, 0]
+def image_query(tower: ImageTower, images: Tensor, kind: str = "class") -> Tensor:
+    """Return the queries (B, D) of images by the frozen tower without prompts.
 
-
-@torch.no_grad()
-def patch_query(tower: ImageTower, images: Tensor, kind: str) -> Tensor:
-    """(B, D), from the patch embeddings: their "mean", their "max", or "mean_max", max + 2 mean."""
+    `kind`: "class", the class token after the final norm; or of the patch embeddings the "mean", the "max", or
+    "mean_max", max + 2 mean.
+    """
+    if kind == "class":
+        return tower.normalize(run_blocks(tower, images, {})[:, :1])[:, 0]
     patches = tower.patchify(images)
     mean, most = patches.mean(dim=1), patches.amax(dim=1)
     return {"mean": mean, "max": most, "mean_max": most + 2 * mean}[kind]
 
 
 def check_tower(tower: ImageTower) -> None:
-    """Refuse a backbone that has no tokens, or no class token to ask with."""
+    """Raise InputError for a backbone that has no tokens, or no class token to ask with."""
     if not tower.depth:
         raise tower.refusal()
     if not tower.prefix:
         raise InputError(f"backbone {tower.name!r} has no class token to choose prompts by; choose a ViT that has one")
 
 
-def _zero(layer: nn.Linear) -> None:
-    nn.init.zeros_(layer.weight)
-
-
-def _small(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=0.01)
-
-
-def _port(layer: nn.Linear) -> None:
-    nn.init.trunc_normal_(layer.weight, std=0.02)
-
-
-HEADS = {"small": _small, "port": _port, "original": _zero}
-"""How a classifier's weights start, N(0, 0.01), N(0, 0.02) or zero; its bias is zero."""
-
-
-def class_head(features: int, classes: int, init: str) -> nn.Linear:
-    """The linear classifier of the continual methods: `head.weight` (C, E), `head.bias` (C,)."""
-    if init not in HEADS:
-        raise unknown("head_init", init, HEADS)
-    head = nn.Linear(features, classes)
-    nn.init.zeros_(head.bias)
-    HEADS[init](head)
-    return head
-
-
 def prefix_layers(chosen: Sequence[int], usual: Sequence[int], tower: ImageTower, option: str) -> tuple[int, ...]:
-    """The blocks that get prefixes: those chosen, else those of `usual` that the tower has; ascending."""
+    """Return the blocks that get prefixes, ascending: those chosen, else those of `usual` that the tower has."""
     for layer in chosen:
         if not isinstance(layer, int) or not 0 <= layer < tower.depth:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Where prompts go: at which blocks, and what becomes of them behind the last (VPT, arXiv:2203.12119, figure 6)."""
+"""The blocks that prompts enter, and whether prompts stay after the last of them (VPT, arXiv:2203.12119, figure 6)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from promptvision.errors import InputError
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Prompts enter the blocks `start` to `start` + `count` - 1; `keep`: they stay among the tokens afterwards."""
+class PromptedBlocks:
+    """Blocks `start` to `start` + `count` - 1 of a network of `depth`; `keep`: prompts stay among the tokens after."""
 
     depth: int
     start: int
@@ -18,14 +18,14 @@ class Schedule:
 
     @property
     def left(self) -> bool:
-        """Whether prompts stand among the tokens behind the last block."""
+        """Return whether prompts are among the tokens after the last block."""
         return self.keep or self.start + self.count >= self.depth
 
 
-def schedule(depth: int, *, deep: bool, layers: int = 0, last: int = 0, keep: bool = True) -> Schedule:
-    """The blocks of a network of `depth` that prompts enter.
+def prompted_blocks(depth: int, *, deep: bool, layers: int = 0, last: int = 0, keep: bool = True) -> PromptedBlocks:
+    """Return the blocks that prompts enter: the first, or with `deep` all, the first `layers`, or the `last`.
 
-    Shallow: the first. `deep`: all, or the first `layers`, or the `last` (0 leaves either open).
+    0 leaves `layers` and `last` open.
     """
     for name, value in (("layers", layers), ("last", last)):
         if value and not deep:
@@ -35,5 +35,5 @@ def schedule(depth: int, *, deep: bool, layers: int = 0, last: int = 0, keep: bo
     if layers and last:
         raise InputError(f"layers is {layers} and last is {last}; choose the first or the last blocks, not both")
     if last:
-        return Schedule(depth, depth - last, last, keep)
-    return Schedule(depth, 0, (layers or depth) if deep else 1, keep)
+        return PromptedBlocks(depth, depth - last, last, keep)
+    return PromptedBlocks(depth, 0, (layers or depth) if deep else 1, keep)

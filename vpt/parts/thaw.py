@@ -1,4 +1,4 @@
-"""Parts of a frozen backbone that are tuned as they stand: its biases, its class token."""
+"""Parts of a frozen backbone that are tuned without anything added: its biases, its class token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def thaw_class_token(tower: ImageTower, reinit: bool = False) -> None:
 
 
 def class_token(tower: ImageTower) -> nn.Parameter:
-    """The class token of a tower, `cls_token` in timm's models and `class_embedding` in CLIP's."""
+    """Return the class token of a tower, `cls_token` in timm's models and `class_embedding` in CLIP's."""
     model = getattr(tower, "model", tower)
     for name in ("cls_token", "class_embedding"):
         token = getattr(model, name, None)
