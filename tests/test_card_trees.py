@@ -311,9 +311,9 @@ def test_synset_folders_that_lack_or_add_a_class_are_named(planted, tmp_path):
     (top / "images/n01440764").rename(top / "away too")
     assert "has 999 of 1000 class folders: some are missing, such as n01440764" in refused(card, tmp_path)
     (top / "classnames.txt").write_text("n01440764 tench\nn01440764 tench\n")
-    assert f"list of class names {top / 'classnames.txt'}: 'n01440764' stands twice" in refused(card, tmp_path)
+    assert f"list of class names {top / 'classnames.txt'}: 'n01440764' occurs twice" in refused(card, tmp_path)
     (top / "classnames.txt").write_text("n01440764\n")
-    assert "'n01440764' has no name behind it" in refused(card, tmp_path)
+    assert "'n01440764' has no name after it" in refused(card, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -323,8 +323,8 @@ def test_synset_folders_that_lack_or_add_a_class_are_named(planted, tmp_path):
         ("images/1.jpg one", "expected a path and a label"),
         ("images/1.jpg 10", "label 10 is out of range, the data set has 10 classes"),
         ("images/1.jpg -1", "label -1 is out of range"),
-        ("../1.jpg 0", "the path '../1.jpg' leaves the folder"),
-        ("/1.jpg 0", "leaves the folder"),
+        ("../1.jpg 0", "the path '../1.jpg' is outside the folder"),
+        ("/1.jpg 0", "is outside the folder"),
         ("images/none.jpg 0", "images that"),
     ],
 )
@@ -361,7 +361,7 @@ def test_an_unknown_variant_is_named(planted, tmp_path):
         ("{", "is not JSON"),
         ('{"a/1.jpg": "x"}', "'a/1.jpg': the class id must be an integer, found 'x'"),
         ('{"a/1.jpg": true}', "the class id must be an integer"),
-        ('{"../1.jpg": 1}', "the path '../1.jpg' leaves the folder"),
+        ('{"../1.jpg": 1}', "the path '../1.jpg' is outside the folder"),
     ],
 )
 def test_wrong_json_lists_are_named(planted, tmp_path, text, message):

@@ -163,16 +163,21 @@ def test_check_names_ten_planted_faults(tool, root, tmp_path):
     assert pet["the same image in two parts or classes"] == [
         "cat/train_3.jpg (train, 'cat') = cat/test_0.jpg (test, 'cat')"
     ]
-    assert pet["wrong entries"] == ["split.json, test[1]: the path '../../secret.jpg' leaves the folder of images"]
+    file = root / "pets/split.json"
+    outside, two_names, gone = pet["cannot be used as it is"]
+    assert outside.startswith(f"split file {file}, test[1]: the path '../../secret.jpg' is outside the folder {pets}")
+    assert two_names == f"{file}: label 0 is 'ant' and, at ant/val_1.jpg, 'aunt'"
+    assert f"1 of the 32 images that {file} lists are missing, such as '{pets / 'ant/train_0.jpg'}'" in gone
     assert pet["counts differ from the card's"] == ["test has 8 images, the card says 9"]
     assert pet["images there, but not listed"] == ["ant/test_1.jpg"]
     listed = found["vtab_text"]
     assert listed["listed, but not there"] == ["images/bee/test_2.jpg: Too many levels of symbolic links"]
     assert "train has 15 images, the card says 18" in listed["counts differ from the card's"]
-    assert [case.partition(": ")[2] for case in listed["wrong entries"]] == [
-        "label 7 is out of range, the data set has 3 classes",
-        "expected a path and a label, found 'images/cat/val_0.jpg cat'",
-    ]
+    no_class, no_label, gone = listed["cannot be used as it is"]
+    place = f"val list {text / 'val.txt'}, entry"
+    assert no_class == f"{place} 7: label 7 is out of range, the data set has 3 classes"
+    assert no_label == f"{place} 8: expected a path and a label, found 'images/cat/val_0.jpg cat'"
+    assert f"such as '{text / 'images/bee/test_2.jpg'}'" in gone
     assert "images there, but not listed" not in faults["pets"] | faults["vtab_text"]
 
 
@@ -185,7 +190,8 @@ def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
     status, out, _ = tool("data", "check", "folder", "--root", tmp_path, "--limit", "2")
     assert status == 1
     (found,), (faults,) = (list(each.values()) for each in told(out.rpartition("0 of 1")[0]))
-    assert found["wrong entries"] == [f"the class folder 'dodo' under {tmp_path} holds no images"]
+    (dodo,) = found["cannot be used as it is"]
+    assert f"the class folder 'dodo' under {tmp_path} holds no images" in dodo
     assert found["class names"] == ["class names 'Bee' and 'bee' differ by case, spaces or _ only"]
     assert found["empty files (0 bytes)"] == ["train/ant/one.png"]
     assert found["the same image in two parts or classes"][2] == "and 4 more (--limit 0 tells all)"
@@ -193,6 +199,31 @@ def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
         "train/cat/copy.jpg (train, 'cat') = train/cat/train_0.jpg (train, 'cat')"
     ]
     assert "the same image twice in a part" not in faults and "empty folders" in faults
+
+
+def test_check_reads_on_after_a_faulty_entry_of_a_json_list_or_a_table(tool, tmp_path):
+    facts = {**FACTS, "reader": "json_lists", "folders": ["birds"], "names": NAMES}
+    (tmp_path / "birds.yaml").write_text(yaml.safe_dump(facts))
+    for part, entries in lists().items():
+        for path, _, _ in entries:
+            image(tmp_path / "birds" / path)
+        ids = {path: label for path, label, _ in entries}
+        (tmp_path / f"birds/{part}.json").write_text(json.dumps({**ids, "ant/x.jpg": "1", "../x.jpg": 1}))
+    (tmp_path / "birds/val.json").unlink()
+    status, out, _ = tool("data", "check", tmp_path / "birds.yaml", "--root", tmp_path)
+    refused = told(out)[0]["birds"]["cannot be used as it is"]
+    assert status == 1 and "train 18 images of 3 classes, test 9 images of 3 classes" in out
+    assert len(refused) == 5 and f"the list {tmp_path / 'birds/val.json'} is missing" in " ".join(refused)
+    assert sum("'ant/x.jpg': the class id must be an integer" in case for case in refused) == 2
+
+    rows = "".join(f"{path},{name},{part}\n" for part, own in lists().items() for path, _, name in own)
+    (tmp_path / "birds/my.csv").write_text(f"path,label,split\n{rows}ant/test_0.jpg,ant,tset\nno.jpg,ant,test\n")
+    (tmp_path / "list.yaml").write_text(yaml.safe_dump({**FACTS, "reader": "list"}))
+    status, out, _ = tool("data", "check", tmp_path / "list.yaml", "--root", tmp_path / "birds/my.csv")
+    found = told(out)[0]["list"]
+    unknown, gone = found["cannot be used as it is"]
+    assert "line 35: unknown split 'tset'; did you mean 'test'" in unknown and "1 of the 34 images" in gone
+    assert found["listed, but not there"] == ["no.jpg: no such file"]
 
 
 def test_parts_that_are_one_list_are_no_copies(tool, root):

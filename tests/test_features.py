@@ -18,6 +18,7 @@ from promptvision.backbones import ImageTower, load_clip
 from promptvision.backbones.fingerprint import fingerprint
 from promptvision.data.images import Images
 from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.folder import read_folder
 from promptvision.data.transforms import FIXED, TRAIN, train_transform
 from promptvision.data.transforms import test_transform as make_test_transform
@@ -73,7 +74,7 @@ def save_photos(root, count=7):
 @pytest.fixture
 def photos(tmp_path):
     """14 small images in two class folders, all of them as `test`."""
-    lists = read_folder(None, str(save_photos(tmp_path / "photos")))
+    lists = read_folder(None, str(save_photos(tmp_path / "photos")), Faults())
     items = sorted([*lists.train, *lists.val, *lists.test])
     return Images([], [], items, lists.open, lists.root)
 

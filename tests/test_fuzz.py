@@ -28,6 +28,7 @@ from promptvision.atomic import read_json
 from promptvision.config import load_config
 from promptvision.data.card import Card
 from promptvision.data.cards import load_card
+from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.coop_split import read_coop_split
 from promptvision.data.readers.list import read_list
 from promptvision.data.readers.list_rows import read_rows
@@ -191,7 +192,7 @@ CARD = Card("own", "t", "s", "l", "get it", "coop_split", "a {}.")
 
 
 def split_of(path):
-    read_coop_split(CARD, str(path.parents[1]), folders=["own"], images="images", split=path.name)
+    read_coop_split(CARD, str(path.parents[1]), Faults(), folders=["own"], images="images", split=path.name)
 
 
 rows = st.lists(st.lists(plain, max_size=4) | values, max_size=3)
@@ -245,7 +246,7 @@ def test_lists(scratch, suffix, content):
     path.write_bytes(content)
     refused(path, read_rows)
     with contextlib.suppress(NotNamed):
-        refused(path, whole(lambda file: read_list(CARD, str(file))))
+        refused(path, whole(lambda file: read_list(CARD, str(file), Faults())))
 
 
 @pytest.mark.parametrize("outside", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "~/x.png"])
@@ -260,7 +261,7 @@ def test_lists_cannot_leave_the_data_root(scratch, outside):
         path = scratch / "in" / name
         path.write_text(content)
         with pytest.raises(InputError):
-            read_list(CARD, str(path))
+            read_list(CARD, str(path), Faults())
 
 
 class Tiny(Method):

@@ -136,11 +136,11 @@ def test_columns_by_type_by_name_and_by_a_card_of_ones_own(tmp_path):
     words = pa.table({"image": pa.array([png(n) for n in range(4)]), "class": pa.array(["b", "a"] * 2)})
     assert classes(words, "words") == ["a", "b"]
     own = tmp_path / "own.yaml"
-    own.write_text(load_text() + "image: image\nlabel: kind\n")
-    renamed = plain.rename_columns(["id", "thumbnail", "picture", "kind"])
+    own.write_text(load_text() + "image: photo\nlabel: kind\n")
+    renamed = plain.rename_columns(["id", "thumbnail", "photo", "kind"])
     assert classes(renamed, "own", own) == ["0", "1", "2"]
-    assert "unknown column 'picture'" in refused(tmp_path / "plain", own)
-    assert "has no column of images: its columns are id, thumbnail, image, kind" in refused(tmp_path / "own")
+    assert "unknown column 'photo'" in refused(tmp_path / "plain", own)
+    assert "has no column of images: its columns are id, thumbnail, photo, kind" in refused(tmp_path / "own")
 
 
 def load_text():
@@ -183,7 +183,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
     assert f"{tmp_path} holds no labelled images" in refused(tmp_path)
     parquet(tmp_path / "train.parquet", make_table(range(6)))
     parquet(tmp_path / "more.parquet", make_table(range(6)))
-    assert "only some files in" in refused(tmp_path)
+    assert "more.parquet, row 0: no split, though other images have one" in refused(tmp_path)
     for name in ("train.parquet", "more.parquet"):
         (tmp_path / name).unlink()
     (tmp_path / "train.arrow").write_bytes(b"no arrow")

@@ -195,7 +195,11 @@ MISTAKES = {
     "no path": ("my.csv", "path,label\n,red\n", "line 2: the path is empty"),
     "open quote": ("my.csv", f'path,label\n"{A},red\n', "my.csv, line 2: unexpected end of data"),
     "split": ("my.csv", f"path,label,split\n{A},red,trian\n", "line 2: unknown split 'trian'; did you mean 'train'"),
-    "some splits": ("my.csv", f"path,label,split\n{A},red,train\n{B},red,\n", "line 3: no split, though other rows"),
+    "some splits": (
+        "my.csv",
+        f"path,label,split\n{A},red,train\n{B},red,\n",
+        "line 3: no split, though other images have one",
+    ),
     "two labels": ("my.csv", f"path,label\n{A},red\n{A},blue\n", f"lists '{A}' as 'red' and as 'blue'"),
     "two parts": ("my.csv", f"path,label,split\n{A},red,train\n{A},red,test\n", f"'{A}' in train and in test"),
     "two names": ("my.csv", f"path,label,class_name\n{A},0,red\n{B},0,blue\n", "line 3: label 0 is 'red' above"),
@@ -244,7 +248,7 @@ def test_where_a_list_may_be(tmp_path, photos):
         ("red,a\nred,b\n", "line 2: 'red' is 'a' above and 'b' here"),
         ("red,a\n", "names.txt has no name for the class 'blue': add a line `blue,its name`"),
         ("red,a\nblue,a\n", "the classes 'blue' and 'red' in .* have the same name 'a'"),
-        (b"\xff\xfe\xff", "names.txt cannot be read: it is not UTF-8"),
+        (b"\xff\xfe\xff", "names.txt is not UTF-8 text: save it as UTF-8"),
     ],
 )
 def test_a_wrong_file_of_names(tmp_path, photos, text, sentence):

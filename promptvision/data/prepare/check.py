@@ -24,12 +24,11 @@ from promptvision.data.prepare.findings import (
 )
 from promptvision.data.prepare.make_split import split_note
 from promptvision.data.prepare.presence import expected, root_folder
-from promptvision.data.prepare.salvage import salvage
 from promptvision.data.readers import read
+from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.paths import Finder
 from promptvision.data.scan import Seen, scan
-from promptvision.errors import InputError
 
 Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
 """Wraps the images as they are decoded, and is told how many there are."""
@@ -87,16 +86,12 @@ def _expect(report: Report, card: Card, root: str) -> None:
 
 
 def _read(report: Report, card: Card, root: str, domain: str) -> Images | None:
-    """What the reader gives; where it refuses, what can be made of the lists all the same."""
-    try:
-        return read(card, root, domain)
-    except InputError as error:
-        report.add("cannot be used as it is", [str(error)])
-    saved = salvage(card, root, domain)
-    if saved is None:
-        return None
-    report.add("wrong entries", saved[1])
-    return saved[0]
+    """Read what the reader accepts, and report everything that it refuses; None if too little is left to check."""
+    faults, images = Faults(gather=True), None
+    with faults:
+        images = read(card, root, domain, faults)
+    report.add("cannot be used as it is", faults.found)
+    return images
 
 
 def _parts(images: Images) -> Lists:

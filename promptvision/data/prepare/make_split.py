@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptvision.data.card import Card
 from promptvision.data.prepare.official_lists import raw_parts
-from promptvision.data.readers.coop_split import PARTS
+from promptvision.data.readers.coop_split import SPLITS
 from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError
 
@@ -25,7 +25,7 @@ def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
     if file.exists():
         raise InputError(f"{file} is there already and is not overwritten; move it away to make another one")
     images = find_folder(card, top, [card.options["images"]])
-    parts = dict(zip(PARTS, raw_parts(card, top, images, seed), strict=True))
+    parts = dict(zip(SPLITS, raw_parts(card, top, images, seed), strict=True))
     note = f"not the published split: made by tools/data.py split, seed {seed}"
     try:
         with file.open("x", encoding="utf-8") as out:

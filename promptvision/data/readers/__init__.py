@@ -1,6 +1,7 @@
-"""The readers: each turns one layout on disk, or in memory, into the lists of `Images`.
+"""Readers: each turns one layout on disk, or in memory, into the lists of `Images`.
 
-A reader takes the card and the data root; its keyword-only arguments are the keys that only its cards hold.
+A reader takes the card, the data root and `faults`, the guard around each entry that it parses; its keyword-only
+arguments are the keys that only its cards hold.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from promptvision.data.card import Card
 from promptvision.data.images import Images, join
+from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.class_folders import read_class_folders
 from promptvision.data.readers.coop_split import read_coop_split
 from promptvision.data.readers.folder import read_folder
@@ -23,8 +25,8 @@ from promptvision.data.readers.torchvision import read_digits, read_torchvision
 from promptvision.errors import InputError, unknown
 
 
-def read_world(card: Card, root: str, *, task: str) -> Images:
-    """A task of the embedded world, rendered on the spot; needs no root."""
+def read_world(card: Card, root: str, faults: Faults, *, task: str) -> Images:
+    """Render a task of the embedded world; needs no root."""
     from promptvision.data.world import read_task  # imports torch, which the lists alone do not need
 
     return read_task(task)
@@ -47,21 +49,19 @@ READERS: dict[str, Callable[..., Images]] = {
 }
 
 
-def read(card: Card, root: str | Path = "", domain: str = "") -> Images:
-    """The images of a card's data set under the data root (DATASET.ROOT); "" where it needs none.
+def read(card: Card, root: str | Path = "", domain: str = "", faults: Faults | None = None) -> Images:
+    """Return the images of a card's dataset under the data root (DATASET.ROOT); "" where it needs none.
 
-    `domain`: one of the card's domains; "" for all of them together, one after the other.
-    Raises InputError, one sentence with the file or folder, for whatever is missing, unreadable or malformed.
+    `domain`: one of the card's domains; "" for all of them together, one after the other. InputError, one sentence
+    with the file or folder, for everything that is missing, unreadable or malformed; `faults` may gather them.
     """
     if domain and domain not in card.domains:
         raise unknown(f"domain of data set {card.name!r}", domain, card.domains)
-    parts = [_read_one(card, str(root), name) for name in ([domain] if domain else card.domains or [""])]
+    parts = []
+    for name in [domain] if domain else card.domains or [""]:
+        own = {key: value for key, value in card.domains.get(name, {}).items() if key != "counts"}
+        parts.append(READERS[card.reader](card, str(root), faults or Faults(), **{**card.options, **own}))
     images = parts[0] if len(parts) == 1 else join(parts)
     if not images.classes:
         raise InputError(f"data set {card.name!r} has no classes: its lists hold no images")
     return images
-
-
-def _read_one(card: Card, root: str, domain: str) -> Images:
-    own = {key: value for key, value in card.domains.get(domain, {}).items() if key != "counts"}
-    return READERS[card.reader](card, root, **{**card.options, **own})

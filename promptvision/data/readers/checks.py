@@ -1,71 +1,95 @@
-"""What all readers of lists share: lines of a file, paths that stay inside, labels without gaps, images there."""
+"""Checks of lists of images: labels, paths inside the root, files present."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
+from types import TracebackType
 
 from promptvision.data.card import Card
-from promptvision.data.decode import SUFFIXES
-from promptvision.data.images import Item
-from promptvision.data.readers.layout import missing, names_in
+from promptvision.data.decode import open_image
+from promptvision.data.images import Images, Item
+from promptvision.data.readers.layout import images_in, missing
+from promptvision.data.readers.paths import Finder
 from promptvision.errors import InputError
 
 
-def read_text(card: Card, file: Path, kind: str) -> str:
-    """The text of a file that a data set needs; `kind` says what it is."""
-    if not os.path.isfile(file):
-        raise missing(card, f"the {kind} {file} is missing")
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{kind} {file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{kind} {file} is not plain text") from None
+class Faults:
+    """A guard around each entry that a reader parses: `with faults:` lets its InputError through, which ends a run.
+
+    With `gather`, for `tools/data.py check`, it keeps the sentence in `found`, and the reader leaves the entry out.
+    """
+
+    def __init__(self, *, gather: bool = False):
+        self.gather = gather
+        self.found: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> bool:
+        kept = self.gather and isinstance(error, InputError)
+        if kept:
+            self.found.append(str(error))
+        return kept
 
 
-def read_lines(card: Card, file: Path, kind: str) -> list[str]:
-    """Its lines without the empty ones, stripped."""
-    return [line.strip() for line in read_text(card, file, kind).splitlines() if line.strip()]
-
-
-def refuse_outside(place: str, path: str) -> None:
-    """Refuse a listed path that is absolute or climbs out of its folder, in the notation of any system."""
-    plain = PurePosixPath(path.replace("\\", "/"))
-    if plain.is_absolute() or ".." in plain.parts or path[1:2] == ":":
-        raise InputError(f"{place}: the path {path!r} leaves the folder of images")
-
-
-def refuse_label(place: str, label: int, classes: int | None) -> None:
-    """Refuse a label below 0 or beyond the number of classes."""
+def check_label(place: str, label: int, classes: int | None) -> None:
+    """Raise InputError for a label below 0 or beyond the number of classes."""
     if label < 0 or (classes is not None and label >= classes):
         raise InputError(f"{place}: label {label} is out of range, the data set has {classes} classes")
 
 
-def check_labels(place: str, items: Iterable[Item]) -> None:
-    """Refuse a label with two names, and labels that are not 0 to n - 1."""
+def check_labels(source: str, items: Iterable[Item]) -> None:
+    """Raise InputError for a label with two names, and for labels that are not 0 to n - 1."""
     names: dict[int, str] = {}
     for path, label, name in items:
         if names.setdefault(label, name) != name:
-            raise InputError(f"{place}: label {label} is {names[label]!r} and, at {path}, {name!r}")
+            raise InputError(f"{source}: label {label} is {names[label]!r} and, at {path}, {name!r}")
     absent = sorted(set(range(max(names, default=-1))) - set(names))
     if absent:
-        raise InputError(f"{place}: labels must be 0 to n - 1 without gaps, but {absent[0]} never occurs")
+        raise InputError(f"{source}: labels must be 0 to n - 1 without gaps, but {absent[0]} never occurs")
 
 
-def images_in(card: Card, folder: Path) -> list[str]:
-    """Sorted names of the images in a class folder, told by their suffix; hidden files are left out."""
-    found = [name for name in names_in(folder) if name.lower().endswith(SUFFIXES)]
-    if not found:
-        raise missing(card, f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
-    return found
+def missing_images(card: Card, source: object, base: Path, absent: Sequence[str], listed: int) -> InputError:
+    """Return the error for listed images that do not exist, with a file that differs from the first only in case."""
+    near = Finder(base).nearly(absent[0])
+    hint = f" (there is {near!r}, in other upper and lower case)" if near else ""
+    share = f"{len(absent)} of the {listed} images that {source} lists are missing"
+    return missing(card, f"{share}, such as {str(base / absent[0])!r}{hint}")
 
 
-def all_there(card: Card, source: str | Path, folder: Path, lists: Mapping[str, Sequence[Item]]) -> None:
-    """Refuse lists of images that are not all in the folder."""
-    listed = {path for items in lists.values() for path, _, _ in items}
-    absent = sorted(path for path in listed if not os.path.isfile(folder / path))
-    if absent:
-        share = f"{len(absent)} of the {len(listed)} images that {source} lists are missing"
-        raise missing(card, f"{share}, such as {folder / absent[0]}")
+def listed_images(
+    card: Card, files: Sequence[Path], folder: Path, lists: Mapping[str, Sequence[Item]], faults: Faults
+) -> Images:
+    """Return the images of the list `files`, with paths below `folder`, after checks of labels and missing files."""
+    source = " and ".join(map(str, files))
+    with faults:
+        check_labels(source, [item for items in lists.values() for item in items])
+    with faults:
+        listed = {path for items in lists.values() for path, _, _ in items}
+        absent = sorted(path for path in listed if not os.path.isfile(folder / path))
+        if absent:
+            raise missing_images(card, source, folder, absent, len(listed))
+    return image_files(folder, lists)
+
+
+def class_items(
+    card: Card, folder: Path, place: Path, classes: Iterable[tuple[str, str]], faults: Faults
+) -> list[Item]:
+    """Return the images of (folder, class name) pairs in `place`, labelled in this order, with paths below `folder`."""
+    items: list[Item] = []
+    inner = place.relative_to(folder).as_posix()
+    for label, (name, words) in enumerate(classes):
+        with faults:
+            if os.path.isdir(place / name):
+                items += [(f"{inner}/{name}/{file}", label, words) for file in images_in(card, place / name)]
+    return items
+
+
+def image_files(folder: Path, lists: Mapping[str, Sequence[Item]]) -> Images:
+    """Return Images of files below a folder; a split that `lists` lacks is empty."""
+    train, val, test = (list(lists.get(split, [])) for split in ("train", "val", "test"))
+    return Images(train, val, test, partial(open_image, str(folder)), str(folder))

@@ -1,33 +1,49 @@
-"""The lists of somebody's own images: splits that are given are kept, missing ones made, always in the same way."""
+"""The splits of your own images: given splits are kept, missing ones are made, always in the same way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from promptvision.data.images import Item
+from promptvision.data.readers.list_rows import Row
+from promptvision.data.readers.names import label_table
 from promptvision.data.splits import read_and_split, split_trainval
+from promptvision.errors import InputError
 
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""How a folder may call a part -> the part."""
-SPLITS = {**PARTS, "training": "train", "dev": "val", "testing": "test"}
-"""How a column, or the file of a list, may call a part -> the part."""
+FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Name of a folder -> the split it holds."""
+SPLITS = {**FOLDERS, "training": "train", "dev": "val", "testing": "test"}
+"""Value of a column, or name of a list or shard -> the split."""
 SEED = 1
-"""Of the splits made here: fixed, so that they depend on names alone and never change between runs."""
+"""Seed of the splits made here: fixed, so that they depend on names alone and never change between runs."""
 
 Lists = tuple[list[Item], list[Item], list[Item]]
 
 
-def complete(given: Mapping[str, Sequence[Item]]) -> Lists:
-    """Train, validation and test lists of the parts that are there.
+def split_rows(rows: Sequence[Row], source: Path, names: Mapping[str, str]) -> Lists:
+    """Return the train, val and test items of rows with labels. InputError if only some rows name their split."""
+    bare = [row.place for row in rows if not row.split]
+    if bare and len(bare) < len(rows):
+        raise InputError(f"{bare[0]}: no split, though other images have one; give one to all of them, or to none")
+    labels = label_table(rows, source, names)
+    given: dict[str, list[Item]] = {}
+    for row in rows:
+        given.setdefault(row.split, []).append((row.path, *labels[row.label]))
+    return complete(given)
 
-    Only "train", or "" for no part at all: 50/20/30 of every class (`read_and_split`, over sorted paths). Train and
+
+def complete(given: Mapping[str, Sequence[Item]]) -> Lists:
+    """Return train, val and test items of the given splits, and make those that are missing.
+
+    Only "train", or "" for no split at all: 50/20/30 of every class (`read_and_split`, over sorted paths). Train and
     test only: 20 % of train validates. Train and val only: val is tested on, and 20 % of train validates. Without
-    train there is nothing to learn from, but something to test on.
+    train a method has nothing to learn from, but something to be tested on.
     """
-    parts = {part: list(items) for part, items in given.items() if items}
-    if not parts.keys() - {"", "train"}:
-        return fresh([*parts.get("", []), *parts.get("train", [])])
-    train, val, test = (parts.get(part, []) for part in ("train", "val", "test"))
+    lists = {split: list(items) for split, items in given.items() if items}
+    if not lists.keys() - {"", "train"}:
+        return fresh([*lists.get("", []), *lists.get("train", [])])
+    train, val, test = (lists.get(split, []) for split in ("train", "val", "test"))
     if (val and test) or not train:
         return (train, val, test) if test else ([], [], val)
     fit, held_out = split_trainval(train, SEED)
@@ -35,7 +51,7 @@ def complete(given: Mapping[str, Sequence[Item]]) -> Lists:
 
 
 def fresh(items: Sequence[Item]) -> Lists:
-    """50/20/30 of every class, whatever order the images are listed in."""
+    """Split every class 50/20/30, independent of the order in which the images are listed."""
     names = {f"{label:09d}": name for _, label, name in items}
     listing: dict[str, list[str]] = {label: [] for label in names}
     for path, label, _ in sorted(items):

@@ -1,4 +1,4 @@
-"""Somebody's own images as a Hugging Face data set on disk: Arrow files of `save_to_disk`, or Parquet files.
+"""Your own images as a Hugging Face dataset on disk: Arrow files of `save_to_disk`, or Parquet files.
 
 They are read with pyarrow (`pip install promptvision[hub]`), without the package `datasets`.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import posixpath
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -19,12 +20,13 @@ from PIL import Image
 
 from promptvision.data.card import Card
 from promptvision.data.decode import BadImage, read_image
-from promptvision.data.images import Images, Item
-from promptvision.data.readers.default_split import complete
+from promptvision.data.images import Images
+from promptvision.data.readers.checks import Faults
+from promptvision.data.readers.default_split import split_rows
 from promptvision.data.readers.layout import data_root, missing
 from promptvision.data.readers.list_rows import COLUMNS, Row
-from promptvision.data.readers.names import label_table, read_names
-from promptvision.data.readers.shards import part_of
+from promptvision.data.readers.names import read_names
+from promptvision.data.readers.shards import split_of
 from promptvision.errors import InputError, unknown
 
 LOG = logging.getLogger(__name__)
@@ -33,179 +35,139 @@ GROUPS_KEPT = 2
 """Row groups of a Parquet file that stay decoded: images that are read in order are decoded once."""
 
 
-def read_hub_folder(card: Card, root: str, *, image: str = "", label: str = "") -> Images:
-    """`<root>/**/*.arrow` or `*.parquet`; a folder or word of a file's name, such as train, tells its part.
+def read_hub_folder(card: Card, root: str, faults: Faults, *, image: str = "", label: str = "") -> Images:
+    """Read `<root>/**/*.arrow` or `*.parquet`; a folder or word of a file's name, such as train, is its split.
 
-    `image`, `label`: the columns, where they are not the first of the types Image and ClassLabel, or of their usual
+    `image`, `label`: the columns, if they are not the first of the types Image and ClassLabel, or of their usual
     names. Class names are those of the ClassLabel, or `names.txt`, or the labels. Images with the label -1, as the
-    Hub marks unknown ones, are left out. Missing splits are made by `own_splits.complete`. Arrow files are mapped into
-    memory; of a Parquet file whole row groups must be decoded, so shuffled reading of many is slow without a cache.
+    Hub marks unknown ones, are left out. Missing splits are made by `default_split.complete`. Arrow files are mapped
+    into memory; of a Parquet file whole row groups must be decoded, so shuffled reading is slow without a cache.
     """
-    _need_pyarrow(card)
-    top = data_root(card, root, otherwise="")
-    files = sorted(path.relative_to(top).as_posix() for path in top.rglob("*") if _is_data(path, top))
-    if not files:
-        raise missing(card, f"{top} holds no .arrow or .parquet files")
-    columns = _columns(card, top, files[0], image, label)
-    rows: dict[str, list[Row]] = {}
-    for file in files:
-        rows.setdefault(part_of(file), []).extend(_rows(top, file, *columns[1:]))
-    if "" in rows and len(rows) > 1:
-        raise InputError(f"data set {card.name!r}: only some files in {top} tell by their names whether they are train")
-    everything = [row for own in rows.values() for row in own]
-    if not everything:
-        raise missing(card, f"{top} holds no labelled images")
-    labels = label_table(everything, top / files[0], read_names(top))
-    given: dict[str, list[Item]] = {part: [(row.path, *labels[row.label]) for row in own] for part, own in rows.items()}
-    return Images(*complete(given), Cells(str(top), columns[0]), str(top), file_of=file_of)
-
-
-def file_of(path: str) -> str:
-    """The file that holds an image: "train/data-00000.arrow/17" -> "train/data-00000.arrow"."""
-    return path.rpartition("/")[0]
-
-
-def _need_pyarrow(card: Card) -> None:
     try:
         import pyarrow  # noqa: F401  (an extra)
     except ImportError:
         message = f"data set {card.name!r} is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
         raise InputError(message) from None
+    top = data_root(card, root, otherwise="")
+    found = (path.relative_to(top) for path in top.rglob("*") if path.suffix.lower() in SUFFIXES)
+    shown = (path for path in found if not any(part.startswith(".") for part in path.parts))
+    files = sorted(path.as_posix() for path in shown if not path.name.startswith("cache-"))
+    if not files:
+        raise missing(card, f"{top} holds no .arrow or .parquet files")
+    image, label, names = find_columns(top / files[0], image, label)
+    rows = [row for file in files for row in _rows(top, file, label, names, faults)]
+    if not rows:
+        raise missing(card, f"{top} holds no labelled images")
+    lists = split_rows(rows, top / files[0], read_names(top))
+    return Images(*lists, Cells(str(top), image), str(top), file_of=posixpath.dirname)
 
 
-def _is_data(path: Path, top: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(top).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and not path.name.startswith("cache-")
+def find_columns(file: Path, image: str, label: str) -> tuple[str, str, list[str]]:
+    """Return the columns of images and of labels, and the class names of the latter, if the file has them.
 
-
-def _columns(card: Card, top: Path, file: str, image: str, label: str) -> tuple[str, str, list[str]]:
-    """The columns of images and labels, and the class names of the latter, if it has some."""
-    features = _features(top / file)
-    for column in (image, label):
+    A column that is not given is the first of its type, those of usual names first, or else of a usual name.
+    """
+    with reading(file):
+        schema = Table(file).schema
+    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
+    features = {name: written[name] if isinstance(written.get(name), dict) else {} for name in schema.names}
+    chosen: list[str] = []
+    for column, kind, usual in (
+        (image, "Image", COLUMNS["path"]),
+        (label, "ClassLabel", (*COLUMNS["label"], *COLUMNS["name"])),
+    ):
+        typed = [name for name, feature in features.items() if feature.get("_type") == kind]
+        likely = [*(name for name in usual if name in typed), *typed, *(name for name in usual if name in features)]
         if column and column not in features:
-            raise InputError(f"data set {card.name!r}, {top / file}: {unknown('column', column, features)}")
-    usual = (*COLUMNS["label"], *COLUMNS["name"])
-    image = image or _first(features, "Image", COLUMNS["path"])
-    label = label or _first(features, "ClassLabel", usual)
-    for column, what in ((image, "images"), (label, "labels")):
-        if not column:
-            raise InputError(f"{top / file} has no column of {what}: its columns are {', '.join(features)}")
-    return image, label, list(features[label].get("names", []))
+            raise InputError(f"{file}: {unknown('column', column, features)}")
+        if not column and not likely:
+            what = "labels" if chosen else "images"
+            raise InputError(f"{file} has no column of {what}: its columns are {', '.join(features)}")
+        chosen.append(column or likely[0])
+    return chosen[0], chosen[1], list(features[chosen[1]].get("names", []))
 
 
-def _first(features: Mapping[str, Mapping[str, Any]], kind: str, usual: Sequence[str]) -> str:
-    """The first column of a type, those of usual names first; without any of the type, the first of a usual name."""
-    typed = [name for name, feature in features.items() if feature.get("_type") == kind]
-    return next((name for name in usual if name in typed), next(iter(typed), "")) or next(
-        (name for name in usual if name in features), ""
-    )
-
-
-def _features(file: Path) -> dict[str, dict[str, Any]]:
-    """Column -> its type in the words of `datasets.Features`; {} of a column about which nothing is written."""
-    with _reading(file):
-        schema = _open(file).schema
-    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    known = written.get("info", {}).get("features") or {}
-    return {name: dict(known[name]) if isinstance(known.get(name), dict) else {} for name in schema.names}
-
-
-def _rows(top: Path, file: str, label: str, names: Sequence[str]) -> list[Row]:
-    """A row for each labelled image of a file."""
-    with _reading(top / file):
-        values = _open(top / file).column(label)
-    rows = []
-    for number, value in enumerate(values):
-        place = f"{top / file}, row {number}"
-        if value is None or value == -1:
-            continue
-        if not isinstance(value, int | str) or (names and value not in range(len(names))):
-            raise InputError(f"{place}: {value!r} is no label, which is an integer or a text")
-        name = names[int(value)] if names else ""
-        rows.append(Row(f"{file}/{number:06d}", str(value), name, "", place))
-    if len(rows) < len(values):
-        LOG.warning("%s: %d images without a label are left out", top / file, len(values) - len(rows))
+def _rows(top: Path, file: str, label: str, names: Sequence[str], faults: Faults) -> list[Row]:
+    """Return a row for each labelled image of a file."""
+    with reading(top / file):
+        values = Table(top / file).column(label)
+    labelled = [(number, value) for number, value in enumerate(values) if value is not None and value != -1]
+    if len(labelled) < len(values):
+        LOG.warning("%s: %d images without a label are left out", top / file, len(values) - len(labelled))
+    rows, split = [], split_of(file)
+    for number, value in labelled:
+        with faults:
+            place = f"{top / file}, row {number}"
+            if not isinstance(value, int | str) or (names and value not in range(len(names))):
+                raise InputError(f"{place}: {value!r} is no label, which is an integer or a text")
+            name = names[int(value)] if names else ""
+            rows.append(Row(f"{file}/{number:06d}", str(value), name, split, place))
     return rows
 
 
-class ArrowFile:
-    """A file of `save_to_disk`, mapped into memory."""
+class Table:
+    """An Arrow file, mapped into memory, or a Parquet file, of which the row groups read last are kept."""
 
     def __init__(self, file: Path):
         import pyarrow as pa
-
-        self.table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
-        self.schema = self.table.schema
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column."""
-        return self.table.column(name).to_pylist()
-
-    def cell(self, name: str, row: int) -> Any:
-        """One value of a column."""
-        return self.table.column(name)[row].as_py()
-
-
-class ParquetFile:
-    """A Parquet file, of which the row groups read last are kept."""
-
-    def __init__(self, file: Path):
         import pyarrow.parquet as pq
 
-        self.file = pq.ParquetFile(file)
-        self.schema = self.file.schema_arrow
-        sizes = [self.file.metadata.row_group(n).num_rows for n in range(self.file.metadata.num_row_groups)]
+        self.read: Callable[[int, str], Any]
+        if file.suffix.lower() == ".parquet":
+            parquet = pq.ParquetFile(file)
+            self.schema = parquet.schema_arrow
+            self.read = lambda group, name: parquet.read_row_group(group, columns=[name]).column(name)
+            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        else:
+            table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+            self.schema, self.read, sizes = table.schema, lambda group, name: table.column(name), [len(table)]
         self.starts = [0, *accumulate(sizes)]
         self.kept: dict[tuple[str, int], Any] = {}
 
     def column(self, name: str) -> list[Any]:
-        """All values of a column."""
-        return self.file.read(columns=[name]).column(name).to_pylist()
+        """Return all values of a column."""
+        return [value for group in range(len(self.starts) - 1) for value in self.read(group, name).to_pylist()]
 
     def cell(self, name: str, row: int) -> Any:
-        """One value of a column."""
+        """Return one value of a column."""
         group = bisect_right(self.starts, row) - 1
         if (name, group) not in self.kept:
             while len(self.kept) >= GROUPS_KEPT:
                 self.kept.pop(next(iter(self.kept)))
-            self.kept[name, group] = self.file.read_row_group(group, columns=[name]).column(name)
+            self.kept[name, group] = self.read(group, name)
         return self.kept[name, group][row - self.starts[group]].as_py()
 
 
-def _open(file: Path) -> ArrowFile | ParquetFile:
-    return ParquetFile(file) if file.suffix.lower() == ".parquet" else ArrowFile(file)
-
-
 @contextmanager
-def _reading(file: Path, what: str = "") -> Iterator[None]:
-    """Tell in one sentence that a file, or an image in it, cannot be read."""
+def reading(file: Path, image: str = "") -> Iterator[None]:
+    """Raise one sentence if pyarrow cannot read a file: BadImage of an `image` in it, or else InputError."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = getattr(error, "strerror", None) or f"it is no {file.suffix[1:]} file, broken or cut short"
-        kind, name = (BadImage, f"image {what}") if what else (InputError, str(file))
+        kind, name = (BadImage, f"image {image}") if image else (InputError, str(file))
         raise kind(f"{name} cannot be read: {reason}") from None
 
 
 class Cells:
-    """Opens "<file below root>/<row>": the bytes in a cell of the column `image`. Each process opens files anew."""
+    """Opener of "<file below root>/<row>": the bytes in a cell of the column `image`. Each process opens the files."""
 
     def __init__(self, root: str, image: str):
         self.root, self.image = root, image
-        self.files: dict[str, ArrowFile | ParquetFile] = {}
+        self.files: dict[str, Table] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "image": self.image, "files": {}}
 
     def __call__(self, path: str) -> Image.Image:
-        """The image as RGB, see `files.read_image`."""
+        """Return the image as RGB, see `decode.read_image`."""
         file, _, row = path.rpartition("/")
         name = os.path.join(self.root, path)
-        with _reading(Path(self.root, file), name):
+        with reading(Path(self.root, file), name):
             if file not in self.files:
-                self.files[file] = _open(Path(self.root, file))
+                self.files[file] = Table(Path(self.root, file))
             cell = self.files[file].cell(self.image, int(row))
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_image
-from promptvision.data.images import Images, Item
-from promptvision.data.readers.checks import all_there, read_lines, read_text, refuse_outside
+from promptvision.data.images import Images
+from promptvision.data.readers.checks import Faults, listed_images
 from promptvision.data.readers.class_names import tell_apart
-from promptvision.data.readers.layout import data_root, find_folder
+from promptvision.data.readers.layout import data_root, find_folder, read_json, read_lines
+from promptvision.data.readers.paths import listed_path
 from promptvision.errors import InputError
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def read_json_lists(
     card: Card,
     root: str,
+    faults: Faults,
     *,
     folders: list[str],
     images: str = "",
@@ -29,64 +29,56 @@ def read_json_lists(
     name_pattern: str = "",
     names_file: str = "",
 ) -> Images:
-    """`<root>/<one of folders>/{train,val,test}.json`, paths below `images`, in the order of the files.
+    """Read `<root>/<one of folders>/{train,val,test}.json`, with paths below `images`, in the order of the files.
 
-    Labels are the places of the class ids in the sorted ids of all three files; the official code sorts each file's
-    own ids, which agrees only where every file has every class. A path that is not there is tried without its first
-    folder `drop`. Class names are the card's `names`, or what the first group of `name_pattern` finds in the paths
-    of a class, looked up in the lines `key name` of `names_file` if the data have that file, or "class <id>".
+    Labels number the sorted class ids of all three files; the official code sorts the ids of each file on its own,
+    which agrees only if every file has every class. A path that does not exist is tried without its first folder
+    `drop`. Class names are the card's `names`, or what the first group of `name_pattern` finds in the paths of a
+    class, looked up in the lines `key name` of `names_file` if the dataset has that file, or "class <id>".
     Source: KMnP/vpt `src/data/datasets/json_dataset.py`.
     """
     folder = find_folder(card, data_root(card, root), folders)
     top = find_folder(card, folder, [images]) if images else folder
-    listed = {part: _entries(card, folder / f"{part}.json") for part in PARTS}
-    ids = sorted({number for entries in listed.values() for number in entries.values()})
-    if names and len(names) != len(ids):
-        raise InputError(f"data set {card.name!r}: {folder} has {len(ids)} classes, the card names {len(names)}")
-    table = _table(card, folder / names_file) if names_file else {}
-    own = names or tell_apart(_found_names(listed, ids, name_pattern, table))
-    label = {number: place for place, number in enumerate(ids)}
-    prefix = drop.rstrip("/") + "/"
-    lists: dict[str, list[Item]] = {
-        part: [(_placed(top, path, prefix), label[number], own[label[number]]) for path, number in listed[part].items()]
-        for part in PARTS
+    files = {split: folder / f"{split}.json" for split in SPLITS}
+    listed: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    for split, file in files.items():
+        with faults:
+            listed[split] = _read_list(card, file, top, drop, faults)
+    first = {number: path for entries in reversed(listed.values()) for path, number in reversed(entries.items())}
+    if names and len(names) != len(first):
+        raise InputError(f"data set {card.name!r}: {folder} has {len(first)} classes, the card names {len(names)}")
+    lines = read_lines(card, folder / names_file, "list of class names") if (folder / names_file).is_file() else []
+    label = {number: position for position, number in enumerate(sorted(first))}
+    own = names or _class_names(first, name_pattern, lines)
+    lists = {
+        split: [(path, label[number], own[label[number]]) for path, number in entries.items()]
+        for split, entries in listed.items()
     }
-    all_there(card, " and ".join(f"{folder / part}.json" for part in PARTS), top, lists)
-    return Images(lists["train"], lists["val"], lists["test"], partial(open_image, str(top)), str(top))
+    return listed_images(card, list(files.values()), top, lists, faults)
 
 
-def _entries(card: Card, file: Path) -> dict[str, int]:
-    try:
-        entries = json.loads(read_text(card, file, "list"))
-    except ValueError as error:
-        raise InputError(f"list {file} is not JSON: {error}") from None
+def _read_list(card: Card, file: Path, top: Path, drop: str, faults: Faults) -> dict[str, int]:
+    """Return {path below `top`: class id}, where a path that does not exist loses its first folder `drop`."""
+    entries = read_json(card, file, "list")
     if not isinstance(entries, dict):
         raise InputError(f"list {file} must be an object of paths and class ids")
+    found: dict[str, int] = {}
     for path, number in entries.items():
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise InputError(f"list {file}, {path!r}: the class id must be an integer, found {number!r}")
-        refuse_outside(f"list {file}", path)
-    return entries
+        with faults:
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise InputError(f"list {file}, {path!r}: the class id must be an integer, found {number!r}")
+            inner = listed_path(path, top, f"list {file}")
+            bare = inner.removeprefix(f"{drop}/")
+            found[bare if bare != inner and not (top / inner).is_file() else inner] = number
+    return found
 
 
-def _placed(top: Path, path: str, prefix: str) -> str:
-    """The path, or if it is not there the path without its prefix."""
-    bare = path.removeprefix(prefix)
-    return bare if bare != path and not (top / path).is_file() else path
-
-
-def _table(card: Card, file: Path) -> dict[str, str]:
-    """`817 Oak Titmouse` -> {"817": "Oak Titmouse"}; empty if the data lack the file."""
-    lines = read_lines(card, file, "list of class names") if file.is_file() else []
-    return {key.lstrip("0") or "0": name for key, _, name in (line.partition(" ") for line in lines)}
-
-
-def _found_names(listed: dict[str, dict[str, int]], ids: list[int], pattern: str, table: dict[str, str]) -> list[str]:
-    first: dict[int, str] = {}
-    for entries in listed.values():
-        for path, number in entries.items():
-            first.setdefault(number, path)
-    found = {number: re.search(pattern, path) if pattern else None for number, path in first.items()}
-    keys = {number: match[1] if match else f"{number}" for number, match in found.items()}
-    other = {number: match[1] if match else f"class {number}" for number, match in found.items()}
-    return [table.get(keys[number].lstrip("0") or "0", other[number]) for number in ids]
+def _class_names(first: Mapping[int, str], pattern: str, lines: Iterable[str]) -> list[str]:
+    """Return the names of the sorted class ids, from the first path of each and the lines `key name`."""
+    table = {key.lstrip("0"): name for key, _, name in (line.partition(" ") for line in lines)}
+    names = []
+    for number, path in sorted(first.items()):
+        match = re.search(pattern, path) if pattern else None
+        key, otherwise = (match[1], match[1]) if match else (f"{number}", f"class {number}")
+        names.append(table.get(key.lstrip("0"), otherwise))
+    return tell_apart(names)

@@ -1,27 +1,39 @@
-"""Data root, dataset folders, and the sentence for what is missing."""
+"""Data root, folders and files of a dataset, and the error for what is missing."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from promptvision.data.card import Card
+from promptvision.data.decode import SUFFIXES
 from promptvision.errors import InputError
 
 
 def missing(card: Card, what: str) -> InputError:
-    """The error for something that a data set lacks: says what, and how to get it."""
+    """Return the error for something that a dataset lacks; it ends with how to get the dataset."""
     return InputError(f"data set {card.name!r}: {what}; {card.where}")
 
 
+def unreadable(file: Path, error: Exception, reason: str) -> InputError:
+    """Return the error for a file that cannot be read, with the reason of the system, or else this one."""
+    return InputError(f"{file} cannot be read: {getattr(error, 'strerror', None) or reason}")
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """Raise InputError for a folder that cannot be listed."""
+    raise InputError(f"folder {error.filename} cannot be read: {error.strerror}") from None
+
+
 def data_root(card: Card, root: str, otherwise: str = "data") -> Path:
-    """The data root, or without one the folder `otherwise`, as an existing folder that is not empty."""
+    """Return DATASET.ROOT, or if it is not set the folder `otherwise`. InputError if it is missing or empty."""
     if not root and not (otherwise and os.path.isdir(otherwise)):
         also = f" and there is no folder {otherwise!r} here" if otherwise else ""
         raise missing(card, f"DATASET.ROOT is not set{also}")
-    root = root or otherwise
-    folder = Path(root).expanduser()
+    folder = Path(root or otherwise).expanduser()
     if not os.path.isdir(folder):
         state = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
         raise missing(card, f"the data root {folder} {state}")
@@ -30,12 +42,12 @@ def data_root(card: Card, root: str, otherwise: str = "data") -> Path:
     return folder
 
 
-def names_in(folder: Path) -> list[str]:
-    """Sorted names in a folder, hidden ones left out."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise InputError(f"folder {folder} cannot be read: {error.strerror}") from None
+def find_folder(card: Card, root: Path, folders: Sequence[str]) -> Path:
+    """Return the first of a card's `folders` that exists under the root. InputError if none does."""
+    for folder in folders:
+        if os.path.isdir(root / folder):
+            return root / folder
+    raise missing(card, f"the data root {root} has no folder {' or '.join(folders)}")
 
 
 def find_file(card: Card, file: Path, kind: str = "file") -> Path:
@@ -45,14 +57,48 @@ def find_file(card: Card, file: Path, kind: str = "file") -> Path:
     return file
 
 
-def unreadable(file: Path, error: Exception, reason: str) -> InputError:
-    """Return the error for a file that cannot be read, with the reason of the system, or else this one."""
-    return InputError(f"{file} cannot be read: {getattr(error, 'strerror', None) or reason}")
+def names_in(folder: Path) -> list[str]:
+    """Return the sorted names in a folder, without hidden ones."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        refuse_folder(error)
 
 
-def find_folder(card: Card, root: Path, folders: Sequence[str]) -> Path:
-    """The first of a card's `folders` that is there under the root."""
-    for folder in folders:
-        if os.path.isdir(root / folder):
-            return root / folder
-    raise missing(card, f"the data root {root} has no folder {' or '.join(folders)}")
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, without hidden ones."""
+    return [name for name in names_in(folder) if os.path.isdir(folder / name)]
+
+
+def images_in(card: Card, folder: Path) -> list[str]:
+    """Return the sorted names of the images in a class folder, by their suffix. InputError if there are none."""
+    found = [name for name in names_in(folder) if name.lower().endswith(SUFFIXES)]
+    if not found:
+        raise missing(card, f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
+    return found
+
+
+def read_text(file: Path, kind: str) -> str:
+    """Read a text in UTF-8, or in UTF-16 as spreadsheets save it; `kind` is what the error calls the file."""
+    try:
+        data = file.read_bytes()
+        return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{kind} {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{kind} {file} is not UTF-8 text: save it as UTF-8") from None
+
+
+def read_lines(card: Card, file: Path, kind: str) -> list[str]:
+    """Read the lines of a file that the dataset needs, stripped and without empty ones."""
+    text = read_text(find_file(card, file, kind), kind)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_json(card: Card, file: Path, kind: str) -> Any:
+    """Read a JSON file that the dataset needs."""
+    text = read_text(find_file(card, file, kind), kind)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{kind} {file} is not JSON: {error}") from None

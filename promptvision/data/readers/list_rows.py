@@ -6,10 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptvision.data.decode import SUFFIXES
+from promptvision.data.readers.layout import read_text
 from promptvision.errors import InputError
 
 COLUMNS = {
@@ -18,12 +20,12 @@ COLUMNS = {
     "name": ("class_name", "classname", "label_name"),
     "split": ("split", "part", "subset", "set"),
 }
-"""What a row may hold -> how its column may be called; upper case, spaces and hyphens do not matter."""
+"""Field of a row -> the names its column may have; upper case, spaces and hyphens do not matter."""
 DELIMITERS = (",", ";", "\t", "|")
 
 
 class Row(NamedTuple):
-    """One image as the list has it. `label`: as text; the class name where there is no label. `place`: for errors."""
+    """One image of a list. `label`: as text; the class name if there is no label. `place`: for errors."""
 
     path: str
     label: str
@@ -33,108 +35,103 @@ class Row(NamedTuple):
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a list, by the suffix of its file. InputError names the file, line or entry, and what is wrong."""
+    """Read the rows of a list by the suffix of its file. InputError names the file, the line or entry, and why."""
     if file.suffix.lower() not in READ:
         raise InputError(f"{file} is no list; a list ends in {', '.join(READ)}")
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"list {file} cannot be read: {error.strerror}") from None
-    try:
-        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"list {file} is not UTF-8 text: save it as UTF-8") from None
-    return READ[file.suffix.lower()](file, text)
+    return READ[file.suffix.lower()](file, read_text(file, "list"))
 
 
-def _table(file: Path, text: str) -> list[Row]:
-    """A table with a header, or without one if its first column ends like an image: path, label, and perhaps split."""
+def read_table(file: Path, text: str) -> list[Row]:
+    """Read a table with a header, or without one if its first cell ends like an image: path, label, perhaps split."""
     csv.field_size_limit(1 << 20)
-    delimiter, columns = _header(file, text)
+    delimiter, header = _first_line(text)
+    bare = len(header) in (2, 3) and header[0].strip().lower().endswith(SUFFIXES)
+    fields = ("path", "label", "split")[: len(header)]
+    columns = {field: fields.index(field) for field in fields} if bare else _columns(header, str(file), "columns")
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows = []
+    rows, least = [], max(columns.values()) + 1
     try:
         for number, cells in enumerate(lines):
-            if any(cell.strip() for cell in cells) and (number or columns[0] is None):
-                rows.append(_cells(cells, columns[1], f"{file}, line {lines.line_num}"))
+            if any(cell.strip() for cell in cells) and (number or bare):
+                place = f"{file}, line {lines.line_num}"
+                if len(cells) < least:
+                    raise InputError(f"{place}: expected at least {least} cells, found {len(cells)}")
+                rows.append(_row({field: cells[position] for field, position in columns.items()}, place))
     except csv.Error as error:
         raise InputError(f"{file}, line {lines.line_num}: {error}") from None
     return rows
 
 
-def _header(file: Path, text: str) -> tuple[str, tuple[list[str] | None, dict[str, int]]]:
-    """The delimiter; the header, or None; and where the columns are."""
-    best: tuple[str, list[str]] = (",", [])
-    for delimiter in DELIMITERS:
-        try:
-            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-        except csv.Error:
-            continue
-        if len(cells) > len(best[1]):
-            best = delimiter, cells
-    delimiter, cells = best
-    columns = _columns(cells)
-    if {"path"} < columns.keys() and columns.keys() & {"label", "name"}:
-        return delimiter, (cells, columns)
-    if len(cells) in (2, 3) and cells[0].strip().lower().endswith(SUFFIXES):
-        return delimiter, (None, dict(zip(("path", "label", "split"), range(len(cells)), strict=False)))
-    raise _no_columns(str(file), "columns", cells)
+def _first_line(text: str) -> tuple[str, list[str]]:
+    """Return the delimiter that divides the first line into the most cells, and these cells."""
+    delimiter, cells = DELIMITERS[0], list[str]()
+    for other in DELIMITERS:
+        with suppress(csv.Error):
+            found = next(csv.reader(io.StringIO(text, newline=""), delimiter=other), [])
+            if len(found) > len(cells):
+                delimiter, cells = other, found
+    return delimiter, cells
 
 
-def _no_columns(place: str, what: str, found: Sequence[str]) -> InputError:
-    known = f"a path ({', '.join(COLUMNS['path'])}) and a label ({', '.join((*COLUMNS['label'], *COLUMNS['name']))})"
-    return InputError(f"{place} needs {what} for {known}, but has {', '.join(map(repr, found)) or 'none'}")
-
-
-def _columns(names: Sequence[str]) -> dict[str, int]:
-    """What a row holds -> number of the column; of several names the first of `COLUMNS`."""
+def _columns(names: Sequence[str], place: str, kind: str) -> dict[str, int]:
+    """Return field -> position of its column or key; of several names the first of `COLUMNS` counts."""
     plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in names]
-    found = {what: [plain.index(name) for name in known if name in plain] for what, known in COLUMNS.items()}
-    return {what: places[0] for what, places in found.items() if places}
+    found = {field: [plain.index(name) for name in known if name in plain] for field, known in COLUMNS.items()}
+    if not found["path"] or not (found["label"] or found["name"]):
+        paths, labels = ", ".join(COLUMNS["path"]), ", ".join((*COLUMNS["label"], *COLUMNS["name"]))
+        has = ", ".join(map(repr, names)) or "none"
+        raise InputError(f"{place} needs {kind} for a path ({paths}) and a label ({labels}), but has {has}")
+    return {field: positions[0] for field, positions in found.items() if positions}
 
 
-def _cells(cells: Sequence[str], columns: Mapping[str, int], place: str) -> Row:
-    if len(cells) <= max(columns.values()):
-        raise InputError(f"{place}: expected at least {max(columns.values()) + 1} cells, found {len(cells)}")
-    return _row({what: cells[number] for what, number in columns.items()}, place)
-
-
-def _row(facts: Mapping[str, Any], place: str) -> Row:
-    texts = {what: _text(value, what, place) for what, value in facts.items()}
-    path, label, name = texts.get("path", ""), texts.get("label", ""), texts.get("name", "").strip()
+def _row(fields: Mapping[str, Any], place: str) -> Row:
+    """Return the row of these fields. InputError for a value of another type, and without a path or a label."""
+    for field, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise InputError(f"{place}: the {field} must be a text or an integer, not {value!r}")
+    path, label, name, split = ("" if fields.get(field) is None else str(fields[field]) for field in COLUMNS)
     if not path.strip():
         raise InputError(f"{place}: the path is empty")
-    if not (label.strip() or name):
+    label, name = label.strip(), name.strip()
+    if not label and not name:
         raise InputError(f"{place}: {path!r} has no label")
-    return Row(path, label.strip() or name, name, texts.get("split", ""), place)
+    return Row(path, label or name, name, split, place)
 
 
-def _text(value: object, what: str, place: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
-    raise InputError(f"{place}: the {what} must be a text or an integer, not {value!r}")
+def row_of(entry: Mapping[str, Any], place: str) -> Row:
+    """Return the row of an object with the keys of `COLUMNS`. InputError, which begins with `place`, if it is wrong."""
+    columns, values = _columns(list(entry), place, "keys"), list(entry.values())
+    return _row({field: values[position] for field, position in columns.items()}, place)
 
 
-def _json(file: Path, text: str) -> list[Row]:
-    """A list of objects; {"train": [...], "test": [...]} of objects or [path, label, name]; or {path: label}."""
+def _entry(entry: object, split: str, place: str) -> Row:
+    """Return the row of an object, or of [path, label] or [path, label, name]."""
+    if isinstance(entry, list) and len(entry) in (2, 3):
+        return _row({**dict(zip(("path", "label", "name"), entry, strict=False)), "split": split}, place)
+    if isinstance(entry, dict):
+        row = row_of(entry, place)
+        return row._replace(split=row.split or split)
+    raise InputError(f"{place}: expected an object or [path, label], found {entry!r}")
+
+
+def read_json(file: Path, text: str) -> list[Row]:
+    """Read a list of entries; {"train": [...], "test": [...]} of entries; or {path: label}."""
     try:
         found = json.loads(text)
     except ValueError as error:
         raise InputError(f"list {file} is not JSON: {error}") from None
     if isinstance(found, list):
         return [_entry(entry, "", f"{file}, entry {n}") for n, entry in enumerate(found)]
-    if isinstance(found, dict) and found and all(isinstance(own, list) for own in found.values()):
-        parts = ((part, n, entry) for part, own in found.items() for n, entry in enumerate(own))
-        return [_entry(entry, part, f"{file}, {part}[{n}]") for part, n, entry in parts]
-    if isinstance(found, dict):
-        return [_row({"path": path, "label": label}, f"{file}, {path!r}") for path, label in found.items()]
-    raise InputError(f"list {file} must hold a list of objects, or an object of lists, not {type(found).__name__}")
+    if not isinstance(found, dict):
+        raise InputError(f"list {file} must hold a list of objects, or an object of lists, not {type(found).__name__}")
+    if found and all(isinstance(own, list) for own in found.values()):
+        splits = ((split, n, entry) for split, own in found.items() for n, entry in enumerate(own))
+        return [_entry(entry, split, f"{file}, {split}[{n}]") for split, n, entry in splits]
+    return [_row({"path": path, "label": label}, f"{file}, {path!r}") for path, label in found.items()]
 
 
-def _json_lines(file: Path, text: str) -> list[Row]:
-    """One object, or [path, label], in each line."""
+def read_json_lines(file: Path, text: str) -> list[Row]:
+    """Read one entry from each line."""
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{file}, line {number}"
@@ -146,30 +143,12 @@ def _json_lines(file: Path, text: str) -> list[Row]:
     return rows
 
 
-def _entry(entry: object, part: str, place: str) -> Row:
-    if isinstance(entry, list) and len(entry) in (2, 3):
-        facts = dict(zip(("path", "label", "name"), entry, strict=False))
-        return _row({**facts, "split": part}, place)
-    if isinstance(entry, dict):
-        row = row_of(entry, place)
-        return row._replace(split=row.split or part)
-    raise InputError(f"{place}: expected an object or [path, label], found {entry!r}")
-
-
-def row_of(entry: Mapping[str, Any], place: str) -> Row:
-    """The row of an object with the keys of `COLUMNS`; `place` begins what an InputError says."""
-    columns, values = _columns(list(entry)), list(entry.values())
-    if "path" not in columns or not columns.keys() & {"label", "name"}:
-        raise _no_columns(place, "keys", list(entry))
-    return _row({what: values[number] for what, number in columns.items()}, place)
-
-
 READ: dict[str, Callable[[Path, str], list[Row]]] = {
-    ".csv": _table,
-    ".tsv": _table,
-    ".txt": _table,
-    ".json": _json,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".txt": read_table,
+    ".json": read_json,
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
 }
-"""Suffix of a list -> how it is read."""
+"""Suffix of a list -> the function that reads it."""

@@ -1,4 +1,4 @@
-"""Somebody's own images in tar shards as webdataset writes them: `key.jpg` beside `key.cls`, `.txt` or `.json`."""
+"""Your own images in tar shards as webdataset writes them: `key.jpg` beside `key.cls`, `.txt` or `.json`."""
 
 from __future__ import annotations
 
@@ -6,147 +6,131 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from promptvision.data.card import Card
 from promptvision.data.decode import SUFFIXES, BadImage, read_image
-from promptvision.data.images import Images, Item
-from promptvision.data.readers.default_split import SPLITS, complete
-from promptvision.data.readers.layout import data_root, missing
+from promptvision.data.images import Images
+from promptvision.data.readers.checks import Faults
+from promptvision.data.readers.default_split import SPLITS, split_rows
+from promptvision.data.readers.layout import data_root, missing, read_text, unreadable
 from promptvision.data.readers.list_rows import Row, row_of
-from promptvision.data.readers.names import label_table, read_names
+from promptvision.data.readers.names import read_names
 from promptvision.errors import InputError
 
 LABELS = ("cls", "txt", "json")
-"""Suffixes of an image's label, in the order in which they are taken: an integer or name, or an object with one."""
+"""Suffixes of an image's label, in the order in which they are tried: an integer or name, or an object with one."""
 CLASS_NAMES = "classnames.txt"
 
-Place = tuple[str, int, int]
-"""(shard below the root, first byte, number of bytes)."""
+
+class Member(NamedTuple):
+    """The place of a file in a shard: the shard below the root, the first byte, and the number of bytes."""
+
+    shard: str
+    start: int
+    size: int
 
 
-def read_shards(card: Card, root: str) -> Images:
-    """`<root>/**/*.tar`; a folder or word of a shard's name, such as train in `train-000000.tar`, tells its part.
+@dataclass(frozen=True)
+class Shards:
+    """Images in tar files below `root`, read in place; `members`: path of an image -> its bytes in a shard."""
+
+    root: str
+    members: dict[str, Member]
+
+    def open(self, path: str) -> Image.Image:
+        """Return the image as RGB, see `decode.read_image`."""
+        name = os.path.join(self.root, path)
+        try:
+            return read_image(self.read(self.members[path]), name)
+        except OSError as error:
+            raise BadImage(f"image {name} cannot be read: {error.strerror}") from None
+
+    def read(self, member: Member) -> bytes:
+        """Return the bytes of a file in a shard."""
+        with Path(self.root, member.shard).open("rb") as file:
+            file.seek(member.start)
+            return file.read(member.size)
+
+    def shard(self, path: str) -> str:
+        """Return the file below the root that holds an image."""
+        return self.members[path].shard
+
+
+def read_shards(card: Card, root: str, faults: Faults) -> Images:
+    """Read `<root>/**/*.tar`; a folder or word of a shard's name, such as train in `train-000000.tar`, is its split.
 
     Class names are the lines of `<root>/classnames.txt`, by label from 0 on, or `names.txt`, or the labels. Missing
-    splits are made by `own_splits.complete`. Shards are indexed once and images read where they lie.
+    splits are made by `default_split.complete`. Shards are indexed once, and images read in place.
     """
     top = data_root(card, root, otherwise="")
     shards = sorted(path.relative_to(top).as_posix() for path in top.rglob("*.tar"))
     if not shards:
         packed = next((path for path in sorted(top.rglob("*.tar.*"))), None)
-        hint = f"; {packed} is compressed, which has no places to read from: unpack it to a .tar" if packed else ""
+        hint = f"; {packed} is compressed, so single images cannot be read: unpack it to a .tar" if packed else ""
         raise missing(card, f"{top} holds no .tar files{hint}")
-    places: dict[str, Place] = {}
-    rows: dict[str, list[Row]] = {}
-    for shard in shards:
-        rows.setdefault(part_of(shard), []).extend(_rows(top, shard, places))
-    if "" in rows and len(rows) > 1:
-        raise InputError(
-            f"data set {card.name!r}: only some shards in {top} tell by their names whether they are train"
-        )
-    everything = [row for own in rows.values() for row in own]
-    labels = label_table(everything, top / CLASS_NAMES, _class_names(top))
-    given = {part: _items(own, labels) for part, own in rows.items()}
-    store = Shards(str(top), places)
-    return Images(*complete(given), store.open, str(top), file_of=store.shard)
+    store = Shards(str(top), {})
+    rows = [row for shard in shards for row in _index(store, shard, faults)]
+    file = top / CLASS_NAMES
+    lines = read_text(file, "file of class names").splitlines() if file.is_file() else []
+    names = {f"{label}": name.strip() for label, name in enumerate(lines)} or read_names(top)
+    return Images(*split_rows(rows, file, names), store.open, str(top), file_of=store.shard)
 
 
-def part_of(name: str) -> str:
-    """The part that a folder, or else a word of a file's name tells: "val/0.tar", "in1k-val-0001.tar" -> "val"."""
+def split_of(name: str) -> str:
+    """Return the split named by a folder, or by a word of a file's name: "val/0.tar", "in1k-val-0001.tar" -> "val"."""
     words = re.split(r"[^a-z]+", name.lower())
     return next((SPLITS[word] for word in words if word in SPLITS), "")
 
 
-def _items(rows: list[Row], labels: dict[str, tuple[int, str]]) -> list[Item]:
-    return [(row.path, *labels[row.label]) for row in rows]
-
-
-def _class_names(top: Path) -> dict[str, str]:
-    file = top / CLASS_NAMES
-    if not file.is_file():
-        return read_names(top)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
-    return {str(label): name.strip() for label, name in enumerate(lines)}
-
-
-def _rows(top: Path, shard: str, places: dict[str, Place]) -> Iterator[Row]:
-    """One row for each image of a shard; where it lies goes into `places`."""
-    for key, members in _samples(top / shard).items():
+def _index(store: Shards, shard: str, faults: Faults) -> list[Row]:
+    """Return a row for each image of a shard, and enter the image into `store.members`."""
+    rows = []
+    for key, members in _samples(Path(store.root, shard), shard).items():
         image = next((suffix for suffix in members if f".{suffix}" in SUFFIXES), None)
         if image is None:
             continue
-        label = next((suffix for suffix in LABELS if suffix in members), None)
-        place = f"{top / shard}, {key}"
-        if label is None:
-            raise InputError(f"{place}: the image has no label, which is a file {key}.cls, .txt or .json")
-        path = f"{shard}/{key}.{image}"
-        if path in places:
-            raise InputError(f"{place}: two images of this name")
-        places[path] = shard, *members[image]
-        yield _labelled(path, label, _bytes(top / shard, *members[label]), place)
+        with faults:
+            place, path = f"{Path(store.root, shard)}, {key}", f"{shard}/{key}.{image}"
+            label = next((suffix for suffix in LABELS if suffix in members), None)
+            if label is None:
+                raise InputError(f"{place}: the image has no label, which is a file {key}.cls, .txt or .json")
+            if path in store.members:
+                raise InputError(f"{place}: two images of this name")
+            row = _labelled(path, label, store.read(members[label]), place)
+            store.members[path] = members[image]
+            rows.append(row._replace(split=split_of(shard)))
+    return rows
 
 
-def _samples(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """Key (the name up to its first dot) -> suffix -> (first byte, number of bytes)."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
+def _samples(file: Path, shard: str) -> dict[str, dict[str, Member]]:
+    """Return key (the name up to its first dot) -> suffix -> the file in the shard."""
+    samples: dict[str, dict[str, Member]] = {}
     try:
-        with tarfile.open(shard, "r:") as opened:
+        with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in opened:
                 if member.isfile():
                     folder, name = os.path.split(member.name)
                     key, _, suffix = name.partition(".")
                     own = samples.setdefault(os.path.join(folder, key).replace(os.sep, "/"), {})
-                    own[suffix.lower()] = member.offset_data, member.size
-            end = opened.offset
-        if _bytes(shard, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise EOFError  # tarfile takes a cut or damaged header for the end, and the rest would be lost in silence
+                    own[suffix.lower()] = Member(shard, member.offset_data, member.size)
+            raw.seek(opened.offset)
+            if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise EOFError  # tarfile takes a cut or damaged header for the end, and the rest would be lost silently
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no tar file, broken or cut short"
-        raise InputError(f"shard {shard} cannot be read: {reason}") from None
+        raise unreadable(file, error, "it is no tar file, broken or cut short") from None
     return samples
 
 
-def _labelled(path: str, kind: str, data: bytes, place: str) -> Row:
+def _labelled(path: str, suffix: str, data: bytes, place: str) -> Row:
+    """Return the row of an image from the file of its label."""
     try:
         text = data.decode("utf-8-sig").strip()
-        label = json.loads(text) if kind == "json" else text
+        label = json.loads(text) if suffix == "json" else text
     except ValueError:
-        raise InputError(f"{place}.{kind} is not {'JSON' if kind == 'json' else 'UTF-8 text'}") from None
-    if isinstance(label, dict):
-        return row_of({**label, "path": path}, place)
-    return row_of({"path": path, "label": label}, place)
-
-
-def _bytes(shard: Path, first: int, count: int) -> bytes:
-    with shard.open("rb") as file:
-        file.seek(first)
-        return file.read(count)
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Images in tar files below `root`, read where `places` says: path -> (shard, first byte, number of bytes)."""
-
-    root: str
-    places: dict[str, Place]
-
-    def open(self, path: str) -> Image.Image:
-        """The image as RGB, see `files.read_image`."""
-        shard, first, count = self.places[path]
-        file = os.path.join(self.root, path)
-        try:
-            return read_image(_bytes(Path(self.root, shard), first, count), file)
-        except OSError as error:
-            raise BadImage(f"image {file} cannot be read: {error.strerror}") from None
-
-    def shard(self, path: str) -> str:
-        """The file below the root that holds an image."""
-        return self.places[path][0]
+        raise InputError(f"{place}.{suffix} is not {'JSON' if suffix == 'json' else 'UTF-8 text'}") from None
+    return row_of({**label, "path": path} if isinstance(label, dict) else {"path": path, "label": label}, place)

@@ -2,90 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from promptvision.data.card import Card
-from promptvision.data.decode import open_image
 from promptvision.data.images import Images, Item
-from promptvision.data.readers.checks import all_there, check_labels, read_lines, refuse_label, refuse_outside
-from promptvision.data.readers.layout import data_root, find_folder
+from promptvision.data.readers.checks import Faults, check_label, listed_images
+from promptvision.data.readers.layout import data_root, find_folder, read_lines
+from promptvision.data.readers.paths import listed_path
 from promptvision.errors import InputError, unknown
 
 
 def read_text_lists(
     card: Card,
     root: str,
+    faults: Faults,
     *,
     folders: list[str],
     lists: dict[str, str],
     images: str = "",
     names: list[str] | None = None,
 ) -> Images:
-    """`<root>/<one of folders>/<list>`, a list per part, with lines `path label` and paths below `images`.
+    """Read `<root>/<one of folders>/<list>`, a list for each split: lines `path label`, with paths below `images`.
 
-    Class names are the card's `names`, or the folders that the images lie in (VisDA-17, DomainNet). Sources of the
+    Class names are the card's `names`, or the folders that hold the images (VisDA-17, DomainNet). Sources of the
     layouts: KMnP/vpt issue 27 (VTAB-1k), Dassl `visda17.py`, `domainnet.py`.
     """
 
-    def item(place: str, line: str) -> Item:
+    def parse(place: str, line: str) -> Item:
         path, _, label = line.rpartition(" ")
         if not path or not label.removeprefix("-").isdecimal():
             raise InputError(f"{place}: expected a path and a label, found {line!r}")
-        refuse_label(place, int(label), len(names) if names else card.classes)
+        check_label(place, int(label), len(names) if names else card.classes)
         return path, int(label), names[int(label)] if names else PurePosixPath(path).parent.name
 
-    folder = find_folder(card, data_root(card, root), folders)
-    parts = {
-        part: [
-            _below(images, place, item(place, line)) for place, line in _numbered(card, folder / file, f"{part} list")
-        ]
-        for part, file in lists.items()
-    }
-    return _images(card, folder, lists, parts)
+    return _read(card, find_folder(card, data_root(card, root), folders), lists, images, parse, faults)
 
 
 def read_aircraft(
-    card: Card, root: str, *, folders: list[str], lists: dict[str, str], images: str, variants: str
+    card: Card, root: str, faults: Faults, *, folders: list[str], lists: dict[str, str], images: str, variants: str
 ) -> Images:
-    """FGVC-Aircraft's `data` folder: lists with lines `1025794 707-320`, labels by the order of the file `variants`.
+    """Read FGVC-Aircraft's `data` folder: lists with lines `1025794 707-320`, labels in the order of `variants`.
 
     An image is `<images>/<number>.jpg`. Source: CoOp `fgvc_aircraft.py`.
     """
     folder = find_folder(card, data_root(card, root), folders)
     names = read_lines(card, folder / variants, "list of class names")
-    label = {name: number for number, name in enumerate(names)}
+    labels = {name: number for number, name in enumerate(names)}
 
-    def item(place: str, line: str) -> Item:
+    def parse(place: str, line: str) -> Item:
         number, _, name = line.partition(" ")
-        if name not in label:
+        if name not in labels:
             raise InputError(f"{place}: {unknown('class', name, names)}")
-        return f"{number}.jpg", label[name], name
+        return f"{number}.jpg", labels[name], name
 
-    parts = {
-        part: [
-            _below(images, place, item(place, line)) for place, line in _numbered(card, folder / file, f"{part} list")
-        ]
-        for part, file in lists.items()
-    }
-    return _images(card, folder, lists, parts)
+    return _read(card, folder, lists, images, parse, faults)
 
 
-def _numbered(card: Card, file: Path, kind: str) -> list[tuple[str, str]]:
-    """Lines, each with the place to name if something is wrong with it."""
-    return [(f"{kind} {file}, entry {n}", line) for n, line in enumerate(read_lines(card, file, kind), start=1)]
-
-
-def _below(images: str, place: str, item: Item) -> Item:
-    path, label, name = item
-    refuse_outside(place, path)
-    return (f"{images}/{path}" if images else path), label, name
-
-
-def _images(card: Card, folder: Path, files: Mapping[str, str], parts: Mapping[str, Sequence[Item]]) -> Images:
-    source = " and ".join(str(folder / file) for file in dict.fromkeys(files.values()))
-    check_labels(source, [item for items in parts.values() for item in items])
-    all_there(card, source, folder, parts)
-    train, val, test = (list(parts.get(part, [])) for part in ("train", "val", "test"))
-    return Images(train, val, test, partial(open_image, str(folder)), str(folder))
+def _read(
+    card: Card,
+    folder: Path,
+    lists: Mapping[str, str],
+    images: str,
+    parse: Callable[[str, str], Item],
+    faults: Faults,
+) -> Images:
+    """Read lists with one `parse(place, line)` per line; returned paths are relative to the folder of the lists."""
+    found: dict[str, list[Item]] = {split: [] for split in lists}
+    for split, file in lists.items():
+        with faults:
+            for number, line in enumerate(read_lines(card, folder / file, f"{split} list"), start=1):
+                with faults:
+                    place = f"{split} list {folder / file}, entry {number}"
+                    path, label, name = parse(place, line)
+                    inner = listed_path(path, folder / images, place)
+                    found[split].append((f"{images}/{inner}" if images else inner, label, name))
+    files = [folder / file for file in dict.fromkeys(lists.values())]
+    return listed_images(card, files, folder, found, faults)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from promptvision.data.card import Card
 from promptvision.data.images import Images, Item
+from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.layout import data_root, find_file, find_folder, missing, unreadable
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError, unknown
@@ -41,7 +42,7 @@ class InMemory:
         return Image.fromarray(self.splits[split][int(number)]).convert("RGB")
 
 
-def read_digits(card: Card, root: str, *, names: list[str]) -> Images:
+def read_digits(card: Card, root: str, faults: Faults, *, names: list[str]) -> Images:
     """Read scikit-learn's 1,797 handwritten digits: 8x8, grey 0..16 stretched to 0..255. They need no root.
 
     They have no official split: 50/20/30 of every class by `read_and_split`, with a fixed seed.
@@ -57,7 +58,14 @@ def read_digits(card: Card, root: str, *, names: list[str]) -> Images:
 
 
 def read_torchvision(
-    card: Card, root: str, *, dataset: str, folders: list[str], names: list[str], system_folder: str = ""
+    card: Card,
+    root: str,
+    faults: Faults,
+    *,
+    dataset: str,
+    folders: list[str],
+    names: list[str],
+    system_folder: str = "",
 ) -> Images:
     """Read a dataset in the layout that torchvision's download leaves, without downloading anything.
 
