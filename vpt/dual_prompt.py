@@ -72,10 +72,8 @@ class DualPrompt(PoolMethod):
         self.pull, self.shared_pool, self.batchwise_test = pull, shared_pool, batchwise_test
 
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
-        if tasks > len(self.e_prompt):
-            raise InputError(
-                f"size is {len(self.e_prompt)}, but the stream has {tasks} tasks: each needs its own E-prompt"
-            )
+        if tasks > self.size:
+            raise InputError(f"size is {self.size}, but the stream has {tasks} tasks: each needs its own E-prompt")
         super().start_task(task, tasks, labels)
         if self.shared_pool and task > 0:
             self.e_prompt.share(slice(task - 1, task), slice(task, task + 1))
@@ -89,7 +87,7 @@ class DualPrompt(PoolMethod):
         if self.training:
             return torch.full((len(similarity), 1), self.task, device=similarity.device)
         chosen = nearest(similarity.detach()[:, : self.task + 1], 1)
-        return vote(chosen, len(self.e_prompt)) if self.batchwise_test else chosen
+        return vote(chosen, self.size) if self.batchwise_test else chosen
 
     def features(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with E-prompts (B, 1) into features (B, E).

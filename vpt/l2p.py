@@ -86,11 +86,11 @@ class L2P(PoolMethod):
     def choose(self, similarity: Tensor) -> Tensor:
         """Return the prompts (B, k) that images of these similarities (B, size) take in the present mode."""
         first, end = self.task * self.top_k, (self.task + 1) * self.top_k
-        if self.training and self.prompt_mask and end <= len(self.prompt):
+        if self.training and self.prompt_mask and end <= self.size:
             return torch.arange(first, end, device=similarity.device).expand(len(similarity), -1)
         chosen = nearest(similarity.detach(), self.top_k)
         together = self.batchwise if self.training else self.batchwise_test
-        return vote(chosen, len(self.prompt)) if together else chosen
+        return vote(chosen, self.size) if together else chosen
 
     def features(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with prompts (B, k) of the pool into features (B, E), the classifier's input."""

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from promptvision.backbones import ImageTower
-from promptvision.backbones.image import run_blocks
 from promptvision.errors import InputError
 from promptvision.method import Batches
 from vpt.parts.thaw import class_token
@@ -26,15 +25,12 @@ def initial_prompts(embeddings: Tensor, init: str) -> Tensor:
 
 def layerwise_class_tokens(tower: ImageTower, images: Tensor) -> Tensor:
     """Return the class tokens (B, L + 1, D) that enter the first block and leave every block, before the final norm."""
-    found: list[Tensor] = []
-
-    def note(tokens: Tensor) -> Tensor:
+    tokens = tower.enter(tower.embed(images))
+    found = [tokens[:, 0]]
+    for block in tower.blocks:
+        tokens = block(tokens)
         found.append(tokens[:, 0])
-        return tokens
-
-    tokens = run_blocks(tower, images, {index: note for index in range(1, tower.depth)})
-    entering = tower.enter(tower.embed(images))[:, 0]
-    return torch.stack([entering, *found, tokens[:, 0]], dim=1)
+    return torch.stack(found, dim=1)
 
 
 @torch.no_grad()

@@ -36,37 +36,32 @@ def last_parts(tower: ImageTower, count: int) -> list[nn.Module]:
     return [*parts[len(parts) - count :], *norms]
 
 
-def reinitialize(tower: ImageTower, parts: Sequence[nn.Module] = ()) -> None:
-    """Replace the weights of these parts of the tower (none: of all) by random ones, as timm or open_clip draw them."""
-    fresh = dict(_redrawn(tower).named_modules())
-    names = {id(module): name for name, module in tower.named_modules()}
-    for part in parts or [tower]:
-        part.load_state_dict(fresh[names[id(part)]].state_dict())
-
-
 @torch.no_grad()
-def _redrawn(tower: ImageTower) -> ImageTower:
-    """Return a copy with random weights; what no initialiser draws stays NaN and is found: no trained weight is left.
+def reinitialize(tower: ImageTower, parts: Sequence[nn.Module] = ()) -> None:
+    """Replace the weights of these parts of the tower (none: of all) by random ones, as timm or open_clip draw them.
 
     Each layer draws its own; then timm's `init_weights` of the model or `_init_weights` of its file goes over them.
+    What none of them draws stays NaN and is found, so that no trained weight is left.
     """
-    copy = deepcopy(tower)
-    for parameter in copy.parameters():
+    fresh = deepcopy(tower)
+    for parameter in fresh.parameters():
         parameter.fill_(math.nan)
-    for module in copy.modules():
+    for module in fresh.modules():
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if reset:
             reset()
-    model: Any = getattr(copy, "model", copy)
+    model: Any = getattr(fresh, "model", fresh)
     draw = getattr(sys.modules[type(model).__module__], "_init_weights", None)
     if hasattr(model, "init_weights"):
         model.init_weights()
     elif draw:
         named_apply(draw, model)
-    for name, parameter in copy.named_parameters():
+    for name, parameter in fresh.named_parameters():
         if not parameter.isfinite().all():
-            _draw(copy, name, parameter)
-    return copy
+            _draw(tower, name, parameter)
+    modules, names = dict(fresh.named_modules()), {id(module): name for name, module in tower.named_modules()}
+    for part in parts or [tower]:
+        part.load_state_dict(modules[names[id(part)]].state_dict())
 
 
 def _draw(tower: ImageTower, name: str, parameter: Tensor) -> None:

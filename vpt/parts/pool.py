@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -80,9 +81,6 @@ class PromptPool(nn.Module):
         elif key == "initial_mean":
             self.register_buffer("prompt_key", self.prompt.detach().flatten(1, -2).mean(dim=1))
 
-    def __len__(self) -> int:
-        return len(self.prompt)
-
     def similarity(self, query: Tensor) -> Tensor:
         """Return the cosine of queries (B, D) with all keys, (B, size)."""
         keys = self.prompt.flatten(1, -2).mean(dim=1) if self.key == "mean" else self.prompt_key
@@ -91,7 +89,7 @@ class PromptPool(nn.Module):
     @torch.no_grad()
     def share(self, old: slice, new: slice) -> None:
         """Start the prompts `new` from what `old` have learned, if the pool holds both."""
-        if max(old.stop, new.stop) <= len(self):
+        if max(old.stop, new.stop) <= len(self.prompt):
             self.prompt[new] = self.prompt[old]
 
 
@@ -102,17 +100,17 @@ class PoolMethod(Method):
     head: nn.Linear
     pull: float
 
+    @abstractmethod
     def similarity(self, images: Tensor) -> Tensor:
         """Return the cosine of the images' queries with the keys, (B, size)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose(self, similarity: Tensor) -> Tensor:
         """Return the prompts (B, k) that images of these similarities (B, size) take in the present mode."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with prompts (B, k) of the pool into features (B, E), the input of the head."""
-        raise NotImplementedError
 
     def choices(self, images: Tensor) -> Tensor:
         """Return the prompts (B, k) of each image."""
