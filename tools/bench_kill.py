@@ -67,12 +67,18 @@ def serve():
     """For a line of input a child that does as its command line says, and its number; for the next its exit status:
     so long it has its number, and none other."""
     sys.path.insert(0, str(ROOT / "tools"))
-    import tensorboard.compat.proto.event_pb2  # noqa: F401 - imported ahead
+    import tensorboard.compat.proto.event_pb2  # noqa: F401 - imported ahead, as is all that follows
     import torch
     import train
 
+    import promptvision.experiment.run
+    import promptvision.report.tables.terminal  # noqa: F401
     from promptvision.cli import one_sentence
+    from promptvision.config.families import FAMILIES
 
+    for name in METHODS:
+        family = next(family for family in FAMILIES.values() if name in family.METHODS)
+        family.METHODS[name]
     torch.set_num_threads(1)
     for line in sys.stdin:
         folder, sys.argv = json.loads(line)

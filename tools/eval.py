@@ -1,23 +1,16 @@
-"""Evaluate a run, perhaps on other images: python tools/eval.py --run out DATASET.CLASSES new"""
+"""Evaluate a run, on its own or on other images: python tools/eval.py --run out DATASET.CLASSES new"""
 
 from pathlib import Path
 
-from rich.console import Console
-
-from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.engine.run_folder import log_to_terminal
 from promptvision.errors import InputError
-from promptvision.experiment.run import retest
-from promptvision.report.tables.terminal import run_table, worst_classes
-from promptvision.sweep.benchmark import file_name
 
 
 def arguments():
     parser = tool_parser(__doc__, overrides="keys to override")
-    parser.add_argument("--run", required=True, type=Path, help="folder that tools/train.py wrote")
+    parser.add_argument("--run", required=True, type=Path, help="folder of a run of tools/train.py")
     return parser.parse_args()
 
 
@@ -25,12 +18,24 @@ def main():
     args = arguments()
     if "METHOD.WEIGHTS" in args.overrides:
         raise InputError("a run is tested with what it learned; test other tensors by tools/train.py OPTIM.EPOCHS 0")
-    cfg = load_config(args.run / "config.yaml", args.overrides, FAMILIES)
+    evaluate(load_config(args.run / "config.yaml", args.overrides, FAMILIES), args.run)
+
+
+def evaluate(cfg, folder):
+    """Test the run in `folder` by a checked config; write and print the result."""
+    from rich.console import Console
+
+    from promptvision.atomic import write_json
+    from promptvision.engine.run_folder import log_to_terminal
+    from promptvision.experiment.run import retest
+    from promptvision.report.tables.terminal import run_table, worst_classes
+    from promptvision.sweep.benchmark import file_name
+
     log_to_terminal()
-    result = retest(cfg, FAMILIES, args.run)
+    result = retest(cfg, FAMILIES, folder)
     target = file_name(result["protocol"]["TARGET"])
     name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
-    write_json(args.run / f"eval-{name}.json", result)
+    write_json(folder / f"eval-{name}.json", result)
     Console().print(run_table(result, name), worst_classes(result))
 
 

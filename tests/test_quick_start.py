@@ -1,0 +1,61 @@
+"""What is said before anything is computed takes no heavy library: sys.modules is looked at, not the clock."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "torchvision", "timm", "open_clip", "sklearn", "torchmetrics", "scipy", "pandas", "matplotlib"}
+HEAVY |= {"transformers", "optuna", "ray"}
+COOP = str(ROOT / "configs/coop/embedded.yaml")
+CODE = """
+import runpy, sys
+tool, *sys.argv[1:] = sys.argv[1:]
+sys.argv[0] = tool
+try:
+    runpy.run_path(tool, run_name="__main__")
+finally:
+    print("modules:", *sys.modules)
+"""
+
+
+def call(tool, *words, cwd=ROOT):
+    """Return exit status, output, and the heavy libraries that a tool imported."""
+    command = [sys.executable, "-c", CODE, str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    said, _, modules = done.stdout.rpartition("modules:")
+    return done.returncode, said + done.stderr, HEAVY & set(modules.split())
+
+
+@pytest.mark.parametrize("tool", ["train", "eval", "predict"])
+def test_help(tool):
+    status, said, heavy = call(tool, "--help")
+    assert (status, heavy) == (0, set()) and said.startswith("usage: ")
+
+
+MISTAKES = {
+    "key": (["--config", COOP, "OPTIM.LRR", "1"], "did you mean OPTIM.LR?"),
+    "value": (["--config", COOP, "OPTIM.LR", "fast"], "OPTIM.LR takes a number"),
+    "method": (["--config", COOP, "METHOD.NAME", "cop"], "did you mean 'coop'?"),
+    "option": (["--config", COOP, "METHOD.OPTIONS.NCTX", "1"], "did you mean 'N_CTX'?"),
+    "config": (["--config", COOP.replace("embedded", "embeded")], "did you mean"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_config(mistake):
+    words, sentence = MISTAKES[mistake]
+    status, said, heavy = call("train", *words)
+    assert (status, heavy) == (2, set()) and sentence in said
+
+
+def test_interrupted_while_torch_is_imported(tmp_path):
+    """A torch of its own, whose import sends Ctrl-C."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    words = [ROOT / "tools/train.py", "--config", COOP, "OUTPUT_DIR", tmp_path / "run"]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CODE}"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert not (tmp_path / "run").exists()
