@@ -88,7 +88,7 @@ def test_fgvc_crops_seven_eighths_of_the_shorter_side():
 
 @pytest.mark.parametrize(("crop", "shorter"), [(224, 256), (384, 438), (448, 512)])
 def test_fgvc_sizes_are_the_official_ones(crop, shorter):
-    assert transforms.fgvc_test((crop, crop))[0].size == [shorter]
+    assert transforms.TEST["fgvc"]((crop, crop))[0].size == [shorter]
 
 
 def test_vtab_squashes_the_whole_image_without_antialiasing():

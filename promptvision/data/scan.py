@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from promptvision.data.decode import BadImage
 from promptvision.data.images import LISTS, Images
-from promptvision.data.worker_restart import with_restarts
+from promptvision.data.worker_restart import batches
 
 LOG = logging.getLogger(__name__)
 CHUNK = 8
@@ -47,20 +46,12 @@ class _Decoding(Dataset):
 def scan(images: Images, paths: Sequence[str], ask: Callable[[Image.Image], Any], jobs: int = 1) -> Iterator[Seen]:
     """Yield `ask(image)` or the fault of each path, in order, decoded by `jobs` processes.
 
-    Images in memory and those of a single job are decoded in this process. A killed process is replaced; InputError
-    if that does not help.
+    Images in memory, and all images if there is one job, are decoded in this process.
     """
-    decoding = _Decoding(paths, images.open, ask)
-    if jobs <= 1 or images.root is None:
-        yield from map(decoding.__getitem__, range(len(paths)))
-        return
-    own = torch.Generator()  # else DataLoader draws from the global generator
-
-    def chunks_from(start: int) -> DataLoader[Seen]:
-        rest = range(start * CHUNK, len(paths))
-        return DataLoader(decoding, CHUNK, sampler=rest, num_workers=jobs, collate_fn=list, generator=own)
-
-    for chunk in with_restarts(chunks_from):
+    workers = jobs if jobs > 1 and images.root is not None else 0
+    size = CHUNK if workers else 1
+    chunks = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
+    for chunk in batches(_Decoding(paths, images.open, ask), chunks, workers, collate=list):
         yield from chunk
 
 

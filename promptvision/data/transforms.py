@@ -1,8 +1,8 @@
-"""From an RGB PIL image to a normalised tensor (3, H, W), float32, by the official recipes.
+"""Recipes of the official codes that turn an RGB PIL image into a normalised float32 tensor (3, H, W).
 
-Every recipe has a train and a test side. Resizing is PIL's, whose bicubic and bilinear filters are antialiased;
-random choices are drawn from torch's global generator. A side has two halves: pixels, image by image, and the
-arithmetic on them, which a loader does once for a batch, with the same bits.
+Every recipe has a training side and a test side. PIL resizes, with antialiased bicubic and bilinear filters; random
+choices are drawn from torch's global generator. A side has two halves: the pixels, image by image, and the arithmetic
+on them, which a loader does once per batch, with the same bits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from promptvision.errors import unknown
 Step: TypeAlias = "nn.Module | ToTensor"
 Size = tuple[int, int]
 """(height, width) in pixels."""
+Recipe = Callable[[Size], list[Step]]
 
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """One side of a recipe. Called with an RGB image it gives (3, H, W) float32, normalised."""
+    """One side of a recipe, called with an RGB image: (3, H, W) float32, normalised."""
 
     steps: v2.Compose
     mean: tuple[float, ...]
@@ -37,11 +38,11 @@ class Transform:
         return self.finish(self.pixels(image))
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """(3, H, W), uint8; float32 from 0 to 1 if the recipe resizes floats. All chance is here."""
+        """Return (3, H, W), uint8, or float32 from 0 to 1 if the recipe resizes floats; all random draws are here."""
         return self.steps(image)
 
     def finish(self, pixels: Tensor) -> Tensor:
-        """Pixels (..., 3, H, W) normalised, as torchvision's ToTensor and Normalize do it, bit for bit."""
+        """Normalise pixels (..., 3, H, W) as torchvision's ToTensor and Normalize do, bit for bit."""
         bytes_given = pixels.dtype == torch.uint8
         if bytes_given:
             pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -49,72 +50,74 @@ class Transform:
 
 
 class Upright(nn.Module):
-    """Turns an image as its EXIF orientation says; the official codes do not."""
+    """Rotation of an image by its EXIF orientation, which the official codes ignore."""
 
     def forward(self, image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
 
 
-def coop_train(size: Size) -> list[Step]:
-    """Random crop of 8 to 100 % of the area, bicubic, flip half the time (CoOp `configs/trainers`, Dassl)."""
-    crop = v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC)
-    return [crop, v2.RandomHorizontalFlip(0.5), v2.PILToTensor()]
-
-
 def coop_test(size: Size) -> list[Step]:
-    """Shorter side to the larger of `size`, bicubic, centre crop (Dassl `_build_transform_test`, CLIP)."""
+    """Resize the shorter side to the larger of `size`, bicubic, centre crop (Dassl `_build_transform_test`, CLIP)."""
     return [v2.Resize(max(size), interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
 
 
-def _enlarged(size: Size) -> v2.Resize:
-    """Shorter side to 8/7 of the crop, bilinear: 224 -> 256, 384 -> 438, 448 -> 512 (VPT)."""
-    return v2.Resize(max(size) * 8 // 7, interpolation=BILINEAR)
-
-
-def fgvc_train(size: Size) -> list[Step]:
-    """Resize, random crop, flip half the time (VPT `src/data/transforms.py`)."""
-    return [_enlarged(size), v2.RandomCrop(size), v2.RandomHorizontalFlip(0.5), v2.PILToTensor()]
-
-
-def fgvc_test(size: Size) -> list[Step]:
-    """Resize, centre crop (VPT `src/data/transforms.py`)."""
-    return [_enlarged(size), v2.CenterCrop(size), v2.PILToTensor()]
-
-
 def squash(size: Size) -> list[Step]:
-    """Straight to `size`, whatever the aspect, in training too: bilinear, not antialiased, on floats as
-    `tf.image.resize` does it (VPT `src/data/vtab_datasets`)."""
+    """Resize to `size` whatever the aspect, bilinear, not antialiased, on floats like `tf.image.resize`.
+
+    The same in training (VPT `src/data/vtab_datasets`).
+    """
     return [ToTensor(), v2.Resize(size, interpolation=BILINEAR, antialias=False)]
 
 
-def l2p_train(size: Size) -> list[Step]:
-    """Random crop of 5 to 100 % of the area, bilinear, flip half the time (l2p-pytorch `datasets.py`)."""
-    crop = v2.RandomResizedCrop(size, scale=(0.05, 1.0), interpolation=BILINEAR)
-    return [crop, v2.RandomHorizontalFlip(0.5), v2.PILToTensor()]
+def enlarge(size: Size, interpolation: InterpolationMode) -> v2.Resize:
+    """Resize the shorter side to 8/7 of the crop: 224 -> 256, 384 -> 438, 448 -> 512 (VPT, l2p-pytorch)."""
+    return v2.Resize(max(size) * 8 // 7, interpolation=interpolation)
 
 
-def l2p_test(size: Size) -> list[Step]:
-    """Shorter side to 8/7 of the crop, bicubic, centre crop (l2p-pytorch `datasets.py`)."""
-    return [v2.Resize(max(size) * 8 // 7, interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
+TRAIN: dict[str, Recipe] = {
+    # random crop of 8 to 100 % of the area, flip half the time (CoOp `configs/trainers`, Dassl)
+    "coop": lambda size: [
+        v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC),
+        v2.RandomHorizontalFlip(0.5),
+        v2.PILToTensor(),
+    ],
+    # resize, random crop, flip half the time (VPT `src/data/transforms.py`)
+    "fgvc": lambda size: [
+        enlarge(size, BILINEAR),
+        v2.RandomCrop(size),
+        v2.RandomHorizontalFlip(0.5),
+        v2.PILToTensor(),
+    ],
+    "vtab": squash,
+    # random crop of 5 to 100 % of the area, flip half the time (l2p-pytorch `datasets.py`)
+    "l2p": lambda size: [
+        v2.RandomResizedCrop(size, scale=(0.05, 1.0), interpolation=BILINEAR),
+        v2.RandomHorizontalFlip(0.5),
+        v2.PILToTensor(),
+    ],
+    "center": coop_test,
+}
+"""Recipe -> its training side. "center" is CoOp's test side, for classes that a crop or flip changes."""
 
-
-TRAIN = {"coop": coop_train, "fgvc": fgvc_train, "vtab": squash, "l2p": l2p_train, "center": coop_test}
-"""Recipe -> its train side. "center" is CoOp's test side in training too: for classes that a crop or flip changes."""
-
-TEST = {"coop": coop_test, "fgvc": fgvc_test, "vtab": squash, "l2p": l2p_test, "center": coop_test}
-"""Recipe -> its test side."""
-
+TEST: dict[str, Recipe] = {
+    "coop": coop_test,
+    "fgvc": lambda size: [enlarge(size, BILINEAR), v2.CenterCrop(size), v2.PILToTensor()],
+    "vtab": squash,
+    "l2p": lambda size: [enlarge(size, BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
+    "center": coop_test,
+}
+"""Recipe -> its test side, by the same codes."""
 
 FIXED = ("vtab", "center")
-"""Recipes whose train side draws nothing at random: all views of an image are the same."""
+"""Recipes that draw nothing in training: all views of an image are the same."""
 
 
 def train_transform(
     name: str, size: int | Size, mean: Sequence[float], std: Sequence[float], *, upright: bool = False
 ) -> Transform:
-    """The train side of a recipe: RGB image to (3, *size), normalised by channel `mean` and `std` (of 0..1).
+    """Return the training side of a recipe: RGB image to (3, *size), normalised by channel `mean` and `std` (of 0..1).
 
-    `upright`: turn images by their EXIF orientation first.
+    `upright`: first rotate images by their EXIF orientation.
     """
     return _build(TRAIN, name, size, mean, std, upright)
 
@@ -122,12 +125,12 @@ def train_transform(
 def test_transform(
     name: str, size: int | Size, mean: Sequence[float], std: Sequence[float], *, upright: bool = False
 ) -> Transform:
-    """The test side of a recipe; arguments as of `train_transform`."""
+    """Return the test side of a recipe, with the arguments of `train_transform`."""
     return _build(TEST, name, size, mean, std, upright)
 
 
 def _build(
-    table: Mapping[str, Callable[[Size], list[Step]]],
+    table: Mapping[str, Recipe],
     name: str,
     size: int | Size,
     mean: Sequence[float],
@@ -136,6 +139,6 @@ def _build(
 ) -> Transform:
     if name not in table:
         raise unknown("transform", name, table)
-    turned = [Upright()] if upright else []
+    rotate = [Upright()] if upright else []
     pair = (size, size) if isinstance(size, int) else (size[0], size[1])
-    return Transform(v2.Compose([*turned, *table[name](pair)]), tuple(mean), tuple(std))
+    return Transform(v2.Compose([*rotate, *table[name](pair)]), tuple(mean), tuple(std))

@@ -1,14 +1,15 @@
-"""Restarts of DataLoader workers that were killed: new ones continue at the first batch that is missing."""
+"""Batches from DataLoader workers that may be killed: new workers continue at the first missing batch."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from promptvision.errors import InputError
 
@@ -17,15 +18,20 @@ DEATHS = 3
 """Times that workers may die without a batch in between."""
 
 
-def with_restarts(loader_from: Callable[[int], DataLoader[Any]]) -> Iterator[Any]:
-    """Yield the batches of `loader_from(0)`; if a worker dies after n of them, those of `loader_from(n)` follow.
+def batches(
+    items: Dataset[Any], indices: Sequence[Sequence[int]], workers: int, collate: Callable[[list[Any]], Any]
+) -> Iterator[Any]:
+    """Yield collate([items[i], ...]) for each list of indices, in order, loaded by `workers` processes (0: this one).
 
-    InputError if workers die again and again.
+    If a worker is killed, new ones load what is missing; InputError if workers die again and again.
     """
     done = deaths = 0
+    own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
     while True:
+        rest = indices[done:]
+        loader = DataLoader(items, batch_sampler=rest, num_workers=workers, collate_fn=collate, generator=own)
         try:
-            for batch in _iterator(loader_from(done)):
+            for batch in _iterator(loader):
                 done, deaths = done + 1, 0
                 yield batch
             return
@@ -47,7 +53,7 @@ def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
     The iterator itself checks its workers every few seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
+    iterator = iter(loader)
     if threading.current_thread() is threading.main_thread() and before is not None:
         signal.signal(signal.SIGCHLD, before)
-    return batches
+    return iterator
