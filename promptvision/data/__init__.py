@@ -1,1 +1,1 @@
-"""Data sets as cards, their readers, the published splits, the official transforms and the loader."""
+"""Data sets: cards, readers, published splits, official transforms, image cache and loaders."""

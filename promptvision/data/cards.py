@@ -1,4 +1,4 @@
-"""Data cards: what is known about a data set, one YAML file each, checked when read."""
+"""Finds, reads and checks data cards: one YAML file per data set."""
 
 from __future__ import annotations
 
@@ -15,49 +15,43 @@ from promptvision.safe_yaml import read_yaml
 
 
 def card_folder() -> Path:
-    """The cards inside an installed wheel, else those of the checkout."""
+    """Return the folder of the cards: in an installed wheel, else in the checkout."""
     package = Path(__file__).parents[1]
     installed = package / "datacards"
     return installed if installed.is_dir() else package.parent / "datasets"
 
 
 def card_names() -> list[str]:
-    """Names of all cards, sorted."""
+    """Return the names of all cards, sorted."""
     return sorted(path.stem for path in card_folder().glob("*.yaml"))
 
 
 def load_card(name: str) -> Card:
-    """The card called `name`, or that in somebody's own `.yaml` file. InputError if missing or wrong."""
+    """Return the card called `name`, or the one in your own `.yaml` file; InputError if it is missing or wrong."""
     own = name.endswith((".yaml", ".yml"))
     if not own and name not in card_names():
         raise unknown("data set", name, card_names())
     path = Path(name) if own else card_folder() / f"{name}.yaml"
-    facts = _parse(path)
+    facts = read_yaml(path, "card")
+    if not isinstance(facts, dict):
+        raise InputError(f"card {path} must hold keys and values")
     if isinstance(facts.get("names"), str):
-        facts["names"] = _listed_names(path, facts["names"])
+        facts["names"] = _read_names(path, facts["names"])
     reader = facts.get("reader")
     if not isinstance(reader, str) or reader not in READERS:
         raise InputError(f"card {path}: {unknown('reader', reader, READERS)}")
-    hints = get_type_hints(READERS[reader], localns={"Card": Card})
     takes = {
         key: parameter.default is parameter.empty
         for key, parameter in inspect.signature(READERS[reader]).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    _check(path, facts, takes, hints)
+    _check(path, facts, takes, get_type_hints(READERS[reader]))
     options = {key: facts.pop(key) for key in takes if key in facts}
     return Card(name=path.stem, options=options, **facts)
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    facts = read_yaml(path, "card")
-    if not isinstance(facts, dict):
-        raise InputError(f"card {path} must hold keys and values")
-    return facts
-
-
-def _listed_names(card: Path, file: str) -> list[str]:
-    """Class names from a text file beside the card, one per line."""
+def _read_names(card: Path, file: str) -> list[str]:
+    """Return class names from a text file beside the card, one per line."""
     try:
         return (card.parent / file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -66,7 +60,10 @@ def _listed_names(card: Path, file: str) -> list[str]:
 
 
 def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hints: Mapping[str, Any]) -> None:
-    """Every key known and of the right type, and none missing."""
+    """Check that every key is known and of the right type, and that none is missing.
+
+    `takes`: keys of the reader -> whether it needs them; `hints`: their types.
+    """
     own = {f.name for f in fields(Card)} - {"name", "options"}
     needed = {"title", "source", "licence", "where", "reader", "template"}
     hints = {**hints, **{key: hint for key, hint in get_type_hints(Card).items() if key in own}}
@@ -89,15 +86,18 @@ def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hint
 
 
 def _check_keys(path: Path, where: str, facts: Mapping[Any, Any], hints: Mapping[str, Any]) -> None:
+    """Raise InputError for a key that is unknown or whose value has another type."""
     for key, value in facts.items():
         if key not in hints:
             raise InputError(f"card {path}: {where}{unknown('key', key, hints)}")
-        if not _fits(value, hints[key]):
-            raise InputError(f"card {path}: {where}{key} must be {_describe(hints[key])}, not {value!r}")
+        hint = hints[key]
+        if not _fits(value, hint):
+            kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+            raise InputError(f"card {path}: {where}{key} must be {kind}, not {value!r}")
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a YAML value is of a type such as `str`, `int | None`, `list[str]` or `dict[str, int]`."""
+    """Return whether a YAML value has a type such as `str`, `int | None`, `list[str]` or `dict[str, int]`."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -110,7 +110,3 @@ def _fits(value: object, hint: Any) -> bool:
     if inner:
         return any(_fits(value, each) for each in inner)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _describe(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)

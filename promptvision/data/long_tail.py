@@ -9,23 +9,23 @@ from promptvision.data.images import Item
 from promptvision.errors import InputError, unknown
 
 SHAPES = ("exponential", "step")
-"""How numbers fall from the first class to the last."""
+"""Ways in which class sizes fall from the first class to the last."""
 
 ROUNDING = 1e-9
-"""So that a quotient that is whole but for floating point is not rounded down."""
+"""Added before rounding down: a quotient may be just below the whole number that it is."""
 
 
 def class_sizes(most: int, classes: int, imbalance: float, shape: str = "exponential") -> list[int]:
-    """Images of each class, `most` of the first and most / `imbalance` of the last, rounded down, at least one.
+    """Return the size of each class: `most` of the first, most / `imbalance` of the last, rounded down, at least one.
 
-    "exponential": most * imbalance^(-c / (classes - 1)) of class c (Cui et al., arXiv:1901.05555, section 4.1);
-    "step": the first half of the classes has the most, the other half the fewest (Buda et al., arXiv:1710.05381; of an
-    odd number, the middle class has the fewest). Both as in kaidic/LDAM-DRW.
+    "exponential": most * imbalance^(-c / (classes - 1)) images of class c (Cui et al., arXiv:1901.05555, section 4.1);
+    "step": the first half of the classes has the most, the other half the fewest (Buda et al., arXiv:1710.05381; with
+    an odd number of classes, the middle one has the fewest). Both as in kaidic/LDAM-DRW.
     """
     if shape not in SHAPES:
         raise unknown("shape of the imbalance", shape, SHAPES)
     if imbalance < 1:
-        raise InputError(f"an imbalance is the largest class over the smallest, at least 1, not {imbalance:g}")
+        raise InputError(f"the imbalance, largest over smallest class, must be at least 1, not {imbalance:g}")
     if shape == "step":
         places = [float(c >= max(classes // 2, 1)) for c in range(classes)]
     else:
@@ -36,10 +36,10 @@ def class_sizes(most: int, classes: int, imbalance: float, shape: str = "exponen
 def long_tailed(
     items: Sequence[Item], classes: int, imbalance: float, seed: int, shape: str = "exponential"
 ) -> list[Item]:
-    """`items`, thinned to `class_sizes` of the largest class, class 0 keeping the most; in their order.
+    """Return `items` thinned to `class_sizes`, with the largest class as `most`; in their order.
 
-    Which images of a class stay is drawn from `seed`, and the same ones stay when the imbalance falls. A class that
-    is smaller than its size keeps all.
+    The images that a class keeps are drawn from `seed`; with less imbalance it keeps these and more. A class with
+    fewer images than its size keeps all.
     """
     own: list[list[int]] = [[] for _ in range(classes)]
     for number, (_, label, _) in enumerate(items):

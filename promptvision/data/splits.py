@@ -1,7 +1,7 @@
-"""The published splits: which images train, validate and test. Lists in, lists out, seed explicit.
+"""The published splits into training, validation and test images. Lists in, lists out, seed explicit.
 
-`random.Random(seed)` gives the stream that the official code gets from `random.seed(seed)`, and leaves the
-global generator alone. The same seed and lists give the same picks under every supported Python.
+`random.Random(seed)` gives the stream that the official code gets from `random.seed(seed)`, without touching the
+global generator. The same seed and lists give the same picks under every supported Python.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ CLASS_SUBSETS: dict[str, Callable[[int], range]] = {
     "base": lambda n: range((n + 1) // 2),
     "new": lambda n: range((n + 1) // 2, n),
 }
-"""Labels of each class subset among n classes: base is the first ceil(n / 2) labels, new the rest (CoCoOp)."""
+"""Class subset -> its labels among n classes: base is the first ceil(n / 2), new the rest (CoCoOp)."""
 
 FEW_SHOT_ORDERS = ("coop", "clip_lora")
-"""Whose few-shot picks: the same seed gives other images."""
+"""Codes whose few-shot picks are reproduced: they pick other images with the same seed."""
 
 
 def few_shot(
     train: Sequence[Item], val: Sequence[Item], shots: int, seed: int, order: str = "coop"
 ) -> tuple[list[Item], list[Item]]:
-    """`shots` training and min(shots, 4) validation images per class, as a published benchmark picked them.
+    """Return `shots` training and min(shots, 4) validation images per class, as a published benchmark picked them.
 
-    Classes come in order of first appearance, and both lists are drawn from one random stream. Below one shot
-    everything is kept. `order` "coop": training images first; a class with fewer gives all of them, in their order,
-    without drawing (Dassl `generate_fewshot_dataset`, as CoOp calls it; equal to the published index files, order
+    Classes are in order of first appearance, and both lists are drawn from one random stream. 0 shots keep
+    everything. `order` "coop": training images first; a class with fewer gives all of them in order, without
+    a draw (Dassl `generate_fewshot_dataset`, as CoOp calls it; equal to the published index files, order
     included). "clip_lora": validation images first; a class with fewer gives repeated images (CLIP-LoRA
     `datasets/*.py`).
     """
@@ -47,6 +47,7 @@ def few_shot(
 
 
 def _pick(items: Sequence[Item], shots: int, stream: random.Random, repeat: bool = False) -> list[Item]:
+    """Draw `shots` items per class; a class with fewer gives all of them, or repeats some."""
     picked: list[Item] = []
     for own in _by_label(items).values():
         if len(own) >= shots:
@@ -57,7 +58,7 @@ def _pick(items: Sequence[Item], shots: int, stream: random.Random, repeat: bool
 
 
 def _by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
-    """Items of each label, labels in order of first appearance."""
+    """Group items by label; labels are in order of first appearance."""
     groups: dict[int, list[Item]] = {}
     for item in items:
         groups.setdefault(item[1], []).append(item)
@@ -65,27 +66,28 @@ def _by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
 
 
 def short_classes(train: Sequence[Item], shots: int) -> dict[str, int]:
-    """Class name -> number of images, for the classes that have fewer than `shots`."""
+    """Return {class name: number of images} of the classes with fewer than `shots`."""
     groups = _by_label(train).values()
     return {own[0][2]: len(own) for own in groups if len(own) < shots}
 
 
 def subset_classes(classes: Sequence[str], which: str) -> list[str]:
-    """Names of the "all", "base" or "new" classes, in label order."""
+    """Return the names of the "all", "base" or "new" classes, in label order."""
     return [classes[label] for label in _labels(len(classes), which)]
 
 
 def class_subset(items: Sequence[Item], which: str, classes: Sequence[str]) -> list[Item]:
-    """The items of the "all", "base" or "new" half of `classes`, in their order, relabelled from 0.
+    """Return the items of the "all", "base" or "new" classes, in their order, with labels from 0.
 
-    `classes` are all names in label order. To be applied after `few_shot`: the published base and new subsets
-    come from picks made for all classes. Source: CoOp `OxfordPets.subsample_classes`.
+    `classes` are all names in label order. Call it after `few_shot`: the published base and new subsets come from
+    picks made for all classes. Source: CoOp `OxfordPets.subsample_classes`.
     """
     new_label = {label: position for position, label in enumerate(_labels(len(classes), which))}
     return [(path, new_label[label], name) for path, label, name in items if label in new_label]
 
 
 def _labels(n: int, which: str) -> range:
+    """Return the labels of a class subset among n classes."""
     if which not in CLASS_SUBSETS:
         raise unknown("class subset", which, CLASS_SUBSETS)
     labels = CLASS_SUBSETS[which](n)
@@ -95,10 +97,10 @@ def _labels(n: int, which: str) -> range:
 
 
 def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: int) -> tuple[list[Item], list[Item]]:
-    """Train and validation parts where a data set has no validation images of its own, or these are not wanted.
+    """Return training and validation images, both taken from the training images of a data set.
 
-    The `picked` training images stay as they are, and min(shots, 4) per class of the others validate; without shots
-    a fifth of every class validates (`split_trainval`).
+    The `picked` images train, and min(shots, 4) per class of the others validate; with 0 shots a fifth of every class
+    validates (`split_trainval`).
     """
     if shots < 1:
         return split_trainval(train, seed)
@@ -107,9 +109,9 @@ def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: in
 
 
 def split_trainval(trainval: Sequence[Item], seed: int, p_val: float = 0.2) -> tuple[list[Item], list[Item]]:
-    """Train and validation parts: of every class, the first round(p_val * n) of the shuffled images.
+    """Return a training and a validation split; the latter has round(p_val * n) shuffled images of every class.
 
-    Rounding is Python's (2.5 -> 2). Source: CoOp `OxfordPets.split_trainval`.
+    Python rounds 2.5 to 2. Source: CoOp `OxfordPets.split_trainval`.
     """
     stream = random.Random(seed)
     train: list[Item] = []
@@ -130,11 +132,11 @@ def read_and_split(
     ignored: Collection[str] = (),
     renames: Mapping[str, str] | None = None,
 ) -> tuple[list[Item], list[Item], list[Item]]:
-    """Train, validation and test parts of `listing`, folder name -> paths: by default 50/20/30 of every class.
+    """Return training, validation and test splits of {folder name: paths}, by default 50/20/30 of every class.
 
-    Ignored folders go before labels are given, labels follow the sorted folder names, classes are shuffled.
-    Source: CoOp `DescribableTextures.read_and_split_data`; that stops where a class is too small for three
-    parts, for which see `_sizes`.
+    Labels follow the sorted names of the folders that are not ignored; every class is shuffled. Source: CoOp
+    `DescribableTextures.read_and_split_data`, which fails for a class that is too small for three splits: here each
+    split gets one image, of two images one trains and one tests, a single one trains.
     """
     stream = random.Random(seed)
     parts: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
@@ -142,25 +144,16 @@ def read_and_split(
         name = (renames or {}).get(folder, folder)
         own = list(listing[folder])
         stream.shuffle(own)
-        n_train, n_val = _sizes(len(own), p_train, p_val)
+        n_train, n_val = round(len(own) * p_train), round(len(own) * p_val)
+        if not (n_train > 0 and n_val > 0 and n_train + n_val < len(own)):
+            n_train, n_val = (len(own) - 2, 1) if len(own) > 2 else (1, 0)
         cuts = own[:n_train], own[n_train : n_train + n_val], own[n_train + n_val :]
         for part, paths in zip(parts, cuts, strict=True):
             part += [(path, label, name) for path in paths]
     return parts
 
 
-def _sizes(n: int, p_train: float, p_val: float) -> tuple[int, int]:
-    """How many of n images train and validate; where rounding leaves a part empty, each part gets one.
-
-    Two images train and test, a single one trains.
-    """
-    n_train, n_val = round(n * p_train), round(n * p_val)
-    if n_train > 0 and n_val > 0 and n_train + n_val < n:
-        return n_train, n_val
-    return (n - 2, 1) if n > 2 else (1, 0)
-
-
 def subset_hash(items: Iterable[Item]) -> str:
-    """sha256 of the picked list in its order, one `path<TAB>label` per item, joined by newlines."""
+    """Return the SHA-256 of a list in its order: one `path<TAB>label` per item, joined by newlines."""
     lines = "\n".join(f"{path}\t{label}" for path, label, _ in items)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""Streams of tasks for continual learning: which classes, of which images, come when. Lists in, lists out."""
+"""Streams of tasks for continual learning: the classes of each task and their images. Lists in, lists out."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from promptvision.data.images import Images, Item
+from promptvision.data.images import Images
 from promptvision.errors import InputError
 
 NATURAL = -1
-"""The seed that stands for the order of the labels."""
+"""Seed that means the order of the labels."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a stream: its images carry the labels they have in the whole stream."""
+    """One task of a stream; its images carry the labels that they have in the whole stream."""
 
     name: str
     labels: list[int]
@@ -26,7 +26,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Stream:
-    """The tasks in their order, and the names of all classes in the order of their labels."""
+    """Tasks in their order, and the names of all classes in label order."""
 
     classes: list[str]
     tasks: list[Task]
@@ -38,10 +38,10 @@ class Stream:
 def class_incremental(
     classes: Sequence[str], tasks: int, seed: int = NATURAL, order: Sequence[int] = ()
 ) -> list[list[int]]:
-    """The labels of each task. Classes come in `order`, else shuffled by `seed`, else in that of their labels.
+    """Return the labels of each task: classes in `order`, else shuffled by `seed`, else in label order.
 
-    Tasks are as even as can be: where the classes do not divide, the first tasks have one more. The shuffled order is
-    that of LAMDA-PILOT, `numpy.random.seed(seed); numpy.random.permutation(len(classes))`; L2P takes the labels'.
+    Tasks are as even as possible: if the classes do not divide, the first tasks have one more. The shuffled order is
+    that of LAMDA-PILOT, `numpy.random.seed(seed); numpy.random.permutation(len(classes))`; L2P uses label order.
     """
     if not 1 <= tasks <= len(classes):
         raise InputError(f"{len(classes)} classes cannot be split into {tasks} tasks; take 1 to {len(classes)}")
@@ -59,7 +59,7 @@ def class_incremental(
 
 
 def check_disjoint(tasks: Sequence[Sequence[str]]) -> None:
-    """Refuse a class that stands in two of the tasks, lists of class names, or twice in one."""
+    """Raise InputError for a class name that is in two tasks, or twice in one."""
     seen: dict[str, int] = {}
     for task, classes in enumerate(tasks, start=1):
         for name in classes:
@@ -70,7 +70,7 @@ def check_disjoint(tasks: Sequence[Sequence[str]]) -> None:
 
 
 def split_classes(images: Images, parts: Sequence[Sequence[int]]) -> Stream:
-    """One data set as a stream: the images of each task's labels, in their order."""
+    """Return one data set as a stream whose tasks have the images of these labels."""
     tasks = []
     for number, labels in enumerate(parts, start=1):
         tasks.append(Task(f"task {number}", list(labels), _relabelled(images, {label: label for label in labels})))
@@ -78,44 +78,44 @@ def split_classes(images: Images, parts: Sequence[Sequence[int]]) -> Stream:
 
 
 def data_set_incremental(data_sets: Sequence[tuple[str, Images]]) -> Stream:
-    """One data set per task: labels go on counting from task to task, class names are put behind their data set's."""
+    """Return a stream with one data set per task; labels are numbered through, class names follow their data set's."""
     classes: list[str] = []
     tasks = []
     for name, images in data_sets:
-        own = images.classes
         labels = sorted({label for _, label, _ in (*images.train, *images.val, *images.test)})
         shifted = {label: len(classes) + position for position, label in enumerate(labels)}
-        classes += [f"{name}: {each}" for each in own]
+        classes += [f"{name}: {each}" for each in images.classes]
         tasks.append(Task(name, list(shifted.values()), _relabelled(images, shifted, f"{name}: ")))
     return Stream(classes, tasks)
 
 
+def _relabelled(images: Images, labels: Mapping[int, int], prefix: str = "") -> Images:
+    """Return the items with these labels, with their new labels and names."""
+    train, val, test = (
+        [(path, labels[label], prefix + name) for path, label, name in items if label in labels]
+        for items in (images.train, images.val, images.test)
+    )
+    return replace(images, train=train, val=val, test=test)
+
+
 def joined(stream: Stream) -> Images:
-    """The images of all tasks together, task by task."""
+    """Return the images of all tasks together, task by task; "2:path" is `path` of the third."""
     parts = [task.images for task in stream.tasks]
-
-    def together(split: str) -> list[Item]:
-        numbered = ((number, item) for number, part in enumerate(parts) for item in getattr(part, split))
-        return [(f"{number}:{path}", label, name) for number, (path, label, name) in numbered]
-
-    return Images(together("train"), together("val"), together("test"), open=_AnyOf(parts))
+    train, val, test = (
+        [
+            (f"{number}:{path}", label, name)
+            for number, part in enumerate(parts)
+            for path, label, name in getattr(part, split)
+        ]
+        for split in ("train", "val", "test")
+    )
+    return Images(train, val, test, open=_Numbered(parts))
 
 
 @dataclass(frozen=True)
-class _AnyOf:
-    """Opens "2:path" as "path" of the third."""
-
+class _Numbered:
     parts: Sequence[Images]
 
     def __call__(self, path: str) -> Image.Image:
         number, _, own = path.partition(":")
         return self.parts[int(number)].open(own)
-
-
-def _relabelled(images: Images, labels: Mapping[int, int], prefix: str = "") -> Images:
-    """The items whose labels are listed, with their new labels and names."""
-
-    def own(items: Sequence[Item]) -> list[Item]:
-        return [(path, labels[label], prefix + name) for path, label, name in items if label in labels]
-
-    return replace(images, train=own(images.train), val=own(images.val), test=own(images.test))
