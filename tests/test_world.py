@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from promptvision.data.world import TASKS, read_task
 from promptvision.data.world.captions import captions
 from promptvision.data.world.render import render
-from promptvision.data.world.scene import COLOURS, PRETRAINING, STYLES, TEXTURES, held_out, replace, sample
+from promptvision.data.world.scene import COLOURS, PRETRAINING, STYLES, TEXTURES, held_out, sample
 from promptvision.data.world.shapes import SHAPES, outline_distance, templates
 from promptvision.data.world.tasks import colour_shape_pairs
 from promptvision.errors import InputError

@@ -35,7 +35,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """How cached images are made: shorter side of `size` pixels by PIL's antialiased filter; 0 for whole images."""
+    """Recipe of cached images: shorter side of `size` pixels, by PIL's antialiased filter; 0 for whole images."""
 
     size: int = 0
     filter: str = "bicubic"
@@ -170,7 +170,7 @@ class CachedImages:
 
     @property
     def kind(self) -> Kind:
-        """How the images were made."""
+        """Recipe of the images."""
         return self._index[0]
 
     def __len__(self) -> int:

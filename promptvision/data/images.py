@@ -54,31 +54,26 @@ class Images:
         """
         digest = hashlib.sha256(self.made.encode())
         for path, _, _ in items:
-            file = self._file(path)
-            state = f"{os.path.abspath(file)}\0{_state(file)}\0" if file else ""
-            digest.update(f"{path}\0{state}".encode("utf-8", "surrogateescape"))
+            file, times = self._state(path)
+            place = f"{os.path.abspath(file)}\0{times}\0" if file else ""
+            digest.update(f"{path}\0{place}".encode("utf-8", "surrogateescape"))
             digest.update(b"" if file else pixel_hash(self.open(path)))
         return digest.hexdigest()
 
     def stamp(self, path: str) -> str:
         """Return size and modification time of the file that holds an image; "" if there is none."""
-        file = self._file(path)
-        return " ".join(map(str, _state(file)[:2])) if file else ""
+        return " ".join(map(str, self._state(path)[1][:2]))
 
-    def _file(self, path: str) -> str:
-        """Return the file that holds an image; "" for one in memory."""
+    def _state(self, path: str) -> tuple[str, tuple[int, ...]]:
+        """Return the file that holds an image, "" for one in memory, and its size, times and inode, if it exists."""
         if self.root is None:
-            return ""
-        return os.path.join(self.root, self.file_of(path) if self.file_of else path)
-
-
-def _state(file: str) -> tuple[int, ...]:
-    """Return (size, modification time, change time, inode) of a file; () if it does not exist."""
-    try:
-        found = os.stat(file)
-    except (OSError, ValueError):
-        return ()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+            return "", ()
+        file = os.path.join(self.root, self.file_of(path) if self.file_of else path)
+        try:
+            found = os.stat(file)
+        except (OSError, ValueError):
+            return file, ()
+        return file, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def pixel_hash(image: Image.Image) -> bytes:

@@ -49,64 +49,47 @@ class Transform:
         return v2.functional.normalize(pixels, list(self.mean), list(self.std), inplace=bytes_given)
 
 
-class Upright(nn.Module):
-    """Rotation of an image by its EXIF orientation, which the official codes ignore."""
-
-    def forward(self, image: Image.Image) -> Image.Image:
-        return ImageOps.exif_transpose(image)
-
-
-def coop_test(size: Size) -> list[Step]:
-    """Resize the shorter side to the larger of `size`, bicubic, centre crop (Dassl `_build_transform_test`, CLIP)."""
-    return [v2.Resize(max(size), interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()]
-
-
-def squash(size: Size) -> list[Step]:
-    """Resize to `size` whatever the aspect, bilinear, not antialiased, on floats like `tf.image.resize`.
-
-    The same in training (VPT `src/data/vtab_datasets`).
-    """
-    return [ToTensor(), v2.Resize(size, interpolation=BILINEAR, antialias=False)]
-
-
-def enlarge(size: Size, interpolation: InterpolationMode) -> v2.Resize:
-    """Resize the shorter side to 8/7 of the crop: 224 -> 256, 384 -> 438, 448 -> 512 (VPT, l2p-pytorch)."""
-    return v2.Resize(max(size) * 8 // 7, interpolation=interpolation)
-
+TEST: dict[str, Recipe] = {
+    # shorter side to the larger of `size`, centre crop (Dassl `_build_transform_test`, CLIP)
+    "coop": lambda size: [v2.Resize(max(size), interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
+    # shorter side to 8/7 of the crop: 224 -> 256, 384 -> 438, 448 -> 512 (VPT `src/data/transforms.py`)
+    "fgvc": lambda size: [
+        v2.Resize(max(size) * 8 // 7, interpolation=BILINEAR),
+        v2.CenterCrop(size),
+        v2.PILToTensor(),
+    ],
+    # whatever the aspect, not antialiased, on floats like `tf.image.resize` (VPT `src/data/vtab_datasets`)
+    "vtab": lambda size: [ToTensor(), v2.Resize(size, interpolation=BILINEAR, antialias=False)],
+    # shorter side to 8/7 of the crop (l2p-pytorch `datasets.py`)
+    "l2p": lambda size: [v2.Resize(max(size) * 8 // 7, interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
+}
+"""Recipe -> its test side."""
+TEST["center"] = TEST["coop"]
 
 TRAIN: dict[str, Recipe] = {
-    # random crop of 8 to 100 % of the area, flip half the time (CoOp `configs/trainers`, Dassl)
+    # 8 to 100 % of the area (CoOp `configs/trainers`, Dassl)
     "coop": lambda size: [
         v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC),
         v2.RandomHorizontalFlip(0.5),
         v2.PILToTensor(),
     ],
-    # resize, random crop, flip half the time (VPT `src/data/transforms.py`)
+    # VPT `src/data/transforms.py`
     "fgvc": lambda size: [
-        enlarge(size, BILINEAR),
+        v2.Resize(max(size) * 8 // 7, interpolation=BILINEAR),
         v2.RandomCrop(size),
         v2.RandomHorizontalFlip(0.5),
         v2.PILToTensor(),
     ],
-    "vtab": squash,
-    # random crop of 5 to 100 % of the area, flip half the time (l2p-pytorch `datasets.py`)
+    "vtab": TEST["vtab"],
+    # 5 to 100 % of the area (l2p-pytorch `datasets.py`)
     "l2p": lambda size: [
         v2.RandomResizedCrop(size, scale=(0.05, 1.0), interpolation=BILINEAR),
         v2.RandomHorizontalFlip(0.5),
         v2.PILToTensor(),
     ],
-    "center": coop_test,
+    "center": TEST["center"],
 }
-"""Recipe -> its training side. "center" is CoOp's test side, for classes that a crop or flip changes."""
-
-TEST: dict[str, Recipe] = {
-    "coop": coop_test,
-    "fgvc": lambda size: [enlarge(size, BILINEAR), v2.CenterCrop(size), v2.PILToTensor()],
-    "vtab": squash,
-    "l2p": lambda size: [enlarge(size, BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
-    "center": coop_test,
-}
-"""Recipe -> its test side, by the same codes."""
+"""Recipe -> its training side. "center" is for classes that a crop or flip changes."""
 
 FIXED = ("vtab", "center")
 """Recipes that draw nothing in training: all views of an image are the same."""
@@ -139,6 +122,6 @@ def _build(
 ) -> Transform:
     if name not in table:
         raise unknown("transform", name, table)
-    rotate = [Upright()] if upright else []
+    rotate = [v2.Lambda(ImageOps.exif_transpose)] if upright else []
     pair = (size, size) if isinstance(size, int) else (size[0], size[1])
     return Transform(v2.Compose([*rotate, *table[name](pair)]), tuple(mean), tuple(std))

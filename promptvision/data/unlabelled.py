@@ -22,7 +22,7 @@ class WithUnlabelled:
 
     @property
     def source(self) -> str:
-        """Where the labelled images come from: files, or a feature cache."""
+        """Source of the labelled batches: images, or cached features."""
         return self.labelled.source
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The miniature world: images and captions rendered on the spot; everything runs without a download."""
+"""The miniature world: images and captions that are rendered when needed, so that nothing is downloaded."""
 
 from promptvision.data.world.tasks import TASKS, Task, read_task
 

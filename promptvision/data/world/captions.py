@@ -1,4 +1,4 @@
-"""Captions of varied wording, which mention any attribute of a scene now and then."""
+"""Captions of varied wording that mention each attribute of a scene at random."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ PLACES = ("", " on {a_background} background", " on {background}", " in front of
 VERDICTS = ("good", "nice", "cropped", "close-up", "bad", "low resolution")
 ONES = ("one", "a single", "the", "my")
 ODDS = {"size": 0.3, "texture": 0.5, "colour": 0.65, "shape": 0.95, "style": 0.8, "place": 0.6}
-"""How often each attribute is mentioned; a shape left out is called a thing, a style left out a photo."""
+"""Probability that an attribute is mentioned; a shape left out is called a thing, a style left out a photo."""
 
 
 def article(words: str) -> str:
-    """The words with "a" or "an" before them."""
+    """Return the words after "a" or "an"."""
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
@@ -57,7 +57,7 @@ def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
 
 
 def _thing(rng: np.random.Generator, scenes: Scenes, i: int) -> str:
-    """Size, texture and colour, each now and then, and the shape."""
+    """Name the object of scene i by its shape, and at random by size, texture and colour."""
     words = {
         "size": _pick(rng, SIZE_WORDS[scenes.size[i]]),
         "texture": _pick(rng, TEXTURE_WORDS[scenes.texture[i]]),
@@ -69,7 +69,7 @@ def _thing(rng: np.random.Generator, scenes: Scenes, i: int) -> str:
 
 
 def caption(rng: np.random.Generator, scenes: Scenes, i: int) -> str:
-    """One random caption of scene i."""
+    """Return one random caption of scene i."""
     thing = _thing(rng, scenes, i)
     style = _pick(rng, STYLE_WORDS[scenes.style[i] if rng.random() < ODDS["style"] else 0])
     background = tuple(COLOURS)[scenes.background[i]]
@@ -88,12 +88,12 @@ def caption(rng: np.random.Generator, scenes: Scenes, i: int) -> str:
 
 
 def captions(rng: np.random.Generator, scenes: Scenes) -> list[str]:
-    """One random caption for each scene."""
+    """Return one random caption for each scene."""
     return [caption(rng, scenes, i) for i in range(len(scenes))]
 
 
 def vocabulary() -> list[str]:
-    """Texts that together hold every word and mark a caption can hold."""
+    """Return texts that together hold every word and punctuation mark of captions."""
     words = [word for choices in (*TEXTURE_WORDS, *SIZE_WORDS, *STYLE_WORDS) for word in choices]
     frames = [text.replace("{", " ").replace("}", " ").replace("a_", "") for text in (*FRAMES, *PLACES)]
     return ["a an", *words, *ANYTHING, *frames, *VERDICTS, *ONES, *SHAPES, *COLOURS]

@@ -1,8 +1,8 @@
-"""What an image of the miniature world shows: its attributes, and how they are drawn at random."""
+"""Scenes of the miniature world: the attributes of an image, drawn at random."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -20,7 +20,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "brown": (0.45, 0.27, 0.10),
     "black": (0.05, 0.05, 0.05),
 }
-"""Name -> RGB. Objects are painted a shade darker, backgrounds as a pastel of the same ten."""
+"""Name -> RGB. Objects are a shade darker, backgrounds are pastels of the same ten."""
 TEXTURES = ("plain", "striped", "dotted", "checkered", "spiral", "hollow")
 SIZES = ("small", "large")
 STYLES = ("photo", "sketch", "painting", "negative", "blurry", "grainy", "dark")
@@ -28,7 +28,7 @@ STYLES = ("photo", "sketch", "painting", "negative", "blurry", "grainy", "dark")
 TEXTURE_ODDS = (0.45, 0.13, 0.12, 0.12, 0.06, 0.12)
 STYLE_ODDS = (0.70, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
 CLUTTER = 4
-"""Places for small things beside the object."""
+"""Number of places for small things around the object."""
 
 Numbers = np.ndarray
 
@@ -48,7 +48,7 @@ class Scenes:
     aspect: Numbers  # (n,) stretch
     rotation: Numbers  # (n,) degrees
     flip: Numbers  # (n,) -1 or 1
-    clutter: Numbers  # (n, CLUTTER) bool: is there a thing?
+    clutter: Numbers  # (n, CLUTTER) bool: whether the thing exists
     clutter_shape: Numbers  # (n, CLUTTER)
     clutter_rgb: Numbers  # (n, CLUTTER, 3)
     clutter_centre: Numbers  # (n, CLUTTER, 2)
@@ -71,8 +71,10 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Setting:
-    """How far scenes scatter: degrees, odds of each clutter thing, noise, shift of the object from the centre;
-    and whether (colour, shape) pairs that are held out from pretraining may occur."""
+    """Variation of scenes: degrees, odds of each clutter thing, noise, shift of the object from the centre.
+
+    `unseen_pairs`: whether (colour, shape) pairs that are held out from pretraining may occur.
+    """
 
     rotation: float = 15.0
     clutter: float = 0.14
@@ -86,19 +88,19 @@ PRETRAINING = Setting(unseen_pairs=False)
 
 
 def held_out(colour: Numbers, shape: Numbers) -> Numbers:
-    """Whether a (colour, shape) pair is kept from pretraining: two of each shape's ten colours."""
+    """Return which (colour, shape) pairs are held out from pretraining: two of each shape's ten colours."""
     return (colour + 2 * shape) % 5 == 0
 
 
 def _unlike(rng: np.random.Generator, values: Numbers, taken: Numbers) -> Numbers:
-    """`values` with another random colour wherever they equal `taken`."""
+    """Return `values`, with another random colour wherever they equal `taken`."""
     return np.where(values == taken, (taken + rng.integers(1, len(COLOURS), len(values))) % len(COLOURS), values)
 
 
 def _colours(
     rng: np.random.Generator, shape: Numbers, setting: Setting, given: dict[str, Numbers]
 ) -> tuple[Numbers, Numbers]:
-    """Object and background colours, never the same unless both are given."""
+    """Return object and background colours, which differ unless both are given."""
     n = len(shape)
     colour = given.get("colour", rng.integers(0, len(COLOURS), n))
     while not setting.unseen_pairs and (held := held_out(colour, shape)).any():
@@ -108,13 +110,8 @@ def _colours(
     return colour if "colour" in given else _unlike(rng, colour, given["background"]), given["background"]
 
 
-def sample(
-    rng: np.random.Generator,
-    n: int,
-    setting: Setting = USUAL,
-    **given: Numbers,
-) -> Scenes:
-    """n random scenes; `given` fixes attributes, (n,) indices."""
+def sample(rng: np.random.Generator, n: int, setting: Setting = USUAL, **given: Numbers) -> Scenes:
+    """Draw n scenes; `given` fixes attributes, (n,) indices."""
     shape = given.get("shape", rng.integers(0, len(SHAPES), n))
     colour, background = _colours(rng, shape, setting, given)
     size = given.get("size", rng.integers(0, len(SIZES), n))
@@ -147,17 +144,3 @@ def sample(
         noise=setting.noise * np.exp(rng.normal(0, 0.4, n)),
         grain=rng.integers(0, 2**31, n),
     )
-
-
-__all__ = [
-    "CLUTTER",
-    "COLOURS",
-    "SIZES",
-    "STYLES",
-    "TEXTURES",
-    "Scenes",
-    "Setting",
-    "held_out",
-    "replace",
-    "sample",
-]

@@ -11,8 +11,10 @@ from torch import Tensor
 Part = tuple[str, str, tuple[float, ...]]
 
 REACH = 1.25
-"""A template covers [-REACH, REACH] in both directions; every outline lies within [-1, 1]."""
+"""A template covers [-REACH, REACH] in both directions; every outline is within [-1, 1]."""
 
+BELL = (-0.15, -0.78, 0.15, -0.78, 0.42, -0.35, 0.5, 0.2, 0.78, 0.5, -0.78, 0.5, -0.5, 0.2, -0.42, -0.35)
+BOLT = (0.2, -0.9, -0.5, 0.15, -0.05, 0.15, -0.25, 0.9, 0.5, -0.25, 0.08, -0.25, 0.45, -0.9)
 OUTLINES: dict[str, tuple[Part, ...]] = {
     "circle": (("add", "ellipse", (0, 0, 0.8, 0.8)),),
     "square": (("add", "polygon", (-0.7, -0.7, 0.7, -0.7, 0.7, 0.7, -0.7, 0.7)),),
@@ -54,13 +56,7 @@ OUTLINES: dict[str, tuple[Part, ...]] = {
         ("add", "ellipse", (-0.48, -0.15, 0.34, 0.34)),
         ("cut", "ellipse", (0, 0, 0.2, 0.2)),
     ),
-    "bolt": (
-        (
-            "add",
-            "polygon",
-            (0.2, -0.9, -0.5, 0.15, -0.05, 0.15, -0.25, 0.9, 0.5, -0.25, 0.08, -0.25, 0.45, -0.9),
-        ),
-    ),
+    "bolt": (("add", "polygon", BOLT),),
     "gear": (("add", "star", (8, 0.9, 0.6)), ("cut", "ellipse", (0, 0, 0.3, 0.3))),
     "leaf": (
         ("add", "ellipse", (0.38, -0.38, 0.88, 0.88)),
@@ -90,43 +86,22 @@ OUTLINES: dict[str, tuple[Part, ...]] = {
         ("add", "polygon", (-0.22, 0, 0.22, 0, 0.3, 0.78, -0.3, 0.78)),
     ),
     "bell": (
-        (
-            "add",
-            "polygon",
-            (
-                -0.15,
-                -0.78,
-                0.15,
-                -0.78,
-                0.42,
-                -0.35,
-                0.5,
-                0.2,
-                0.78,
-                0.5,
-                -0.78,
-                0.5,
-                -0.5,
-                0.2,
-                -0.42,
-                -0.35,
-            ),
-        ),
+        ("add", "polygon", BELL),
         ("add", "ellipse", (0, 0.62, 0.2, 0.2)),
     ),
 }
 """Name -> parts (operation, kind, numbers); x to the right, y down.
 
 An ellipse is (x, y, radius in x, radius in y), a polygon its corners x, y, x, y, ..., a star (points, outer
-radius, inner radius) with the first point upwards. `add` unites with what is there, `cut` removes, `keep`
-intersects.
+radius, inner radius) with the first point upwards. `add` unites with the parts so far, `cut` removes,
+`keep` intersects.
 """
 
 SHAPES = tuple(OUTLINES)
 
 
 def corners(kind: str, numbers: tuple[float, ...]) -> np.ndarray:
-    """A part's outline as a closed polygon, (corners, 2)."""
+    """Return the outline of a part as a closed polygon, (corners, 2)."""
     if kind == "polygon":
         return np.array(numbers).reshape(-1, 2)
     if kind == "star":
@@ -140,7 +115,7 @@ def corners(kind: str, numbers: tuple[float, ...]) -> np.ndarray:
 
 
 def polygon_distance(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Signed distance of each point (P, 2) to a closed polygon, negative inside (even-odd rule); (P,)."""
+    """Return the signed distance (P,) of points (P, 2) to a closed polygon, negative inside (even-odd rule)."""
     start, end = polygon, np.roll(polygon, -1, axis=0)
     edge, offset = end - start, points[:, None] - start
     along = np.clip((offset * edge).sum(2) / (edge**2).sum(1), 0, 1)
@@ -152,7 +127,7 @@ def polygon_distance(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def outline_distance(parts: tuple[Part, ...], points: np.ndarray) -> np.ndarray:
-    """Signed distance of each point (P, 2) to a whole outline; (P,)."""
+    """Return the signed distance (P,) of points (P, 2) to a whole outline."""
     combined = np.full(len(points), np.inf)
     for operation, kind, numbers in parts:
         distance = polygon_distance(corners(kind, numbers), points)
@@ -165,7 +140,7 @@ def outline_distance(parts: tuple[Part, ...], points: np.ndarray) -> np.ndarray:
 
 @cache
 def templates(size: int = 64) -> Tensor:
-    """Signed distances of all shapes on a grid over [-REACH, REACH]^2: (24, 1, size, size) float32."""
+    """Return the signed distances of all shapes on a grid over [-REACH, REACH]^2: (24, 1, size, size) float32."""
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * REACH
     points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     distances = [outline_distance(parts, points).reshape(1, size, size) for parts in OUTLINES.values()]

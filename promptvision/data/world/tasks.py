@@ -1,14 +1,14 @@
-"""The world's data sets: tasks whose classes are words, shifted copies of one, and visual tasks without words.
+"""The world's data sets: tasks whose classes are words, shifted copies of one of them, and tasks without words.
 
-They were fixed before results were looked at and are not to be chosen by them; the cards of `location` and
-`colour_shapes` tell of the two changes.
+They were fixed before any results were known and must not be chosen by results; the cards of `location` and
+`colour_shapes` describe the two changes since.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -16,18 +16,7 @@ from PIL import Image
 
 from promptvision.data.images import Images, Item
 from promptvision.data.world.render import render
-from promptvision.data.world.scene import (
-    CLUTTER,
-    COLOURS,
-    STYLES,
-    TEXTURES,
-    USUAL,
-    Numbers,
-    Scenes,
-    Setting,
-    replace,
-    sample,
-)
+from promptvision.data.world.scene import CLUTTER, COLOURS, STYLES, TEXTURES, USUAL, Numbers, Scenes, Setting, sample
 from promptvision.data.world.shapes import SHAPES
 from promptvision.errors import unknown
 
@@ -38,14 +27,14 @@ SECOND = Setting(rotation=25, clutter=0.25, noise=0.06, shift=0.2)
 CLEAR = Setting(clutter=0)
 ADVERSE = Setting(rotation=50, clutter=0.5, noise=0.08, shift=0.3)
 UPRIGHT = np.array([SHAPES.index(name) for name in ("triangle", "heart", "house", "tree", "crown", "mushroom", "bell")])
-"""Shapes that look the same in a mirror and have one clear way up."""
-PAIRS = tuple((hue, (hue + step) % len(HUES)) for step in (3, 6) for hue in range(len(HUES)))
+"""Shapes with mirror symmetry and one clear way up."""
+PAIRS = np.array([(hue, (hue + step) % len(HUES)) for step in (3, 6) for hue in range(len(HUES))])
 """(object, background) colours of the task `background_colours`."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Class names, images per class in train, val and test, and how scenes of given labels are drawn."""
+    """Class names, images per class in train, val and test, and the function that draws scenes of given labels."""
 
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
@@ -61,16 +50,11 @@ def _styled(rng: Rng, labels: Numbers, styles: tuple[str, ...], setting: Setting
     return sample(rng, len(labels), setting, shape=labels, style=rng.choice(choices, len(labels)))
 
 
-def _adversarial(rng: Rng, labels: Numbers) -> Scenes:
-    texture, size = rng.integers(1, len(TEXTURES), len(labels)), np.zeros(len(labels), int)
-    return _photos(rng, labels, ADVERSE, shape=labels, texture=texture, size=size)
-
-
 def colour_shape_pairs() -> list[tuple[int, int]]:
-    """(colour, shape) of the classes of `colour_shapes`: every shape in two colours, so that both words count.
+    """Return (colour, shape) of the classes of `colour_shapes`: every shape in two colours, so that both words count.
 
-    The first half of the pairs was met in pretraining; the other half are other shapes, in the two colours that were
-    held out from it.
+    The first half of the pairs occurs in pretraining; the other half has other shapes, each in the two colours that
+    are held out from it.
     """
     half = len(SHAPES) // 2
     base = [((1 - 2 * shape) % 5 + other, shape) for shape in range(half) for other in (0, 5)]
@@ -78,13 +62,8 @@ def colour_shape_pairs() -> list[tuple[int, int]]:
     return base + new
 
 
-def _colour_shapes(rng: Rng, labels: Numbers) -> Scenes:
-    pairs = np.array(colour_shape_pairs())[labels]
-    return _photos(rng, labels, colour=pairs[:, 0], shape=pairs[:, 1])
-
-
 def _counted(rng: Rng, labels: Numbers) -> Scenes:
-    """label + 1 equal small things, on different cells of a 3x3 grid."""
+    """Draw label + 1 equal small things in different cells of a 3x3 grid."""
     n = len(labels)
     scenes = _photos(rng, labels, texture=np.zeros(n, int))
     cells = rng.permuted(np.tile(np.arange(9), (n, 1)), axis=1)[:, : 1 + CLUTTER]
@@ -102,7 +81,7 @@ def _counted(rng: Rng, labels: Numbers) -> Scenes:
 
 
 def _located(rng: Rng, labels: Numbers) -> Scenes:
-    """An object in one cell of a 4x4 grid, and nothing else that could be taken for it."""
+    """Draw an object in one cell of a 4x4 grid, without clutter."""
     n = len(labels)
     cell = np.stack([labels % 4, labels // 4], 1) * 0.5 - 0.75
     centre, scale = cell + rng.uniform(-0.12, 0.12, (n, 2)), rng.uniform(0.32, 0.42, n)
@@ -110,34 +89,43 @@ def _located(rng: Rng, labels: Numbers) -> Scenes:
 
 
 def _oriented(rng: Rng, labels: Numbers) -> Scenes:
-    """An object turned by label times 45 degrees, give or take 15."""
+    """Draw an object rotated by 45 degrees times its label, plus or minus 15."""
     n = len(labels)
     scenes = _photos(rng, labels, shape=rng.choice(UPRIGHT, n))
     return replace(scenes, rotation=45 * labels + rng.uniform(-15, 15, n), flip=np.ones(n))
 
 
-def _background_colours(rng: Rng, labels: Numbers) -> Scenes:
-    pairs = np.array(PAIRS)[labels]
-    return _photos(rng, labels, colour=pairs[:, 0], background=pairs[:, 1])
-
-
+COLOUR_SHAPES = np.array(colour_shape_pairs())
 POOL = (64, 16, 80)
 TEST_ONLY = (0, 0, 80)
 TASKS: dict[str, Task] = {
     "shapes": Task(SHAPES, POOL, lambda rng, labels: _photos(rng, labels, shape=labels)),
     "shapes_v2": Task(SHAPES, TEST_ONLY, lambda rng, labels: _photos(rng, labels, SECOND, shape=labels)),
     "shapes_sketch": Task(SHAPES, TEST_ONLY, lambda rng, labels: _styled(rng, labels, ("sketch",), SKETCH)),
-    "shapes_adversarial": Task(SHAPES, TEST_ONLY, _adversarial),
+    "shapes_adversarial": Task(
+        SHAPES,
+        TEST_ONLY,
+        lambda rng, labels: _photos(
+            rng,
+            labels,
+            ADVERSE,
+            shape=labels,
+            texture=rng.integers(1, len(TEXTURES), len(labels)),
+            size=np.zeros(len(labels), int),
+        ),
+    ),
     "shapes_rendition": Task(SHAPES, TEST_ONLY, lambda rng, labels: _styled(rng, labels, STYLES[2:])),
     "sketches": Task(SHAPES, POOL, lambda rng, labels: _styled(rng, labels, ("sketch",), SKETCH)),
     "colour_shapes": Task(
-        tuple(f"{HUES[colour]} {SHAPES[shape]}" for colour, shape in colour_shape_pairs()), (64, 16, 40), _colour_shapes
+        tuple(f"{HUES[colour]} {SHAPES[shape]}" for colour, shape in COLOUR_SHAPES),
+        (64, 16, 40),
+        lambda rng, labels: _photos(rng, labels, colour=COLOUR_SHAPES[labels, 0], shape=COLOUR_SHAPES[labels, 1]),
     ),
     "backgrounds": Task(HUES, (64, 16, 200), lambda rng, labels: _photos(rng, labels, background=labels)),
     "background_colours": Task(
         tuple(f"{HUES[colour]} on {HUES[ground]}" for colour, ground in PAIRS),
         (64, 16, 100),
-        _background_colours,
+        lambda rng, labels: _photos(rng, labels, colour=PAIRS[labels, 0], background=PAIRS[labels, 1]),
     ),
     "textures": Task(TEXTURES, (64, 16, 300), lambda rng, labels: _photos(rng, labels, texture=labels)),
     "styles": Task(
@@ -161,8 +149,10 @@ TASKS: dict[str, Task] = {
 
 @cache
 def read_task(name: str) -> Images:
-    """A task's images, rendered once in a process (about a second) and the same every time, in the order of the
-    classes; not to be changed."""
+    """Return the images of a task in the order of its classes; callers must not change them.
+
+    They are rendered once per process, in about a second, and are the same every time.
+    """
     if name not in TASKS:
         raise unknown("task of the world", name, TASKS)
     task, pixels = TASKS[name], {}
