@@ -28,7 +28,7 @@ def batches(
     done = deaths = 0
     own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
     while True:
-        rest = indices[done:]
+        rest = map(list, indices[done:])
         loader = DataLoader(items, batch_sampler=rest, num_workers=workers, collate_fn=collate, generator=own)
         try:
             for batch in _iterator(loader):
