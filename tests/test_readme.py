@@ -83,8 +83,21 @@ def test_every_tool_named_is_there(command):
     assert (ROOT / "tools" / f"{command}.py").is_file()
 
 
-def test_every_file_named_is_there():
-    for name in re.findall(r"`((?:configs|tests|docs|tools|promptvision|coop|vpt|datasets)/[\w/.]+)`", README):
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_named_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:configs|tests|docs|tools|promptvision|coop|vpt|datasets)/[\w/.]+)`", text):
         assert name == "datasets/my_birds.yaml" or (ROOT / name).exists() or (ROOT / name).with_suffix("").exists(), (
             name
         )
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[(\w+\.md)\]\(\1\): ", index, re.M)
+    assert sorted(listed) == [page.name for page in PAGES[2:] if page.name != "index.md"]
