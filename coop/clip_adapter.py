@@ -1,4 +1,4 @@
-"""CLIP-Adapter: feature adapters behind CLIP's towers (Gao et al., IJCV 2023, arXiv:2110.04544)."""
+"""CLIP-Adapter: feature adapters after CLIP's towers (Gao et al., IJCV 2023, arXiv:2110.04544)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from promptvision.errors import InputError
 
 
 class Adapter(nn.Module):
-    """A(f) = ReLU(f W1) W2, (..., E) -> same, by way of E / `reduction` units (section 3.2); no biases.
+    """A(f) = ReLU(f W1) W2, (..., E) -> same, through E / `reduction` units (section 3.2); no biases.
 
-    So A(c f) = c A(f) for c > 0: whether f is normalised first makes no difference to a cosine. `last_relu`: another
-    ReLU behind W2.
+    So A(c f) = c A(f) for c > 0: normalising f first makes no difference to a cosine. `last_relu`: another ReLU after
+    W2.
     """
 
     def __init__(self, dim: int, reduction: int, last_relu: bool):
@@ -35,9 +35,9 @@ class Adapter(nn.Module):
 class ClipAdapter(FeatureMethod):
     """Features mixed with what a learned bottleneck makes of them: ratio A(f) + (1 - ratio) f (section 3.2).
 
-    `image_ratio`, `text_ratio`: the paper's alpha and beta; a side of ratio 0 has no adapter. `reduction`: how much
-    narrower the bottleneck is. `last_relu`: a ReLU behind the second layer, as the official code has it and the
-    paper has not. `templates`: texts with `{}` for the class name. Learns `image_adapter`, `text_adapter`.
+    `image_ratio`, `text_ratio`: the paper's alpha and beta; a side with ratio 0 has no adapter. `reduction`: E over the
+    width of the bottleneck. `last_relu`: a ReLU after the second layer, which the official code has and the paper has
+    not. `templates`: texts with `{}` for the class name. Learns `image_adapter`, `text_adapter`.
     """
 
     frozen_images = True
@@ -55,9 +55,13 @@ class ClipAdapter(FeatureMethod):
         last_relu: bool = False,
     ):
         super().__init__(backbone, classes)
-        _check(image_ratio, text_ratio, reduction)
-        self.options = dict(templates=templates, image_ratio=image_ratio, text_ratio=text_ratio)
-        self.options |= dict(reduction=reduction, last_relu=last_relu)
+        for name, ratio in (("image_ratio", image_ratio), ("text_ratio", text_ratio)):
+            if not 0 <= ratio <= 1:
+                raise InputError(f"{name} is {ratio:g}; it takes a number from 0 (no adapter) to 1 (only the adapter)")
+        if not image_ratio and not text_ratio:
+            raise InputError("image_ratio and text_ratio are both 0: there is no adapter to learn")
+        if reduction < 1:
+            raise InputError(f"reduction is {reduction}; it divides the features' width and must be at least 1")
         self.templates, self.ratios = given_templates(templates), (image_ratio, text_ratio)
         self.register_buffer("base", class_features(backbone, filled(self.templates, classes)), persistent=False)
         width = backbone.image.feature_dim
@@ -66,23 +70,12 @@ class ClipAdapter(FeatureMethod):
         )
 
     def image_features(self, images: Tensor) -> Tensor:
-        return _mix(self.backbone.image.as_features(images), self.image_adapter, self.ratios[0])
+        return mixed(self.backbone.image.as_features(images), self.image_adapter, self.ratios[0])
 
     def text_features(self) -> Tensor:
-        return _mix(self.base, self.text_adapter, self.ratios[1])
+        return mixed(self.base, self.text_adapter, self.ratios[1])
 
 
-def _mix(features: Tensor, adapter: Adapter | None, ratio: float) -> Tensor:
+def mixed(features: Tensor, adapter: Adapter | None, ratio: float) -> Tensor:
+    """Mix features (..., E) with the output of their adapter, if there is one."""
     return torch.lerp(features, adapter(features).to(features.dtype), ratio) if adapter else features
-
-
-def _check(image_ratio: float, text_ratio: float, reduction: int) -> None:
-    for name, ratio in (("image_ratio", image_ratio), ("text_ratio", text_ratio)):
-        if not 0 <= ratio <= 1:
-            raise InputError(
-                f"{name} is {ratio:g}; it takes a number from 0 (no adapter) to 1 (nothing but the adapter)"
-            )
-    if not image_ratio and not text_ratio:
-        raise InputError("image_ratio and text_ratio are both 0: there is no adapter to learn")
-    if reduction < 1:
-        raise InputError(f"reduction is {reduction}; the bottleneck is the features' width divided by it, at least 1")

@@ -19,7 +19,7 @@ from promptvision.errors import InputError, unknown
 LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}
 """The official names of the changed layers, by target."""
 SCALINGS = {"sqrt": math.sqrt, "linear": float}
-"""What alpha is divided by, of the rank."""
+"""Divisor of alpha, as a function of the rank."""
 
 
 class ClipLora(FeatureMethod):
@@ -27,11 +27,11 @@ class ClipLora(FeatureMethod):
 
     `rank`: r. `alpha` and `scaling`: s is alpha / sqrt(r) for "sqrt" (the official code; rsLoRA, arXiv:2312.03732),
     alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or text.
-    `vision_layers`, `text_layers`: numbers of the blocks that are changed, from 0; all if empty. `dropout`: on the
-    input of A, drawn anew for every token of every image and text. `logit_scale`: factor of the cosine, 0 for the
-    backbone's own (published: 100). `template`: a text with `{}` for the class name. Learns
-    `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r). The
-    texts of all classes run through the changed tower in every step.
+    `vision_layers`, `text_layers`: indices of the changed blocks, from 0; all if empty. `dropout`: on the input of A,
+    drawn for every token of every image and text. `logit_scale`: factor of the cosine, 0 for the backbone's own
+    (published: 100). `template`: a text with `{}` for the class name. The texts of all classes run through the changed
+    tower in every step.
+    Learns `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r).
     """
 
     features: Tensor
@@ -53,9 +53,6 @@ class ClipLora(FeatureMethod):
         template: str = "a photo of a {}.",
     ):
         super().__init__(backbone, classes)
-        self.options = dict(rank=rank, alpha=alpha, scaling=scaling, targets=targets, encoder=encoder)
-        self.options |= dict(vision_layers=vision_layers, text_layers=text_layers, dropout=dropout)
-        self.options |= dict(logit_scale=logit_scale, template=template)
         lora.check(rank, targets, dropout, tuple(LAYERS))
         for option, value, known in (("encoder", encoder, ("both", "vision", "text")), ("scaling", scaling, SCALINGS)):
             if value not in known:
@@ -68,21 +65,17 @@ class ClipLora(FeatureMethod):
             for target, change in changes.items():
                 put(self, f"{name}.attn.{LAYERS[target]}", change)
         self.frozen_images, self.templates = encoder == "text", [template]
-        self._read(filled([template], classes))
+        texts = filled([template], classes)
+        if self.text:
+            ids = backbone.text.tokenize([text for own in texts for text in own])
+            self.texts = ChangedTexts(backbone.text, backbone.text.embed(ids).detach(), backbone.text.eot(ids))
+        else:
+            self.register_buffer("features", class_features(backbone, texts), persistent=False)
 
     def _places(self) -> dict[str, dict[str, lora.LowRank]]:
-        """The changes of every block under its official name, in the official order."""
+        """Return the changes of every block under its official name, in the official order."""
         text = {f"transformer.resblocks.{i}": block for i, block in self.text.items()}
         return text | {f"visual.transformer.resblocks.{i}": block for i, block in self.vision.items()}
-
-    def _read(self, texts: Sequence[Sequence[str]]) -> None:
-        """Keep the tokens of the texts, or their features where the text tower stays as it is."""
-        if not self.text:
-            self.register_buffer("features", class_features(self.backbone, texts), persistent=False)
-            return
-        tower = self.backbone.text
-        ids = tower.tokenize([text for own in texts for text in own])
-        self.texts = ChangedTexts(tower, tower.embed(ids).detach(), tower.eot(ids))
 
     def image_features(self, images: Tensor) -> Tensor:
         if not self.vision:
@@ -90,20 +83,17 @@ class ClipLora(FeatureMethod):
         return lora.changed_image(self.backbone.image, images, self.vision)
 
     def text_features(self) -> Tensor:
-        if not self.text:
-            return self.features
-        return self.texts(self.backbone.text, self.text)
+        return self.texts(self.backbone.text, self.text) if self.text else self.features
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        scale = self.options["logit_scale"]
-        if not scale:
+        if not self.options["logit_scale"]:
             return super().logits(image_features, text_features)
-        return scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
+        return self.options["logit_scale"] * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
 
     def from_official(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The learned tensors of {"weights", "metadata"} as the official `save_lora` writes them.
+        """Return the learned tensors of {"weights", "metadata"} as the official `save_lora` writes them.
 
-        `weights["layer_{n}"][layer]["w_lora_A"]`, text blocks counted before those of the image tower.
+        They are `weights["layer_{n}"][layer]["w_lora_A"]`; text blocks are counted before those of the image tower.
         """
         weights, metadata, places = content["weights"], content["metadata"], list(self._places())
         self._check_metadata(metadata)
@@ -120,7 +110,7 @@ class ClipLora(FeatureMethod):
         }
 
     def _check_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Refuse what fits by shape and would mean something else."""
+        """Raise InputError for a checkpoint that fits by shape but was learned with other settings."""
         ours = {"r": "rank", "alpha": "alpha", "encoder": "encoder", "params": "targets"}
         for key, option in ours.items():
             theirs, own = (
@@ -138,9 +128,9 @@ class ClipLora(FeatureMethod):
 
 
 def put(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Make a module `root.<path>`, with empty ones on the way."""
-    *way, last = path.split(".")
-    for name in way:
+    """Add `module` as `root.<path>`, with empty modules in between."""
+    *parents, last = path.split(".")
+    for name in parents:
         if not hasattr(root, name):
             root.add_module(name, nn.Module())
         root = getattr(root, name)

@@ -9,11 +9,13 @@ from promptvision.backbones import CLIP
 
 
 class IVLP(IndependentPrompts):
-    """Prompts in the text tower and prompts in the image tower, each learned by the task alone.
+    """Prompts in the text tower and prompts in the image tower, learned independently.
 
-    The options are those of `IndependentPrompts`; `depth_vision` 0 gives deep language prompts alone (P-tuning v2's
-    idea, arXiv:2110.07602, in CLIP's text tower). Learns `prompt_learner.ctx`, `image_encoder.VPT` and
-    `{text,image}_encoder.transformer.resblocks.{i}.VPT_shallow`, each (M, D).
+    `n_ctx_text`, `n_ctx_vision`: vectors per block. `depth_text`, `depth_vision`: blocks with prompts of their own; 1
+    is shallow, `depth_vision` 0 gives deep language prompts alone (the idea of P-tuning v2, arXiv:2110.07602, in CLIP's
+    text tower). `ctx_init`: words that the contexts start from (`leading_words`).
+    Learns `prompt_learner.ctx`, `image_encoder.VPT` and `{text,image}_encoder.transformer.resblocks.{i}.VPT_shallow`,
+    each (M, D).
     """
 
     def __init__(
@@ -27,12 +29,4 @@ class IVLP(IndependentPrompts):
         depth_vision: int = 2,
         ctx_init: str = "a photo of a",
     ):
-        super().__init__(
-            backbone,
-            classes,
-            n_ctx_text=n_ctx_text,
-            n_ctx_vision=n_ctx_vision,
-            depth_text=depth_text,
-            depth_vision=depth_vision,
-            ctx_init=ctx_init,
-        )
+        super().__init__(backbone, classes)

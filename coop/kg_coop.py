@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from coop.parts.context_method import ContextMethod
-from coop.parts.knowledge import squared_distance
 from coop.parts.objective import Step
-from coop.parts.teacher import Teacher
+from coop.parts.teacher import Teacher, squared_distance
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 
 
 class KgCoOp(ContextMethod):
-    """CoOp whose class features are kept near those of hand-written texts: L = L_ce + weight L_kg.
+    """CoOp with class features that stay near those of hand-written texts: L = L_ce + weight L_kg.
 
     L_kg is the mean over classes of the squared distance of the normalised features. `weight`: the
     paper's lambda. The official code computes 1 - cosine, which is half of it: its lambda of 8 is a weight of 4 here.
@@ -33,12 +32,11 @@ class KgCoOp(ContextMethod):
         weight: float = 8.0,
         templates: Sequence[str] = (),
     ):
-        own = dict(weight=weight, templates=templates)
-        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, **own)
+        super().__init__(backbone, classes)
         self.templates = given_templates(templates)
         self.teacher = Teacher(classes, self.templates)
         self.terms = {"knowledge": (weight, self.distance)}
 
     def distance(self, step: Step) -> Tensor:
-        """L_kg, a scalar."""
+        """Return L_kg, a scalar."""
         return squared_distance(step.text_features, self.teacher.text_features(self.backbone))

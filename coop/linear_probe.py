@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from coop.parts.features import all_features
+from coop.parts.teacher import all_features
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Batches, Method
@@ -23,10 +23,10 @@ STEPS = 8
 
 
 def search_c(accuracy: Callable[[float], float]) -> float:
-    """The C that validation `accuracy` prefers: the best of COARSE, then STEPS halvings of a decade to either side.
+    """Find the C with the best validation `accuracy`: the best of COARSE, then STEPS halvings of a decade around it.
 
-    In each step the better end of the interval stays and the other moves to the middle; the last step's better end
-    is taken. Ties go to the larger C on the coarse grid, to the smaller one after it (CoOp, lpclip/linear_probe.py).
+    In each step the better end of the interval stays and the other moves to the middle; the result is the better end of
+    the last step. Ties go to the larger C on the coarse grid, then to the smaller (CoOp, lpclip/linear_probe.py).
     """
     middle = math.log10(max(COARSE, key=accuracy))
     left, right, best = middle - 1, middle + 1, middle
@@ -40,10 +40,10 @@ def search_c(accuracy: Callable[[float], float]) -> float:
 
 
 class LinearProbe(Method):
-    """Logistic regression on the image features as the tower gives them, not normalised (CoOp, lpclip).
+    """Logistic regression on the image features of the tower, not normalised (CoOp, lpclip).
 
     `c`: inverse strength of the L2 penalty; 0 searches it on the validation images. Learns `weight` (C, E) and
-    `bias` (C,), all at once in `prepare`, by scikit-learn's L-BFGS.
+    `bias` (C,) in `prepare`, by scikit-learn's L-BFGS.
     """
 
     backbone: CLIP
@@ -62,20 +62,19 @@ class LinearProbe(Method):
         self.register_buffer("bias", torch.zeros(len(classes)))
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Fit; where `c` is to be searched, on the validation images."""
-        features, labels = _numbers(self.backbone, train)
-        _refuse_missing(labels, self.classes)
-        fit = cache(lambda c: _fit(features, labels, c))
+        """Fit the regression, with `c` or with the best C on the validation images."""
+        features, labels = numbers(self.backbone, train)
+        for label, name in enumerate(self.classes):
+            if label not in labels:
+                raise InputError(f"class {name!r} has no training image; a linear probe needs one of every class")
+        fit = cache(lambda c: regression(features, labels, c))
         best = self.c
         if not best:
-            others, wanted = _numbers(self.backbone, val)
+            others, wanted = numbers(self.backbone, val)
             if not len(wanted):
                 raise InputError("the search for C needs validation images; there are none, so set METHOD.OPTIONS.C")
             best = search_c(lambda c: float((fit(c).predict(others) == wanted).mean()))
-        self._keep(fit(best))
-
-    def _keep(self, model: LogisticRegression) -> None:
-        weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+        weight, bias = torch.from_numpy(fit(best).coef_), torch.from_numpy(fit(best).intercept_)
         if len(self.classes) == 2:  # scikit-learn fits one row: the difference of the two
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         self.weight.copy_(weight)
@@ -85,19 +84,14 @@ class LinearProbe(Method):
         return self.backbone.image.as_features(images).to(self.weight.dtype) @ self.weight.T + self.bias
 
 
-def _numbers(clip: CLIP, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+def numbers(clip: CLIP, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+    """Return image features (N, E) in float64 and labels (N,) as arrays."""
     features, labels = all_features(clip, batches)
     return features.double().cpu().numpy(), labels.cpu().numpy()
 
 
-def _refuse_missing(labels: np.ndarray, classes: Sequence[str]) -> None:
-    there = set(labels.tolist())
-    for label, name in enumerate(classes):
-        if label not in there:
-            raise InputError(f"class {name!r} has no training image; a linear probe needs one of every class")
-
-
-def _fit(features: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
+def regression(features: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
+    """Fit a logistic regression with inverse penalty `c`, without a warning if it does not converge."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a large C on few images: as published
         return LogisticRegression(C=c, solver="lbfgs", max_iter=1000).fit(features, labels)

@@ -14,10 +14,10 @@ from promptvision.backbones.fast_image import prompted_features
 
 
 class CoupledPrompts(Contexts):
-    """Language prompts of several blocks, and for each a linear map that makes visual prompts of it (section 3.2.3).
+    """Language prompts of several blocks, and a linear map for each that turns it into visual prompts (section 3.2.3).
 
-    `ctx` (M, D) and `proj` are for the input, `compound_prompts_text.{i}` (M, D) and `compound_prompt_projections.{i}`
-    for block i + 1. The towers' widths are free; the official code has 512 and 768.
+    `ctx` (M, D) and `proj` belong to the input, `compound_prompts_text.{i}` (M, D) and
+    `compound_prompt_projections.{i}` to block i + 1. The towers can have any width; the official code has 512 and 768.
     """
 
     def __init__(self, ctx: Tensor, width: int, depth: int):
@@ -28,7 +28,7 @@ class CoupledPrompts(Contexts):
         self.compound_prompt_projections = nn.ModuleList([nn.Linear(ctx.shape[1], width) for _ in deep])
 
     def visual(self) -> list[Tensor]:
-        """The visual prompts of each prompted block, (M, width)."""
+        """Return the visual prompts of each prompted block, (M, width)."""
         pairs = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
         return [self.proj(self.ctx), *(projection(prompts) for projection, prompts in pairs)]
 
@@ -37,7 +37,7 @@ class MaPLe(FeatureMethod):
     """Deep prompts in the text tower, and the same ones, linearly projected, in the image tower.
 
     `n_ctx`: vectors per block. `depth`: blocks of each tower that have prompts of their own; 1 is shallow. `ctx_init`:
-    words the contexts start from (`leading_words`). Learns `prompt_learner.*`, the tensors of `CoupledPrompts`.
+    words that the contexts start from (`leading_words`). Learns the tensors of `CoupledPrompts`, `prompt_learner.*`.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class MaPLe(FeatureMethod):
         ctx_init: str = "a photo of a",
     ):
         super().__init__(backbone, classes)
-        self.options = dict(n_ctx=n_ctx, depth=depth, ctx_init=ctx_init)
         check_image_depth(backbone.image, depth, "depth")
         check_text_depth(backbone.text, depth, "depth")
         ctx, words = leading_words(backbone.text, n_ctx, ctx_init)

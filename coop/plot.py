@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.parts.context import check_width, class_text, context_prompts, initial_context, noise
+from coop.parts.context import context_prompts, initial_context, noise
 from coop.parts.local_features import check_local, local_features
 from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 
 AT_MOST, ENOUGH = 100, 0.01
-"""Of Sinkhorn's iterations; and the mean change of the row factors below which it ends (section 4.1)."""
+"""Sinkhorn's iterations, and the mean change of the row factors below which it stops (section 4.1)."""
 
 
 @torch.no_grad()
 def transport_plans(cost: Tensor, entropy: float) -> Tensor:
-    """The plans (..., n, N) that move equal masses from n places to N prompts at `cost` (..., n, N), by Sinkhorn.
+    """Find the plans (..., n, N) that move equal masses from n places to N prompts at `cost` (..., n, N), by Sinkhorn.
 
     Minimises <T, cost> - entropy h(T). Columns sum to 1 / N exactly, rows to 1 / n as far as it has converged. Every
     problem stops by itself, so that an image's plan does not depend on its batch; the official code stops all of a
@@ -45,11 +45,11 @@ class Plot(FeatureMethod):
     """Several prompts per class, matched to the places of an image by optimal transport.
 
     The distance of an image to a class is <T, 1 - cosines> with the plan T of least cost between its places and the
-    class's prompts; the logit is exp(logit_scale) (1 - distance). T is taken as constant in the gradient.
+    class's prompts; the logit is exp(logit_scale) (1 - distance). The gradient takes T as constant.
     `n_prompts`: prompts per class N. `n_ctx`: vectors M of each, shared by the classes; `ctx_init`: words that every
-    prompt starts from, with noise of the usual size on top, for equal prompts would stay equal. `entropy`: weight of
-    the plan's entropy, the paper's lambda. Learns `ctx` (N, M, D). The paper's towers are
-    ResNets; of a ViT the patch tokens' features are taken.
+    prompt starts from, with noise of the usual size on top, because equal prompts would stay equal. `entropy`: weight
+    of the plan's entropy, the paper's lambda. Learns `ctx` (N, M, D). The paper's towers are ResNets; a ViT gives the
+    features of its patch tokens.
     """
 
     def __init__(
@@ -67,28 +67,22 @@ class Plot(FeatureMethod):
         if n_prompts < 1 or entropy <= 0:
             raise InputError(f"n_prompts is {n_prompts} and entropy {entropy:g}; both must be positive")
         self.entropy = entropy
-        self.options = dict(n_prompts=n_prompts, n_ctx=n_ctx, ctx_init=ctx_init, entropy=entropy)
         first = initial_context(backbone.text, n_ctx, ctx_init)
-        prefix = class_text(ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, len(first), prefix=prefix)
+        self.encoder = context_prompts(backbone.text, classes, len(first), prefix=ctx_init)
         self.ctx = nn.Parameter(noise(n_prompts, *first.shape) + (first if ctx_init else 0))
 
     def text_features(self) -> Tensor:
-        """(N, C, E), not normalised."""
+        """Encode the prompts into class features (N, C, E), not normalised."""
         return self.encoder(self.backbone.text, self.ctx)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, n, E), one feature for each place, not normalised."""
+        """Encode images (B, 3, H, W) into (B, n, E), one feature for each place, not normalised."""
         return local_features(self.backbone.image, images)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """(B, n, E) and (N, C, E) to (B, C)."""
+        """Match (B, n, E) with (N, C, E) into logits (B, C)."""
         places, prompts = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
         cosines = torch.einsum("bme,nce->bcmn", places, prompts).float()
         plans = transport_plans(1 - cosines, self.entropy)
         return self.backbone.logit_scale.exp() * (plans * cosines).sum(dim=(-2, -1))
-
-    def load_learned_state(self, state: dict[str, Tensor]) -> None:
-        check_width(state, self.backbone.text)
-        super().load_learned_state(state)

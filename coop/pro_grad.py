@@ -17,9 +17,9 @@ from promptvision.errors import InputError
 
 
 def aligned(wanted: Tensor, general: Tensor, strength: float) -> Tensor:
-    """Gradient `wanted` without `strength` times its part against gradient `general`; same shapes.
+    """Remove `strength` times the part of gradient `wanted` that opposes gradient `general`; same shapes.
 
-    Where the two do not conflict (their product is not negative) it stays as it is.
+    Where the two do not conflict (their product is not negative), `wanted` stays as it is.
     """
     product = (wanted * general).sum()
     share = product.clamp(max=0) / general.square().sum().clamp(min=torch.finfo(general.dtype).tiny)
@@ -27,7 +27,7 @@ def aligned(wanted: Tensor, general: Tensor, strength: float) -> Tensor:
 
 
 def gradient(loss: Tensor, tensor: Tensor) -> Tensor:
-    """Of a scalar; in 16 bits it neither vanishes nor overflows on its way through the text tower."""
+    """Return the gradient of a scalar, which in 16 bits neither vanishes nor overflows inside the text tower."""
     for scale in SCALES:
         (found,) = torch.autograd.grad(loss * scale, tensor, retain_graph=True)
         if found.isfinite().all():
@@ -36,10 +36,10 @@ def gradient(loss: Tensor, tensor: Tensor) -> Tensor:
 
 
 class ProGrad(ContextMethod):
-    """CoOp whose steps never go against zero-shot CLIP: the gradient of the cross-entropy, projected.
+    """CoOp with steps that never oppose zero-shot CLIP: the gradient of the cross-entropy is projected.
 
     G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, `strength`
-    (the paper's lambda) times the part of G_d along G_g is taken off. `temperature` of both predictions in the KL.
+    (the paper's lambda) times the part of G_d along G_g is removed. `temperature`: of both predictions in the KL.
     `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
     Learns `ctx` (M, D).
     """
@@ -57,8 +57,7 @@ class ProGrad(ContextMethod):
         temperature: float = 1.0,
         templates: Sequence[str] = (),
     ):
-        own = dict(strength=strength, temperature=temperature, templates=templates)
-        super().__init__(backbone, classes, n_ctx=n_ctx, ctx_init=ctx_init, **own)
+        super().__init__(backbone, classes)
         if temperature <= 0:
             raise InputError(f"temperature is {temperature:g}; it must be positive")
         self.strength, self.temperature = strength, temperature
@@ -66,16 +65,16 @@ class ProGrad(ContextMethod):
         self.teacher = Teacher(classes, self.templates)
 
     def divergence(self, features: Tensor, logits: Tensor) -> Tensor:
-        """KL(zero-shot || prompts), the mean over images of features (B, E) and logits (B, C)."""
+        """Return KL(zero-shot || prompts), the mean over images of features (B, E) and logits (B, C)."""
         expected = F.log_softmax(self.teacher.logits(self.backbone, features) / self.temperature, dim=-1)
         found = F.log_softmax(logits / self.temperature, dim=-1)
         return self.temperature**2 * F.kl_div(found, expected, reduction="batchmean", log_target=True)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy, a scalar, whose gradient is the projected one.
+        """Return the mean cross-entropy, a scalar with the projected gradient.
 
-        The two gradients are taken here and enter the one that the loop asks for through a term of value 0, so that
-        loss scaling, clipping and resuming work as for any other method.
+        The two gradients are computed here and enter that of the training loop through a term of value 0, so that loss
+        scaling, clipping and resuming work as for any other method.
         """
         features = self.image_features(images)
         logits = self.logits(features, self.text_features())

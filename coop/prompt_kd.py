@@ -14,13 +14,12 @@ from coop.parts.large_teacher import check_same_images, class_vectors, load_teac
 from coop.parts.objective import FeatureMethod, Step
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
-from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError
 from promptvision.method import Method
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """tau^2 KL(softmax(teacher / tau) || softmax(student / tau)) of logits (B, C), the mean over images."""
+    """Return tau^2 KL(softmax(teacher / tau) || softmax(student / tau)) of logits (B, C), the mean over images."""
     expected, found = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (teacher, student))
     return temperature**2 * F.kl_div(found, expected, reduction="batchmean", log_target=True)
 
@@ -28,14 +27,17 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 class PromptKD(FeatureMethod):
     """Visual prompts and a projector learn to predict as a larger teacher does, from images without labels.
 
-    Both compare images with the teacher's class features, which are made once; `projector` brings the student's
-    (B, E) into their space. The objective is `weight` times `divergence` at `temperature`, and labels are not looked
-    at: the training images serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a
-    run on the same classes; or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the
-    texts of `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`: of the visual
-    prompts, as in vpt. The official code divides by the number of classes too, and weighs with 1000. The projector
-    (E -> E' -> E', batch norm and ReLU between) is its own. Learns `image_encoder` as vpt does, and `projector`.
+    Both compare images with the teacher's class features, which are computed once; `projector` maps the student's
+    (B, E) into their space. The objective is `weight` times `divergence` at `temperature`, without labels: the training
+    images serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a run on the same
+    classes; or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the texts of
+    `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`: of the visual prompts, as in vpt.
+    The official code also divides by the number of classes, and weighs with 1000. Its projector is E -> E' -> E', with
+    batch norm and ReLU between. Learns `image_encoder` as vpt does, and `projector`.
     """
+
+    vectors: Tensor
+    teacher: Method
 
     def __init__(
         self,
@@ -51,39 +53,34 @@ class PromptKD(FeatureMethod):
         weight: float = 1.0,
         templates: Sequence[str] = (),
     ):
-        """`known`: the teacher, where it is there already."""
+        """`known`: a teacher that is loaded already."""
         super().__init__(backbone, classes)
         if temperature <= 0:
             raise InputError(f"temperature is {temperature:g}; it must be positive")
-        self.options = dict(teacher=teacher, teacher_weights=teacher_weights, n_ctx=n_ctx, depth=depth)
-        self.options |= dict(temperature=temperature, weight=weight, templates=templates)
         self.templates, self.temperature = given_templates(templates), temperature
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
         known = known or load_teacher(backbone, teacher, teacher_weights, classes, self.templates)
         check_same_images(backbone, known.backbone)  # type: ignore[arg-type]
         self.__dict__["teacher"] = known  # not a submodule: nothing of it belongs to the student's state
         self.register_buffer("vectors", class_vectors(known), persistent=False)
-        self.projector = _projector(backbone.image.feature_dim, self.vectors.shape[-1])
+        dim, out = backbone.image.feature_dim, self.vectors.shape[-1]
+        self.projector = nn.Sequential(nn.Linear(dim, out), nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, out))
         self.terms = {"distillation": (weight, self.distillation)}
 
-    vectors: Tensor
-    teacher: Method
-
     def image_features(self, images: Tensor) -> Tensor:
-        first, *others = self.image_encoder.layers()
-        return self.projector(prompted_features(self.backbone.image, images, first, others))
+        return self.projector(self.image_encoder.features(self.backbone.image, images))
 
     def text_features(self) -> Tensor:
         return self.vectors
 
     def distillation(self, step: Step) -> Tensor:
-        """Of the student's logits from the teacher's, a scalar."""
+        """Return the divergence of the student's logits from the teacher's, a scalar."""
         with torch.no_grad():
             wanted = self.teacher(step.images)
         return divergence(step.logits, wanted, self.temperature)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The weighted terms alone, a scalar; `labels` are not looked at."""
+        """Return the weighted terms alone, a scalar; `labels` are ignored."""
         if self.training and len(images) < 2:
             raise InputError("PromptKD's projector normalises over the batch: OPTIM.BATCH_SIZE must be 2 or more")
         features = self.image_features(images)
@@ -91,16 +88,12 @@ class PromptKD(FeatureMethod):
         return torch.stack([weight * term(step) for weight, term in self.terms.values()]).sum()
 
     def for_classes(self, names: Sequence[str]) -> Method:
-        """The same student with the teacher's features of other classes, if the teacher can name them."""
+        """Return the same student with the teacher's features of other classes, if the teacher can name them."""
         other = PromptKD(self.backbone, names, self.teacher.for_classes(names), **self.options)
         other.load_learned_state(self.learned_state())
         return other.to(self.vectors.device)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PromptKD:
-        """The teacher goes wherever the student goes."""
+        """Move and convert the teacher along with the student."""
         self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
-
-
-def _projector(dim: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dim, out), nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, out))

@@ -15,17 +15,17 @@ from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 
 TEMPLATES = ENSEMBLES["imagenet"][:60]
-"""The official code's: the first 60 of CLIP's 80 templates."""
+"""The first 60 of CLIP's 80 templates, those of the official code."""
 
 
 class PromptSRC(IndependentPrompts):
     """Prompts in both towers that three terms keep close to the CLIP without prompts, averaged over the epochs.
 
     `text_weight`, `image_weight`: of the mean absolute difference between normalised features with prompts and
-    without; `logits_weight`: of the Kullback-Leibler divergence of the logits, over batch times classes. The teacher's
-    text features are the normalised mean of those of `teacher_templates`, 60 of CLIP's if empty, none normalised
-    before. `gpa_mean`, `gpa_std`: of the Gaussian, in epochs from 1, that weighs the prompts at the ends of epochs;
-    training ends with their average. The other options are those of `IndependentPrompts`; learns the tensors of IVLP.
+    without; `logits_weight`: of the Kullback-Leibler divergence of the logits, divided by batch times classes. The
+    teacher's text features are the normalised mean of those of `teacher_templates`, 60 of CLIP's if empty, which are
+    not normalised before. `gpa_mean`, `gpa_std`: of the Gaussian, in epochs from 1, that weighs the prompts at the ends
+    of epochs; training ends with their average. The other options and the learned tensors are those of IVLP.
     """
 
     def __init__(
@@ -45,46 +45,33 @@ class PromptSRC(IndependentPrompts):
         gpa_std: float = 1.0,
         teacher_templates: Sequence[str] = (),
     ):
-        weights = dict(text_weight=text_weight, image_weight=image_weight, logits_weight=logits_weight)
-        super().__init__(
-            backbone,
-            classes,
-            n_ctx_text=n_ctx_text,
-            n_ctx_vision=n_ctx_vision,
-            depth_text=depth_text,
-            depth_vision=depth_vision,
-            ctx_init=ctx_init,
-            gpa_mean=gpa_mean,
-            gpa_std=gpa_std,
-            teacher_templates=teacher_templates,
-            **weights,
-        )
-        for name, weight in weights.items():
-            if weight < 0:
-                raise InputError(f"{name} is {weight}; the weight of a term cannot be negative")
-        gaussian_weights(1, gpa_mean, gpa_std)  # refuses what it must before training
+        super().__init__(backbone, classes)
+        for name in ("text_weight", "image_weight", "logits_weight"):
+            if self.options[name] < 0:
+                raise InputError(f"{name} is {self.options[name]}; the weight of a term cannot be negative")
+        gaussian_weights(1, gpa_mean, gpa_std)  # raises InputError now rather than after the first epoch
         self.gpa_mean, self.gpa_std, self.average = gpa_mean, gpa_std, EpochAverage()
         self.teacher = Teacher(classes, list(teacher_templates) or TEMPLATES, each_normalized=False)
-        self.terms["text"] = (text_weight, self.text_term)
-        self.terms["image"] = (image_weight, self.image_term)
-        self.terms["logits"] = (logits_weight, self.logits_term)
+        self.terms["text"] = text_weight, self.text_term
+        self.terms["image"] = image_weight, self.image_term
+        self.terms["logits"] = logits_weight, self.logits_term
 
     def text_term(self, step: Step) -> Tensor:
-        """Mean absolute difference of the classes' features."""
+        """Return the mean absolute difference of the class features."""
         return F.l1_loss(F.normalize(step.text_features, dim=-1), self.teacher.text_features(self.backbone))
 
     def image_term(self, step: Step) -> Tensor:
-        """Mean absolute difference of the images' features."""
+        """Return the mean absolute difference of the image features."""
         return F.l1_loss(F.normalize(step.image_features, dim=-1), self._untouched(step))
 
     def logits_term(self, step: Step) -> Tensor:
-        """KL(zero-shot || prompted), summed over the batch, divided by batch times classes."""
+        """Return KL(zero-shot || prompted), summed over the batch, divided by batch times classes."""
         zero_shot = self.backbone.logits(self._untouched(step), self.teacher.text_features(self.backbone))
         both = step.logits.log_softmax(dim=-1), zero_shot.log_softmax(dim=-1)
         return F.kl_div(*both, reduction="sum", log_target=True) / step.logits.numel()
 
     def _untouched(self, step: Step) -> Tensor:
-        """(B, E), normalised: the images' features without prompts."""
+        """Return the normalised image features (B, E) without prompts."""
         return step.once("teacher", lambda: self.teacher.image_features(self.backbone, step.images))
 
     def end_epoch(self, epoch: int, epochs: int) -> None:

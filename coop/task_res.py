@@ -11,17 +11,17 @@ from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import class_features, filled
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
-from promptvision.method import Method
 
 
 class TaskRes(FeatureMethod):
     """Class features t + alpha x with a frozen t and a learned x that starts at 0.
 
     `templates`: texts with `{}` for the class name, whose normalised features make t. `alpha`: scale of the residual,
-    0.5, and 1 for Oxford Flowers. Learns `residual`, x, (C, E).
+    0.5, and 1 for Oxford Flowers. Learns `residual`, x, (C, E), one row for each class, so it cannot name new ones.
     """
 
     frozen_images = True
+    new_classes = False
     base: Tensor
 
     def __init__(self, backbone: CLIP, classes: Sequence[str], *, templates: Sequence[str] = (), alpha: float = 0.5):
@@ -32,7 +32,3 @@ class TaskRes(FeatureMethod):
 
     def text_features(self) -> Tensor:
         return self.base + self.alpha * self.residual
-
-    def for_classes(self, names: Sequence[str]) -> Method:
-        """Refused: each residual is a class's own."""
-        return Method.for_classes(self, names)

@@ -8,51 +8,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coop.parts.features import all_features
+from coop.parts.teacher import all_features
 from coop.zero_shot import ZeroShot
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
-from promptvision.method import Batches, Method
+from promptvision.method import Batches
 
 BETAS, ALPHAS = 200, 20
-"""Values of beta and alpha that are tried, in even steps from 0.1 (gaopengcuhk/Tip-Adapter, search_step)."""
+"""Number of values of beta and alpha to try, in even steps from 0.1 (gaopengcuhk/Tip-Adapter, search_step)."""
 
 
 def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
-    """Cosines (B, N) with the cached images and their one-hot labels (N, C) to votes (B, C) (equation 4)."""
+    """Turn cosines (B, N) with the cached images and their one-hot labels (N, C) into votes (B, C) (equation 4)."""
     return torch.exp(-beta * (1 - affinity)) @ values
 
 
 def search(
     zero_shot: Tensor, affinity: Tensor, values: Tensor, labels: Tensor, ends: Sequence[float]
 ) -> tuple[float, float]:
-    """(alpha, beta) with the best accuracy of `zero_shot` (B, C) + alpha * cache; the first of equals.
+    """Find (alpha, beta) with the best accuracy of `zero_shot` (B, C) + alpha * votes; the first of equals.
 
     `ends`: beta runs from 0.1 up to, but not including, the first; alpha to the second.
     """
+    betas, alphas = (
+        [0.1 + index * (end - 0.1) / count for index in range(count)]
+        for end, count in zip(ends, (BETAS, ALPHAS), strict=True)
+    )
     best, found = -1, (0.1, 0.1)
-    for beta in _steps(ends[0], BETAS):
+    for beta in betas:
         votes = cache_logits(affinity, values, beta)
-        for alpha in _steps(ends[1], ALPHAS):
+        for alpha in alphas:
             hits = int(((zero_shot + alpha * votes).argmax(dim=1) == labels).sum())
             if hits > best:
                 best, found = hits, (alpha, beta)
     return found
 
 
-def _steps(end: float, count: int) -> list[float]:
-    return [0.1 + index * (end - 0.1) / count for index in range(count)]
-
-
 class TipAdapter(ZeroShot):
     """Zero-shot logits plus alpha times a vote of the training images: exp(-beta (1 - cosine)) of each one's class.
 
     `templates`, `ensemble`, `texts`: as for zero_shot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
-    upper ends of beta and alpha, which are then chosen on the validation images; an empty list keeps the two as
-    given. Learns `keys` (N, E), the normalised features of the images (not augmented; the official code averages
-    ten augmented views), `values` (N, C), `alpha` and `beta`.
+    upper ends of beta and alpha, which are then chosen on the validation images; an empty list keeps the given values.
+    Learns `keys` (N, E), the normalised features of the images (without augmentation; the official code averages ten
+    augmented views), `values` (N, C), `alpha` and `beta`. The images vote for their own classes, not for new ones.
     """
 
+    new_classes = False
     learns_keys = False
     remembered = frozenset({"keys", "values"})
     keys: Tensor
@@ -86,7 +87,7 @@ class TipAdapter(ZeroShot):
             self.register_buffer("keys", keys)
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Put the training images into the cache."""
+        """Fill the cache with the training images."""
         features, labels = all_features(self.backbone, train)
         self.keys.data = F.normalize(features, dim=-1)
         self.values.data = F.one_hot(labels, len(self.classes)).float()
@@ -100,32 +101,29 @@ class TipAdapter(ZeroShot):
         if not len(labels):
             raise InputError("the search for alpha and beta needs validation images; METHOD.OPTIONS.SEARCH [] does not")
         zero_shot = self.backbone.logits(features, self.features)
-        alpha, beta = search(zero_shot, self._affinity(features), self.values, labels, self.search)
+        alpha, beta = search(zero_shot, self.affinity(features), self.values, labels, self.search)
         self.alpha.fill_(alpha)
         self.beta.fill_(beta)
 
-    def _affinity(self, features: Tensor) -> Tensor:
+    def affinity(self, features: Tensor) -> Tensor:
+        """Return the cosines (B, N) of image features (B, E) with the cached images."""
         return F.normalize(features, dim=-1).to(self.keys.dtype) @ self.keys.T
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone.image.as_features(images)
-        votes = cache_logits(self._affinity(features), self.values, self.beta)
+        votes = cache_logits(self.affinity(features), self.values, self.beta)
         return self.backbone.logits(features, self.features) + self.alpha * votes
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
-        """The cache takes the size that the state has."""
+        """Set the learned tensors; the cache takes the size of those in `state`."""
         for name, own in (("keys", self.keys), ("values", self.values)):
             if name in state and state[name].dim() == 2:
                 own.data = own.new_empty(len(state[name]), own.shape[1])
         super().load_learned_state(state)
 
-    def for_classes(self, names: Sequence[str]) -> Method:
-        """Refused: the cache votes for the classes of its images."""
-        return Method.for_classes(self, names)
-
 
 class TipAdapterF(TipAdapter):
-    """Tip-Adapter-F: Tip-Adapter whose keys are then trained, with `alpha` and `beta` as given; the search comes last.
+    """Tip-Adapter-F: Tip-Adapter with trained keys; training uses the given `alpha` and `beta`, the search comes last.
 
     Published: AdamW at 0.001, eps 1e-4, 20 epochs, cosine, batch 256.
     """

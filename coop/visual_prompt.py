@@ -11,22 +11,20 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from coop.parts.deep_prompts import VisualPrompts
+from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import class_features, filled
 from promptvision.backbones import CLIP
-from promptvision.backbones.fast_image import prompted_features
-from promptvision.method import Method
 
 
-class VisualPrompt(Method):
-    """Prompt tokens in CLIP's frozen image tower; the classifier is the text features of `template`, made once.
+class VisualPrompt(FeatureMethod):
+    """Prompt tokens in CLIP's frozen image tower; the classifier is the text features of `template`, computed once.
 
     `n_ctx`: number of prompts M. `depth`: the first so many blocks have prompts of their own; 1 is shallow.
-    `template`: a text with `{}` for the class name. Learns
-    `image_encoder.VPT` (M, D) and `image_encoder.transformer.resblocks.{i}.VPT_shallow` (M, D). The
-    official code puts prompts behind the patches, here they stand before them: without positions it is the same.
+    `template`: a text with `{}` for the class name. Learns `image_encoder.VPT` (M, D) and
+    `image_encoder.transformer.resblocks.{i}.VPT_shallow` (M, D). The official code puts prompts after the patches, here
+    they come before them: without positions it is the same.
     """
 
-    backbone: CLIP
     features: Tensor
 
     def __init__(
@@ -39,21 +37,12 @@ class VisualPrompt(Method):
         template: str = "a photo of a {}.",
     ):
         super().__init__(backbone, classes)
-        self.options = dict(n_ctx=n_ctx, depth=depth, template=template)
         self.templates = [template]
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)
         self.register_buffer("features", class_features(backbone, filled([template], classes)), persistent=False)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, E), not normalised."""
-        first, *others = self.image_encoder.layers()
-        return prompted_features(self.backbone.image, images, first, others)
+        return self.image_encoder.features(self.backbone.image, images)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.logits(self.image_features(images), self.features)
-
-    def for_classes(self, names: Sequence[str]) -> Method:
-        """The same visual prompts with the texts of other classes."""
-        other = VisualPrompt(self.backbone, names, **self.options)  # type: ignore[arg-type]
-        other.load_learned_state(self.learned_state())
-        return other.to(self.features.device)
+    def text_features(self) -> Tensor:
+        return self.features

@@ -18,11 +18,12 @@ class ZeroShot(Method):
 
     `templates`: texts with `{}` for the class name; none means "a photo of a {}." unless an ensemble is chosen.
     `ensemble`: "select" or "imagenet" puts CLIP's 7 or 80 templates before them, as CoOp's `ZeroshotCLIP2` does.
-    `texts`: a YAML or JSON file of one's own texts per class (`read_texts`), which take the templates' place.
+    `texts`: a YAML or JSON file with your own texts per class (`read_texts`), used in place of templates.
     """
 
     backbone: CLIP
     frozen_images = True
+    new_classes = True
     features: Tensor
 
     def __init__(
@@ -35,20 +36,12 @@ class ZeroShot(Method):
         texts: str = "",
     ):
         super().__init__(backbone, classes)
-        self.options = dict(templates=templates, ensemble=ensemble, texts=texts)
-        self.templates = [] if texts else _templates(templates, ensemble)
+        if ensemble not in ENSEMBLES:
+            raise unknown("ensemble", ensemble, [name for name in ENSEMBLES if name])
+        given = [templates] if isinstance(templates, str) else list(templates)
+        self.templates = [] if texts else ENSEMBLES[ensemble] + given or ["a photo of a {}."]
         own = read_texts(texts, classes) if texts else filled(self.templates, classes)
         self.register_buffer("features", class_features(backbone, own), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone.logits(self.backbone.image.as_features(images), self.features)
-
-    def for_classes(self, names: Sequence[str]) -> Method:
-        return ZeroShot(self.backbone, names, **self.options).to(self.features.device)  # type: ignore[arg-type]
-
-
-def _templates(templates: Sequence[str], ensemble: str) -> list[str]:
-    if ensemble not in ENSEMBLES:
-        raise unknown("ensemble", ensemble, [name for name in ENSEMBLES if name])
-    given = [templates] if isinstance(templates, str) else list(templates)
-    return ENSEMBLES[ensemble] + given or ["a photo of a {}."]

@@ -16,7 +16,7 @@ from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.fast_image import known_blocks, prompted_features
 from promptvision.errors import InputError
-from vpt.parts.thaw import thaw_biases
+from vpt.parts.thaw import biases as biases_of
 
 SIZES = dict(img_size=32, patch_size=16, embed_dim=32, num_heads=2, num_classes=0)
 KINDS = {
@@ -87,7 +87,8 @@ def test_random_shapes_and_schedules(computed, kind, schedule, keep, count, batc
     dtype, tolerance = (torch.float32, 1e-5) if single else (torch.float64, 1e-12)
     tower = tower_of(kind, depth).to(dtype)
     if biases:
-        thaw_biases(tower)
+        for bias in biases_of(tower):
+            bias.requires_grad_(True)
     torch.manual_seed(seed)
     images = torch.randn(batch, 3, 32, 32, dtype=dtype)
     shape = (prompted, *([batch] if per_image else []), count, 32)

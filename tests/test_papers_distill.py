@@ -105,7 +105,7 @@ def test_tcp_names_new_classes_and_travels(clip, batch, computed):
 
 @pytest.mark.parametrize("layer", [-1, 2, 8])
 def test_a_block_that_is_not_there(clip, layer):
-    with pytest.raises(InputError, match=f"layer is {layer}; the text tower has 2 blocks, so that it may be 1 to 1"):
+    with pytest.raises(InputError, match=f"layer is {layer}; the text tower has 2 blocks, so it can be 1 to 1"):
         coop.build("tcp", clip, NAMES, layer=layer)
 
 
@@ -214,7 +214,7 @@ def test_a_teacher_that_does_not_tell_what_it_is(config, clip, tmp_path, yaml_bo
     facts = {"family": "coop", "classes": json.dumps(NAMES), "template": "{}"}
     facts["config"] = yaml_bomb if config == "bomb" else config
     save_file({"x": torch.zeros(1)}, tmp_path / "learned.safetensors", facts)
-    with pytest.raises(InputError, match=f"{tmp_path.name}: learned.safetensors does not tell what it was trained"):
+    with pytest.raises(InputError, match=f"{tmp_path.name}: learned.safetensors does not say how it was trained"):
         kd(clip, teacher=str(tmp_path))
 
 

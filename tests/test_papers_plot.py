@@ -138,8 +138,8 @@ def test_refusals(golden):
     clip = load_clip("embedded")
     with pytest.raises(InputError, match="n_prompts is 0"):
         coop.build("plot", clip, NAMES, n_prompts=0)
-    with pytest.raises(InputError, match="text width is 128"):
+    with pytest.raises(InputError, match=r"'ctx' has shape \(4, 16, 7\), this method needs \(4, 16, 128\)"):
         coop.build("plot", clip, NAMES).load_learned_state({"ctx": torch.zeros(4, 16, 7)})
     clip.image = load_vit(golden.root / "vpt/backbone.safetensors")
-    with pytest.raises(InputError, match="gives no features of places"):
+    with pytest.raises(InputError, match="has no features of places"):
         coop.build("plot", clip, NAMES)

@@ -191,7 +191,6 @@ class Bare(FeatureMethod):
 
     def __init__(self, backbone, classes):
         super().__init__(backbone, classes)
-        self.options = {}
         self.features = torch.nn.Parameter(torch.ones(len(classes), backbone.image.feature_dim))
 
     def text_features(self):

@@ -70,7 +70,7 @@ def test_prompts_start_small_and_leave_clip_alone():
     torch.manual_seed(0)
     clip = load_clip("embedded")
     method = coop.build("vpt", clip, ["a", "b"], n_ctx=30, depth=2)
-    for prompts in method.image_encoder.layers():
+    for prompts in method.image_encoder.parameters():
         assert prompts.shape == (30, clip.image.width) and prompts.std().item() == pytest.approx(0.02, rel=0.1)
     method.loss(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])).backward()
     assert all(parameter.grad is None for parameter in clip.parameters())

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.errors import InputError
 from vpt.parts.attach import attached, mlp_blocks, own_blocks
 from vpt.parts.fresh import last_parts, reinitialize
 from vpt.parts.heads import Head, HeadMethod
-from vpt.parts.thaw import thaw_biases, thaw_class_token
+from vpt.parts.thaw import biases, class_token
 
 
 class Linear(HeadMethod):
@@ -65,8 +65,7 @@ class Partial(HeadMethod):
         last = last_parts(backbone, blocks)
         if reinit and blocks:
             reinitialize(backbone, last)
-        for part in last:
-            part.requires_grad_(True)
+        self.thaw(parameter for part in last for parameter in part.parameters())
 
 
 class Bias(HeadMethod):
@@ -79,7 +78,7 @@ class Bias(HeadMethod):
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
-        thaw_biases(backbone)
+        self.thaw(biases(backbone))
 
 
 class ClassToken(HeadMethod):
@@ -91,7 +90,7 @@ class ClassToken(HeadMethod):
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, reinit: bool = False, head_init: str = "small"):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
-        thaw_class_token(backbone, reinit)
+        self.thaw([class_token(backbone, reinit)])
 
 
 class Full(HeadMethod):
@@ -121,7 +120,7 @@ class Full(HeadMethod):
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         if from_scratch:
             reinitialize(backbone)
-        _thaw_what_counts(backbone)
+        self.thaw(_what_counts(backbone))
 
     def train(self, mode: bool = True) -> Full:
         """Switch the backbone too: batch norms follow the images, and are learned."""
@@ -146,12 +145,12 @@ class Full(HeadMethod):
         return [name for name in self.state_dict() if name in names]
 
 
-def _thaw_what_counts(tower: ImageTower) -> None:
-    """Thaw the parameters that the feature depends on, found by one backward pass: not a classifier left unused."""
+def _what_counts(tower: ImageTower) -> list[nn.Parameter]:
+    """Find the parameters that the feature depends on, by one backward pass: not a classifier left unused."""
     parameters = list(tower.requires_grad_(True).parameters())
     size, kind = tower.image_size, parameters[0]
     with torch.enable_grad():
         feature = tower(torch.zeros(1, 3, size, size, device=kind.device, dtype=kind.dtype))
     gradients = torch.autograd.grad(feature.sum(), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
+    tower.requires_grad_(False)
+    return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]

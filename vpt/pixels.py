@@ -76,7 +76,7 @@ class Below(HeadMethod):
             raise InputError(f"num_tokens is {num_tokens}; there must be at least one channel to learn")
         tower, bound = _widened(backbone, num_tokens)
         super().__init__(tower, classes)
-        getattr(*tower.stem).requires_grad_(True)
+        self.thaw(getattr(*tower.stem).parameters())
         size = backbone.image_size
         self.prompt_embeddings = nn.Parameter(torch.empty(1, num_tokens, size, size).uniform_(-bound, bound))
         self.head = Head(backbone.feature_dim, len(classes), head_init)

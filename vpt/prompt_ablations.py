@@ -17,7 +17,7 @@ from promptvision.method import Batches
 from vpt.parts.cls_init import class_token_embeddings, initial_prompts
 from vpt.parts.locations import location_edits, normalized, pooled
 from vpt.parts.prompted_blocks import PromptedBlocks, prompted_blocks
-from vpt.parts.thaw import thaw_biases, thaw_class_token
+from vpt.parts.thaw import biases, class_token
 from vpt.prompt import Prompt, init_bound
 
 CHOICES = {
@@ -76,13 +76,12 @@ class PromptAblations(Prompt):
         dropout: float = 0.0,
         head_init: str = "small",
     ):
-        self.options = {name: value for name, value in locals().items() if name not in ("self", "backbone", "classes")}
         own = dict(num_tokens=num_tokens, deep=deep, project=project, dropout=dropout, head_init=head_init)
         super().__init__(backbone, classes, **own)  # type: ignore[arg-type]
         if also == "bias":
-            thaw_biases(backbone)
+            self.thaw(biases(backbone))
         elif also:
-            thaw_class_token(backbone, reinit=also == "cls-reinit")
+            self.thaw([class_token(backbone, reinit=also == "cls-reinit")])
 
     def make_prompts(self, count: int, dim: int, deep: bool) -> None:
         """Draw the prompts that the options ask for, as parameters, or as buffers where they are frozen."""

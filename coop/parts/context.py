@@ -1,8 +1,8 @@
-"""Prompts with learned contexts: what CoOp and its descendants put before, around or behind a class name."""
+"""Prompts with learned context vectors before, around or after a class name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,27 +14,28 @@ from promptvision.errors import InputError, unknown
 
 POSITIONS = ("end", "middle", "front")
 PLACEHOLDER = "X"
-"""The word that holds the place of one context vector while a prompt is tokenised (CoOp, trainers/coop.py)."""
+"""The word that a prompt is tokenised with in place of each context vector (CoOp, trainers/coop.py)."""
 
 
 def class_text(name: str) -> str:
-    """A class name as it stands in a prompt: underscores are spaces."""
+    """Return a class name as prompts spell it, with spaces for underscores."""
     return name.replace("_", " ")
 
 
 def noise(*shape: int) -> Tensor:
-    """Random context vectors, N(0, 0.02) (CoOp, section 4.1)."""
+    """Draw context vectors from N(0, 0.02) (CoOp, section 4.1)."""
     return torch.empty(*shape).normal_(std=0.02)
 
 
 def initial_context(text: TextTower, n_ctx: int, ctx_init: str) -> Tensor:
-    """(M, D): the token embeddings of `ctx_init`, or, if it is empty, `n_ctx` vectors of noise."""
-    if not ctx_init:
-        if n_ctx < 1:
-            raise InputError(f"n_ctx is {n_ctx}; a prompt needs at least one context vector")
-        return noise(n_ctx, text.width)
-    words = class_text(ctx_init)
-    return text.embed(text.tokenize([words]))[0, text.starts : text.starts + text.count(words)].detach().float().clone()
+    """Return the token embeddings of `ctx_init`, or, if it is empty, `n_ctx` vectors of noise, (M, D)."""
+    if ctx_init:
+        words = class_text(ctx_init)
+        tokens = text.embed(text.tokenize([words]))[0, text.starts : text.starts + text.count(words)]
+        return tokens.detach().float().clone()
+    if n_ctx < 1:
+        raise InputError(f"n_ctx is {n_ctx}; a prompt needs at least one context vector")
+    return noise(n_ctx, text.width)
 
 
 def context_prompts(
@@ -48,53 +49,35 @@ def context_prompts(
     class_specific: bool = False,
     tile: int = 64,
 ) -> PromptEncoder:
-    """The prompts "[ctx] class." of all classes, in which the context vectors can be exchanged.
+    """Return an encoder of the prompts "[ctx] class." of all classes, which takes the context vectors as input.
 
-    `position`: where the class name stands. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
-    name, the others behind it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
-    and the end token come last in each. `prefix`: words whose first n_ctx tokens give way to ctx. `ending`: what
+    `position`: where the class name is. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
+    name, the others after it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
+    and the end token always come last. `prefix`: words whose first n_ctx tokens are replaced by ctx. `ending`: what
     follows the name, in place of the full stop. `tile` as in PromptEncoder.
     """
     if position not in POSITIONS:
         raise unknown("class_token_position", position, POSITIONS)
     names = [class_text(name) for name in classes]
-    prompts = [f"{prefix or ' '.join([PLACEHOLDER] * n_ctx)} {name}{ending}" for name in names]
-    _refuse_too_long(text, n_ctx, classes, [text.count(prompt) for prompt in prompts])
+    start = class_text(prefix) or " ".join([PLACEHOLDER] * n_ctx)
+    prompts = [f"{start} {name}{ending}" for name in names]
+    longest, length = max(enumerate(map(text.count, prompts)), key=lambda pair: pair[1])
+    room = text.context_length - text.marks
+    if length > room:
+        name = classes[longest] if len(classes[longest]) <= 60 else f"{classes[longest][:60]}..."
+        raise InputError(
+            f"{n_ctx} context vectors and the longest class name, {name!r}, make {length} tokens; the text tower takes "
+            f"{room} between start and end"
+        )
     ids = text.tokenize(prompts)
-    lengths = [text.count(name) for name in names]
-    order = _orders(position, text.starts, n_ctx, lengths, ids.shape[1]).to(ids.device)
+    order = token_order(position, text.starts, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
     slots = torch.where((order >= text.starts) & (order < text.starts + n_ctx), order - text.starts, CONSTANT)
     embeddings = text.embed(ids.gather(1, order)).detach()
-    eot = text.eot(ids)
-    return PromptEncoder(text, embeddings, slots, eot, class_specific=class_specific, tile=tile)
+    return PromptEncoder(text, embeddings, slots, text.eot(ids), class_specific=class_specific, tile=tile)
 
 
-def check_width(state: Mapping[str, Tensor], text: TextTower) -> None:
-    """Refuse learned contexts (..., M, D) of a backbone whose text tower has another width."""
-    ctx = state.get("ctx")
-    if ctx is not None and ctx.shape[-1:] != (text.width,):
-        raise InputError(f"ctx has shape {tuple(ctx.shape)}; this backbone's text width is {text.width}")
-
-
-def refuse_csc(options: Mapping[str, object]) -> None:
-    """Class-specific contexts name no new classes."""
-    if options["csc"]:
-        raise InputError("class-specific contexts (csc) belong to the classes they were trained on; train with csc off")
-
-
-def _refuse_too_long(text: TextTower, n_ctx: int, classes: Sequence[str], lengths: Sequence[int]) -> None:
-    longest = max(range(len(classes)), key=lambda index: lengths[index])
-    name = classes[longest] if len(classes[longest]) <= 60 else f"{classes[longest][:60]}..."
-    room = text.context_length - text.marks
-    if lengths[longest] > room:
-        raise InputError(
-            f"{n_ctx} context vectors and the longest class name, {name!r}, make {lengths[longest]} tokens; the text "
-            f"tower takes {room} between start and end"
-        )
-
-
-def _orders(position: str, start: int, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:
-    """(C, L): which token of "start, ctx, name, rest" stands at each place; the start is one token, or none."""
+def token_order(position: str, start: int, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:
+    """Return which token of "start, ctx, name, rest" comes at each place, (C, L); the start is one token, or none."""
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     begin, ctx = list(range(start)), list(range(start, start + n_ctx))
     rows = []

@@ -1,46 +1,32 @@
-"""Prompts "[ctx] class." with contexts that all classes share: what CoOp's descendants start from."""
+"""Prompts "[ctx] class." whose contexts all classes share, the starting point of CoOp's descendants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
-from coop.parts.context import check_width, class_text, context_prompts, initial_context
+from coop.parts.context import context_prompts, initial_context
 from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP
 
 
 class ContextMethod(FeatureMethod):
-    """Contexts before the class name, encoded by `encoder`; how they are learned is up to the subclass.
+    """Contexts before the class name, encoded by `encoder`; subclasses add how they are learned.
 
-    `n_ctx`: number of vectors M. `ctx_init`: words to start from instead of noise; their number of tokens then is M.
-    `options`: the other keyword arguments of the subclass. Learns `ctx` (M, D).
+    Subclasses have the options `n_ctx`, the number of vectors M, and `ctx_init`, words to start from instead of noise;
+    M is then their number of tokens. Learns `ctx` (M, D).
     """
 
     frozen_images = True
 
-    def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int,
-        ctx_init: str,
-        **options: Any,
-    ):
+    def __init__(self, backbone: CLIP, classes: Sequence[str]):
         super().__init__(backbone, classes)
-        self.options = dict(n_ctx=n_ctx, ctx_init=ctx_init, **options)
-        ctx = initial_context(backbone.text, n_ctx, ctx_init)
-        prefix = class_text(ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=prefix)
+        ctx_init = self.options["ctx_init"]
+        ctx = initial_context(backbone.text, self.options["n_ctx"], ctx_init)
+        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=ctx_init)
         self.ctx = nn.Parameter(ctx)
 
     def text_features(self) -> Tensor:
-        """(C, E), not normalised: the text tower's features of the prompts."""
+        """Encode the prompts into class features (C, E), not normalised."""
         return self.encoder(self.backbone.text, self.ctx)
-
-    def load_learned_state(self, state: dict[str, Tensor]) -> None:
-        check_width(state, self.backbone.text)
-        super().load_learned_state(state)

@@ -18,22 +18,21 @@ from promptvision.safe_yaml import WRONG, parse
 
 
 def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:
-    """A trained method of a run folder, or zero-shot CLIP by `templates` on a backbone; frozen, for these classes.
+    """Load a trained method from a run folder, or a backbone as zero-shot CLIP with `templates`; frozen.
 
-    `name`: the folder of a run, else as BACKBONE.NAME, with `weights` as BACKBONE.PRETRAINED, or empty for
-    the student's. A run that was trained on other classes is refused.
+    `name`: the folder of a run on the same classes, else as BACKBONE.NAME, with `weights` as BACKBONE.PRETRAINED, or
+    empty for the student's backbone.
     """
-    learned = Path(name) / "learned.safetensors"
     if name and Path(name).is_dir():
-        teacher = _of_run(learned, classes, student.compute)
+        teacher = load_run_teacher(Path(name) / "learned.safetensors", classes, student.compute)
     else:
         clip = load_clip(name, weights, compute=student.compute) if name else student
-        teacher = _build("zero_shot", clip, classes, {"templates": templates})
+        teacher = build("zero_shot", clip, classes, {"templates": templates})
     return teacher.requires_grad_(False).eval()
 
 
 def class_vectors(teacher: Method) -> Tensor:
-    """(C, E): the teacher's features of the classes, not normalised; InputError where it has no such thing."""
+    """Return the teacher's class features (C, E), not normalised; raise InputError if it has none."""
     make = getattr(teacher, "text_features", None)
     found = make() if make else getattr(teacher, "features", None)
     if found is None or found.dim() != 2:
@@ -42,7 +41,7 @@ def class_vectors(teacher: Method) -> Tensor:
 
 
 def check_same_images(student: CLIP, teacher: CLIP) -> None:
-    """Refuse a teacher that wants images of another size or normalisation than the student."""
+    """Raise InputError for a teacher that takes images of another size or normalisation than the student."""
     for what in ("image_size", "mean", "std"):
         ours, theirs = getattr(student.image, what), getattr(teacher.image, what)
         if ours != theirs:
@@ -52,27 +51,32 @@ def check_same_images(student: CLIP, teacher: CLIP) -> None:
             )
 
 
-def _of_run(path: Path, classes: Sequence[str], compute: Compute) -> Method:
+def load_run_teacher(path: Path, classes: Sequence[str], compute: Compute) -> Method:
+    """Load the method of a run from its learned.safetensors, which must have the same classes."""
     if not path.is_file():
-        raise InputError(f"teacher {path.parent} holds no learned.safetensors; has the run been trained to its end?")
+        raise InputError(f"teacher {path.parent} holds no learned.safetensors; is the run finished?")
     state, metadata = read_weights(path)
     if metadata.get("family") != "coop":
         raise InputError(f"teacher {path.parent} is no run of a coop method")
     try:
         theirs, config = json.loads(metadata["classes"]), parse(metadata["config"])
-        options = _options(config["METHOD"]["OPTIONS"], metadata["template"])
-        backbone = [config["BACKBONE"][key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL")]
-        name, size = config["METHOD"]["NAME"], config["INPUT"]["SIZE"]
+        given = config["METHOD"]["OPTIONS"].items()
+        options = {name.lower(): tuple(value) if isinstance(value, list) else value for name, value in given}
+        if "templates" in options:
+            options["templates"] = options["templates"] or (metadata["template"],)
+        backbone, size = config["BACKBONE"], config["INPUT"]["SIZE"]
+        name, place = config["METHOD"]["NAME"], (backbone["NAME"], backbone["PRETRAINED"], size)
+        resize, pool = backbone["RESIZE"], backbone["POOL"]
     except WRONG as error:
-        raise InputError(f"teacher {path.parent}: {path.name} does not tell what it was trained with") from error
-    _check_classes(path.parent, theirs, classes)
-    clip = load_clip(backbone[0], backbone[1], size, *backbone[2:], compute=compute)
-    teacher = _build(name, clip, classes, options)
+        raise InputError(f"teacher {path.parent}: {path.name} does not say how it was trained") from error
+    check_classes(path.parent, theirs, classes)
+    teacher = build(name, load_clip(*place, resize, pool, compute=compute), classes, options)
     teacher.load_learned_state(state)
     return teacher
 
 
-def _check_classes(folder: Path, theirs: Sequence[str], ours: Sequence[str]) -> None:
+def check_classes(folder: Path, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """Raise InputError for a teacher that was trained on other classes."""
     if list(theirs) == list(ours):
         return
     label = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
@@ -80,13 +84,8 @@ def _check_classes(folder: Path, theirs: Sequence[str], ours: Sequence[str]) -> 
     raise InputError(f"teacher {folder} was trained on {len(theirs)} classes, not these {len(ours)} ({shown})")
 
 
-def _options(given: Mapping[str, Any], template: str) -> dict[str, Any]:
-    """METHOD.OPTIONS of a run; where it took its data set's template, that one."""
-    options = {name.lower(): tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return options | ({"templates": options["templates"] or (template,)} if "templates" in options else {})
-
-
-def _build(name: str, clip: CLIP, classes: Sequence[str], options: Mapping[str, Any]) -> Method:
-    import coop  # only here: its table holds the methods that have teachers
+def build(name: str, clip: CLIP, classes: Sequence[str], options: Mapping[str, Any]) -> Method:
+    """Build a coop method."""
+    import coop  # only here: its table contains the methods that have teachers
 
     return coop.build(name, clip, classes, **options)

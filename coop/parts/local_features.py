@@ -1,4 +1,4 @@
-"""Features of places in an image, in the space of CLIP's texts."""
+"""Features of places in an image, comparable with CLIP's text features."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from promptvision.errors import InputError
 
 
 def local_features(tower: ImageTower, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) to (B, n, E), not normalised, one feature for each of n patches.
+    """Encode images (B, 3, H, W) into (B, n, E), not normalised, one feature for each of n patches.
 
-    Of a ViT, what its final norm and projection make of the patch tokens; of CLIP's ResNets, what the attention pool
-    gives where it asks with a place instead of with their mean (PLOT, arXiv:2210.01253, section 3.2).
+    In a ViT these are the patch tokens after its final norm and projection; in CLIP's ResNets the output of the
+    attention pool with each place as the query instead of their mean (PLOT, arXiv:2210.01253, section 3.2).
     """
     check_local(tower)
     if not tower.depth:
-        return _resnet(tower.model, images)
+        visual: Any = tower.model
+        found = visual.stem(images)
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            found = layer(found)
+        return attend_everywhere(visual.attnpool, found)[:, 1:]
     tokens = tower.enter(tower.embed(images))
     for block in tower.blocks:
         tokens = block(tokens)
@@ -30,25 +34,18 @@ def local_features(tower: ImageTower, images: Tensor) -> Tensor:
 
 
 def check_local(tower: ImageTower) -> None:
-    """Refuse a tower whose patches have no features beside its texts'."""
+    """Raise InputError for a tower whose patches have no features in the space of the texts."""
     model = getattr(tower, "model", None)
     known = isinstance(model, VisionTransformer) and model.attn_pool is None and not model.final_ln_after_pool
     if not known and not isinstance(model, ModifiedResNet):
         raise InputError(
-            f"the image tower of {tower.name!r} gives no features of places that can be compared with texts; take one "
+            f"the image tower of {tower.name!r} has no features of places that can be compared with texts; take one "
             "of OpenAI's CLIPs, such as ViT-B-16 or RN50"
         )
 
 
-def _resnet(visual: Any, images: Tensor) -> Tensor:
-    found = visual.stem(images)
-    for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-        found = layer(found)
-    return attend_everywhere(visual.attnpool, found)[:, 1:]
-
-
 def attend_everywhere(pool: AttentionPool2d, found: Tensor) -> Tensor:
-    """(B, D, h, w) to (B, 1 + h w, E): the output of CLIP's attention pool for every query; the first is the pool's."""
+    """Return the output of CLIP's attention pool of (B, D, h, w) for every query, (B, 1 + h w, E), its own first."""
     places = found.flatten(2).transpose(1, 2)
     tokens = torch.cat([places.mean(dim=1, keepdim=True), places], dim=1)
     tokens = tokens + pool.positional_embedding.to(tokens.dtype)

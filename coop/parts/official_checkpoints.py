@@ -1,4 +1,4 @@
-"""Reading the checkpoints that the official codes wrote: Dassl's `model.pth.tar-50`, CLIP-LoRA's `lora_weights.pt`."""
+"""Checkpoints of the official codes: Dassl's `model.pth.tar-50`, CLIP-LoRA's `lora_weights.pt`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from promptvision.backbones.safe_pickle import read_inert
 from promptvision.errors import InputError
 from promptvision.method import Method
 
-MADE_ANEW = ("token_prefix", "token_suffix")
+OF_CLASSES = ("token_prefix", "token_suffix")
 """Embeddings of the class names, which every method computes for its own classes."""
 WHOLE = {"prompt_learner.ctx", "image_encoder.VPT"}
-"""One of these is in the state of IVLP, MaPLe, PromptSRC and VPT, which save the whole model, frozen towers and all."""
+"""IVLP, MaPLe, PromptSRC and VPT, whose states have one of these, save the whole model with its frozen towers."""
 DAMAGE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
 def load_official(path: str | Path, method: Method | None = None) -> dict[str, Tensor]:
-    """The learned tensors of an official checkpoint, in float32: `ctx`, and `meta_net.*` of CoCoOp.
+    """Read the learned tensors of an official checkpoint, in float32: `ctx`, and `meta_net.*` of CoCoOp.
 
     Dassl saves {"state_dict", "epoch", "optimizer", "scheduler"}, with pickled scheduler objects of its own classes;
-    none of it but tensors is rebuilt, and no code from the file is run. What CLIP-LoRA saves, {"weights",
-    "metadata"}, is told apart by `method.from_official(content)`.
+    only tensors are rebuilt, and no code from the file is run. `method.from_official(content)` translates what
+    CLIP-LoRA saves, {"weights", "metadata"}.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,28 +36,29 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
         raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later") from error
     if isinstance(content, dict) and "weights" in content:
-        return _of_layers(path, content, method)
-    tensors = _tensors(content)
-    if "ctx" not in tensors and not WHOLE & tensors.keys():
+        return read_layers(path, content, method)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    named = state.items() if isinstance(state, dict) else ()
+    tensors = {str(name): value for name, value in named if isinstance(value, Tensor)}
+    whole = bool(WHOLE & tensors.keys())
+    if "ctx" not in tensors and not whole:
         raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
-    return {name: tensor.float() for name, tensor in tensors.items() if _is_learned(name, bool(WHOLE & tensors.keys()))}
+    return {name: tensor.float() for name, tensor in tensors.items() if is_learned(name, whole)}
 
 
-def _is_learned(name: str, whole: bool) -> bool:
-    """Whether a tensor is one that training changed; PromptSRC's frozen teacher lies within its prompt learner."""
+def is_learned(name: str, whole: bool) -> bool:
+    """Return whether training changed a tensor; `whole`: the checkpoint is of a whole model.
+
+    PromptSRC's frozen teacher is part of its prompt learner.
+    """
     place, _, last = name.rpartition(".")
-    if last in MADE_ANEW or "ZS_image_encoder" in place:
+    if last in OF_CLASSES or "ZS_image_encoder" in place:
         return False
     return not whole or place.startswith("prompt_learner") or last in ("VPT", "VPT_shallow")
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    named = state.items() if isinstance(state, dict) else ()
-    return {str(name): value for name, value in named if isinstance(value, Tensor)}
-
-
-def _of_layers(path: Path, content: dict[str, Any], method: Method | None) -> dict[str, Tensor]:
+def read_layers(path: Path, content: dict[str, Any], method: Method | None) -> dict[str, Tensor]:
+    """Translate the layers of a CLIP-LoRA checkpoint to the names of `method`."""
     translate = getattr(method, "from_official", None)
     if translate is None:
         raise InputError(f"{path} is a checkpoint of CLIP-LoRA: set METHOD.NAME clip_lora")

@@ -1,4 +1,4 @@
-"""The mean loss of images that each have contexts of their own, in the memory of a few images."""
+"""The mean loss of images with contexts of their own, in the memory of a few images."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Losses = Callable[[Tensor, slice], Tensor]
-"""Contexts (R, M, D) of the images of a slice to their losses (R,)."""
+"""A function from the contexts (R, M, D) of a slice of images to their losses (R,)."""
 
 SCALES = (2.0**8, 2.0**4, 1.0)
 """Factors, tried in turn, on a loss before backward: 16-bit gradients vanish below the first and overflow above it.
 
-2^8 times the 100 of CLIP's temperature still fits into 16 bits; powers of two change nothing in other precisions.
+2^8 times the 100 of CLIP's temperature still fits into 16 bits; powers of two are exact in other precisions.
 """
 
 
 def parts(count: int, size: int) -> Iterator[slice]:
-    """0 .. count - 1 in slices of `size`."""
+    """Split 0 .. count - 1 into slices of `size`."""
     return (slice(start, start + size) for start in range(0, count, size))
 
 
 def mean_loss(contexts: Tensor, losses: Losses, at_once: int) -> Tensor:
-    """The mean over images of `losses` at contexts (R, M, D), a scalar, `at_once` images at a time.
+    """Return the mean over images of `losses` at contexts (R, M, D), a scalar, `at_once` images at a time.
 
-    A mean over images is differentiated image by image: where a gradient is wanted, each slice runs forward and
-    backward down to its contexts at once, and only the gradient (R, M, D) is kept. Value and gradient are those of
-    all images together. `losses` may depend on nothing else that wants a gradient.
+    A mean over images can be differentiated image by image: where a gradient is needed, each slice runs forward and
+    backward to its contexts, and only the gradient (R, M, D) is kept. Value and gradient are those of all images
+    together. `losses` must not depend on anything else that needs a gradient.
     """
     if torch.is_grad_enabled() and contexts.requires_grad:
-        return _MeanLoss.apply(contexts, losses, at_once)
+        return MeanLoss.apply(contexts, losses, at_once)
     return torch.cat([losses(contexts[part], part) for part in parts(len(contexts), at_once)]).mean()
 
 
-class _MeanLoss(torch.autograd.Function):
+class MeanLoss(torch.autograd.Function):
+    """The mean loss, which computes the gradient of its contexts during forward."""
+
     @staticmethod
     def forward(ctx: Any, contexts: Tensor, losses: Losses, at_once: int) -> Tensor:
         gradient, values = torch.empty_like(contexts), []
         for part in parts(len(contexts), at_once):
-            value, gradient[part] = _differentiate(losses, contexts[part], part)
+            value, gradient[part] = differentiate(losses, contexts[part], part)
             values.append(value)
         ctx.save_for_backward(gradient / len(contexts))
         return torch.cat(values).mean()
@@ -53,8 +55,8 @@ class _MeanLoss(torch.autograd.Function):
         return gradient * upstream, None, None
 
 
-def _differentiate(losses: Losses, contexts: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-    """The losses (R,) of a slice and the gradient (R, M, D) of their sum."""
+def differentiate(losses: Losses, contexts: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    """Return the losses (R,) of a slice and the gradient (R, M, D) of their sum."""
     for scale in SCALES:
         leaf = contexts.detach().requires_grad_()
         with torch.enable_grad():

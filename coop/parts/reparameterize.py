@@ -11,10 +11,10 @@ KINDS = ("mlp", "lstm")
 
 
 class Network(nn.Module):
-    """Input embeddings (..., M, D) to contexts (..., M, D), in float32: an MLP, with "lstm" behind an LSTM.
+    """A map of input embeddings (..., M, D) to contexts (..., M, D), in float32: an MLP, with "lstm" after an LSTM.
 
-    Input embeddings start as N(0, 1). The LSTM runs over the M vectors in both directions, two layers deep, D / 2
-    wide each way; the MLP is D -> D -> ReLU -> D, vector by vector (THUDM/P-tuning, PromptEncoder).
+    Input embeddings start as N(0, 1). The LSTM runs over the M vectors in both directions, with two layers of width
+    D / 2 in each; the MLP is D -> D -> ReLU -> D, vector by vector (THUDM/P-tuning, PromptEncoder).
     """
 
     def __init__(self, kind: str, width: int):
@@ -23,7 +23,7 @@ class Network(nn.Module):
             raise unknown("reparameterize", kind, KINDS)
         self.lstm = nn.LSTM(width, width // 2, 2, bidirectional=True, batch_first=True) if kind == "lstm" else None
         last = nn.Linear(width, width)
-        nn.init.normal_(last.weight, std=0.02 / width**0.5)  # contexts begin no larger than CoOp's noise
+        nn.init.normal_(last.weight, std=0.02 / width**0.5)  # contexts start no larger than CoOp's noise
         nn.init.zeros_(last.bias)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), last)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from coop.parts.context import class_text
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
+from promptvision.method import Batches
 
 ENSEMBLES: dict[str, list[str]] = {
     "": [],
@@ -25,7 +26,7 @@ AT_ONCE = 256
 
 
 def filled(templates: Sequence[str], classes: Sequence[str]) -> list[list[str]]:
-    """Every template with the name of each class in the place of its `{}`; one without is refused."""
+    """Fill the `{}` of every template with the name of each class."""
     for template in templates:
         if "{}" not in template:
             raise InputError(f"template {template!r} has no {{}} where the class name goes")
@@ -34,7 +35,10 @@ def filled(templates: Sequence[str], classes: Sequence[str]) -> list[list[str]]:
 
 @torch.no_grad()
 def class_features(clip: CLIP, texts: Sequence[Sequence[str]], each_normalized: bool = True) -> Tensor:
-    """(C, E): the features of the texts of each class, normalised unless told otherwise, averaged, normalised."""
+    """Encode the texts of each class into one feature, normalised, averaged and normalised again, (C, E).
+
+    `each_normalized`: false leaves out the first normalisation.
+    """
     flat = [text for own in texts for text in own]
     features = torch.cat([clip.text(flat[start : start + AT_ONCE]) for start in range(0, len(flat), AT_ONCE)])
     features = F.normalize(features, dim=-1) if each_normalized else features
@@ -42,11 +46,30 @@ def class_features(clip: CLIP, texts: Sequence[Sequence[str]], each_normalized: 
     return F.normalize(torch.stack([own.mean(dim=0) for own in per_class]), dim=-1)
 
 
+@torch.no_grad()
+def all_features(clip: CLIP, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Encode whole batches into image features (N, E), not normalised, float32, and labels (N,), on CLIP's device."""
+    device = clip.logit_scale.device
+    found = [(clip.image.as_features(images.to(device)).float(), labels.to(device)) for images, labels in batches]
+    if not found:
+        return torch.empty(0, clip.image.feature_dim, device=device), torch.empty(0, dtype=torch.long, device=device)
+    return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
+
+
+def squared_distance(features: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean squared distance of normalised class features, (C, E) both; `wanted` is normalised already.
+
+    It pulls learned class features towards hand-written ones (KgCoOp, arXiv:2303.13283, section 3.2). The official
+    codes of KgCoOp and TCP use 1 - cosine instead, which is half of it.
+    """
+    return (F.normalize(features, dim=-1) - wanted).square().sum(dim=-1).mean()
+
+
 class Teacher:
-    """What the CLIP without prompts says of classes and images; nothing is computed before it is asked for.
+    """CLIP without prompts as a classifier of images; nothing is computed before it is needed.
 
     `templates`: texts with `{}` for the class name. `each_normalized`: whether the features of a class's texts are
-    normalised before they are averaged. Holds no parameters and no reference to the CLIP, which is given each time.
+    normalised before they are averaged. Has no parameters and no reference to the CLIP, which every call is given.
     """
 
     def __init__(self, classes: Sequence[str], templates: Sequence[str], each_normalized: bool = True):
@@ -54,7 +77,7 @@ class Teacher:
         self._kept: Tensor | None = None
 
     def text_features(self, clip: CLIP) -> Tensor:
-        """(C, E), normalised, made at the first call, in the backbone's own precision."""
+        """Return the normalised class features (C, E), computed in the first call in the backbone's own precision."""
         device = clip.logit_scale.device
         if self._kept is None or self._kept.device != device or self._kept.dtype != clip.logit_scale.dtype:
             with torch.autocast(device.type, enabled=False):
@@ -63,10 +86,10 @@ class Teacher:
 
     @torch.no_grad()
     def image_features(self, clip: CLIP, images: Tensor) -> Tensor:
-        """(B, E), normalised, of images (B, 3, H, W) or of their features (B, E)."""
+        """Return the normalised features (B, E) of images (B, 3, H, W), or of their features (B, E)."""
         return F.normalize(clip.image.as_features(images), dim=-1)
 
     @torch.no_grad()
     def logits(self, clip: CLIP, images: Tensor) -> Tensor:
-        """(B, C): the zero-shot logits."""
+        """Return the zero-shot logits (B, C)."""
         return clip.logits(self.image_features(clip, images), self.text_features(clip))

@@ -1,4 +1,4 @@
-"""Somebody's own texts for every class, read from a file."""
+"""Your own texts for every class, read from a file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,17 @@ from promptvision.safe_yaml import WRONG, parse
 
 
 def given_templates(templates: Sequence[str]) -> list[str]:
-    """Templates with `{}` for the class name as a list; without any, "a photo of a {}."."""
+    """Return templates with `{}` for the class name as a list; without any, "a photo of a {}."."""
     given = [templates] if isinstance(templates, str) else list(templates)
     return given or ["a photo of a {}."]
 
 
 def read_texts(path: str | Path, classes: Sequence[str]) -> list[list[str]]:
-    """The texts of each class from a YAML or JSON file, {class name: text, or list of texts}.
+    """Read the texts of each class from a YAML or JSON file, {class name: text, or list of texts}.
 
-    Names may be written with spaces or underscores; classes that are not asked for may stand in the file too.
+    Names can have spaces or underscores; the file can contain other classes too.
     """
-    given = {class_text(name): value for name, value in _read(Path(path)).items()}
-    return [_texts_of(name, given, path) for name in classes]
-
-
-def _read(path: Path) -> Mapping[str, Any]:
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else parse(text)
@@ -41,10 +37,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     for name in content:
         if not isinstance(name, str):
             raise InputError(f"texts: class name {name!r} in {path} is no text; put it in quotes")
-    return content
+    given = {class_text(name): value for name, value in content.items()}
+    return [texts_of(name, given, path) for name in classes]
 
 
-def _texts_of(name: str, given: Mapping[str, Any], path: str | Path) -> list[str]:
+def texts_of(name: str, given: Mapping[str, Any], path: Path) -> list[str]:
+    """Return the texts of a class, or raise InputError that names the nearest class of the file."""
     key = class_text(name)
     if key not in given:
         near = get_close_matches(key, given, n=1)
