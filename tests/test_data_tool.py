@@ -151,16 +151,16 @@ def test_check_names_ten_planted_faults(tool, root, tmp_path):
     (sentence,) = found["moths"]["cannot be used as it is"]
     assert f"the split file {moths / 'split.json'} is missing" in sentence
     pet = found["pets"]
-    assert pet["listed, but not there"] == ["ant/train_0.jpg: no such file"]
+    assert pet["listed, but missing"] == ["ant/train_0.jpg: no such file"]
     assert pet["empty files (0 bytes)"] == ["ant/train_1.jpg"]
     torn, html, large = sorted(pet["images that cannot be read"])
     assert "bee/train_0.jpg" in torn and "bee/train_1.jpg" in html
     assert "cat/val_1.jpg" in large and "900000000 pixels" in large
-    assert pet["listed under another class than its folder's"] == [
+    assert pet["listed under another class than the rest of its folder"] == [
         "ant/val_0.jpg (val) is listed as 'cat', the other images of folder 'ant' as 'ant'"
     ]
     assert pet["wrong labels"] == ["ant/val_1.jpg (val): label 0 is 'ant' elsewhere, here 'aunt'"]
-    assert pet["the same image in two parts or classes"] == [
+    assert pet["the same image in two splits or classes"] == [
         "cat/train_3.jpg (train, 'cat') = cat/test_0.jpg (test, 'cat')"
     ]
     file = root / "pets/split.json"
@@ -169,16 +169,16 @@ def test_check_names_ten_planted_faults(tool, root, tmp_path):
     assert two_names == f"{file}: label 0 is 'ant' and, at ant/val_1.jpg, 'aunt'"
     assert f"1 of the 32 images that {file} lists are missing, such as '{pets / 'ant/train_0.jpg'}'" in gone
     assert pet["counts differ from the card's"] == ["test has 8 images, the card says 9"]
-    assert pet["images there, but not listed"] == ["ant/test_1.jpg"]
+    assert pet["images that are not listed"] == ["ant/test_1.jpg"]
     listed = found["vtab_text"]
-    assert listed["listed, but not there"] == ["images/bee/test_2.jpg: Too many levels of symbolic links"]
+    assert listed["listed, but missing"] == ["images/bee/test_2.jpg: Too many levels of symbolic links"]
     assert "train has 15 images, the card says 18" in listed["counts differ from the card's"]
     no_class, no_label, gone = listed["cannot be used as it is"]
     place = f"val list {text / 'val.txt'}, entry"
     assert no_class == f"{place} 7: label 7 is out of range, the data set has 3 classes"
     assert no_label == f"{place} 8: expected a path and a label, found 'images/cat/val_0.jpg cat'"
     assert f"such as '{text / 'images/bee/test_2.jpg'}'" in gone
-    assert "images there, but not listed" not in faults["pets"] | faults["vtab_text"]
+    assert "images that are not listed" not in faults["pets"] | faults["vtab_text"]
 
 
 def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
@@ -194,11 +194,11 @@ def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
     assert f"the class folder 'dodo' under {tmp_path} holds no images" in dodo
     assert found["class names"] == ["class names 'Bee' and 'bee' differ by case, spaces or _ only"]
     assert found["empty files (0 bytes)"] == ["train/ant/one.png"]
-    assert found["the same image in two parts or classes"][2] == "and 4 more (--limit 0 tells all)"
-    assert found["the same image twice in a part"] == [
+    assert found["the same image in two splits or classes"][2] == "and 4 more (--limit 0 tells all)"
+    assert found["the same image twice in a split"] == [
         "train/cat/copy.jpg (train, 'cat') = train/cat/train_0.jpg (train, 'cat')"
     ]
-    assert "the same image twice in a part" not in faults and "empty folders" in faults
+    assert "the same image twice in a split" not in faults and "empty folders" in faults
 
 
 def test_check_reads_on_after_a_faulty_entry_of_a_json_list_or_a_table(tool, tmp_path):
@@ -223,7 +223,7 @@ def test_check_reads_on_after_a_faulty_entry_of_a_json_list_or_a_table(tool, tmp
     found = told(out)[0]["list"]
     unknown, gone = found["cannot be used as it is"]
     assert "line 35: unknown split 'tset'; did you mean 'test'" in unknown and "1 of the 34 images" in gone
-    assert found["listed, but not there"] == ["no.jpg: no such file"]
+    assert found["listed, but missing"] == ["no.jpg: no such file"]
 
 
 def test_parts_that_are_one_list_are_no_copies(tool, root):
@@ -234,7 +234,7 @@ def test_parts_that_are_one_list_are_no_copies(tool, root):
     status, out, _ = tool("data", "check", "pets", "--root", root)
     found, faults = told(out)
     assert status == 1 and faults["pets"] == {"counts differ from the card's"}
-    assert found["pets"]["parts of one content"] == ["val holds the very images of test"]
+    assert found["pets"]["splits with the same images"] == ["val has the same images as test"]
 
 
 def test_a_image_listed_in_two_parts_is_named(tool, root):
@@ -363,7 +363,7 @@ def test_a_missing_split_is_made_on_purpose_only(tool, root):
     first = read(card, root)
     assert [len(part) for part in (first.train, first.val, first.test)] == [18, 6, 9] and first.classes == NAMES
     status, _, err = tool("data", "split", "pets", "--root", root)
-    assert status == 2 and f"{root / 'pets/split.json'} is there already and is not overwritten" in err
+    assert status == 2 and f"{root / 'pets/split.json'} exists already and is not overwritten" in err
     (root / "pets/split.json").unlink()
     assert tool("data", "split", "pets", "--root", root, "--seed", "4")[0] == 0
     assert subset_hash(read(card, root).train) != subset_hash(first.train)
@@ -409,7 +409,7 @@ def test_a_split_of_pets_keeps_the_official_test(tool, tmp_path):
     assert status == 2 and "are not of the official form" in err
     (place / "test.txt").unlink()
     status, _, err = tool("data", "split", "oxford_pets", "--root", tmp_path)
-    assert status == 2 and f"{place / 'test.txt'} is missing, which a split is made from" in err
+    assert status == 2 and f"the official list {place / 'test.txt'} is missing" in err
 
 
 def test_a_split_of_flowers_takes_names_and_labels_from_their_files(tool, tmp_path):

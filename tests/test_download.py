@@ -142,7 +142,7 @@ def test_a_part_that_is_whole_already_is_checked_and_named(server, tmp_path, siz
 def test_a_part_longer_than_the_file_is_removed(server, tmp_path):
     server.files["a.zip"] = CONTENT
     (tmp_path / "a.zip.part").write_bytes(CONTENT + b"more")
-    assert "a.zip.part does not fit what" in refused(f"{server.url}/a.zip", tmp_path / "a.zip")
+    assert "a.zip.part is no part of http" in refused(f"{server.url}/a.zip", tmp_path / "a.zip")
     assert fetch(f"{server.url}/a.zip", tmp_path / "a.zip", sha256=SHA)
 
 
@@ -244,7 +244,7 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path, name, kind):
     archive = tmp_path / f"a.{kind}"
     (zipped if kind == "zip" else tar)(archive, {"good.txt": b"good", name: b"evil"})
     (tmp_path / "into").mkdir()
-    with pytest.raises(InputError, match="which leaves its folder; nothing of it was put in place"):
+    with pytest.raises(InputError, match="which is outside its folder; nothing was unpacked"):
         unpack(archive, tmp_path / "into")
     assert tree(tmp_path / "into") == {} and not list(tmp_path.rglob("evil.txt"))
 
@@ -278,7 +278,7 @@ def test_links_and_broken_archives_are_refused(tmp_path):
 def test_another_file_in_place_is_not_overwritten(tmp_path):
     zipped(tmp_path / "a.zip", {"1.txt": b"theirs"})
     (tmp_path / "1.txt").write_text("mine, and longer")
-    with pytest.raises(InputError, match="1.txt is there, but is not what .*a.zip holds; move it away"):
+    with pytest.raises(InputError, match="1.txt exists, but is not the file in .*a.zip; move it away"):
         unpack(tmp_path / "a.zip", tmp_path)
     assert (tmp_path / "1.txt").read_text() == "mine, and longer"
 
@@ -339,7 +339,7 @@ def test_a_dead_address_names_the_collection(tool, server, card, tmp_path):
 
 def test_what_cannot_be_fetched_is_said(tool, card, tmp_path):
     status, _, err = tool("data", "download", card(), "--root", tmp_path)
-    assert status == 2 and err == "error: data set 'mine' cannot be fetched from here: ask me"
+    assert status == 2 and err == "error: data set 'mine' cannot be downloaded by this tool: ask me"
     status, _, err = tool("data", "download", "digits")
     assert status == 2 and "data set 'digits' needs no download" in err
     status, _, err = tool("data", "download", card(), "--source", "hub")
@@ -369,7 +369,7 @@ def test_download_through_torchvision(tool, server, tmp_path, monkeypatch):
     assert tool("data", "download", "mnist", "--root", tmp_path)[0] == 0
     shutil.rmtree(tmp_path / "MNIST")
     status, _, err = tool("data", "download", "mnist", "--root", tmp_path)
-    assert status == 2 and "data set 'mnist': torchvision could not fetch it" in err
+    assert status == 2 and "data set 'mnist': torchvision could not download it" in err
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ def test_a_collection_that_cannot_be_reached_is_said(tool, card, tmp_path, monke
     status, _, err = tool("data", "download", own, "--root", tmp_path / "root")
     assert status == 2
     error = err[err.index("error: ") :]
-    assert "the collection owner/images on the Hugging Face Hub cannot be had" in error and error.endswith("ask me")
+    assert "the collection owner/images on the Hugging Face Hub cannot be reached" in error and error.endswith("ask me")
 
 
 def plant_imagenet(top, monkeypatch):

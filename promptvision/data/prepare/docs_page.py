@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from promptvision.data.card import Card
 from promptvision.data.cards import card_names, load_card
 
 INTRODUCTION = """# Data sets
@@ -43,20 +42,14 @@ COLUMNS = ("name", "data set", "reader", "classes", "train / val / test", "templ
 
 
 def datasets_page() -> str:
-    """docs/datasets.md: one row per card, then the source and the traps of each."""
-    cards = [load_card(name) for name in card_names()]
-    table = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *map(_row, cards)]
-    told = [line for card in cards for line in _section(card)]
-    return "\n".join([INTRODUCTION, *table, "", "## Sources, where to get them, traps", *told]) + "\n"
-
-
-def _row(card: Card) -> str:
-    counts = " / ".join(f"{card.counts[part]:,}" for part in ("train", "val", "test")) if card.counts else ""
-    facts = [f"`{card.name}`", card.title, card.reader, f"{card.classes or ''}", counts, f"`{card.template}`"]
-    return f"| {' | '.join([*facts, ', '.join(card.protocols), card.licence])} |"
-
-
-def _section(card: Card) -> list[str]:
-    domains = [f"- Domains: {', '.join(card.domains)}."] if card.domains else []
-    about = [f"- Source: {card.source}.", f"- Where: {card.where}.", *domains]
-    return ["", f"### `{card.name}`", "", *about, *[f"- {trap}" for trap in card.traps]]
+    """Return docs/datasets.md: one row per card, then the source and the traps of each."""
+    rows, sections = [], []
+    for card in map(load_card, card_names()):
+        counts = " / ".join(f"{card.counts[part]:,}" for part in ("train", "val", "test")) if card.counts else ""
+        facts = [f"`{card.name}`", card.title, card.reader, f"{card.classes or ''}", counts, f"`{card.template}`"]
+        rows.append(f"| {' | '.join([*facts, ', '.join(card.protocols), card.licence])} |")
+        domains = [f"- Domains: {', '.join(card.domains)}."] if card.domains else []
+        about = [f"- Source: {card.source}.", f"- Where: {card.where}.", *domains]
+        sections += ["", f"### `{card.name}`", "", *about, *[f"- {trap}" for trap in card.traps]]
+    header = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    return "\n".join([INTRODUCTION, *header, *rows, "", "## Sources, where to get them, traps", *sections]) + "\n"

@@ -1,12 +1,12 @@
-"""Fetching files over HTTP: resumable, checked, and under their own name only when they are whole."""
+"""Download of a file over HTTP: resumable, checked, and under its own name only when it is whole."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
 import os
-import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -15,105 +15,98 @@ from promptvision.errors import InputError
 
 BLOCK = 1 << 20
 TIMEOUT = 30.0
-"""Seconds without a byte after which a connection is given up."""
+"""Seconds without a byte after which a connection is closed."""
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes there are and the bytes there will be (0 where unknown)."""
+"""Called with the bytes on disk and the bytes of the whole file (0 if unknown)."""
 
 
 def fetch(
     url: str, file: Path, *, sha256: str = "", md5: str = "", size: int = 0, progress: Progress = lambda have, of: None
 ) -> bool:
-    """Get `url` as `file`, through `file.part`, which a later call goes on with; whether anything was fetched.
+    """Download `url` as `file`, through `file.part`, which a later call resumes; return False if it exists already.
 
-    A connection that breaks is taken up again as long as each one brings bytes. A file that is there already is
-    checked and left alone. InputError names the file for a wrong checksum or size, the URL for whatever a server
-    says.
+    A broken connection is resumed as long as each one brings bytes. A file that exists is checked and left alone.
+    InputError names the file for a wrong checksum or size, and the URL for an answer of the server.
     """
     if file.exists():
-        _check(file, sha256, md5, size)
+        check_file(file, sha256, md5, size)
         return False
     part = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _complete(url, part, size, progress)
-        _check(part, sha256, md5, size, remove=True)
+        Transfer(url, part, progress).complete(size)
+        check_file(part, sha256, md5, size, remove=True)
         os.replace(part, file)
     except OSError as error:
         raise InputError(f"file {part} cannot be written: {error.strerror or error}") from None
     return True
 
 
-def _complete(url: str, part: Path, size: int, progress: Progress) -> None:
-    """Append to `part` until the server has no more to give."""
-    while True:
-        start = _length(part)
-        if size and start == size:
-            return
-        whole = _append(url, part, start, progress)
-        if _length(part) == whole or not whole:
-            return
-        if _length(part) <= start:
-            told = f"{url} broke off after {_length(part):,} of {whole:,} bytes; these are kept, so run the same again"
-            raise InputError(told)
+@dataclass(frozen=True)
+class Transfer:
+    """The download of a URL into the file `part`, over as many connections as it takes."""
 
+    url: str
+    part: Path
+    progress: Progress
 
-def _append(url: str, part: Path, start: int, progress: Progress) -> int:
-    """One connection's worth of bytes; the size of the whole file, 0 where the server does not tell it."""
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url} is no http or https address")
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        with urlopen(request, timeout=TIMEOUT) as answer:
-            goes_on = answer.status == 206 and _first_byte(answer) == start
-            have = start if goes_on else 0
-            length = answer.headers.get("Content-Length")
-            whole = have + int(length) if length else 0
-            with part.open("ab" if goes_on else "wb") as out:
-                _copy(answer, out.write, have, whole, progress)
-            return whole
-    except HTTPError as error:
-        if error.code == 416 and start:  # nothing after `start`: whole already, or of a file that has changed since
-            return _refused_range(error, part, start)
-        raise InputError(f"{url} answers {error.code} {error.reason}") from None
-    except URLError as error:
-        raise InputError(f"{url} cannot be reached: {getattr(error.reason, 'strerror', '') or error.reason}") from None
+    @property
+    def have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
 
+    def complete(self, size: int) -> None:
+        """Append to `part` until the server has no more; `size` is the expected one, or 0."""
+        while True:
+            start = self.have
+            if size and start == size:
+                return
+            whole = self.append(start)
+            if self.have == whole or not whole:
+                return
+            if self.have <= start:
+                state = f"{self.url} broke off after {self.have:,} of {whole:,} bytes"
+                raise InputError(f"{state}; these are kept, so run the same again")
 
-def _copy(answer: http.client.HTTPResponse, write: Callable, have: int, whole: int, progress: Progress) -> None:
-    """Read until the end, or until the connection breaks, which the length then tells."""
-    while True:
-        progress(have, whole)
+    def append(self, start: int) -> int:
+        """Append what one connection brings, and return the size of the whole file, or 0 if the server does not say."""
+        if not self.url.startswith(("http://", "https://")):
+            raise InputError(f"{self.url} is no http or https address")
+        request = Request(self.url, headers={"Range": f"bytes={start}-"} if start else {})
         try:
-            block = answer.read(BLOCK)
-        except (http.client.HTTPException, TimeoutError, ConnectionError):
-            return
-        if not block:
-            return
-        write(block)
-        have += len(block)
+            with urlopen(request, timeout=TIMEOUT) as answer:
+                resumes = (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+                return self.copy(answer, start if resumes and answer.status == 206 else 0)
+        except HTTPError as error:
+            if error.code != 416 or not start:
+                raise InputError(f"{self.url} answers {error.code} {error.reason}") from None
+            if (error.headers.get("Content-Range") or "") == f"bytes */{start}":  # whole already
+                return start
+            self.part.unlink()
+            raise InputError(f"{self.part} is no part of {error.url} and was removed; run the same again") from None
+        except URLError as error:
+            reason = getattr(error.reason, "strerror", "") or error.reason
+            raise InputError(f"{self.url} cannot be reached: {reason}") from None
+
+    def copy(self, answer: http.client.HTTPResponse, have: int) -> int:
+        """Write an answer after the first `have` bytes of `part`, until its end or until the connection breaks."""
+        length = answer.headers.get("Content-Length")
+        whole = have + int(length) if length else 0
+        with self.part.open("ab" if have else "wb") as out:
+            while True:
+                self.progress(have, whole)
+                try:
+                    block = answer.read(BLOCK)
+                except (http.client.HTTPException, TimeoutError, ConnectionError):
+                    return whole
+                if not block:
+                    return whole
+                out.write(block)
+                have += len(block)
 
 
-def _first_byte(answer: http.client.HTTPResponse) -> int:
-    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found[1]) if found else -1
-
-
-def _refused_range(error: HTTPError, part: Path, start: int) -> int:
-    """The size a server names when it has nothing from `start` on; a part of another size starts anew."""
-    found = re.match(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    if found and int(found[1]) == start:
-        return start
-    part.unlink()
-    raise InputError(f"{part} does not fit what {error.url} offers and was removed; run the same again")
-
-
-def _length(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
-
-
-def _check(file: Path, sha256: str, md5: str, size: int, *, remove: bool = False) -> None:
-    """InputError if size or checksum are not the expected ones; with `remove`, the file goes."""
+def check_file(file: Path, sha256: str, md5: str, size: int, *, remove: bool = False) -> None:
+    """Raise InputError if size or checksum are not the expected ones; with `remove`, delete the file first."""
     wrong = ""
     if size and file.stat().st_size != size:
         wrong = f"has {file.stat().st_size:,} bytes, expected {size:,}"
@@ -124,12 +117,12 @@ def _check(file: Path, sha256: str, md5: str, size: int, *, remove: bool = False
     if wrong and remove:
         file.unlink()
     if wrong:
-        next_step = "it was removed, so run the same again" if remove else "move it away to have it fetched again"
+        next_step = "it was removed, so run the same again" if remove else "move it away to have it downloaded again"
         raise InputError(f"file {file} {wrong}; {next_step}")
 
 
 def checksum(file: Path, name: str) -> str:
-    """Hexadecimal digest of a file by the hash of this name."""
+    """Return the hexadecimal digest of a file by the hash of this name."""
     digest = hashlib.new(name)
     with file.open("rb") as data:
         while block := data.read(BLOCK):

@@ -1,6 +1,6 @@
-"""What lists of images can tell about their own mistakes: pure functions, each gives one sentence per mistake.
+"""Faults that the lists of a dataset reveal without opening an image: pure functions, one sentence per fault.
 
-`lists`: part name ("train", "val", "test") -> items.
+`lists`: split ("train", "val", "test") -> items.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 SURE = 0.8
-"""Share of a folder's images that must agree on a class before the others count as mistakes."""
+"""Share of a folder's images that must agree on a class before the others count as faults."""
 ENOUGH = 5
-"""Images that a folder must have for that."""
+"""Images that a folder needs for that."""
 
 
 def wrong_counts(lists: Lists, counts: Mapping[str, int], classes: int | None) -> list[str]:
-    """Numbers of images and classes that are not those of the card, where it knows them."""
-    wrong = [
-        f"{part} has {len(lists.get(part, [])):,} images, the card says {expected:,}"
-        for part, expected in counts.items()
-        if len(lists.get(part, [])) != expected
-    ]
+    """Return numbers of images and classes that differ from the card's, where it has them."""
+    wrong = []
+    for split, expected in counts.items():
+        count = len(lists.get(split, []))
+        if count != expected:
+            wrong.append(f"{split} has {count:,} images, the card says {expected:,}")
     found = {label for items in lists.values() for _, label, _ in items}
     if classes is not None and len(found) != classes:
         wrong.append(f"there are images of {len(found):,} classes, the card says {classes:,}")
@@ -36,19 +36,22 @@ def wrong_counts(lists: Lists, counts: Mapping[str, int], classes: int | None) -
 
 
 def empty_classes(lists: Lists) -> list[str]:
-    """Classes that a part has no image of though it has images."""
+    """Return classes without an image in a split that has images."""
     names = {label: name for items in lists.values() for _, label, name in items}
-    absent = {part: sorted(set(names) - {label for _, label, _ in items}) for part, items in lists.items() if items}
-    return [f"{part} has no image of {names[label]!r}" for part, labels in absent.items() for label in labels]
+    told = []
+    for split, items in lists.items():
+        absent = sorted(set(names) - {label for _, label, _ in items}) if items else []
+        told += [f"{split} has no image of {names[label]!r}" for label in absent]
+    return told
 
 
 def wrong_labels(lists: Lists) -> list[str]:
-    """Labels with another name than most images give them, names of two labels, and labels that never occur."""
-    items = [(part, *item) for part, own in lists.items() for item in own]
+    """Return labels with another name than most images have, names of two labels, and labels that never occur."""
+    items = [(split, *item) for split, own in lists.items() for item in own]
     names = _most((label, name) for _, _, label, name in items)
     wrong = [
-        f"{path} ({part}): label {label} is {names[label]!r} elsewhere, here {name!r}"
-        for part, path, label, name in items
+        f"{path} ({split}): label {label} is {names[label]!r} elsewhere, here {name!r}"
+        for split, path, label, name in items
         if names[label] != name
     ]
     labels = defaultdict(list)
@@ -64,11 +67,11 @@ def wrong_labels(lists: Lists) -> list[str]:
 
 
 def misplaced(lists: Lists) -> list[str]:
-    """Images listed under another class than nearly all others of their folder, where folders are classes."""
+    """Return images listed under another class than most of their folder, if folders are classes."""
     folders = defaultdict(list)
-    for part, items in lists.items():
+    for split, items in lists.items():
         for path, label, name in items:
-            folders[str(PurePosixPath(path).parent)].append((part, path, label, name))
+            folders[str(PurePosixPath(path).parent)].append((split, path, label, name))
     usual = _most((folder, (label, name)) for folder, own in folders.items() for _, _, label, name in own)
     classes = {label for items in lists.values() for _, label, _ in items}
     if 2 * len({label for label, _ in usual.values()}) < len(classes):
@@ -79,28 +82,26 @@ def misplaced(lists: Lists) -> list[str]:
         others = [item for item in own if item[2] != label]
         if len(own) >= ENOUGH and len(others) <= (1 - SURE) * len(own):
             told += [
-                f"{path} ({part}) is listed as {other!r}, the other images of folder {folder!r} as {name!r}"
-                for part, path, _, other in others
+                f"{path} ({split}) is listed as {other!r}, the other images of folder {folder!r} as {name!r}"
+                for split, path, _, other in others
             ]
     return told
 
 
 def confusable_names(lists: Lists) -> list[str]:
-    """Class names that a prompt cannot tell apart, or that are no words."""
-    labels = defaultdict(set)
-    for items in lists.values():
-        for _, label, name in items:
-            labels[name].add(label)
+    """Return class names that a prompt cannot tell apart, or that are no words."""
+    names = dict.fromkeys(name for items in lists.values() for _, _, name in items)
     spellings = defaultdict(set)
-    for name in labels:
+    for name in names:
         spellings[" ".join(name.replace("_", " ").casefold().split())].add(name)
-    alike = [f"class names {' and '.join(map(repr, sorted(same)))} differ by case, spaces or _ only"
-             for same in spellings.values() if len(same) > 1]  # fmt: skip
-    return alike + [f"the class name {name!r} has no letter or digit" for name in labels if not _word(name)]
+    alike = [" and ".join(map(repr, sorted(same))) for same in spellings.values() if len(same) > 1]
+    told = [f"class names {same} differ by case, spaces or _ only" for same in alike]
+    bare = [name for name in names if not any(letter.isalnum() for letter in name)]
+    return told + [f"the class name {name!r} has no letter or digit" for name in bare]
 
 
 def colliding_paths(paths: Sequence[str]) -> list[str]:
-    """Paths that are one file where file names ignore case."""
+    """Return paths that are one file on a file system that ignores case."""
     spellings = defaultdict(list)
     for path in dict.fromkeys(paths):
         spellings[path.casefold()].append(path)
@@ -108,52 +109,48 @@ def colliding_paths(paths: Sequence[str]) -> list[str]:
 
 
 def listed_twice(lists: Lists) -> list[str]:
-    """Paths that occur more than once, within a part or in several."""
+    """Return paths that occur more than once, within a split or in several."""
     places = defaultdict(list)
-    for part, items in lists.items():
+    for split, items in lists.items():
         for path, _, _ in items:
-            places[path].append(part)
-    return [f"{path} is in {' and '.join(parts)}" for path, parts in places.items() if len(parts) > 1]
+            places[path].append(split)
+    return [f"{path} is in {' and '.join(splits)}" for path, splits in places.items() if len(splits) > 1]
 
 
 def copies(lists: Lists, digests: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """(copies across parts or classes, copies within a part and class): other paths with the same content."""
+    """Return copies across splits or classes, and copies within a split and class: paths with the same content."""
     same: dict[str, dict[str, tuple[str, int, str]]] = defaultdict(dict)
-    for part, items in lists.items():
+    for split, items in lists.items():
         for path, label, name in items:
             if path in digests:
-                same[digests[path]].setdefault(path, (part, label, name))
+                same[digests[path]].setdefault(path, (split, label, name))
     across: list[str] = []
     within: list[str] = []
     for places in same.values():
         if len(places) > 1:
-            told = " = ".join(f"{path} ({part}, {name!r})" for path, (part, _, name) in places.items())
-            kinds = {(part, label) for part, label, _ in places.values()}
+            told = " = ".join(f"{path} ({split}, {name!r})" for path, (split, _, name) in places.items())
+            kinds = {(split, label) for split, label, _ in places.values()}
             (across if len(kinds) > 1 else within).append(told)
     return across, within
 
 
 def distinct(lists: Lists) -> tuple[dict[str, Sequence[Item]], list[str]]:
-    """The parts that have images, without those that a protocol makes of another part, such as val of test."""
+    """Return the splits that have images, without those that a protocol copies from another, such as val from test."""
     kept: dict[str, Sequence[Item]] = {}
     told = []
-    for part in ("test", "train", "val"):
-        items = lists.get(part, [])
+    for split in ("test", "train", "val"):
+        items = lists.get(split, [])
         twin = next((other for other, own in kept.items() if {*own} == {*items}), "") if items else ""
         if twin:
-            told.append(f"{part} holds the very images of {twin}")
+            told.append(f"{split} has the same images as {twin}")
         elif items:
-            kept[part] = items
-    return {part: kept[part] for part in lists if part in kept}, told
+            kept[split] = items
+    return {split: kept[split] for split in lists if split in kept}, told
 
 
 def _most(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
-    """Each first of the pairs -> the second that it most often comes with, the earliest of equals."""
+    """Return each first of the pairs -> the second that it occurs with most often, the earliest of equals."""
     counts: dict[K, Counter[V]] = defaultdict(Counter)
     for first, second in pairs:
         counts[first][second] += 1
     return {first: seconds.most_common(1)[0][0] for first, seconds in counts.items()}
-
-
-def _word(name: str) -> bool:
-    return any(letter.isalnum() for letter in name)

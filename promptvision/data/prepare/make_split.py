@@ -1,42 +1,39 @@
-"""A split of one's own in CoOp's format, where the published file cannot be had: only when asked for."""
+"""A new split in CoOp's format, made only on request, for a dataset whose published split file cannot be obtained."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from promptvision.atomic import write_atomically
 from promptvision.data.card import Card
-from promptvision.data.prepare.official_lists import raw_parts
+from promptvision.data.prepare.official_lists import official_split
 from promptvision.data.readers.coop_split import SPLITS
 from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError
 
 
 def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
-    """Write the split file that the card's reader looks for; where it lies, and the images of each part.
+    """Write the split file that the card's reader expects; return the file and the number of images in each split.
 
     Its key `note` says that it is not the published one; `train_hash` in result.json tells runs on it apart.
-    InputError if the card has no split file, if it is there already, or if what it is made from is missing.
+    InputError if the card has no split file, if the file exists already, or if the official lists are missing.
     """
     if card.reader != "coop_split":
         raise InputError(f"data set {card.name!r} has no split file to make: its reader is {card.reader}")
     top = find_folder(card, data_root(card, root), card.options["folders"])
     file = top / card.options["split"]
     if file.exists():
-        raise InputError(f"{file} is there already and is not overwritten; move it away to make another one")
+        raise InputError(f"{file} exists already and is not overwritten; move it away to make another one")
     images = find_folder(card, top, [card.options["images"]])
-    parts = dict(zip(SPLITS, raw_parts(card, top, images, seed), strict=True))
+    lists = dict(zip(SPLITS, official_split(card, top, images, seed), strict=True))
     note = f"not the published split: made by tools/data.py split, seed {seed}"
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(json.dumps({"note": note, "seed": seed, **parts}))
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None
-    return file, {part: len(items) for part, items in parts.items()}
+    write_atomically(file, json.dumps({"note": note, "seed": seed, **lists}).encode())
+    return file, {split: len(items) for split, items in lists.items()}
 
 
 def split_note(card: Card, root: str, domain: str = "") -> list[str]:
-    """What a split file says about itself: that it is one of those made here; nothing of a published one."""
+    """Return the note of a split file that was made here; [] for a published one."""
     options = {**card.options, **card.domains.get(domain, {})}
     if card.reader != "coop_split":
         return []

@@ -1,4 +1,4 @@
-"""Where the data of a card lie under the root, and what of it is there, without a look into the files."""
+"""Locate a dataset under the data root and report which of its files exist."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ IN_MEMORY = ("world", "digits")
 
 
 def root_folder(root: str) -> Path:
-    """DATASET.ROOT as the readers take it: empty is `data`."""
+    """Return DATASET.ROOT as the readers take it: empty is `data`."""
     return Path(root or "data").expanduser()
 
 
 def expected(card: Card, root: str) -> dict[str, bool]:
-    """What the card expects under the root -> whether it is there, under any of its folder names."""
+    """Return each file, or else the folder, that the card expects -> whether it exists in any of the card's folders."""
     top = root_folder(root)
     folders = [name for name in card.options.get("folders", []) if name != "."]
-    if card.files:
-        return {file: any((top / name).exists() for name in _spellings(file, folders)) for file in card.files}
-    return {folders[0]: any((top / name).is_dir() for name in folders)} if folders else {}
-
-
-def _spellings(file: str, folders: list[str]) -> list[str]:
-    """A path under each of the folders that may stand for the first of them."""
-    inner = file.removeprefix(f"{folders[0]}/") if folders else file
-    return [f"{folder}/{inner}" for folder in folders] if inner != file else [file]
+    if not card.files:
+        return {folders[0]: any((top / name).is_dir() for name in folders)} if folders else {}
+    found = {}
+    for file in card.files:
+        inner = file.removeprefix(f"{folders[0]}/") if folders else file
+        spellings = [f"{folder}/{inner}" for folder in folders] if inner != file else [file]
+        found[file] = any((top / name).exists() for name in spellings)
+    return found
 
 
 def presence(card: Card, root: str) -> str:
-    """ "built in", "here", "in part", "no", or "own images" where the root itself is the data set."""
+    """Return "built in", "here", "in part", "no", or "own images" if the root itself is the dataset."""
     if card.reader in IN_MEMORY:
         return "built in"
     if not root and os.path.isdir(card.options.get("system_folder", "")):

@@ -1,8 +1,6 @@
-"""A few images of each class, for looking at."""
+"""A few images of each class, to look at."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from PIL import Image
 
@@ -13,7 +11,7 @@ SIDE = 200
 
 
 def samples(images: Images, classes: int, each: int) -> tuple[list[tuple[str, list[Image.Image]]], int]:
-    """The first `each` images of up to `classes` classes, evenly spread over the labels; and how many there are.
+    """Return the first `each` images of up to `classes` classes, evenly spread over the labels, and the class count.
 
     Training images come first, then those of val and test.
     """
@@ -21,13 +19,10 @@ def samples(images: Images, classes: int, each: int) -> tuple[list[tuple[str, li
     for item in (*images.train, *images.val, *images.test):
         groups.setdefault(item[1], []).append(item)
     labels = sorted(groups)
-    chosen = [labels[place * len(labels) // classes] for place in range(classes)] if classes < len(labels) else labels
-    rows = [(groups[label][0][2], list(_open(images, groups[label][:each]))) for label in chosen]
+    rows = []
+    for label in [labels[n * len(labels) // classes] for n in range(classes)] if classes < len(labels) else labels:
+        opened = [images.open(path) for path, _, _ in groups[label][:each]]
+        for image in opened:
+            image.thumbnail((SIDE, SIDE))
+        rows.append((groups[label][0][2], opened))
     return rows, len(labels)
-
-
-def _open(images: Images, items: list[Item]) -> Iterator[Image.Image]:
-    for path, _, _ in items:
-        image = images.open(path)
-        image.thumbnail((SIDE, SIDE))
-        yield image

@@ -1,20 +1,21 @@
-"""From official archives to the layout that a reader expects.
+"""Unpacking of official archives to the layout that a reader expects.
 
 An archive is unpacked beside itself: `ROOT/dtd-r1.0.1.tar.gz` holds `dtd/`, and `ROOT/oxford_flowers/102flowers.tgz`
-holds `jpg/`. A card's download entry may say otherwise: of `part` of the archive only, and `into` which folder.
+holds `jpg/`. A card's download entry may say otherwise: only a `part` of the archive, and `into` which folder.
 """
 
 from __future__ import annotations
 
 import lzma
 import os
+import posixpath
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,50 +24,65 @@ from promptvision.data.card import Card
 from promptvision.data.prepare.imagenet import unpack_imagenet
 from promptvision.data.prepare.presence import presence, root_folder
 from promptvision.data.readers.layout import missing
+from promptvision.data.readers.paths import escapes
 from promptvision.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
-"""What the archive modules raise for a file that is not whole, or of a kind that they cannot read."""
-
-
-class Unsafe(InputError):
-    """An archive that would write elsewhere, or something other than files."""
-
-
-Opener = Callable[[], Any]
-"""Opens a packed file for reading bytes."""
+"""Errors of the archive modules for a file that is not whole, or of a kind that they cannot read."""
 Progress = Callable[[str], None]
 """Called with the name of each file that is unpacked."""
 
 
+class Unsafe(InputError):
+    """The error for an archive that would write elsewhere, or something other than files."""
+
+
 @dataclass(frozen=True)
 class Archive:
-    """An archive, where it goes, and which part of it ("" for all)."""
+    """An archive, the folder it is unpacked into, and the part of it that is wanted ("" for all)."""
 
     file: Path
     into: Path
     part: str = ""
 
 
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive: its name, size in bytes, whether it is a regular file, and how to open it."""
+
+    name: str
+    size: int
+    regular: bool
+    open: Callable[[], Any]
+
+    def write(self, place: Path) -> None:
+        """Write the file; it gets its name when it is whole."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(f"{place.name}.part")
+        with self.open() as packed, part.open("wb") as out:
+            shutil.copyfileobj(packed, out, 1 << 20)
+        os.replace(part, place)
+
+
 def archives(card: Card, root: str) -> list[Archive]:
-    """The archives that a card's downloads and its collection on the Hugging Face Hub name, there or not."""
+    """Return the archives that a card's downloads and its collection on the Hub name, whether they exist or not."""
     top = root_folder(root)
     found = []
     for entry in card.download:
         file = top / str(entry["file"])
         into = top / str(entry["into"]) if "into" in entry else file.parent
         found.append(Archive(file, into, str(entry.get("part", ""))))
-    names, inner = card.hub.get("files", []), top / str(card.hub.get("into", ""))
-    found += [Archive(inner / name, (inner / name).parent) for name in names if isinstance(names, list)]
+    inner = top / str(card.hub.get("into", ""))
+    found += [Archive(inner / name, (inner / name).parent) for name in card.hub.get("files", [])]
     return [archive for archive in found if archive.file.name.lower().endswith(SUFFIXES)]
 
 
 def prepare(card: Card, root: str, progress: Progress = lambda name: None) -> int:
-    """Unpack the card's archives that are there; the number of files (for ImageNet, of parts) that were new.
+    """Unpack the card's archives that exist, and return the number of new files (for ImageNet, of new splits).
 
-    InputError if none is there and the data set is not either, if one is broken, or holds a path that leaves its
-    folder, a link, or another file in place of one that is there.
+    InputError if neither an archive nor the dataset exists, if an archive is broken, or if it holds a path outside
+    its folder, a link, or another file in place of one that exists.
     """
     if card.name == "imagenet" and presence(card, root) != "here":
         return unpack_imagenet(root_folder(root) / card.options["folders"][0])
@@ -79,24 +95,25 @@ def prepare(card: Card, root: str, progress: Progress = lambda name: None) -> in
 
 
 def unpack(archive: Path, into: Path, *, part: str = "", progress: Progress = lambda name: None) -> int:
-    """Unpack into a hidden folder, then move into place; the number of files that were not there before.
+    """Unpack into a hidden folder, then move the files into place; return the number of new files.
 
-    What an earlier, interrupted call had unpacked is kept. Files in place are left alone if their size is right.
+    Files that an interrupted call unpacked are kept, and files in place are left alone if their size is right.
     """
     stage = into / f".unpacking-{archive.name}"
     new = 0
     try:
-        for name, size, opened in _members(archive, part):
-            place = into / name
-            if place.is_file() and place.stat().st_size == size:
-                continue
+        for member in members(archive, part):
+            place, staged = into / member.name, stage / member.name
+            if place.exists() and not (place.is_file() and place.stat().st_size == member.size):
+                raise InputError(f"{place} exists, but is not the file in {archive}; move it away")
             if place.exists():
-                raise InputError(f"{place} is there, but is not what {archive} holds; move it away")
-            _write(stage / name, size, opened)
-            progress(name)
+                continue
+            if not (staged.is_file() and staged.stat().st_size == member.size):
+                member.write(staged)
+            progress(member.name)
             new += 1
         if stage.is_dir():
-            _move(stage, into)
+            move_into(stage, into)
     except Unsafe:
         shutil.rmtree(stage, ignore_errors=True)
         raise
@@ -107,53 +124,41 @@ def unpack(archive: Path, into: Path, *, part: str = "", progress: Progress = la
     return new
 
 
-def _members(archive: Path, part: str) -> Iterator[tuple[str, int, Opener]]:
-    """(safe path below `part`, size, how to open it) of each file in an archive."""
-    for name, size, plain, opened in _zip(archive) if zipfile.is_zipfile(archive) else _tar(archive):
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or name[1:2] == ":" or not path.parts:
-            raise Unsafe(f"archive {archive} holds {name!r}, which leaves its folder; nothing of it was put in place")
-        if not plain:
-            raise Unsafe(f"archive {archive} holds {name!r}, a link or device; nothing of it was put in place")
+def members(archive: Path, part: str) -> Iterator[Member]:
+    """Yield the files of an archive below `part`, named relative to it. Unsafe for one that is no plain file inside."""
+    for member in zip_members(archive) if zipfile.is_zipfile(archive) else tar_members(archive):
+        if escapes(member.name):
+            raise Unsafe(f"archive {archive} holds {member.name!r}, which is outside its folder; nothing was unpacked")
+        if not member.regular:
+            raise Unsafe(f"archive {archive} holds {member.name!r}, a link or device; nothing was unpacked")
+        path = PurePosixPath(posixpath.normpath(member.name.replace("\\", "/")))
         if path.is_relative_to(part):
-            yield str(path.relative_to(part)), size, opened
+            yield replace(member, name=str(path.relative_to(part)))
 
 
-def _zip(archive: Path) -> Iterator[tuple[str, int, bool, Opener]]:
+def zip_members(archive: Path) -> Iterator[Member]:
+    """Yield the entries of a zip archive that are no folders."""
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             if not info.is_dir():
-                mode = stat.S_IFMT(info.external_attr >> 16)
-                yield info.filename, info.file_size, mode in (0, stat.S_IFREG), partial(packed.open, info)
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                yield Member(info.filename, info.file_size, kind in (0, stat.S_IFREG), partial(packed.open, info))
 
 
-def _tar(archive: Path) -> Iterator[tuple[str, int, bool, Opener]]:
+def tar_members(archive: Path) -> Iterator[Member]:
+    """Yield the entries of a tar archive that are no folders."""
     with tarfile.open(archive) as packed:
         for member in packed:
             if not member.isdir():
-                yield member.name, member.size, member.isreg(), partial(packed.extractfile, member)
+                yield Member(member.name, member.size, member.isreg(), partial(packed.extractfile, member))
 
 
-def _write(place: Path, size: int, opened: Opener) -> None:
-    """One file, under its own name when it is whole."""
-    if place.is_file() and place.stat().st_size == size:
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place.parent).free
-    if size > free:
-        raise InputError(f"{place} needs {size:,} bytes, but only {free:,} are free on its disk")
-    part = place.with_name(f"{place.name}.part")
-    with opened() as packed, part.open("wb") as out:
-        shutil.copyfileobj(packed, out, 1 << 20)
-    os.replace(part, place)
-
-
-def _move(stage: Path, into: Path) -> None:
-    """Move what `stage` holds into a folder, whole folders at a time where they are new."""
+def move_into(stage: Path, into: Path) -> None:
+    """Move the entries of `stage` into a folder, whole folders at a time if they are new."""
     for entry in sorted(stage.iterdir()):
         place = into / entry.name
         if entry.is_dir() and place.is_dir():
-            _move(entry, place)
+            move_into(entry, place)
         else:
             os.replace(entry, place)
     stage.rmdir()

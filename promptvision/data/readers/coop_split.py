@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from promptvision.atomic import read_json
 from promptvision.data.card import Card
 from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import Faults, check_label, listed_images
-from promptvision.data.readers.layout import data_root, find_folder, missing, read_json
+from promptvision.data.readers.layout import data_root, find_folder, missing
 from promptvision.data.readers.paths import listed_path
 from promptvision.errors import InputError
 
@@ -27,12 +28,12 @@ def read_coop_split(card: Card, root: str, faults: Faults, *, folders: list[str]
         command = f"python tools/data.py split {card.name}"
         raise InputError(f"{lacks}, or make another split, not the published one, with `{command}`")
     inner = find_folder(card, folder, [images])
-    return listed_images(card, [file], inner, read_split(card, file, inner, faults), faults)
+    return listed_images(card, [file], inner, read_split(file, card.classes, inner, faults), faults)
 
 
-def read_split(card: Card, file: Path, images: Path, faults: Faults) -> dict[str, list[Item]]:
+def read_split(file: Path, classes: int | None, images: Path, faults: Faults) -> dict[str, list[Item]]:
     """Read `{"train" | "val" | "test": [[path, label, class name], ...]}`, with paths below the folder `images`."""
-    found = read_json(card, file, "split file")
+    found = read_json(file)
     lists: dict[str, list[Item]] = {}
     for split in SPLITS:
         if not isinstance(found, dict) or not isinstance(found.get(split), list):
@@ -40,7 +41,7 @@ def read_split(card: Card, file: Path, images: Path, faults: Faults) -> dict[str
         lists[split] = []
         for number, entry in enumerate(found[split]):
             with faults:
-                lists[split].append(read_entry(entry, card.classes, images, f"split file {file}, {split}[{number}]"))
+                lists[split].append(read_entry(entry, classes, images, f"split file {file}, {split}[{number}]"))
     return lists
 
 

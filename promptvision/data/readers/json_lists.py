@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from promptvision.atomic import read_json
 from promptvision.data.card import Card
 from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults, listed_images
 from promptvision.data.readers.class_names import tell_apart
-from promptvision.data.readers.layout import data_root, find_folder, read_json, read_lines
+from promptvision.data.readers.layout import data_root, find_file, find_folder, read_lines
 from promptvision.data.readers.paths import listed_path
 from promptvision.errors import InputError
 
@@ -59,7 +60,7 @@ def read_json_lists(
 
 def _read_list(card: Card, file: Path, top: Path, drop: str, faults: Faults) -> dict[str, int]:
     """Return {path below `top`: class id}, where a path that does not exist loses its first folder `drop`."""
-    entries = read_json(card, file, "list")
+    entries = read_json(find_file(card, file, "list"))
     if not isinstance(entries, dict):
         raise InputError(f"list {file} must be an object of paths and class ids")
     found: dict[str, int] = {}

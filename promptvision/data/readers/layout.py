@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from promptvision.data.card import Card
 from promptvision.data.decode import SUFFIXES
@@ -93,12 +92,3 @@ def read_lines(card: Card, file: Path, kind: str) -> list[str]:
     """Read the lines of a file that the dataset needs, stripped and without empty ones."""
     text = read_text(find_file(card, file, kind), kind)
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def read_json(card: Card, file: Path, kind: str) -> Any:
-    """Read a JSON file that the dataset needs."""
-    text = read_text(find_file(card, file, kind), kind)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{kind} {file} is not JSON: {error}") from None

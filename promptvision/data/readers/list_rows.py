@@ -118,7 +118,7 @@ def read_json(file: Path, text: str) -> list[Row]:
     """Read a list of entries; {"train": [...], "test": [...]} of entries; or {path: label}."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"list {file} is not JSON: {error}") from None
     if isinstance(found, list):
         return [_entry(entry, "", f"{file}, entry {n}") for n, entry in enumerate(found)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ntpath
 import os
 import posixpath
+import stat
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,8 @@ def escapes(path: str) -> bool:
 def listed_path(path: str, base: Path, place: str) -> str:
     """Return a listed path relative to `base`, normalized; an absolute path below `base` becomes relative.
 
-    InputError, which begins with `place`, for a path outside `base`. Symbolic links below `base` are followed:
-    whoever made them meant it.
+    InputError, which begins with `place`, for a path outside `base`. Symbolic links below `base` are allowed to leave
+    it: they were made on purpose.
     """
     if os.path.isabs(path):
         as_written = os.path.normpath(path), os.path.abspath(base)
@@ -66,6 +67,16 @@ class Finder:
     def nearly(self, path: str) -> str | None:
         """Return a stored path that differs only in upper and lower case, or None."""
         return self._match(posixpath.normpath(path.replace("\\", "/")), caseless)
+
+    def absence(self, path: str) -> str:
+        """Return why a listed file is missing, with the nearest spelling that exists; "" for a file that exists."""
+        try:
+            return "" if stat.S_ISREG(os.stat(self.base / path).st_mode) else "is no file"
+        except FileNotFoundError:
+            near = self.find(path) or self.nearly(path)
+            return f"no such file, but there is {near}" if near else "no such file"
+        except (OSError, ValueError) as error:
+            return getattr(error, "strerror", None) or str(error)
 
     def _match(self, path: str, form: Callable[[str], str]) -> str | None:
         found = ""
