@@ -1,5 +1,7 @@
 """Every card: complete, of the right types, and true where the data are at hand; and what a wrong card says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,16 @@ def test_every_card_is_whole(name):
     assert card.name_rule in RULES and not set(card.ignored) & set(card.renames)
     names = card.options.get("names", [])
     assert len(set(names)) == len(names) and len(names) in (0, card.classes)
+
+
+def test_all_cards_load_without_a_slow_import():
+    slow = ("torch", "torchvision", "sklearn", "scipy", "pandas", "open_clip", "timm", "pyarrow")
+    code = "from promptvision.data.cards import card_names, load_card; [load_card(name) for name in card_names()]"
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print([name for name in {slow} if name in sys.modules])"],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert said.stdout.strip() == "[]", said.stderr
 
 
 def test_every_data_set_of_the_first_slice_has_a_card():

@@ -194,7 +194,7 @@ def test_check_names_what_is_wrong_with_own_folders(tool, tmp_path):
     assert f"the class folder 'dodo' under {tmp_path} holds no images" in dodo
     assert found["class names"] == ["class names 'Bee' and 'bee' differ by case, spaces or _ only"]
     assert found["empty files (0 bytes)"] == ["train/ant/one.png"]
-    assert found["the same image in two splits or classes"][2] == "and 4 more (--limit 0 tells all)"
+    assert found["the same image in two splits or classes"][2] == "and 4 more (--limit 0 prints all)"
     assert found["the same image twice in a split"] == [
         "train/cat/copy.jpg (train, 'cat') = train/cat/train_0.jpg (train, 'cat')"
     ]
@@ -290,8 +290,8 @@ def test_check_of_domains_reports_each(tool, root, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "name data sets to check, or say --all"),
-        (["pets", "--all"], "name data sets to check, or say --all"),
+        ([], "name the data sets to check, or pass --all"),
+        (["pets", "--all"], "name the data sets to check, or pass --all"),
         (["pet"], "unknown data set 'pet'; did you mean 'pets'"),
         (["pets", "--jobs", "0"], "--jobs takes a number from 1"),
         (["--all", "--root", "nowhere"], "none of the 4 data sets of the cards is under nowhere"),

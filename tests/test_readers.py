@@ -475,7 +475,7 @@ def test_cifar_in_its_layout(tmp_path, monkeypatch, name):
     check_arrays(read(card, tmp_path), images, labels, card.options["names"])
     folder = tmp_path / card.options["folders"][0]
     next(folder.glob("*test*")).write_bytes(b"another")
-    assert f"{folder} lacks files, or they differ from the official ones" in refused(card, tmp_path)
+    assert f"{folder} lacks files, or they differ from the official files" in refused(card, tmp_path)
 
 
 def test_an_unknown_torchvision_data_set_is_named(tmp_path):

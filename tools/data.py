@@ -1,13 +1,13 @@
-"""Data sets: which there are, are they whole, and how to get them.
+"""List, inspect, check, download and cache datasets.
 
-    python tools/data.py list                                # every card: protocols, classes, here or not
+    python tools/data.py list                                # every card: protocols, classes, whether it is here
     python tools/data.py show dtd --output dtd.png           # its card, and images with their labels
     python tools/data.py check dtd --root data               # counts, labels, broken images, copies
     python tools/data.py download dtd && python tools/data.py prepare dtd
-    python tools/data.py split dtd --seed 1                  # a split of one's own, where the published cannot be had
+    python tools/data.py split dtd --seed 1                  # a new split, if the published one cannot be obtained
     python tools/data.py cache dtd --size 256 --output out/dtd   # images decoded once, for fast epochs
 
-NAME is a card of datasets/ or a card file of one's own. --root is DATASET.ROOT; without it, the folder data.
+NAME is a card of datasets/ or a card file of your own. --root is DATASET.ROOT; without it, the folder data.
 """
 
 from contextlib import contextmanager
@@ -19,8 +19,6 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.data.cards import card_names, load_card
-from promptvision.data.image_cache import FILTERS, build_cache
-from promptvision.data.prepare.check import check
 from promptvision.data.prepare.download import SOURCES, download
 from promptvision.data.prepare.make_split import make_split
 from promptvision.data.prepare.presence import IN_MEMORY, presence, root_folder
@@ -28,7 +26,6 @@ from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
 from promptvision.errors import InputError
-from promptvision.report.figures.contact_sheet import contact_sheet
 from promptvision.report.tables.terminal import card_table, cards_table
 
 BARS = Console(stderr=True)
@@ -43,28 +40,28 @@ def arguments():
         own.set_defaults(action=action)
         own.add_argument("--root", default="", help="DATASET.ROOT (without it, the folder data)")
         if name:
-            own.add_argument("name", metavar="NAME", help="a card of datasets/, or a card file of one's own")
+            own.add_argument("name", metavar="NAME", help="a card of datasets/, or a card file of your own")
         return own
 
-    command(list_, "a table of all cards", name=False)
-    own = command(show, "one card, and a sheet of images with their labels")
+    command(list_, "print a table of all cards", name=False)
+    own = command(show, "print a card, and draw a sheet of images with their labels")
     own.add_argument("--output", type=Path, metavar="SHEET.png", help="draw images of it here")
-    own.add_argument("--classes", type=int, default=40, help="at most so many classes on the sheet (default 40)")
+    own.add_argument("--classes", type=int, default=40, help="maximum number of classes on the sheet (default 40)")
     own.add_argument("--images", type=int, default=3, help="images of each class on the sheet (default 3)")
-    own = command(check_, "look at every file and image; exit status 1 if something is wrong", name=False)
-    own.add_argument("names", nargs="*", metavar="NAME", help="cards of datasets/, or card files of one's own")
+    own = command(check_, "check every file and image; exit status 1 if something is wrong", name=False)
+    own.add_argument("names", nargs="*", metavar="NAME", help="cards of datasets/, or card files of your own")
     own.add_argument("--all", action="store_true", help="every card whose folders are under the root")
     own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
-    own.add_argument("--limit", type=int, default=20, help="cases told of each kind (default 20, 0 for all)")
-    own = command(download_, "fetch what the card names, where its licence allows that")
+    own.add_argument("--limit", type=int, default=20, help="cases printed of each finding (default 20, 0 for all)")
+    own = command(download_, "download what the card names, if its licence allows it")
     own.add_argument("--source", choices=SOURCES, default="", help="official addresses, or the Hugging Face Hub")
-    command(prepare_, "unpack the official archives to the layout that is read")
-    own = command(split, "make a split file, other than the published one, where that is missing")
-    own.add_argument("--seed", type=int, default=1, help="of the shuffling (default 1)")
-    own = command(cache, "decode every image once, perhaps smaller, into a folder for fast epochs")
+    command(prepare_, "unpack the official archives to the layout of the reader")
+    own = command(split, "make a split file, different from the published one, if that is missing")
+    own.add_argument("--seed", type=int, default=1, help="seed of the shuffling (default 1)")
+    own = command(cache, "decode every image once, at a smaller size if you like, into a folder for fast epochs")
     own.add_argument("--output", type=Path, required=True, help="folder of the cache")
-    own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: as they are)")
-    own.add_argument("--filter", choices=FILTERS, default="bicubic", help="of making smaller (default bicubic)")
+    own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: original size)")
+    own.add_argument("--filter", default="bicubic", help="resampling filter, bicubic or bilinear (default bicubic)")
     own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
     return parser.parse_args()
 
@@ -79,6 +76,8 @@ def show(args):
     Console().print(card_table(card, presence(card, args.root)))
     if args.output is None:
         return
+    from promptvision.report.figures.contact_sheet import contact_sheet
+
     if args.classes < 1 or args.images < 1:
         raise InputError("--classes and --images take numbers from 1")
     rows, classes = samples(read(card, args.root), args.classes, args.images)
@@ -93,21 +92,22 @@ def show(args):
 
 def check_(args):
     if bool(args.names) == args.all:
-        raise InputError("name data sets to check, or say --all")
+        raise InputError("name the data sets to check, or pass --all")
     if args.jobs < 1 or args.limit < 0:
         raise InputError("--jobs takes a number from 1, --limit one from 0")
-    names = args.names or those_here(args.root)
+    names = args.names or present_cards(args.root)
     reports = [report for name in names for report in check_one(load_card(name), args)]
     wrong = [report.name for report in reports if not report.fine]
     print(f"{len(reports) - len(wrong)} of {len(reports)} fine" + (f", not: {'; '.join(wrong)}" if wrong else ""))
     raise SystemExit(1 if wrong else 0)
 
 
-def those_here(root):
+def present_cards(root):
+    """Return the names of the cards whose folders are under the root."""
     cards = [load_card(name) for name in card_names()]
     state = {card.name: presence(card, root) for card in cards if card.reader not in IN_MEMORY}
-    names = [name for name, there in state.items() if there in ("here", "in part")]
-    absent = [name for name, there in state.items() if there == "no"]
+    names = [name for name, found in state.items() if found in ("here", "in part")]
+    absent = [name for name, found in state.items() if found == "no"]
     if not names:
         raise InputError(f"none of the {len(absent)} data sets of the cards is under {root_folder(root)}")
     if absent:
@@ -116,23 +116,23 @@ def those_here(root):
 
 
 def check_one(card, args):
+    """Check one card, print its findings and return the reports."""
+    from promptvision.data.prepare.check import check
+
     bar = partial(track, description=f"decoding {card.name}", transient=True, console=BARS)
     reports = check(card, args.root, jobs=args.jobs, progress=lambda seen, total: bar(seen, total=total))
     for report in reports:
-        sizes = ", ".join(f"{part} {n:,} images of {c:,} classes" for part, (n, c) in report.sizes.items())
+        sizes = ", ".join(f"{split} {n:,} images of {c:,} classes" for split, (n, c) in report.sizes.items())
         print(f"{report.name}: {sizes or 'nothing could be read'}")
         for finding in report.findings:
-            tell(finding, args.limit or len(finding.cases))
+            print(f"  {'WRONG' if finding.fault else 'note'}: {finding.what} ({len(finding.cases):,})")
+            limit = args.limit or len(finding.cases)
+            for case in finding.cases[:limit]:
+                print(f"    {case}")
+            if len(finding.cases) > limit:
+                print(f"    and {len(finding.cases) - limit:,} more (--limit 0 prints all)")
         print("  fine\n" if report.fine else "")
     return reports
-
-
-def tell(finding, limit):
-    print(f"  {'WRONG' if finding.fault else 'note'}: {finding.what} ({len(finding.cases):,})")
-    for case in finding.cases[:limit]:
-        print(f"    {case}")
-    if len(finding.cases) > limit:
-        print(f"    and {len(finding.cases) - limit:,} more (--limit 0 tells all)")
 
 
 def download_(args):
@@ -147,7 +147,7 @@ def download_(args):
 
 @contextmanager
 def bytes_bar():
-    """A bar that appears with the first byte."""
+    """Yield a progress function whose bar appears with the first byte."""
     bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=BARS)
     task = bar.add_task("downloading", total=None)
 
@@ -171,13 +171,15 @@ def prepare_(args):
 def split(args):
     card = load_card(args.name)
     file, sizes = make_split(card, args.root, args.seed)
-    print(f"{file}: " + ", ".join(f"{part} {count:,}" for part, count in sizes.items()))
+    print(f"{file}: " + ", ".join(f"{name} {count:,}" for name, count in sizes.items()))
     print("This is not the published split: do not compare its results with published numbers.")
 
 
 def cache(args):
+    from promptvision.data.image_cache import build_cache
+
     if args.size < 0:
-        raise InputError(f"--size is {args.size}; it takes pixels, or 0 for images as they are")
+        raise InputError(f"--size is {args.size}; it takes pixels, or 0 for the original size")
     if args.jobs < 1:
         raise InputError("--jobs takes a number from 1")
     card = load_card(args.name)

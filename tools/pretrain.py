@@ -2,9 +2,9 @@
 
     python tools/pretrain.py --out embedded.safetensors
 
-Contrastive as CLIP (arXiv:2103.00020), with one addition that the reader must know of: linear heads on the
-image feature also learn the scene's attributes by name (weights in HEADS) and are thrown away afterwards.
-Without them these few steps leave shapes half learned. One thread gives the same file bit for bit.
+Contrastive as CLIP (arXiv:2103.00020), with one important addition: linear heads on the image feature also learn
+the scene's attributes (weights in HEADS) and are discarded afterwards. Without them these few steps learn shapes only
+in part. With one thread the file is reproduced bit for bit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ HEADS = {
 
 
 class Words:
-    """The real BPE tokenizer, onto the few rows of its table that the world's words use; EOT is the last row."""
+    """CLIP's BPE tokenizer, mapped to the few rows of its table that the world's words use; EOT is the last row."""
 
     def __init__(self) -> None:
         self.tokenize = open_clip.get_tokenizer("ViT-B-32")
@@ -58,16 +58,16 @@ class Words:
         self.row[self.ids] = torch.arange(len(self.ids))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Rows (n, L) for n texts, cut after the longest."""
+        """Return the rows (n, L) of n texts, cut after the longest."""
         tokens = self.tokenize(list(texts))
         length = int(tokens.argmax(1).max()) + 1
         rows = self.row[tokens[:, :length]]
-        assert (rows[tokens[:, :length] != 0] >= 0).all(), "a caption holds a word outside the vocabulary"
+        assert (rows[tokens[:, :length] != 0] >= 0).all(), "a caption has a word outside the vocabulary"
         return rows.clamp(min=0)
 
 
 def sin_cos(side: int, width: int) -> Tensor:
-    """Two-dimensional sine-cosine positions after a zero row for the class token, (1 + side^2, width)."""
+    """Return 2D sine-cosine positions after a zero row for the class token, (1 + side^2, width)."""
     rates = 1e4 ** -(torch.arange(width // 4) / (width // 4))
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     angles = [axis.flatten()[:, None] * rates for axis in (x, y)]
@@ -75,7 +75,7 @@ def sin_cos(side: int, width: int) -> Tensor:
 
 
 def build(rows: int) -> CLIP:
-    """The untrained CLIP, its token table cut to `rows`."""
+    """Return an untrained CLIP with a token table of `rows`."""
     text = {**MODEL["text_cfg"], "vocab_size": rows}
     model = CLIP(MODEL["embed_dim"], MODEL["vision_cfg"], text, quick_gelu=MODEL["quick_gelu"])
     vision = MODEL["vision_cfg"]
@@ -87,22 +87,22 @@ def build(rows: int) -> CLIP:
 
 
 def encode_text(model: CLIP, rows: Tensor) -> Tensor:
-    """open_clip's `encode_text`, cut after the longest caption (exact, the tower is causal); (n, 128), unit length."""
+    """Encode texts as open_clip, cut after the longest (exact, the tower is causal); (n, 128), unit length."""
     length = rows.shape[1]
     x = model.token_embedding(rows) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
     return F.normalize(text_global_pool(x, rows, "argmax") @ model.text_projection, dim=-1)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """uint8 images with CLIP's mean and deviation, float32."""
+def normalize(images: Tensor) -> Tensor:
+    """Normalize uint8 images by CLIP's mean and standard deviation, to float32."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
     return (images / 255 - mean) / std
 
 
 def losses(model: CLIP, heads: nn.ModuleDict, scenes: Scenes, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The contrastive loss, and the weighted sum of the attribute heads' cross-entropies."""
-    features = model.encode_image(normalise(render(scenes)))
+    """Return the contrastive loss, and the weighted sum of the attribute heads' cross-entropies."""
+    features = model.encode_image(normalize(render(scenes)))
     logits = model.logit_scale.exp() * F.normalize(features, dim=-1) @ encode_text(model, rows).T
     same = torch.arange(len(scenes))
     contrast = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
@@ -113,8 +113,8 @@ def losses(model: CLIP, heads: nn.ModuleDict, scenes: Scenes, rows: Tensor) -> t
     return contrast, torch.stack(named).sum()
 
 
-def optimiser(model: CLIP, heads: nn.ModuleDict) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices but the embeddings."""
+def build_optimizer(model: CLIP, heads: nn.ModuleDict) -> torch.optim.Optimizer:
+    """Return AdamW with weight decay on all matrices except the embeddings."""
     named = [*model.named_parameters(), *heads.named_parameters()]
     decayed = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
     plain = [p for name, p in named if p.ndim < 2 or "embedding" in name]
@@ -123,17 +123,17 @@ def optimiser(model: CLIP, heads: nn.ModuleDict) -> torch.optim.Optimizer:
 
 
 def rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak."""
+    """Return the learning rate of a step: linear warm-up, then a cosine to 2 % of the peak."""
     return PEAK * min(1, (step + 1) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
 
 
 def train(words: Words, steps: int, seed: int) -> CLIP:
-    """The pretrained model after `steps` batches, each rendered on the spot."""
+    """Train a CLIP from scratch on `steps` batches, which are rendered one by one."""
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
     model = build(len(words.ids)).train()
     heads = nn.ModuleDict({name: nn.Linear(MODEL["embed_dim"], len(values)) for name, (values, _) in HEADS.items()})
-    adamw = optimiser(model, heads)
+    adamw = build_optimizer(model, heads)
     for step in track(range(steps), description="pretraining"):
         scenes = sample(rng, BATCH, PRETRAINING)
         loss = sum(losses(model, heads, scenes, words(captions(rng, scenes))))
@@ -151,14 +151,14 @@ def train(words: Words, steps: int, seed: int) -> CLIP:
 def accuracy(
     model: CLIP, words: Words, scenes: Scenes, labels: np.ndarray, template: str, names: Sequence[str]
 ) -> float:
-    """Zero-shot accuracy in per cent."""
-    features = torch.cat([model.encode_image(normalise(part)) for part in render(scenes).split(256)])
+    """Return the zero-shot accuracy in percent."""
+    features = torch.cat([model.encode_image(normalize(part)) for part in render(scenes).split(256)])
     chosen = (features @ encode_text(model, words([template.format(name) for name in names])).T).argmax(1)
     return round(100 * float(np.mean(chosen.numpy() == labels)), 1)
 
 
 def quality(model: CLIP, words: Words) -> dict[str, float]:
-    """Zero-shot accuracies on fresh images, which belong to no task."""
+    """Return zero-shot accuracies on new images, which belong to no task."""
     rng = np.random.default_rng(99)
     photos = sample(rng, 2000, style=np.zeros(2000, int))
     sketches = sample(rng, 1000, style=np.ones(1000, int))
@@ -176,7 +176,7 @@ def quality(model: CLIP, words: Words) -> dict[str, float]:
 
 
 def save(path: Path, model: CLIP, words: Words, recipe: dict[str, object]) -> None:
-    """Half-precision safetensors under open_clip's names; token rows in use and their ids replace the table."""
+    """Write half-precision safetensors under open_clip's names; the used token rows and their ids replace the table."""
     tensors = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     tensors["token_embedding.rows"] = tensors.pop("token_embedding.weight")
     tensors["token_embedding.ids"] = words.ids
@@ -185,28 +185,22 @@ def save(path: Path, model: CLIP, words: Words, recipe: dict[str, object]) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--steps", type=int, default=2000, help=f"batches of {BATCH} images (default 2000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="more than one is faster and no longer bit-identical")
+    parser.add_argument("--threads", type=int, default=1, help="more than one is faster, but not bit-identical")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     words, start = Words(), time.perf_counter()
     model = train(words, arguments.steps, arguments.seed)
     measured = quality(model, words)
-    settings = {
-        "steps": arguments.steps,
-        "seed": arguments.seed,
-        "batch": BATCH,
+    settings = {"steps": arguments.steps, "seed": arguments.seed, "batch": BATCH}
+    rates = {
         "learning_rate": PEAK,
         "weight_decay": DECAY,
+        "heads": {name: weight for name, (_, weight) in HEADS.items()},
     }
-    save(
-        arguments.out,
-        model,
-        words,
-        {**settings, "heads": {k: w for k, (_, w) in HEADS.items()}, "zero_shot": measured},
-    )
+    save(arguments.out, model, words, {**settings, **rates, "zero_shot": measured})
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, {time.perf_counter() - start:.0f} s")
     for name, value in measured.items():
         print(f"{name:>24} {value:5.1f} %")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from promptvision.data.cards import card_names, load_card
 
-INTRODUCTION = """# Data sets
+INTRODUCTION = """# Datasets
 
-Made from the cards in `datasets/` by `python tools/docs.py`. `DATASET.NAME` takes a name, or the path of a card of
-your own; `DATASET.ROOT` is the folder that all data sets lie under.
+Generated from the cards in `datasets/` by `python tools/docs.py`. `DATASET.NAME` takes a name, or the path of a card
+of your own; `DATASET.ROOT` is the folder that holds all datasets.
 
 ## Adding one
 
-A data set is one card, a YAML file; no code. Take the reader that knows its layout (below), and say what is known:
+A dataset is one card, a YAML file, without code. Choose the reader of its layout (below) and write down its facts:
 
 ```yaml
 # mushrooms.yaml: DATASET.NAME mushrooms.yaml
@@ -24,21 +24,21 @@ template: "a photo of a {}, a type of mushroom."
 classes: 3
 counts: {train: 48, val: 12, test: 60}
 traps:
-  - "Images of one mushroom lie next to each other in the lists."
+  - "Images of one mushroom are next to each other in the lists."
 folders: [mushrooms]          # ROOT/mushrooms
 lists: {train: train.txt, val: val.txt, test: test.txt}
 names: [fly agaric, cep, chanterelle]      # or names: names/mushrooms.txt, a file beside the card
 ```
 
-A card with domains gives each the keys that are its own:
+A card with domains gives each domain its own keys:
 `domains: {garden: {lists: {train: garden.txt}}, forest: {lists: {train: forest.txt}}}`. `tools/data.py check` compares
-card and images. Images of your own need no card at all: `DATASET.NAME folder`, or `list`.
+the card with the images. Images of your own need no card at all: `DATASET.NAME folder`, or `list`.
 
 ## The cards
 """
 
 
-COLUMNS = ("name", "data set", "reader", "classes", "train / val / test", "template", "protocols", "licence")
+COLUMNS = ("name", "dataset", "reader", "classes", "train / val / test", "template", "protocols", "licence")
 
 
 def datasets_page() -> str:

@@ -38,11 +38,11 @@ def wrong_counts(lists: Lists, counts: Mapping[str, int], classes: int | None) -
 def empty_classes(lists: Lists) -> list[str]:
     """Return classes without an image in a split that has images."""
     names = {label: name for items in lists.values() for _, label, name in items}
-    told = []
+    sentences = []
     for split, items in lists.items():
         absent = sorted(set(names) - {label for _, label, _ in items}) if items else []
-        told += [f"{split} has no image of {names[label]!r}" for label in absent]
-    return told
+        sentences += [f"{split} has no image of {names[label]!r}" for label in absent]
+    return sentences
 
 
 def wrong_labels(lists: Lists) -> list[str]:
@@ -60,8 +60,8 @@ def wrong_labels(lists: Lists) -> list[str]:
     first = {label: path for _, path, label, _ in reversed(items)}
     for name, own in labels.items():
         if len(own) > 1:
-            told = " and ".join(f"{label} (such as {first[label]})" for label in sorted(own))
-            wrong.append(f"labels {told} are both {name!r}")
+            twice = " and ".join(f"{label} (such as {first[label]})" for label in sorted(own))
+            wrong.append(f"labels {twice} are both {name!r}")
     gaps = sorted(set(range(max(names, default=-1))) - set(names))
     return wrong + [f"label {label} never occurs, though labels go up to {max(names)}" for label in gaps]
 
@@ -76,16 +76,16 @@ def misplaced(lists: Lists) -> list[str]:
     classes = {label for items in lists.values() for _, label, _ in items}
     if 2 * len({label for label, _ in usual.values()}) < len(classes):
         return []
-    told = []
+    sentences = []
     for folder, own in folders.items():
         label, name = usual[folder]
         others = [item for item in own if item[2] != label]
         if len(own) >= ENOUGH and len(others) <= (1 - SURE) * len(own):
-            told += [
+            sentences += [
                 f"{path} ({split}) is listed as {other!r}, the other images of folder {folder!r} as {name!r}"
                 for split, path, _, other in others
             ]
-    return told
+    return sentences
 
 
 def confusable_names(lists: Lists) -> list[str]:
@@ -95,9 +95,9 @@ def confusable_names(lists: Lists) -> list[str]:
     for name in names:
         spellings[" ".join(name.replace("_", " ").casefold().split())].add(name)
     alike = [" and ".join(map(repr, sorted(same))) for same in spellings.values() if len(same) > 1]
-    told = [f"class names {same} differ by case, spaces or _ only" for same in alike]
+    sentences = [f"class names {same} differ by case, spaces or _ only" for same in alike]
     bare = [name for name in names if not any(letter.isalnum() for letter in name)]
-    return told + [f"the class name {name!r} has no letter or digit" for name in bare]
+    return sentences + [f"the class name {name!r} has no letter or digit" for name in bare]
 
 
 def colliding_paths(paths: Sequence[str]) -> list[str]:
@@ -128,24 +128,24 @@ def copies(lists: Lists, digests: Mapping[str, str]) -> tuple[list[str], list[st
     within: list[str] = []
     for places in same.values():
         if len(places) > 1:
-            told = " = ".join(f"{path} ({split}, {name!r})" for path, (split, _, name) in places.items())
+            same_image = " = ".join(f"{path} ({split}, {name!r})" for path, (split, _, name) in places.items())
             kinds = {(split, label) for split, label, _ in places.values()}
-            (across if len(kinds) > 1 else within).append(told)
+            (across if len(kinds) > 1 else within).append(same_image)
     return across, within
 
 
 def distinct(lists: Lists) -> tuple[dict[str, Sequence[Item]], list[str]]:
     """Return the splits that have images, without those that a protocol copies from another, such as val from test."""
     kept: dict[str, Sequence[Item]] = {}
-    told = []
+    sentences = []
     for split in ("test", "train", "val"):
         items = lists.get(split, [])
         twin = next((other for other, own in kept.items() if {*own} == {*items}), "") if items else ""
         if twin:
-            told.append(f"{split} has the same images as {twin}")
+            sentences.append(f"{split} has the same images as {twin}")
         elif items:
             kept[split] = items
-    return {split: kept[split] for split in lists if split in kept}, told
+    return {split: kept[split] for split in lists if split in kept}, sentences
 
 
 def _most(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:

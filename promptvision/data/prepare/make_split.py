@@ -16,7 +16,7 @@ from promptvision.errors import InputError
 def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
     """Write the split file that the card's reader expects; return the file and the number of images in each split.
 
-    Its key `note` says that it is not the published one; `train_hash` in result.json tells runs on it apart.
+    Its key `note` says that it is not the published one; `train_hash` in result.json distinguishes runs on it.
     InputError if the card has no split file, if the file exists already, or if the official lists are missing.
     """
     if card.reader != "coop_split":

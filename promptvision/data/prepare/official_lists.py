@@ -78,7 +78,7 @@ def sun397(card: Card, top: Path, images: Path, seed: int) -> Lists:
 
 
 def ucf101(card: Card, top: Path, images: Path, seed: int) -> Lists:
-    """Read `classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` and `testlist01.txt`; a frame of each video is a jpg."""
+    """Read `classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` and `testlist01.txt`; one jpg per video."""
     folder = top / "ucfTrainTestlist"
     rows = [line.split(" ") for line in read_lines(card, folder / "classInd.txt", KIND)]
     labels = {raw: int(number) - 1 for number, raw in rows}

@@ -40,8 +40,8 @@ def class_name(card: Card, raw: str) -> str | None:
 def tell_apart(names: Sequence[str]) -> list[str]:
     """Return the names with " (2)", " (3)" ... after those that occurred before: no two classes may share a name."""
     seen: Counter[str] = Counter()
-    told: list[str] = []
+    apart: list[str] = []
     for name in names:
         seen[name] += 1
-        told.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return told
+        apart.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return apart

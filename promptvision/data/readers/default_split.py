@@ -1,4 +1,4 @@
-"""The splits of your own images: given splits are kept, missing ones are made, always in the same way."""
+"""The splits of your own images: given splits are kept, and missing splits are made in a reproducible way."""
 
 from __future__ import annotations
 

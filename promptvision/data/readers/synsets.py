@@ -56,14 +56,14 @@ def clip_classnames() -> dict[str, str]:
 
 
 def distinct(names: Mapping[str, str], twins: Mapping[str, str]) -> dict[str, str]:
-    """Return the names told apart: where two synsets share one, by `twins`, or else by a number, "crane (2)"."""
+    """Return the names made distinct: where two synsets share one, by `twins`, or else by a number, "crane (2)"."""
     given = list(names.values())
     own = {key: twins.get(key, name) if given.count(name) > 1 else name for key, name in names.items()}
-    told = dict(zip(own, tell_apart(list(own.values())), strict=True))
-    for key, name in told.items():
+    apart = dict(zip(own, tell_apart(list(own.values())), strict=True))
+    for key, name in apart.items():
         if name != names[key]:
             LOG.info("class %s is called %r here: the list calls two classes %r", key, name, names[key])
-    return told
+    return apart
 
 
 def _listed_names(card: Card, file: Path) -> dict[str, str]:

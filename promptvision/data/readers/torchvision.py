@@ -131,7 +131,7 @@ def read_cifar(card: Card, folder: Path, split: str, *, kind: str) -> Arrays:
     try:
         official = getattr(datasets, kind)(str(folder.parent), train=split == "train")
     except (RuntimeError, OSError):
-        raise missing(card, f"{folder} lacks files, or they differ from the official ones") from None
+        raise missing(card, f"{folder} lacks files, or they differ from the official files") from None
     return official.data, np.asarray(official.targets)
 
 
