@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ntpath
 import os
 import posixpath
 import stat
@@ -25,8 +24,9 @@ def caseless(text: str) -> str:
 
 def escapes(path: str) -> bool:
     """Return whether a path is absolute, in the notation of any system, or climbs out of its folder."""
-    plain = posixpath.normpath(path.replace("\\", "/"))
-    return plain.startswith("/") or ntpath.splitdrive(path)[0] != "" or plain.split("/")[0] == ".."
+    plain = path.replace("\\", "/")
+    climbs = ".." in plain and posixpath.normpath(plain).split("/")[0] == ".."
+    return climbs or plain.startswith("/") or plain[1:2] == ":"
 
 
 def listed_path(path: str, base: Path, place: str) -> str:

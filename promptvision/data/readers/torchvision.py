@@ -144,16 +144,7 @@ def read_svhn(card: Card, folder: Path, split: str) -> Arrays:
     try:
         content = loadmat(file)
         images, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
-    except (
-        MatReadError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        OSError,
-        NotImplementedError,
-        zlib.error,
-    ) as error:
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, zlib.error, MatReadError) as error:
         raise unreadable(file, error, "it is not the .mat file of SVHN, broken or cut short") from None
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels
 
