@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
-from promptvision.config.docs import help_text
+from promptvision.config.docs import often_set
 from promptvision.errors import InputError
 
 
@@ -33,16 +35,20 @@ def one_sentence() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def tool_parser(description: str | None, *, config: str = "", overrides: str = "") -> ArgumentParser:
+def tool_parser(description: str, *, config: str = "", overrides: str = "") -> ArgumentParser:
     """Return a parser whose help begins with a tool's docstring.
 
-    `config`: help of a required `--config`. `overrides`: help of the positional `KEY VALUE ...`; the keys are listed
-    at the end. Neither argument exists if its help is empty.
+    `config`: help of a required `--config`. `overrides`: help of the positional `KEY VALUE ...`; the most common
+    keys are listed at the end. Neither argument exists if its help is empty.
     """
-    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    program = Path(sys.argv[0]).name
+    if program.startswith("promptvision "):  # the command of an installation, where tools/ does not exist
+        description = re.sub(r"python tools/(\w+)\.py", r"promptvision \1", description)
+        description = re.sub(r"tools/(\w+)\.py", r"-m promptvision \1", description)
+    parser = ArgumentParser(program, description=description, formatter_class=RawDescriptionHelpFormatter)
     if config:
         parser.add_argument("--config", required=True, help=config)
     if overrides:
         parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=overrides)
-        parser.epilog = help_text()
+        parser.epilog = often_set()
     return parser

@@ -1,9 +1,7 @@
-"""The import directions that keep the parts apart, and the packaging."""
+"""The import directions that keep the parts apart."""
 
 import ast
-import subprocess
 import sys
-import zipfile
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -126,40 +124,3 @@ def test_folders_that_hold_no_package():
 def test_no_tool_hides_a_library():
     names = {path.stem for path in (ROOT / "tools").glob("*.py")}
     assert not names & (set(sys.stdlib_module_names) | {"datasets", "evaluate", "torch", "timm", "coop", "vpt", "yacs"})
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", folder, ROOT]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
-
-
-def test_wheel_holds_the_packages_and_the_cards(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"promptvision", "vpt", "coop"}
-    cards = {name.removeprefix("promptvision/datacards/") for name in names if "/datacards/" in name}
-    shipped = {path.relative_to(ROOT / "datasets").as_posix() for path in (ROOT / "datasets").rglob("*.*")}
-    assert cards == shipped and any(name.endswith(".txt") for name in shipped)
-    assert "promptvision/backbones/embedded.safetensors" in names and "promptvision/py.typed" in names
-
-
-def test_installed_beside_another_package_called_datasets(wheel, tmp_path):
-    """As Hugging Face's: it stays as it is, and the cards are found inside the wheel."""
-    other = tmp_path / "datasets"
-    other.mkdir()
-    (other / "__init__.py").write_text("name = 'the other one'\n")
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", tmp_path, wheel]
-    subprocess.run(command, check=True, capture_output=True)
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import datasets, promptvision\n"
-        "from promptvision.data.cards import card_folder, card_names\n"
-        "from promptvision.backbones import load_clip\n"
-        "load_clip('embedded')\n"
-        "print(datasets.name, promptvision.__file__, card_folder(), 'world_shapes' in card_names())"
-    )
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert said.startswith("the other one") and said.strip().endswith("True")
-    assert str(tmp_path / "promptvision" / "datacards") in said

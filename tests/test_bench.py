@@ -20,12 +20,13 @@ WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f"}
 @pytest.fixture(scope="module")
 def tools():
     sys.path.insert(0, str(ROOT / "tools"))
-    import bench
+    import bench  # which adds tools/bench
     import bench_step
     import measure
 
     yield SimpleNamespace(bench=bench, step=bench_step, measure=measure)
-    sys.path.remove(str(ROOT / "tools"))
+    for folder in ("tools", "tools/bench"):
+        sys.path.remove(str(ROOT / folder))
 
 
 @pytest.fixture(scope="module")

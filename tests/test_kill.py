@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-KILL = runpy.run_path(str(Path(__file__).parents[1] / "tools/bench_kill.py"))
+KILL = runpy.run_path(str(Path(__file__).parents[1] / "tools/bench/bench_kill.py"))
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,11 @@ def cache(args):
     print(f"{args.output}: {len(made):,} images of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
 
 
+def main():
+    args = arguments()
+    args.action(args)
+
+
 if __name__ == "__main__":
     with one_sentence():
-        args = arguments()
-        args.action(args)
+        main()

@@ -11,6 +11,11 @@ from promptvision.config.docs import config_page
 from promptvision.config.families import FAMILIES
 from promptvision.data.prepare.docs_page import datasets_page
 
-if __name__ == "__main__":
+
+def main():
     write_atomically(ROOT / "docs" / "config.md", config_page(FAMILIES).encode())
     write_atomically(ROOT / "docs" / "datasets.md", datasets_page().encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,25 +1,31 @@
-"""The schema in words: for `--help`, and as the page docs/config.md."""
+"""The schema in words: for the terminal, and as the page docs/config.md."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import Any
 
 from promptvision.config.key import Key
 from promptvision.config.schema import KEYS
 
+OFTEN = ["SEED", "OUTPUT_DIR", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.ROOT", "DATASET.SHOTS"]
+OFTEN += ["OPTIM.LR", "OPTIM.EPOCHS", "TRAIN.DEVICE"]
 
-def help_text() -> str:
-    """Every key with its default and its sentence, for a terminal."""
-    keys = [
-        fill(f"{key.name} ({_default(key.default)}): {_sentence(key)}", 100, subsequent_indent="    ") for key in KEYS
-    ]
-    return "\n".join(
-        ["Keys, each with its default; set them in a config file, or as KEY VALUE on the command line.", ""]
-        + [*keys, "METHOD.OPTIONS.*: the options of the method; docs/config.md lists them."]
-    )
+
+def often_set() -> str:
+    """Return a line for each key that most commands set, for the end of a tool's `--help`."""
+    keys = {key.name: key.help for key in KEYS if key.name in OFTEN} | {"METHOD.OPTIONS.*": "Options of the method."}
+    lines = [f"  {name:<17} {shorten(meaning, 80, placeholder=' ...')}" for name, meaning in keys.items()]
+    return "\n".join(["keys often set (all: promptvision help keys; a method's: promptvision help coop):", *lines])
+
+
+def keys_help(begin: str = "") -> str:
+    """Return the keys whose names begin so, each with its default and its sentence, for a terminal."""
+    keys = [key for key in KEYS if key.name.startswith(begin)]
+    lines = [f"{key.name} ({_default(key.default)}): {_sentence(key)}" for key in keys]
+    return "\n".join(fill(line, 100, subsequent_indent="    ") for line in lines) + "\n"
 
 
 def options_table(families: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

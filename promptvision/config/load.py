@@ -39,9 +39,23 @@ def load_config(path: str | Path, overrides: Sequence[Any], families: Mapping[st
     Whatever is wrong with a file, a key or a value raises InputError.
     """
     given: dict[str, Setting] = {}
-    for source, content in _chain(Path(path), ()):
+    for source, content in _chain(find_config(path), ()):
         given |= _settings(content, source)
     return _assemble(given | _overrides(overrides), families)
+
+
+def config_folder() -> Path:
+    """Return the folder of the configs that ship with the project, installed or in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def find_config(path: str | Path) -> Path:
+    """Return the path or, if there is no such file, that of a shipped config, such as `coop/embedded.yaml`."""
+    shipped = config_folder()
+    places = (Path(path), shipped / path, shipped.parent / path)
+    return next((place for place in places if place.is_file()), Path(path))
 
 
 def changed(cfg: CfgNode, overrides: Sequence[Any], families: Mapping[str, Any]) -> CfgNode:
@@ -90,8 +104,11 @@ def _chain(path: Path, children: tuple[Path, ...]) -> list[tuple[str, dict[Any, 
 
 def _read(path: Path, what: str) -> dict[Any, Any]:
     if not path.is_file():
-        near = get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")), n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        beside = {other.name: other for other in sorted(path.parent.glob("*.y*ml"))}
+        shipped = [other.relative_to(config_folder()).as_posix() for other in config_folder().rglob("*.yaml")]
+        near = [beside[name] for name in get_close_matches(path.name, beside, n=1)]
+        near += [Path(name) for name in get_close_matches(str(path).removeprefix("configs/"), sorted(shipped), n=1)]
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(f"{what} {path} does not exist{hint}")
     content = read_yaml(path, what)
     if not isinstance(content, dict | None):

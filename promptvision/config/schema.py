@@ -144,8 +144,8 @@ KEYS = (
     Key(
         "INPUT.CACHE",
         "",
-        "Folder of decoded images, made by `tools/data.py cache`, to read in place of the files; smaller copies give "
-        "other views than the files wherever the recipe does not begin with the same resizing.",
+        "Folder of decoded images, made by `promptvision data cache`, to read instead of the files; smaller copies "
+        "give other views than the files unless the recipe begins with the same resizing.",
     ),
     Key(
         "INPUT.EXIF",

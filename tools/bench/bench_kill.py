@@ -16,7 +16,7 @@ import time
 from itertools import cycle
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 METHODS = {"coop": "coop/embedded.yaml", "cocoop": "coop/embedded_cocoop.yaml", "prompt": "vpt/embedded.yaml"}
 SMALL = (
     "DATASET.CLASSES base DATASET.SHOTS 2 OPTIM.EPOCHS 6 OPTIM.BATCH_SIZE 3 OPTIM.WARMUP_EPOCHS 1 TEST.SPLIT val "
@@ -33,6 +33,12 @@ KILLS = 6
 OWN = {"seconds", "preparation_seconds", "peak_memory_bytes", "train_features", "test_features"}
 """What result.json tells of this very run: times, memory, and whether features came from a file."""
 COLUMNS = ("method", "kills", "runs", "before training", "in training", "writing a file", "after training", "different")
+
+
+def add_options(parser):
+    parser.add_argument("--times", type=int, default=10, help="kills of the runs of each method")
+    parser.add_argument("--method", nargs="+", choices=tuple(METHODS), default=["coop"])
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments at which runs are killed")
 
 
 class Attempts:
