@@ -86,14 +86,14 @@ def test_nothing_breaks_in_and_nothing_is_fetched(opened):
     assert browser.execute_script(loaded) >= 2
 
 
-def test_a_click_sorts_by_value_and_another_turns_it_round(opened):
+def test_a_click_sorts_by_value_and_a_second_one_reverses_it(opened):
     table = first_table(opened(1280))
     click(table, "dtd")
-    assert column(table, "dtd") == ["75.0", "65.0", "55.0", "9.0"], "as numbers, the highest first"
+    assert column(table, "dtd") == ["75.00", "65.00", "55.00", "9.00"], "as numbers, the highest first"
     click(table, "dtd")
-    assert column(table, "dtd") == ["9.0", "55.0", "65.0", "75.0"]
+    assert column(table, "dtd") == ["9.00", "55.00", "65.00", "75.00"]
     click(table, "eurosat")
-    assert column(table, "eurosat") == ["75.0", "65.0", "55.0", ""], "what is missing stays at the end"
+    assert column(table, "eurosat") == ["75.00", "65.00", "55.00", ""], "empty cells stay at the end"
     click(table, "method")
     names = [name.partition(" [")[0] for name in column(table, "method")]
     assert names == ["CoCoOp", "CoOp", "linear probe", "Tip-Adapter"]

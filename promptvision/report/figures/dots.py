@@ -25,7 +25,6 @@ from promptvision.report.figures.style import (
 from promptvision.report.figures.values import (
     Mean,
     Values,
-    counted,
     datasets,
     figure_title,
     in_words,
@@ -34,6 +33,7 @@ from promptvision.report.figures.values import (
     zero_shot,
 )
 from promptvision.report.sections import Section
+from promptvision.report.tables.table import counted
 
 MOST_ACROSS = 6
 """Panels in a row."""

@@ -8,9 +8,10 @@ from functools import partial
 from promptvision.report.figures.losses import Progress, progress
 from promptvision.report.figures.panels import training_panels
 from promptvision.report.figures.style import Drawing
-from promptvision.report.figures.values import counted, figure_title
+from promptvision.report.figures.values import figure_title
 from promptvision.report.sections import Section
 from promptvision.report.tables.over_shots import shot_counts, shots_name
+from promptvision.report.tables.table import counted
 
 MOST_RUNS = 20
 """Runs in one panel; of more, the panel shows the first seed of each cell."""

@@ -70,11 +70,6 @@ def figure_title(section: Section, *parts: str) -> str:
     return ", ".join(filter(None, [TITLES[section.kind], *parts]))
 
 
-def counted(count: int, word: str) -> str:
-    """Return `1 method`, `2,000 methods`."""
-    return f"{count:,} {word}{'s' * (count != 1)}"
-
-
 def in_words(found: Values, column: str, level: str = "", most: int = 3) -> str:
     """Return `Highest (16 shots): CoOp 61.2, MaPLe 60.1; zero-shot CLIP 45.0.`, or "" without any method."""
     known = {name: means for name, means in found.items() if column in means}

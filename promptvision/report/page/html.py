@@ -18,11 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from promptvision.report.figures.draw import Drawn
-from promptvision.report.figures.values import counted
 from promptvision.report.kinds import TITLES
 from promptvision.report.page.runs import packed, run_groups
 from promptvision.report.report import Report
-from promptvision.report.tables.table import one_line, without_folders
+from promptvision.report.tables.table import counted, one_line, without_folders
 
 FILES = Path(__file__).parent
 VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')

@@ -47,7 +47,7 @@ def run_groups(report: Report) -> dict[str, list[dict[str, Any]]]:
     for title, label, run in [*placed, *(("In no table", method_name(run.result), run) for run in report.runs)]:
         if id(run) in numbers:
             entry = {"number": numbers.pop(id(run)), "is": description(run, label), "name": one_line(run.name)}
-            groups.setdefault(title, []).append({**entry, "accuracy": f"{run.result['accuracy']:.1f}"})
+            groups.setdefault(title, []).append({**entry, "accuracy": f"{run.result['accuracy']:.2f}"})
     return groups
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from promptvision.report.scores import Score
 from promptvision.report.sections import Row, Section
+from promptvision.report.tables.table import counted
 
 
 def shot_counts(section: Section) -> list[int]:
@@ -36,4 +37,4 @@ def over_shots(section: Section) -> Section | None:
 
 def shots_name(shots: int) -> str:
     """Return `1 shot`, `16 shots`."""
-    return f"{shots} shot{'s' * (shots != 1)}"
+    return counted(shots, "shot")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
-from promptvision.report.tables.table import Table, one_line
+from promptvision.report.tables.table import Table, counted, one_line
 from promptvision.report.tables.writers import text_below
 
 STYLES = {"best": "bold", "level": "dim", "within": "green", "outside": "red", "unjudged": "dim"}
@@ -130,7 +130,7 @@ def search_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -
         table.add_column(key.rpartition(".")[2], justify="right")
     table.add_column("accuracy", justify="right")
     for row in sorted(rows, key=lambda row: -1.0 if row["accuracy"] is None else row["accuracy"], reverse=True):
-        outcome = f"pruned after {row['pruned']} epoch{'s' * (row['pruned'] != 1)}" if row["pruned"] else "diverged"
+        outcome = f"pruned after {counted(row['pruned'], 'epoch')}" if row["pruned"] else "diverged"
         outcome = outcome if row["accuracy"] is None else f"{row['accuracy']:.2f}"
         style = "bold" if row["setting"] == chosen else None
         table.add_row(*(f"{value:g}" for value in row["setting"].values()), outcome, style=style)
