@@ -172,7 +172,7 @@ def test_openai_weights_are_always_read_with_quick_gelu(openai, tmp_path):
 def test_a_file_that_does_not_tell_its_activation_is_refused(openai, tmp_path):
     markers = ("input_resolution", "context_length", "vocab_size")
     torch.save({k: v for k, v in openai.items() if k not in markers}, tmp_path / "other.pt")
-    with pytest.raises(InputError, match="other.pt does not tell whether it was trained with GELU or QuickGELU"):
+    with pytest.raises(InputError, match="other.pt does not say whether it was trained with GELU or QuickGELU"):
         load_clip(tmp_path / "other.pt")
     assert isinstance(load_clip(tmp_path / "other.pt", quick_gelu=True), CLIP)
 

@@ -155,9 +155,9 @@ def test_a_copy_of_a_rotary_tower_stands_alone():
 REFUSED = {
     "resnet18": "'resnet18' has no tokens to put prompts among; choose a ViT",
     "mixer_s32_224": "'mixer_s32_224' has no tokens",
-    "cait_xxs24_224": "'cait_xxs24_224' has tokens of a kind that is not known here; choose a ViT, DINO or EVA-02",
-    "naflexvit_base_patch16_gap": "has tokens of a kind that is not known here; choose a ViT",
-    "swinv2_tiny_window8_256": "not known here; choose a ViT, DINO or EVA-02, or a Swin of the first version",
+    "cait_xxs24_224": "'cait_xxs24_224' has tokens of an unknown kind; choose a ViT, DINO or EVA-02",
+    "naflexvit_base_patch16_gap": "has tokens of an unknown kind; choose a ViT",
+    "swinv2_tiny_window8_256": "unknown kind; choose a ViT, DINO or EVA-02, or a Swin of the first version",
     "beit_base_patch16_224": "'beit_base_patch16_224' adds a bias to every pair of its patches",
     "vit_relpos_small_patch16_224": "adds a bias to every pair of its patches, .*; choose a ViT, DINO or EVA-02",
     "swin_s3_tiny_224": "'swin_s3_tiny_224' keeps its tokens in windows; METHOD.NAME swin_prompt",

@@ -62,7 +62,7 @@ class Prompt(HeadMethod):
             self.deep_prompt_embeddings = nn.Parameter(others.uniform_(-bound, bound))
 
     def embeddings(self) -> list[Tensor]:
-        """Return the learned prompts of each prompted block, (P, d)."""
+        """Return the prompts of each prompted block, (P, d): the rows of the method's own parameters."""
         return [block for parameter in self.parameters(recurse=False) for block in parameter]
 
     def prompts(self, batch: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""One view of a transformer block, so that parts of it can be computed alone; blocks it does not know it refuses."""
+"""A view of a transformer block, which computes parts of it alone; unknown blocks have none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 class _QuickGELU(torch.autograd.Function):
-    """x sigmoid(1.702 x), keeping x alone for backward; the module keeps the sigmoid too."""
+    """x sigmoid(1.702 x), which saves only x for backward; the module saves the sigmoid too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class _QuickGELU(torch.autograd.Function):
 class BlockView:
     """A pre-norm block x + attention(norm(x)), x + mlp(norm(x)) of open_clip or timm, taken apart.
 
-    Weights are read at every call, never copied: `.to()`, `.half()` and edits need no notice. Norms are called as
+    Weights are read at every call, never copied, so `.to()`, `.half()` and edits take effect. Norms are called as
     modules (OpenAI's computes in float32). Shapes: tokens (..., N, D), heads (..., H, N, D / H).
     """
 
@@ -57,30 +57,29 @@ class BlockView:
         self.timm = timm
 
     def weights(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
-        """Weight ((last - first) D, D) and bias of projections `first` to `last` - 1 of (query, key, value)."""
+        """Return weight ((last - first) D, D) and bias of projections `first` to `last` - 1 of (query, key, value)."""
         attention = self.block.attn
-        weight, bias = (
-            (attention.qkv.weight, attention.qkv.bias)
-            if self.timm
-            else (attention.in_proj_weight, attention.in_proj_bias)
-        )
+        if self.timm:
+            weight, bias = attention.qkv.weight, attention.qkv.bias
+        else:
+            weight, bias = attention.in_proj_weight, attention.in_proj_bias
         width = len(weight) // 3
         rows = slice(first * width, last * width)
         return weight[rows], None if bias is None else bias[rows]
 
     def part(self, normed: Tensor, first: int, last: int) -> Tensor:
-        """Projections `first` to `last` - 1 of (query, key, value): (..., N, D) to (..., N, (last - first) D)."""
+        """Project (..., N, D) to `first` to `last` - 1 of (query, key, value), (..., N, (last - first) D)."""
         return F.linear(normed, *self.weights(first, last))
 
     def split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(..., N, parts D) to `parts` tensors (..., H, N, D / H)."""
+        """Split (..., N, parts D) into `parts` tensors (..., H, N, D / H)."""
         return tuple(t.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for t in projected.chunk(parts, dim=-1))
 
     def absorbed(self, query: Tensor, normed: Tensor) -> Tensor:
-        """Attention of few queries (B, H, M, D / H) to many normed tokens (B, N, D) without their keys and values.
+        """Attend from few queries (B, H, M, D / H) to many normed tokens (B, N, D) without their keys and values.
 
-        The keys' weights are folded into the queries, the values' weights follow the average; the keys' bias moves
-        all scores of a query alike and drops out. Gives (B, H, M, D / H).
+        The keys' weights are folded into the queries, and the values' weights are applied to the average; the keys'
+        bias shifts all scores of a query alike and drops out. Returns (B, H, M, D / H).
         """
         size = query.shape[-1]
         weights, bias = self.weights(1, 3)
@@ -92,13 +91,13 @@ class BlockView:
         return attended if bias is None else attended + bias.chunk(2)[1].view(self.heads, 1, size).to(attended.dtype)
 
     def finish(self, attended: Tensor, tokens: Tensor) -> Tensor:
-        """Attention output (..., H, N, D / H) and the block's input (..., N, D) to the block's output."""
+        """Return the block's output for the attention output (..., H, N, D / H) and the block's input (..., N, D)."""
         tokens = tokens + self.scale1(self.projection(attended.transpose(-3, -2).flatten(-2)))
         return tokens + self.scale2(self.down(self.activation(self.up(self.norm2(tokens)))))
 
 
 def view_block(block: nn.Module) -> BlockView | None:
-    """The view of a block whose every part is known, else None: hooks, wrappers, gates, q/k norms and the like."""
+    """Return the view of a block, or None if any part is unknown: hooks, wrappers, gates, q/k norms and the like."""
     known = _is_clip_block(block) or _is_timm_block(block)
     touched = any(getattr(module, name) for module in block.modules() for name in HOOKS) or any(
         is_parametrized(module) for module in block.modules()
@@ -107,56 +106,46 @@ def view_block(block: nn.Module) -> BlockView | None:
 
 
 def _is_clip_block(block: Any) -> bool:
+    """Return whether a block is open_clip's, with known parts only."""
     if type(block) is not clip_parts.ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attention, mlp = block.attn, block.mlp
-    plain = type(attention) is nn.MultiheadAttention and type(attention.out_proj) in LINEARS
-    whole = plain and attention.in_proj_weight is not None and attention.bias_k is None and not attention.add_zero_attn
-    layers = type(mlp) is nn.Sequential and list(dict(mlp.named_children())) == ["c_fc", "gelu", "c_proj"]
-    return (
-        whole
-        and layers
-        and attention.batch_first
-        and not attention.dropout
-        and _known((block.ln_1, block.ln_2), (block.ls_1, block.ls_2), mlp.gelu, (mlp.c_fc, mlp.c_proj))
-    )
+    if type(attention) is not nn.MultiheadAttention or type(attention.out_proj) not in LINEARS:
+        return False
+    if attention.in_proj_weight is None or attention.bias_k is not None or attention.add_zero_attn:
+        return False
+    if attention.dropout or not attention.batch_first:
+        return False
+    layers = dict(mlp.named_children()) if type(mlp) is nn.Sequential else {}
+    if list(layers) != ["c_fc", "gelu", "c_proj"]:
+        return False
+    linears = (layers["c_fc"], layers["c_proj"])
+    return _known((block.ln_1, block.ln_2), (block.ls_1, block.ls_2), layers["gelu"], linears)
 
 
 def _is_timm_block(block: Any) -> bool:
-    if (
-        type(block) is not timm_parts.Block
-        or type(block.attn) is not timm_parts.Attention
-        or type(block.mlp) is not timm_layers.Mlp
-    ):
+    """Return whether a block is that of timm's plain ViTs, with known parts only, none of which drops anything."""
+    kinds = (timm_parts.Block, timm_parts.Attention, timm_layers.Mlp)
+    if type(block) is not kinds[0] or type(block.attn) is not kinds[1] or type(block.mlp) is not kinds[2]:
         return False
     attention, mlp = block.attn, block.mlp
+    for drop in (attention.attn_drop, attention.proj_drop, mlp.drop1, mlp.drop2, block.drop_path1, block.drop_path2):
+        share = drop.drop_prob if isinstance(drop, timm_layers.DropPath) else getattr(drop, "p", 0)
+        if drop.training and (share or type(drop) not in (timm_layers.DropPath, nn.Dropout, nn.Identity)):
+            return False
     extras = (attention.q_norm, attention.k_norm, getattr(attention, "norm", nn.Identity()), mlp.norm)
-    drops = (attention.attn_drop, attention.proj_drop, mlp.drop1, mlp.drop2, block.drop_path1, block.drop_path2)
-    idle = all(not drop.training or _never_drops(drop) for drop in drops)
-    bare = all(type(extra) is nn.Identity for extra in extras) and getattr(attention, "gate", None) is None
-    square = attention.qkv.out_features == 3 * attention.qkv.in_features
-    return (
-        idle
-        and bare
-        and square
-        and _known(
-            (block.norm1, block.norm2),
-            (block.ls1, block.ls2),
-            mlp.act,
-            (mlp.fc1, mlp.fc2, attention.qkv, attention.proj),
-        )
-    )
-
-
-def _never_drops(module: nn.Module) -> bool:
-    if isinstance(module, timm_layers.DropPath):
-        return not module.drop_prob
-    return type(module) is nn.Identity or (type(module) is nn.Dropout and module.p == 0)
+    if any(type(extra) is not nn.Identity for extra in extras) or getattr(attention, "gate", None) is not None:
+        return False
+    if attention.qkv.out_features != 3 * attention.qkv.in_features:
+        return False
+    linears = (mlp.fc1, mlp.fc2, attention.qkv, attention.proj)
+    return _known((block.norm1, block.norm2), (block.ls1, block.ls2), mlp.act, linears)
 
 
 def _known(
     norms: tuple[nn.Module, ...], scales: tuple[nn.Module, ...], activation: nn.Module, linears: tuple[nn.Module, ...]
 ) -> bool:
+    """Return whether the parts of a block are of known classes."""
     return (
         all(type(norm) in NORMS for norm in norms)
         and all(type(scale) in SCALES for scale in scales)

@@ -1,4 +1,4 @@
-"""CLIP models of open_clip: by name and tag, or from a local file in OpenAI's or open_clip's layout."""
+"""CLIP models of open_clip, by name and tag or from a local file in OpenAI's or open_clip's layout."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.hf_text import HuggingFaceText
+from promptvision.backbones.image import run_blocks
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
@@ -29,7 +30,7 @@ from promptvision.errors import InputError, unknown
 EMBEDDED = Path(__file__).with_name("embedded.safetensors")
 FILES = (".safetensors", ".pth", ".pt", ".bin")
 OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
-"""0-dim entries that OpenAI's checkpoints hold beside the weights; who has them was trained with QuickGELU."""
+"""Scalars that OpenAI's checkpoints hold beside the weights; a file with them was trained with QuickGELU."""
 
 
 class OpenClipImage(ImageTower):
@@ -47,8 +48,11 @@ class OpenClipImage(ImageTower):
             self.width, self.patch_size = visual.conv1.out_channels, visual.patch_size[0]
             self.feature_dim = visual.output_dim if projected else self.width
             self.pools_first = visual.attn_pool is None and visual.pool_type == "tok"
-        else:
-            self.feature_dim = getattr(visual, "output_dim", None) or _output_width(visual)
+        elif getattr(visual, "output_dim", None):
+            self.feature_dim = visual.output_dim
+        else:  # a wrapped timm model
+            layers = [module.out_features for module in visual.head.modules() if isinstance(module, nn.Linear)]
+            self.feature_dim = layers[-1] if layers else visual.trunk.num_classes or visual.trunk.num_features
 
     @property
     def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
@@ -57,10 +61,7 @@ class OpenClipImage(ImageTower):
     def forward(self, images: Tensor) -> Tensor:
         if self.projected:
             return self.model(images)
-        tokens = self.enter(self.embed(images))
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.pool(tokens)
+        return self.pool(run_blocks(self, images, {}))
 
     def embed(self, images: Tensor) -> Tensor:
         if not self.blocks:
@@ -106,14 +107,14 @@ def load_clip(
     quick_gelu: bool | None = None,
     compute: Compute | None = None,
 ) -> CLIP:
-    """A CLIP in float32, frozen and in eval mode.
+    """Load a CLIP in float32, frozen and in eval mode.
 
-    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, or a weight file. Of a file in OpenAI's
-    layout the sizes are inferred; other layouts need open_clip's configuration in the file's metadata.
+    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, or a weight file. The sizes of a file in
+    OpenAI's layout are inferred; other layouts need open_clip's configuration in the file's metadata.
     `pretrained`: a tag of open_clip ("default" is "openai"), "none" for random weights, or a local weight file.
-    `image_size`: pixels, 0 for the model's own. `resize`: how the image tower's position embeddings are brought to it
+    `image_size`: pixels, 0 for the model's own. `resize`: method of resizing the image tower's position embeddings
     (`positions.WAYS`). `pool`: "default"; a CLIP has no other.
-    `quick_gelu`: needed only where neither tag nor file tells which activation the weights were trained with.
+    `quick_gelu`: needed only if neither tag nor file says which activation the weights were trained with.
     `compute`: how the towers encode prompts, which changes no result.
     """
     if pool != "default":
@@ -124,8 +125,8 @@ def load_clip(
         random = name == "embedded" and pretrained in (None, False, "none")
         clip = _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
     else:
-        at_once = image_size if resize == "timm" else 0
-        clip = _wrap(_from_name(str(name), pretrained, at_once, quick_gelu), str(name))
+        options = {"force_image_size": image_size} if image_size and resize == "timm" else {}
+        clip = _wrap(_from_name(str(name), pretrained, quick_gelu, options), str(name))
     if not isinstance(clip, CLIP):
         raise InputError(
             f"BACKBONE.NAME {name} gives a {type(clip).__name__}; it must give a promptvision.backbones.CLIP"
@@ -137,43 +138,41 @@ def load_clip(
     return clip.requires_grad_(False).eval()
 
 
-def _output_width(visual: Any) -> int:
-    """E of an open_clip tower that wraps a timm model: what its head ends in, else its trunk."""
-    layers = [module.out_features for module in visual.head.modules() if isinstance(module, nn.Linear)]
-    return layers[-1] if layers else visual.trunk.num_classes or visual.trunk.num_features
-
-
 def _wrap(model: Any, name: str) -> CLIP:
+    """Return the two towers of an open_clip model, with its tokenizer."""
     name = "embedded" if name == str(EMBEDDED) else name
-    tokenizer_name = name if get_model_config(name) else "ViT-B-32"
-    tokenizer = open_clip.get_tokenizer(tokenizer_name)
+    tokenizer = open_clip.get_tokenizer(name if get_model_config(name) else "ViT-B-32")
     foreign = isinstance(getattr(model, "text", None), HFTextEncoder)
     text = HuggingFaceText(model.text, tokenizer, name) if foreign else OpenClipText(model, tokenizer, name)
     return CLIP(name, OpenClipImage(model.visual, name), text, model.logit_scale)
 
 
-def _from_name(name: str, pretrained: str | bool | None, image_size: int, quick_gelu: bool | None) -> nn.Module:
+def _from_name(name: str, pretrained: str | bool | None, quick_gelu: bool | None, options: dict[str, Any]) -> nn.Module:
+    """Create the open_clip model of a name, with the weights of a tag or a file, or random ones."""
     if get_model_config(name) is None:
         raise unknown("CLIP backbone", name, ["embedded", *open_clip.list_models()])
-    options: dict[str, Any] = {"force_image_size": image_size} if image_size else {}
     if pretrained in (None, False, "none", ""):
         return _create(name, None, bool(quick_gelu), options)
     tag = "openai" if pretrained in (True, "default") else str(pretrained)
     if Path(tag).suffix in FILES or Path(tag).is_file():
-        return _named_file(name, Path(tag), quick_gelu, options)
+        state, _ = read_weights(tag)
+        from_openai = any(key in state for key in OPENAI_ONLY)
+        if from_openai and quick_gelu is False:
+            raise InputError(f"{tag} is an OpenAI checkpoint, trained with QuickGELU; quick_gelu=False would be wrong")
+        return _fill(_create(name, None, from_openai or bool(quick_gelu), options), state, Path(tag))
     facts = get_pretrained_cfg(name, tag)
     if not facts:
         tags = list_pretrained_tags_by_model(name)
         raise unknown(f"weights of {name} (BACKBONE.PRETRAINED)", tag, [*tags, "none"])
     wanted = facts.get("quick_gelu", False)
     if quick_gelu not in (None, wanted):
-        raise InputError(
-            f"{name} {tag} was trained with {'QuickGELU' if wanted else 'GELU'}; quick_gelu={quick_gelu} would be wrong"
-        )
+        activation = "QuickGELU" if wanted else "GELU"
+        raise InputError(f"{name} {tag} was trained with {activation}; quick_gelu={quick_gelu} would be wrong")
     return _create(name, tag, wanted, options)
 
 
 def _create(name: str, tag: str | None, quick_gelu: bool, options: dict[str, Any]) -> nn.Module:
+    """Create an open_clip model, without the messages that open_clip sends to the root logger."""
     logging.getLogger().disabled, was = True, logging.getLogger().disabled
     try:
         return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu, **options)
@@ -188,42 +187,30 @@ def _create(name: str, tag: str | None, quick_gelu: bool, options: dict[str, Any
         logging.getLogger().disabled = was
 
 
-def _named_file(name: str, path: Path, quick_gelu: bool | None, options: dict[str, Any]) -> nn.Module:
-    state, _ = read_weights(path)
-    if any(key in state for key in OPENAI_ONLY):
-        if quick_gelu is False:
-            raise InputError(f"{path} is an OpenAI checkpoint, trained with QuickGELU; quick_gelu=False would be wrong")
-        quick_gelu = True
-    return _fill(_create(name, None, bool(quick_gelu), options), state, path)
-
-
-def _from_file(path: Path, quick_gelu: bool | None, random: bool = False) -> nn.Module:
+def _from_file(path: Path, quick_gelu: bool | None, random: bool) -> nn.Module:
+    """Build a model from a file with open_clip's configuration in its metadata, or in OpenAI's layout."""
     state, metadata = read_weights(path)
     if "open_clip_config" in metadata:
         model = open_clip.CLIP(**json.loads(metadata["open_clip_config"]))
         return model if random else _fill(model, state, path)
     if quick_gelu is None and not any(key in state for key in OPENAI_ONLY):
         raise InputError(
-            f"{path} does not tell whether it was trained with GELU or QuickGELU; name the model: "
+            f"{path} does not say whether it was trained with GELU or QuickGELU; name the model: "
             f"BACKBONE.NAME ViT-B-16 (or ViT-B-16-quickgelu) BACKBONE.PRETRAINED {path}"
         )
-    return _from_openai(state, path, quick_gelu is not False)
-
-
-def _from_openai(state: dict[str, Tensor], path: Path, quick_gelu: bool) -> nn.Module:
     if "token_embedding.rows" in state:
         state = expand_rows(state, int(state.get("vocab_size", torch.tensor(49408))))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return build_model_from_openai_state_dict(dict(state), quick_gelu, torch.float32).float()
+            return build_model_from_openai_state_dict(dict(state), quick_gelu is not False, torch.float32).float()
     except (KeyError, RuntimeError, AssertionError, IndexError) as error:
-        raise InputError(
-            f"{path} is not a CLIP checkpoint in OpenAI's layout ({str(error).splitlines()[0]})"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is not a CLIP checkpoint in OpenAI's layout ({reason})") from error
 
 
 def _fill(model: Any, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Load a file's weights, in float32, into a model."""
     if "token_embedding.rows" in state:
         state = expand_rows(state, model.vocab_size)
     state = {key: value.float() for key, value in state.items() if key not in (*OPENAI_ONLY, "attn_mask")}

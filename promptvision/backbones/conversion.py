@@ -1,10 +1,9 @@
-"""Weight files of other projects: tensors get the names that timm has for them, what is no backbone is left out."""
+"""Weight files of other projects, converted: tensors get timm's names, and all that is no backbone is left out."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,15 @@ CLASSIFIERS = ("head.", "head_dist.", "fc.", "classifier.")
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family of files stores its backbone: keys that begin with `prefix`, but those that begin with `dropped`."""
+    """The backbone in a family of files: keys that begin with `prefix`, except those that begin with `dropped`."""
 
     title: str
     mark: str
-    """A file with a key that begins so is of this layout."""
+    """Beginning of a key that only files of this layout have."""
     prefix: str = ""
     dropped: tuple[str, ...] = ()
     renamed: tuple[str, str] = ("$^", "")
-    """A regular expression and what takes its place."""
+    """A regular expression and its replacement."""
 
 
 LAYOUTS = (
@@ -40,16 +39,22 @@ LAYOUTS = (
     Layout("DINOv2 in training: blocks in chunks", "blocks.0.0.", renamed=(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")),
     Layout("MAE before fine-tuning: decoder", "decoder_", dropped=("decoder_", "mask_token")),
 )
-"""Tried from top to bottom, each on what the ones above left. timm itself knows the official files of DINOv2, DINOv3,
+"""Applied from top to bottom, each to what the ones above left. timm itself knows the official files of DINOv2, DINOv3,
 DeiT 3, EVA, Swin, ConvNeXt and others (`checkpoint_filter_fn`)."""
 
 
 def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under the names that a timm model without classifier has for them."""
+    """Return the tensors of a file under the names of a timm model without classifier."""
     for layout in LAYOUTS:
         if any(key.startswith(layout.mark) for key in state):
-            state = _stored(layout, state)
-    _check_patches(state, model, path)
+            dropped = layout.dropped or "\0"
+            kept = [key for key in state if key.startswith(layout.prefix) and not key.startswith(dropped)]
+            state = {re.sub(*layout.renamed, key.removeprefix(layout.prefix)): state[key] for key in kept}
+    key = "patch_embed.proj.weight"
+    needed, stored = model.state_dict().get(key), state.get(key)
+    if needed is not None and stored is not None and stored.dim() == needed.dim() and stored.shape != needed.shape:
+        # timm would resample patches of another size without a word
+        raise InputError(f"{path}: {key!r} has shape {tuple(stored.shape)}, the model needs {tuple(needed.shape)}")
     take_grid(model, state["pos_embed"].shape[-2] if "pos_embed" in state else 0)
     state = _known_to_timm(state, model, path)
     own = model.state_dict()
@@ -58,7 +63,7 @@ def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor
 
 
 def fill_from_npz(model: Any, path: Path) -> None:
-    """Load an .npz of Google's ViTs through timm, which leaves out what a smaller model has no place for: checked."""
+    """Load an .npz of Google's ViTs through timm, after checking sizes: timm drops what a smaller model lacks."""
     try:
         with np.load(path) as file:
             shapes = {key: file[key].shape for key in file.files if "encoderblock" in key or "embedding" in key}
@@ -70,20 +75,8 @@ def fill_from_npz(model: Any, path: Path) -> None:
         raise InputError(f"{path} is not an .npz of the published ViT layout for this model ({error})") from error
 
 
-def _stored(layout: Layout, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    kept = {k: v for k, v in state.items() if k.startswith(layout.prefix) and not k.startswith(layout.dropped or "\0")}
-    return {re.sub(*layout.renamed, key.removeprefix(layout.prefix)): value for key, value in kept.items()}
-
-
-def _check_patches(state: dict[str, Tensor], model: Any, path: Path) -> None:
-    """Refuse patches of another size or width: timm would resample them without a word."""
-    key = "patch_embed.proj.weight"
-    own, stored = model.state_dict().get(key), state.get(key)
-    if own is not None and stored is not None and stored.dim() == own.dim() and stored.shape != own.shape:
-        raise InputError(f"{path}: {key!r} has shape {tuple(stored.shape)}, the model needs {tuple(own.shape)}")
-
-
 def _known_to_timm(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor]:
+    """Convert with timm's `checkpoint_filter_fn` of the model's family, if it has one."""
     module = sys.modules[type(model).__module__]
     if not hasattr(module, "checkpoint_filter_fn"):
         return state
@@ -95,9 +88,9 @@ def _known_to_timm(state: dict[str, Tensor], model: Any, path: Path) -> dict[str
 
 
 def _fresh_fc_norm(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A file with the final norm only, for a model that norms after the pooling: that norm starts anew (1, 0).
+    """Reset the norm of a model that normalises after pooling, to (1, 0), if the file has the final norm only.
 
-    So MAE's fine-tuning and VPT treat MAE's files (`fc_norm` new, `norm` left out).
+    MAE's fine-tuning and VPT treat MAE's files like this (`fc_norm` new, `norm` left out).
     """
     names = [key for key in own if key.startswith("fc_norm.")]
     if not names or names[0] in state or "norm.weight" in own or "norm.weight" not in state:
@@ -106,19 +99,15 @@ def _fresh_fc_norm(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str
 
 
 def _check_npz(shapes: dict[str, tuple[int, ...]], model: Any, path: Path) -> None:
+    """Raise InputError if an .npz with arrays of these shapes has other blocks or patches; take its grid."""
     blocks = {int(found[1]) for key in shapes if (found := re.search(r"encoderblock_(\d+)/", key))}
     if blocks and len(blocks) != len(model.blocks):
         raise InputError(f"{path} holds {len(blocks)} blocks, the model has {len(model.blocks)}")
-    kernel = _ending("embedding/kernel", shapes)
+    kernel = next((shape for key, shape in shapes.items() if key.endswith("embedding/kernel")), ())
     if kernel and "conv_root" not in " ".join(shapes):
         own = tuple(model.patch_embed.proj.weight.shape)
         stored = (kernel[3], kernel[2], *kernel[:2])
         if stored != own:
             raise InputError(f"{path}: 'embedding/kernel' has shape {stored} as a convolution, the model needs {own}")
-    positions = _ending("pos_embedding", shapes)
+    positions = next((shape for key, shape in shapes.items() if key.endswith("pos_embedding")), ())
     take_grid(model, positions[-2] if len(positions) == 3 else 0)
-
-
-def _ending(name: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    matches: Iterable[tuple[int, ...]] = (shape for key, shape in shapes.items() if key.endswith(name))
-    return next(iter(matches), ())

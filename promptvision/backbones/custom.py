@@ -1,4 +1,4 @@
-"""Somebody's own backbone: `module:function`, called without arguments, with no edit here."""
+"""Your own backbone: `module:function`, called without arguments, with no edit here."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from promptvision.errors import InputError, unknown
 
 
 def is_custom(name: Any) -> bool:
-    """Whether a backbone's name is of the form `package.module:function`."""
+    """Return whether a backbone's name is of the form `package.module:function`."""
     module, colon, function = str(name).partition(":")
     return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def call_custom(name: str) -> Any:
-    """What `function()` of `module` returns; the current folder is searched too."""
+    """Return the result of `function()` of `module`, which may be in the current folder."""
     module_name, _, function = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

@@ -1,4 +1,4 @@
-"""What a frozen tower is, in one number, so that features computed with it can be told from those of any other."""
+"""The identity of a frozen tower in one number, which tells features computed with it from those of any other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,10 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def fingerprint(tower: nn.Module) -> str:
-    """SHA-256 of what decides a tower's output: weights, buffers, the plain attributes and hooks of its modules
-    (number of heads, kind of pooling, activations), and the source files of their classes.
+    """Return the SHA-256 of everything that decides a tower's output.
+
+    That is weights, buffers, the plain attributes and hooks of its modules (number of heads, kind of pooling,
+    activations), and the source files of their classes.
     """
     digest = hashlib.sha256()
     for name, module in tower.named_modules():
@@ -32,26 +33,23 @@ def fingerprint(tower: nn.Module) -> str:
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
-    """The numbers of a tensor as they lie in memory, in any dtype; a copy only where it must be one."""
+    """Return the memory of a tensor of any dtype, copied only if necessary."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of the attributes of a module that decide what it computes."""
     for name, value in vars(module).items():
         if isinstance(value, PLAIN) or (isinstance(value, list | tuple) and all(isinstance(v, PLAIN) for v in value)):
             yield name, repr(value)
         elif inspect.isroutine(value) or isinstance(value, type):
             yield name, value.__qualname__
         elif name in HOOKS:
-            yield name, str([_name(hook) for hook in value.values()])
-
-
-def _name(hook: Any) -> str:
-    return getattr(hook, "__qualname__", type(hook).__qualname__)
+            yield name, str([getattr(hook, "__qualname__", type(hook).__qualname__) for hook in value.values()])
 
 
 def _sources(tower: nn.Module) -> list[Path]:
-    """The Python files that define the classes of a tower's modules, and what those inherit from."""
+    """Return the Python files that define the classes of a tower's modules, and their base classes."""
     classes = {kind for module in tower.modules() for kind in type(module).__mro__}
     files = {getattr(sys.modules.get(kind.__module__), "__file__", None) or "" for kind in classes}
     return sorted(Path(file) for file in files if file.endswith(".py") and Path(file).is_file())

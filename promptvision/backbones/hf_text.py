@@ -1,4 +1,4 @@
-"""Hugging Face text towers inside open_clip models (BERT, RoBERTa, T5): plain way only."""
+"""Hugging Face text towers inside open_clip models (BERT, RoBERTa, T5): the plain way only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptvision.backbones.towers import TextTower
 
 
 class HuggingFaceText(TextTower):
-    """open_clip's `HFTextEncoder`, fed with embeddings. `eot`: the last token before padding, where the mask ends."""
+    """open_clip's `HFTextEncoder`, called with embeddings; `eot` is the last token before padding."""
 
     causal = False
 

@@ -1,4 +1,4 @@
-"""Prompted image encoding, the plain way: tokens are edited between blocks, every block is called as it is."""
+"""Prompted image encoding, the plain way: tokens are edited between blocks, and every block is called unchanged."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Edit = Callable[[Tensor], Tensor]
 
 
 def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit]) -> Tensor:
-    """Images (B, 3, H, W) to tokens (B, N, D) after the last block, before the final norm.
+    """Encode images (B, 3, H, W) into tokens (B, N, D) after the last block, before the final norm.
 
-    `edits[i]` changes the tokens at the entrance of block i; at block 0 before what the tower does first (`enter`).
+    `edits[i]` changes the tokens that enter block i; at block 0 before `enter`.
     """
     tokens = tower.embed(images)
     tokens = tower.enter(edits[0](tokens) if 0 in edits else tokens)
@@ -27,10 +27,10 @@ def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit]) -> 
 
 
 def prompt_edits(tower: ImageTower, prompts: Sequence[Tensor], start: int = 0, keep: bool = True) -> dict[int, Edit]:
-    """The edits of VPT (arXiv:2203.12119, section 3.2): prompts behind the prefix tokens, new ones at every block.
+    """Return the edits of VPT (arXiv:2203.12119, section 3.2): prompts after the prefix tokens, new at every block.
 
-    `prompts[i]`, (P, D) or (B, P, D), enter block `start` + i: the first are put in, without position, the others
-    replace those before them. After the last they flow on, or are removed where `keep` is false.
+    `prompts[i]`, (P, D) or (B, P, D), enter block `start` + i: the first are inserted, without position, the others
+    replace those before them. After the last they stay among the tokens, or are removed if `keep` is false.
     """
     first, *others = prompts
     at, count = tower.prefix, first.shape[-2]
@@ -44,21 +44,21 @@ def prompt_edits(tower: ImageTower, prompts: Sequence[Tensor], start: int = 0, k
 def prompted_tokens(
     tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = (), start: int = 0
 ) -> Tensor:
-    """Tokens (B, prefix + P + patches, D) after the last block, before the final norm; prompts as in `prompt_edits`."""
+    """Encode images into tokens (B, prefix + P + patches, D) before the final norm; prompts as in `prompt_edits`."""
     return run_blocks(tower, images, prompt_edits(tower, [prompts, *deep_prompts], start))
 
 
 def insert(tokens: Tensor, prompts: Tensor, at: int) -> Tensor:
-    """Prompts (P, D) or (B, P, D) put before token `at` of (B, N, D)."""
+    """Insert prompts (P, D) or (B, P, D) before token `at` of (B, N, D)."""
     batch = prompts.to(tokens.dtype).expand(len(tokens), -1, -1)
     return torch.cat([tokens[:, :at], batch, tokens[:, at:]], dim=1)
 
 
 def replace(tokens: Tensor, prompts: Tensor, at: int) -> Tensor:
-    """The P tokens from `at` on, exchanged for prompts (P, D) or (B, P, D)."""
+    """Replace the P tokens from `at` on by prompts (P, D) or (B, P, D)."""
     return insert(remove(tokens, at, prompts.shape[-2]), prompts, at)
 
 
 def remove(tokens: Tensor, at: int, count: int) -> Tensor:
-    """(B, N, D) without the `count` tokens from `at` on."""
+    """Remove the `count` tokens from `at` on of (B, N, D)."""
     return torch.cat([tokens[:, :at], tokens[:, at + count :]], dim=1)

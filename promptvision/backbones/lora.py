@@ -1,6 +1,6 @@
 """LoRA: low-rank changes of attention and MLP weights (Hu et al., ICLR 2022, arXiv:2106.09685).
 
-The module is our own because peft rewrites the backbone (it wraps layers and renames their tensors for good), takes a
+This does not use peft, which rewrites the backbone (it wraps layers and renames their tensors for good), treats a
 fused qkv as one matrix, and merges the weights of torch's MultiheadAttention in every step.
 """
 
@@ -24,7 +24,7 @@ Changes = Mapping[str, nn.Module]
 
 
 class LowRank(nn.Module):
-    """What is added to the output of a linear layer: scaling x A^T B^T, (..., in) -> (..., out).
+    """The change of the output of a linear layer: scaling x A^T B^T, (..., in) -> (..., out).
 
     A (rank, in) starts Kaiming uniform, B (out, rank) at zero: the method starts as the backbone. The product B A,
     as large as the layer's weight, is never formed. `prefix`: the tensors are called `<prefix>A` and `<prefix>B`.
@@ -42,7 +42,7 @@ class LowRank(nn.Module):
 
     @property
     def draws(self) -> bool:
-        """Whether dropout is at work."""
+        """Return whether dropout is active."""
         return self.dropout.training and self.dropout.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,12 +51,12 @@ class LowRank(nn.Module):
 
 
 def changed(changes: Changes, target: str, inputs: Tensor, output: Tensor) -> Tensor:
-    """The output of a layer, with the change of its weights if there is one."""
+    """Return the output of a layer, with the change of its weights if it has one."""
     return output + changes[target](inputs) if target in changes else output
 
 
 class ChangedView(BlockView):
-    """A block with low-rank changes of its weights, taken apart. Its weights alone do not tell the changes."""
+    """A block with low-rank changes of its weights, taken apart; `weights` are those without the changes."""
 
     def __init__(self, block: nn.Module, changes: Changes):
         super().__init__(block)
@@ -76,24 +76,24 @@ class ChangedView(BlockView):
 
 
 def run_view(view: BlockView, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """The whole block, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
+    """Run the whole block, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
     query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
     return view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask), tokens)
 
 
 def changed_views(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> dict[int, ChangedView]:
-    """The blocks that have changes, `changes[i]` in block i; blocks of unknown kinds are refused."""
+    """Return views of the blocks that have changes, `changes[i]` in block i; raise InputError for unknown blocks."""
     return {index: ChangedView(known_view(blocks[index]).block, own) for index, own in changes.items()}
 
 
 def changed_blocks(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> list[Callable[..., Tensor]]:
-    """The blocks, with `changes[i]` in block i; one without changes is called as it is."""
+    """Return callables of the blocks, with `changes[i]` in block i; those without changes are called unchanged."""
     views = changed_views(blocks, changes)
     return [partial(run_view, views[index]) if index in views else block for index, block in enumerate(blocks)]
 
 
 def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Changes]) -> Tensor:
-    """Images (B, 3, H, W) to features (B, E), with `changes[i]` in block i."""
+    """Encode images (B, 3, H, W) into features (B, E), with `changes[i]` in block i."""
     tokens = tower.enter(tower.embed(images))
     for block in changed_blocks(tower.blocks, changes):
         tokens = block(tokens)
@@ -101,7 +101,7 @@ def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Chang
 
 
 def known_view(block: nn.Module, name: str = "") -> BlockView:
-    """The view of a block that LoRA can reach into; others are refused."""
+    """Return the view of a block, or raise InputError if LoRA does not know it."""
     view = view_block(block)
     if view is None:
         raise InputError(f"backbone {name!r} has blocks of a kind that LoRA does not know ({type(block).__name__})")
@@ -109,17 +109,17 @@ def known_view(block: nn.Module, name: str = "") -> BlockView:
 
 
 def shapes(view: BlockView) -> dict[str, tuple[int, int]]:
-    """(in, out) of the weights of a block, by target."""
+    """Return (in, out) of the weights of a block, by target."""
     width, hidden = view.up.in_features, view.up.out_features
     return {**{name: (width, width) for name in "qkvo"}, "fc1": (width, hidden), "fc2": (hidden, width)}
 
 
 def check(rank: int, targets: Sequence[str], dropout: float, known: Sequence[str] = TARGETS) -> None:
-    """Refuse settings that no LoRA can have."""
+    """Raise InputError for settings that no LoRA can have."""
     if rank < 1:
         raise InputError(f"rank is {rank}; LoRA needs at least 1")
     if not 0 <= dropout < 1:
-        raise InputError(f"dropout is {dropout}; it takes a share from 0 to below 1")
+        raise InputError(f"dropout is {dropout}; it is a share from 0 to below 1")
     if not targets:
         raise InputError(f"targets is empty; LoRA changes at least one of {', '.join(known)}")
     for target in targets:
@@ -133,7 +133,7 @@ def tower_changes(
     targets: Sequence[str],
     low_rank: Callable[[int, int], LowRank],
 ) -> dict[int, dict[str, LowRank]]:
-    """Fresh changes for the blocks `layers` of a tower, all if empty; `low_rank(in, out)` makes each."""
+    """Create the changes of the blocks `layers` of a tower, all if empty; `low_rank(in, out)` makes each."""
     name, depth = getattr(tower, "name", ""), len(tower.blocks)
     if not depth:
         raise InputError(f"backbone {name!r} has no blocks with attention for LoRA to change; choose a transformer")

@@ -16,15 +16,15 @@ WAYS: dict[str, dict[str, Any]] = {
     "timm": {"interpolation": "bicubic", "antialias": True},
     "official": {"interpolation": "bilinear", "antialias": False, "align_corners": True},
 }
-"""How a grid of position embeddings is resized: timm's and open_clip's way, or that of Google's and VPT's code, which
+"""Methods of resizing a grid of position embeddings: timm's and open_clip's, or that of Google's and VPT's code, which
 is scipy's `zoom(order=1)`: linear, corners kept. Prefix tokens keep theirs."""
 
 
 def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> ImageTower:
-    """A tower for square images of `image_size` pixels; it shares all weights with `tower` but the positions.
+    """Return a tower for square images of `image_size` pixels; it shares all weights except the positions.
 
     `way`: a row of `WAYS`. Pixels that the patch does not divide are left out at the right and lower edge, as the
-    patch convolution does; `check_size` refuses such sizes. Rotary positions and Swin's shift masks are made anew;
+    patch convolution does; `check_size` refuses such sizes. Rotary positions and Swin's shift masks are recomputed;
     Swin's windows keep their size. Convolutional networks take any size.
     """
     if way not in WAYS:
@@ -32,13 +32,21 @@ def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> I
     if image_size == tower.image_size:
         return tower
     resized = copy.deepcopy(tower, {id(parameter): parameter for parameter in tower.parameters()})
-    _resize(getattr(resized, "model", None), image_size, way, tower.name)
+    model: Any = getattr(resized, "model", None)
+    facts = getattr(model, "pretrained_cfg", None) or {}
+    if hasattr(model, "set_input_size") and hasattr(model, "patch_embed"):
+        _resize_timm(model, image_size, way)
+    elif hasattr(model, "positional_embedding"):
+        _resize_open_clip(model, image_size, way)
+    elif model is None or facts.get("fixed_input_size") or hasattr(model, "attnpool"):
+        size = f"the {image_size} pixels of INPUT.SIZE"
+        raise InputError(f"backbone {tower.name} takes images of one size only and cannot be brought to {size}")
     resized.image_size = image_size
     return resized
 
 
 def check_size(tower: ImageTower, image_size: int) -> None:
-    """Refuse a size that the patch does not divide: the image's right and lower edge would not be seen."""
+    """Raise InputError for a size that the patch does not divide: the right and lower edge would not be seen."""
     patch = tower.patch_size
     if not patch or image_size % patch == 0:
         return
@@ -50,50 +58,37 @@ def check_size(tower: ImageTower, image_size: int) -> None:
 
 
 def take_grid(model: Any, positions: int) -> None:
-    """Bring a timm model to the size whose number of positions, prefix included, a weight file holds.
+    """Give a timm model the size whose number of positions, prefix included, a weight file holds.
 
-    So the file's positions are taken as they are and resized once, in the way asked for. Numbers that make no square
-    change nothing: the loading will say what does not fit.
+    So the file's positions are loaded unchanged and resized once, by the method asked for. Numbers that make no square
+    change nothing: loading will report what does not fit. DINOv2's files may have a position for the class token where
+    timm's model has it in the token.
     """
     own = getattr(model, "pos_embed", None)
-    side = _side(positions, model)
-    if isinstance(own, Tensor) and side and positions != own.shape[1] and hasattr(model, "set_input_size"):
-        model.set_input_size(img_size=(side * model.patch_embed.patch_size[0],) * 2)
-
-
-def _side(positions: int, model: Any) -> int:
-    """The side of the grid within so many positions, 0 for none.
-
-    The class token may have a position in DINOv2's files where timm's model has it in the token.
-    """
-    sides = {prefix: round(max(0, positions - prefix) ** 0.5) for prefix in (_prefix(model), 1, 0)}
-    return next((side for prefix, side in sides.items() if side**2 + prefix == positions), 0)
-
-
-def _resize(model: Any, image_size: int, way: str, name: str) -> None:
-    facts = getattr(model, "pretrained_cfg", None) or {}
-    if hasattr(model, "set_input_size") and hasattr(model, "patch_embed"):
-        _resize_timm(model, image_size, way)
-    elif hasattr(model, "positional_embedding"):
-        _resize_open_clip(model, image_size, way)
-    elif model is None or facts.get("fixed_input_size") or hasattr(model, "attnpool"):
-        raise InputError(
-            f"backbone {name} takes images of one size only and cannot be brought to the {image_size} pixels of "
-            f"INPUT.SIZE"
-        )
+    if isinstance(own, Tensor) and positions != own.shape[1] and hasattr(model, "set_input_size"):
+        sides = {prefix: round(max(0, positions - prefix) ** 0.5) for prefix in (_prefix(model), 1, 0)}
+        side = next((side for prefix, side in sides.items() if side**2 + prefix == positions), 0)
+        if side:
+            model.set_input_size(img_size=(side * model.patch_embed.patch_size[0],) * 2)
 
 
 def _resize_timm(model: Any, image_size: int, way: str) -> None:
-    """timm builds whatever depends on the size; then the positions are put in the way asked for."""
+    """Let timm rebuild everything that depends on the size; then resize the positions by the method asked for.
+
+    Swin keeps its largest window of each stage: timm cuts windows to a smaller grid.
+    """
     positions, before = getattr(model, "pos_embed", None), model.patch_embed.grid_size
-    swin = isinstance(model, SwinTransformer)
-    windows = {"window_size": [_window(stage) for stage in model.layers]} if swin else {}
-    model.set_input_size(img_size=(image_size, image_size), **windows)
+    options: dict[str, Any] = {}
+    if isinstance(model, SwinTransformer):
+        stages: Any = model.layers
+        options["window_size"] = [max(block.window_size for block in stage.blocks) for stage in stages]
+    model.set_input_size(img_size=(image_size, image_size), **options)
     if isinstance(positions, Tensor):
         model.pos_embed = _resampled(positions, before, model.patch_embed.grid_size, _prefix(model), way)
 
 
 def _resize_open_clip(visual: Any, image_size: int, way: str) -> None:
+    """Resize the positions of an open_clip tower."""
     before, patch = visual.grid_size, visual.patch_size[0]
     visual.image_size, visual.grid_size = (image_size, image_size), (image_size // patch,) * 2
     positions = visual.positional_embedding
@@ -104,7 +99,7 @@ def _resize_open_clip(visual: Any, image_size: int, way: str) -> None:
 def _resampled(
     positions: Tensor, before: tuple[int, int], after: tuple[int, int], prefix: int, way: str
 ) -> nn.Parameter:
-    """(1, prefix + h w, D) on a grid of `before` to one of `after`."""
+    """Resize positions (1, prefix + h w, D) from a grid of `before` to one of `after`."""
     resampled = resample_abs_pos_embed(
         positions.detach(), new_size=list(after), old_size=list(before), num_prefix_tokens=prefix, **WAYS[way]
     )
@@ -112,10 +107,5 @@ def _resampled(
 
 
 def _prefix(model: Any) -> int:
-    """How many of a timm model's positions belong to prefix tokens."""
+    """Return how many of a timm model's positions belong to prefix tokens."""
     return 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
-
-
-def _window(stage: Any) -> tuple[int, int]:
-    """The largest window of a stage: where the grid was smaller than a window, timm had cut it."""
-    return max(block.window_size for block in stage.blocks)

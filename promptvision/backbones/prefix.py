@@ -1,7 +1,7 @@
 """Prefix tuning of an image tower: learned keys and values before those of the tokens.
 
 The form of Li and Liang (2021, arXiv:2101.00190), which DualPrompt (arXiv:2204.04799, section 4.2) and CODA-Prompt
-take for vision: a prefix is put behind the projection, so that attention meets it as it is, and it has no output.
+use for vision: a prefix is added after the projection, so that attention sees it unchanged, and it has no output.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Prefix = tuple[Tensor, Tensor]
 def prefixed_tokens(
     tower: ImageTower, tokens: Tensor, prefixes: Sequence[Prefix | None], first: int | None = None
 ) -> Tensor:
-    """Tokens (B, N, D) that enter the first block (`tower.enter(tower.embed(images))`) to those after the last.
+    """Run the blocks on tokens (B, N, D) that enter the first one (`tower.enter(tower.embed(images))`).
 
-    `prefixes[i]` is for block i, None where it has none; blocks beyond the list have none. `first`: how many tokens
+    `prefixes[i]` is for block i, None if it has none; blocks beyond the list have none. `first`: how many tokens
     of a prefixed last block are computed, None for all. The sequence keeps its length.
     """
     if len(prefixes) > tower.depth:
@@ -42,13 +42,13 @@ def prefixed_tokens(
 
 
 def prefixed_features(tower: ImageTower, images: Tensor, prefixes: Sequence[Prefix | None]) -> Tensor:
-    """Images (B, 3, H, W) to the pooled features (B, E) of `prefixed_tokens`."""
+    """Encode images (B, 3, H, W) with prefixes into features (B, E)."""
     tokens = tower.enter(tower.embed(images))
     return tower.pool(prefixed_tokens(tower, tokens, prefixes, 1 if tower.pools_first else None))
 
 
 def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first: int | None = None) -> Tensor:
-    """A block whose attention also meets projected keys and values, (P, D) or (B or 1, P, D): (B, N, D) to (B, N, D).
+    """Run a block whose attention also sees projected keys and values, (P, D) or (B or 1, P, D): (B, N, D) to same.
 
     `first`: how many tokens are computed, None for all.
     """
@@ -61,12 +61,13 @@ def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first:
 
 
 def check_blocks(tower: ImageTower) -> None:
-    """Refuse a tower that has a block whose attention prefixes cannot reach."""
+    """Raise InputError for a tower with a block whose attention prefixes cannot reach."""
     for index in range(tower.depth):
         _known(tower, index)
 
 
 def _known(tower: ImageTower, index: int) -> BlockView:
+    """Return the view of block `index`, or raise InputError."""
     view = view_block(tower.blocks[index])
     if view is None:
         kind = type(tower.blocks[index]).__name__

@@ -1,4 +1,4 @@
-"""Reading the pickles within torch's archives: tensors and plain values come out, no code in a file is ever run."""
+"""The pickles in torch's archives, read as tensors and plain values: no code in a file is ever run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ STORAGES = {
 
 
 class Inert:
-    """Stands for any object whose class a file names: it takes whatever it is given and does nothing with it.
-
-    Its attributes are what was saved.
-    """
+    """An object of any class that a file names: it accepts every call, does nothing, and has the saved attributes."""
 
     def __new__(cls, *args: Any, **options: Any) -> Inert:
         return super().__new__(cls)
@@ -53,79 +50,48 @@ class Inert:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive of scripted code, as OpenAI's CLIPs are."""
+    """Return whether a file is an archive of scripted code, as OpenAI's CLIPs are."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
-def read_torchscript(path: Path) -> Any:
-    """The module that a TorchScript archive holds, its submodules as `Inert`; what no weight file needs is refused."""
-    return _read(path, _Scripted)
+def read_inert(path: Path, scripted: bool = False) -> Any:
+    """Read what `torch.save` wrote, with `Inert` for every object that is neither a tensor nor plain.
 
-
-def read_inert(path: Path) -> Any:
-    """What `torch.save` wrote, with `Inert` for every object that is neither a tensor nor plain.
-
-    For checkpoints that also pickle optimisers, schedulers or settings. Raises BadZipFile for files of torch < 1.6.
+    For checkpoints that also pickle optimisers, schedulers or settings. `scripted`: a TorchScript archive, whose
+    modules become `Inert`, and which is refused if it holds anything else. Raises BadZipFile for files of torch < 1.6.
     """
-    return _read(path, _Tolerant)
-
-
-def _read(path: Path, reader: type[_Reader]) -> Any:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
         if not pickles:
             raise zipfile.BadZipFile("it is a zip file, but not one that torch wrote")
-        return reader(archive, pickles[0].removesuffix("data.pkl")).load()
+        return _Reader(archive, pickles[0].removesuffix("data.pkl"), scripted).load()
 
 
 class _Reader(pickle.Unpickler):
-    """Rebuilds tensors and dicts; every other class or function is up to `other`."""
+    """An unpickler that builds tensors, dicts and `Inert` objects only."""
 
-    def __init__(self, archive: zipfile.ZipFile, root: str):
+    def __init__(self, archive: zipfile.ZipFile, root: str, scripted: bool):
         super().__init__(archive.open(f"{root}data.pkl"))
-        self.archive, self.root = archive, root
+        self.archive, self.root, self.scripted = archive, root, scripted
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _keep_first
+            return lambda storage, offset, size, stride, *_: storage.as_strided(size, stride, offset).clone()
+        if (module, name) == ("torch._utils", "_rebuild_parameter") or self.scripted and module == "torch.jit._pickle":
+            return lambda value, *_: value
         if (module, name) == ("collections", "OrderedDict"):
             return dict
-        return self.other(module, name)
-
-    def other(self, module: str, name: str) -> Any:
-        raise NotImplementedError
+        if self.scripted and not module.startswith("__torch__"):
+            raise pickle.UnpicklingError(f"it wants {module}.{name}, which no weight file needs")
+        return Inert
 
     def persistent_load(self, pid: tuple[Any, ...]) -> Tensor:
         _, dtype, key, _, count = pid
         if not count:
             return torch.empty(0, dtype=dtype)
         return torch.frombuffer(bytearray(self.archive.read(f"{self.root}data/{key}")), dtype=dtype)
-
-
-class _Scripted(_Reader):
-    def other(self, module: str, name: str) -> Any:
-        if module.startswith("__torch__"):
-            return Inert
-        if module == "torch.jit._pickle":
-            return _keep_first
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, which a weight file has no need of")
-
-
-class _Tolerant(_Reader):
-    def other(self, module: str, name: str) -> Any:
-        return Inert
-
-
-def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
-
-
-def _keep_first(value: Any, *_: Any) -> Any:
-    return value

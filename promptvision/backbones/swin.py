@@ -1,9 +1,9 @@
 """Prompts in a Swin Transformer (VPT, arXiv:2203.12119, section 3.2 and its code), over timm's untouched weights.
 
-The prompts of an image stand in front of its patches, and a copy of them in every window; after the attention the
-copies are averaged over the windows of that image. Position bias and shift mask are 0 for prompts. Where patches are
-merged, a prompt is joined with itself. The official code puts the copies in another order than the windows, so that
-prompts of different images are averaged in its shallow form; that is not kept: no image sees another here.
+The prompts of an image come before its patches, with a copy in every window; after the attention the copies are
+averaged over the windows of that image. Position bias and shift mask are 0 for prompts. In patch merging a prompt is
+concatenated with itself. The official code orders the copies differently from the windows, so that its shallow form
+averages prompts of different images; that is not reproduced: no image sees another here.
 Shapes: patches (B, H, W, C), prompts (B, P, C).
 """
 
@@ -22,24 +22,26 @@ from promptvision.errors import InputError
 
 
 def stage_sizes(tower: ImageTower) -> list[tuple[int, int]]:
-    """(blocks, width) of every stage of a Swin; other towers are refused."""
+    """Return (blocks, width) of every stage of a Swin; raise InputError for other towers."""
     return [(len(stage.blocks), stage.blocks[0].dim) for stage in _swin(tower).layers]
 
 
 def prompted_swin_features(
     tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = (), pool_prompts: bool = True
 ) -> Tensor:
-    """Images (B, 3, H, W) to features (B, E).
+    """Encode images (B, 3, H, W) with prompts into features (B, E).
 
     `prompts` (P, D) or (B, P, D) enter the first block; `deep_prompts[i]`, of the width of its stage, replaces them
-    at the entrance of block i + 1, counted over all stages. `pool_prompts`: whether the final mean is over prompts
-    and patches (as published) or over patches alone.
+    at block i + 1, counted over all stages. `pool_prompts`: the final mean is over prompts and patches (as published),
+    else over patches only.
     """
     model = _swin(tower)
     patches, batch, upcoming = model.patch_embed(images), len(images), iter([prompts, *deep_prompts])
     entering = prompts.expand(batch, -1, -1)
     for stage in model.layers:
-        patches, entering = stage.downsample(patches), _merge(stage.downsample, entering)
+        patches, merging = stage.downsample(patches), stage.downsample
+        if hasattr(merging, "reduction"):  # all stages except the first: (B, P, C) to (B, P, 2 C)
+            entering = merging.reduction(merging.norm(entering.repeat(1, 1, 4)))
         for block in stage.blocks:
             own = next(upcoming, None)
             entering = entering if own is None else own.to(patches.dtype).expand(batch, -1, -1)
@@ -51,20 +53,15 @@ def prompted_swin_features(
 
 
 def _swin(tower: ImageTower) -> Any:
+    """Return timm's model of a Swin tower; raise InputError for others."""
     model = getattr(tower, "model", None)
     if not isinstance(model, SwinTransformer) or model.head.global_pool.pool_type != "avg":
         raise InputError(f"backbone {tower.name!r} is no Swin of timm (swin_*) with average pooling")
     return model
 
 
-def _merge(downsample: Any, prompts: Tensor) -> Tensor:
-    """Prompts through a stage's patch merging: (B, P, C) to (B, P, 2 C); the first stage has none."""
-    if not hasattr(downsample, "reduction"):
-        return prompts
-    return downsample.reduction(downsample.norm(prompts.repeat(1, 1, 4)))
-
-
 def _block(block: Any, patches: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a whole block on patches and prompts."""
     attended = _windowed(block, block.norm1(patches), block.norm1(prompts))
     left = []
     for tokens, change in zip((patches, prompts), attended, strict=True):
@@ -74,7 +71,7 @@ def _block(block: Any, patches: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor
 
 
 def _windowed(block: Any, patches: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention within the windows of a block, shifted as the block says; prompts are in every window."""
+    """Attend within the windows of a block, with its shift; prompts are in every window."""
     (batch, height, width, channels), size, count = patches.shape, block.window_size, prompts.shape[1]
     shift = tuple(block.shift_size)
     rolled = torch.roll(patches, (-shift[0], -shift[1]), dims=(1, 2))
@@ -90,7 +87,7 @@ def _windowed(block: Any, patches: Tensor, prompts: Tensor) -> tuple[Tensor, Ten
 
 
 def _attention(attention: Any, tokens: Tensor, mask: Tensor | None, count: int) -> Tensor:
-    """(B, windows, count + area, C) to the same; the first `count` tokens know no position and no mask."""
+    """Attend within (B, windows, count + area, C); the first `count` tokens have no position bias and no mask."""
     query, key, value = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(2, 3) for part in attention.qkv(tokens).chunk(3, dim=-1)
     )

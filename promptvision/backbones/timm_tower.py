@@ -1,4 +1,4 @@
-"""A timm model as an image tower: any gives features; VisionTransformers and Evas also take prompts."""
+"""timm models as image towers: any gives features; VisionTransformers and Evas also take prompts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from promptvision.backbones.towers import IMAGENET_MEAN, IMAGENET_STD, ImageTowe
 from promptvision.errors import InputError
 
 PROMPTABLE = (VisionTransformer, Eva)
-"""Models whose forward pass is embedding, blocks over all tokens, norm, pooling."""
+"""Classes whose forward pass is embedding, blocks over all tokens, norm, pooling."""
 
 PAIRWISE = "adds a bias to every pair of its patches, among which prompts have no place; choose a ViT, DINO or EVA-02"
 WINDOWS = "keeps its tokens in windows; METHOD.NAME swin_prompt puts prompts into them"
-UNKNOWN = "has tokens of a kind that is not known here; choose a ViT, DINO or EVA-02"
+UNKNOWN = "has tokens of an unknown kind; choose a ViT, DINO or EVA-02"
 WHY_NOT: dict[type, str] = {
     Beit: PAIRWISE,
     VisionTransformerRelPos: PAIRWISE,
@@ -32,11 +32,11 @@ WHY_NOT: dict[type, str] = {
     SwinTransformerV2: f"{UNKNOWN}, or a Swin of the first version with METHOD.NAME swin_prompt",
     NaFlexVit: UNKNOWN,
 }
-"""Why some families with tokens are refused as a `PROMPTABLE`."""
+"""Reasons why some families with tokens take no prompts."""
 
 
 class TimmTower(ImageTower):
-    """A timm model without its classifier; features are what its head would see."""
+    """A timm model without its classifier; its features are the input of that classifier."""
 
     def __init__(self, model: nn.Module, name: str = ""):
         super().__init__()
@@ -47,17 +47,15 @@ class TimmTower(ImageTower):
         self.mean, self.std = tuple(facts.get("mean", IMAGENET_MEAN)), tuple(facts.get("std", IMAGENET_STD))
         self.image_size = facts.get("input_size", (3, 224, 224))[-1]
         self.why_no_tokens = WHY_NOT.get(type(model), UNKNOWN if hasattr(model, "pos_embed") else self.why_no_tokens)
-        self._sizes(getattr(model, "patch_embed", None))
+        patches = getattr(model, "patch_embed", None)
+        size, patch = getattr(patches, "img_size", None), getattr(patches, "patch_size", None)
+        self.image_size = size[0] if isinstance(size, tuple) else self.image_size
+        self.patch_size = patch[0] if isinstance(patch, tuple) else 0
         if isinstance(model, PROMPTABLE):
             self.width, self.prefix = model.embed_dim, model.num_prefix_tokens
             plain = type(model) in PROMPTABLE and model.attn_pool is None
             self.pools_first = plain and model.global_pool == "token"
         self._rotary = rotary_blocks(model)
-
-    def _sizes(self, patches: Any) -> None:
-        size, patch = getattr(patches, "img_size", None), getattr(patches, "patch_size", None)
-        self.image_size = size[0] if isinstance(size, tuple) else self.image_size
-        self.patch_size = patch[0] if isinstance(patch, tuple) else 0
 
     @property
     def blocks(self) -> Sequence[nn.Module]:  # type: ignore[override]
@@ -70,23 +68,18 @@ class TimmTower(ImageTower):
 
     @property
     def _transformer(self) -> Any:
-        """The model, if prompts may stand among its tokens."""
+        """Return the model if it takes prompts among its tokens, else raise InputError."""
         if not self.blocks:
             raise self.refusal()
         return self.model
 
     def embed(self, images: Tensor) -> Tensor:
         model = self._transformer
-        self._check(images)
-        if isinstance(model, Eva):
-            return model._pos_embed(model.patch_embed(images))[0]
-        return model.patch_drop(model._pos_embed(model.patch_embed(images)))
-
-    def _check(self, images: Tensor) -> None:
-        """Refuse images of another size: the positions would not be theirs."""
-        found, needed = tuple(images.shape[-2:]), getattr(self.model.patch_embed, "img_size", None)
+        found, needed = tuple(images.shape[-2:]), getattr(model.patch_embed, "img_size", None)
         if needed and found != tuple(needed):
             raise InputError(f"backbone {self.name} takes images of {needed[0]} x {needed[1]} pixels, not {found}")
+        tokens = model._pos_embed(model.patch_embed(images))
+        return tokens[0] if isinstance(model, Eva) else model.patch_drop(tokens)
 
     def enter(self, tokens: Tensor) -> Tensor:
         return self._transformer.norm_pre(tokens)

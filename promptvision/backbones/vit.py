@@ -1,4 +1,4 @@
-"""Image backbones by name: models of timm, the image towers of CLIPs, files, or somebody's own."""
+"""Image backbones by name: models of timm, the image towers of CLIPs, files, or your own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from promptvision.backbones.conversion import fill_from_npz, fitted
 from promptvision.backbones.custom import call_custom, is_custom
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
-from promptvision.backbones.towers import CLIP, ImageTower
+from promptvision.backbones.towers import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
 from promptvision.errors import InputError, unknown
 
@@ -34,14 +34,14 @@ def load_vit(
     *,
     compute: Compute | None = None,
 ) -> ImageTower:
-    """An image backbone, frozen and in eval mode.
+    """Load an image backbone, frozen and in eval mode.
 
     `name`: a timm name, with or without tag (`vit_base_patch16_224.augreg_in21k`), or `hf-hub:` id; an open_clip name
     that timm does not have (`ViT-B-16`), for the image tower of that CLIP without its projection; "embedded"; a
     weight file with the constructor's arguments in a .json beside it; `module:function`; or a module.
     `pretrained`: "default" (the library's weights for that name), "none" for random ones, or a local .safetensors,
-    .pth or Google .npz file (`foreign.LAYOUTS`). `image_size`: pixels, 0 for the model's own. `resize`: how position
-    embeddings are brought to it (`positions.WAYS`). `pool`: "token" or "avg" for a timm ViT that pools otherwise.
+    .pth or Google .npz file (`conversion.LAYOUTS`). `image_size`: pixels, 0 for the model's own. `resize`: method of
+    resizing position embeddings (`positions.WAYS`). `pool`: "token" or "avg" for a timm ViT that pools otherwise.
     `compute`: how the tower encodes prompted images, which changes no result.
     """
     tower = _tower(name, pretrained, image_size, resize, pool)
@@ -57,28 +57,25 @@ def load_vit(
 def _tower(
     name: str | Path | nn.Module, pretrained: str | bool | None, image_size: int, resize: str, pool: str
 ) -> ImageTower:
+    """Return the tower that a name, or a module, stands for."""
     if isinstance(name, nn.Module):
         return name if isinstance(name, ImageTower) else TimmTower(name)
     if is_custom(name):
         return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
     if name == "embedded" or (name in open_clip.list_models() and not timm.is_model(str(name))):
-        return _image_tower_of(load_clip(EMBEDDED if name == "embedded" else name, pretrained), str(name))
+        image = load_clip(EMBEDDED if name == "embedded" else name, pretrained).image
+        return OpenClipImage(image.model, str(name), projected=not image.blocks)  # type: ignore[arg-type]
     if Path(name).suffix in FILES:
         return TimmTower(_from_file(Path(name)), Path(name).stem)
     return _from_timm(str(name), pretrained, image_size, resize, pool)
 
 
-def _image_tower_of(clip: CLIP, name: str) -> ImageTower:
-    model: Any = clip.image.model
-    return OpenClipImage(model, name, projected=not clip.image.blocks)
-
-
 def _from_timm(name: str, pretrained: str | bool | None, image_size: int, resize: str, pool: str) -> ImageTower:
-    _check_name(name)
-    options = {"num_classes": 0, **({} if pool == "default" else {"global_pool": pool})}
+    """Return the tower of a timm model with timm's weights, a file's, or random ones."""
+    options = {} if pool == "default" else {"global_pool": pool}
     if pretrained in (True, "default"):
-        return TimmTower(_downloaded(name, options), name)
-    model = _created(name, options)
+        return TimmTower(_create(name, True, options), name)
+    model = _create(name, False, options)
     own_size = TimmTower(model).image_size
     if pretrained not in (None, False, "none", ""):
         path = Path(str(pretrained))
@@ -91,28 +88,23 @@ def _from_timm(name: str, pretrained: str | bool | None, image_size: int, resize
     return tower if image_size else resize_positions(tower, own_size, resize)
 
 
-def _check_name(name: str) -> None:
-    if name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        return
-    if not timm.is_model(name.partition(".")[0]):
-        raise unknown("backbone", name, ["embedded", *timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
-    if "." in name and name not in timm.list_pretrained(name.partition(".")[0] + ".*"):
-        raise unknown("backbone", name, timm.list_pretrained(name.partition(".")[0] + ".*"))
-
-
-def _created(name: str, options: dict[str, Any], pretrained: bool = False) -> nn.Module:
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """Create a timm model without classifier, after checking its name."""
+    architecture = name.partition(".")[0]
+    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        if not timm.is_model(architecture):
+            raise unknown("backbone", name, ["embedded", *timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
+        if "." in name and name not in timm.list_pretrained(f"{architecture}.*"):
+            raise unknown("backbone", name, timm.list_pretrained(f"{architecture}.*"))
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (AssertionError, TypeError, ValueError) as error:
-        if "global_pool" not in options:
+        if not options:
             raise
         raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
-
-
-def _downloaded(name: str, options: dict[str, Any]) -> nn.Module:
-    try:
-        return _created(name, options, pretrained=True)
     except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
         raise InputError(
             f"the weights of {name} could not be downloaded through timm ({type(error).__name__}); give a file: "
             f"BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
@@ -120,29 +112,31 @@ def _downloaded(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _from_file(path: Path) -> nn.Module:
+    """Build the timm model of a weight file from the .json beside it.
+
+    It holds {"architecture": name, "model_args": {...}} or {"timm_constructor": "VisionTransformer(...)"}.
+    """
     facts = path.with_suffix(".json")
     if not facts.is_file():
         raise InputError(
             f"{path} needs {facts.name} beside it with the constructor's arguments, or name the model: "
             f"BACKBONE.NAME <timm name> BACKBONE.PRETRAINED {path}"
         )
-    return _fill(_construct(facts), path)
+    try:
+        content = json.loads(facts.read_text())
+        if "timm_constructor" in content:
+            call: Any = ast.parse(content["timm_constructor"], mode="eval").body
+            model: nn.Module = VisionTransformer(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
+        else:
+            model = timm.create_model(content["architecture"], **{"num_classes": 0, **content.get("model_args", {})})
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError) as error:
+        raise InputError(f"{facts}: no timm architecture with its arguments ({error})") from error
+    return _fill(model, path)
 
 
 def _fill(model: Any, path: Path) -> nn.Module:
+    """Load a weight file into a timm model."""
     if path.suffix == ".npz":
         fill_from_npz(model, path)
         return model
     return load_strictly(model, fitted(read_weights(path)[0], model, path), path)
-
-
-def _construct(facts: Path) -> Any:
-    """A model from {"architecture": name, "model_args": {...}} or {"timm_constructor": "VisionTransformer(...)"}."""
-    try:
-        content = json.loads(facts.read_text())
-        if "timm_constructor" in content:
-            call = ast.parse(content["timm_constructor"], mode="eval").body
-            return VisionTransformer(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})  # type: ignore
-        return timm.create_model(content["architecture"], **{"num_classes": 0, **content.get("model_args", {})})
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError) as error:
-        raise InputError(f"{facts}: no timm architecture with its arguments ({error})") from error

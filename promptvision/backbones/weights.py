@@ -1,10 +1,9 @@
-"""Reading weight files as plain tensors: nothing in a file is ever run."""
+"""Weight files, read as plain tensors: no code in a file is ever run."""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from promptvision.backbones.safe_pickle import Inert, is_torchscript, read_inert, read_torchscript
+from promptvision.backbones.safe_pickle import Inert, is_torchscript, read_inert
 from promptvision.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
-"""Keys under which training scripts keep the weights in a .pth file."""
+"""Keys of the weights in the .pth files of training scripts."""
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a .safetensors, .pth, .pt, .bin or TorchScript file, and a safetensors file's metadata."""
+    """Return the tensors of a .safetensors, .pth, .pt, .bin or TorchScript file, and a safetensors file's metadata."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no weight file {path}")
@@ -28,23 +27,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        state = _read_torchscript(path) if is_torchscript(path) else _unwrap(_read_pickle(path), path)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        EOFError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        KeyError,
-    ) as error:
-        raise InputError(f"cannot read weights from {path}: {_first_line(error)}") from error
-    return state, {}
+        if is_torchscript(path):
+            return _module_tensors(read_inert(path, scripted=True)), {}
+        return _unwrap(_read_pickle(path), path), {}
+    except (SafetensorError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot read weights from {path}: {reason}") from error
 
 
 def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
-    """A compact checkpoint keeps only the token rows in use: put them back into a table of `vocabulary` rows.
+    """Expand the token rows of a compact checkpoint, which holds those in use only, to a table of `vocabulary` rows.
 
-    Rows of words the model never met are random, N(0, 0.02), and the same every time.
+    Rows of words that the model never saw are random, N(0, 0.02), and the same every time.
     """
     state = dict(state)
     rows, ids = state.pop("token_embedding.rows"), state.pop("token_embedding.ids").long()
@@ -54,7 +48,7 @@ def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:
-    """Load `state` into `model`; the first name or shape that does not fit is named."""
+    """Load `state` into `model`; raise InputError for the first name or shape that does not fit."""
     own = model.state_dict()
     for key in [*own, *state]:
         if key not in state or key not in own:
@@ -68,7 +62,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.
 
 
 def _read_pickle(path: Path) -> Any:
-    """torch's reader, which also knows the files of torch < 1.6; ours where settings or optimisers lie in the file."""
+    """Read a file with torch, which also knows those of torch < 1.6, or with `Inert` objects if it holds more."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -78,6 +72,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file's content, which training scripts nest under WRAPPERS."""
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -86,19 +81,12 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    _walk(read_torchscript(path), "", state.__setitem__)
-    return state
-
-
-def _walk(node: Any, prefix: str, put: Callable[[str, Tensor], None]) -> None:
-    for name, value in vars(node).items():
+def _module_tensors(module: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a scripted module and its submodules by name."""
+    found: dict[str, Tensor] = {}
+    for name, value in vars(module).items():
         if isinstance(value, Tensor):
-            put(prefix + name, value)
+            found[prefix + name] = value
         elif isinstance(value, Inert):
-            _walk(value, f"{prefix}{name}.", put)
+            found |= _module_tensors(value, f"{prefix}{name}.")
+    return found
