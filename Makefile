@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 8))")
 
-.PHONY: install demo test lint docs clean
+.PHONY: install demo benchmark test lint docs clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -13,7 +14,11 @@ $(VENV)/.installed: setup.py pyproject.toml
 install: $(VENV)/.installed
 
 demo: install
-	$(BIN)/python tools/demo.py --output out/demo
+	$(BIN)/python tools/demo.py --output out/demo --jobs $(JOBS)
+
+benchmark: install
+	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded.yaml --output out/demo --html out/demo/report.html \
+		--jobs $(JOBS)
 
 lint: install
 	$(BIN)/ruff check .

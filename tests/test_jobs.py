@@ -114,7 +114,7 @@ def test_failures_are_tried_again_after_all_others():
     queue, bad, good = Queue(["a", "b"]), Outcome([], ["broken"]), Outcome([{}], [])
     order = []
     while (number := queue.next()) is not None:
-        order.append((number, queue.ended(number, bad if number == 0 else good).again))
+        order.append((number, queue.finished(number, bad if number == 0 else good).again))
     assert order == [(0, True), (1, False), (0, False)]
 
 
@@ -129,7 +129,7 @@ def test_the_board_tells_what_is_left(jobs):
     board.note(Event(2, Outcome([], ["broken"]), again=True))
     assert board.line().startswith("2 of 4 done, 0 failed, 0 running")
     cells = [list(column.cells) for column in board.table().columns]
-    assert cells == [["CoOp", "full"], ["2/2", "0/2"], ["60.0", ""], ["", "1 failed"]]
+    assert cells == [["CoOp", "full"], ["2/2", "0/2"], ["60.00", ""], ["", "1 failed"]]
 
 
 def test_ctrl_c_stops_all_and_the_sweep_goes_on(tmp_path):

@@ -127,7 +127,7 @@ def test_published_grids():
     ("change", "sentence"),
     [
         ({"PROTOCOL": "vtap"}, "did you mean 'vtab'"),
-        ({"SEEDS": []}, "SEEDS is empty"),
+        ({"SEEDS": []}, "SEEDS needs at least one whole number"),
         ({"SEEDS": None}, "must hold PROTOCOL"),
         ({"GRID": {LR: []}}, "OPTIM.LR needs a list of numbers"),
         ({"GRID": {LR: ["big"]}}, "OPTIM.LR needs a list of numbers"),

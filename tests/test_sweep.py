@@ -1,19 +1,27 @@
 """Benchmarks: what a file crosses, that a failure stops nothing, and that nothing is done twice."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from rich.console import Console
+from yacs.config import CfgNode
 
 import coop
 import vpt
 from promptvision.data.cards import load_card
 from promptvision.errors import InputError
 from promptvision.sweep.benchmark import load_benchmark
-from promptvision.sweep.jobs import plan
+from promptvision.sweep.jobs import Job, Outcome, plan
+from promptvision.sweep.local import Event
+from promptvision.sweep.progress import Board
+from promptvision.sweep.run import work_off
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}
@@ -92,8 +100,10 @@ def test_parts_lie_in_folders_of_their_own(tool, tmp_path):
     write(tmp_path / "one.yaml", {"RUNS": {"a": row}, "SEEDS": [1]})
     write(tmp_path / "two.yaml", {"RUNS": {"a": row, "b": row}, "SEEDS": [3]})
     path = write(tmp_path / "both.yaml", {"PARTS": {"first": "one.yaml", "second": "two.yaml"}})
-    status, out, err = tool("sweep", "--config", path, "--output", tmp_path / "out", "--only", "a")
+    words = ["--config", path, "--output", tmp_path / "out", "--html", tmp_path / "page.html", "--only", "a"]
+    status, out, err = tool("sweep", *words)
     assert status == 0 and "zero-shot CLIP" in out, err
+    assert "page:" in out and "zero-shot CLIP" in (tmp_path / "page.html").read_text(encoding="utf-8")
     found = json.loads((tmp_path / "out/table.json").read_text())
     assert {name: [run["seed"] for run in runs] for name, runs in found.items()} == {"first: a": [1], "second: a": [3]}
     assert (tmp_path / "out/second/a/seed3/result.json").is_file()
@@ -114,6 +124,30 @@ def test_a_dry_run_tells_and_does_nothing(tool, two_rates, tmp_path):
     tool("sweep", *words, "--only", "low")
     status, out, _ = tool("sweep", *words, "--dry-run")
     assert status == 0 and "2 of 4 done" in out and "2/2" in out and " left" in out
+
+
+def test_a_dry_run_imports_no_torch(two_rates, tmp_path):
+    words = ["--config", two_rates, "--output", tmp_path / "out", "--dry-run", *QUICK]
+    code = (
+        f"import runpy, sys; sys.argv = {['tools/sweep.py', *map(str, words)]}\n"
+        f"runpy.run_path({str(ROOT / 'tools/sweep.py')!r}, run_name='__main__')\n"
+        "print({'torch', 'matplotlib', 'scipy', 'open_clip', 'timm'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "0 of 4 done" in said and said.endswith("set()\n")
+
+
+def test_after_each_part_something_may_be_done(monkeypatch):
+    """Jobs of two parts, one of which fails once; the last part is followed by the end of the sweep itself."""
+    jobs = [Job(f"{part}: a", CfgNode({"SEED": seed}), part=part) for part in ("first", "second") for seed in (1, 2)]
+    fine, bad = Outcome([{"accuracy": 50.0}], []), Outcome([], ["broken"])
+    order = [(0, fine, False), (1, bad, True), (2, fine, False), (1, fine, False), (3, fine, False)]
+    events = (event for number, *rest in order for event in (Event(number), Event(number, *rest)))
+    monkeypatch.setattr("promptvision.sweep.run.start", lambda *_: events)
+    board, calls = Board(jobs, [None] * 4), []
+    console = Console(file=StringIO())
+    failures = work_off(board, {}, console, part_done=lambda: calls.append([bool(each) for each in board.outcomes]))
+    assert failures == [] and calls == [[True, True, True, False]]
 
 
 def test_searches_and_streams_are_rows(tool, tmp_path):

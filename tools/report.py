@@ -3,19 +3,18 @@
 Mean and deviation over seeds, averages as the papers take them, and each number beside the published one.
 """
 
-import argparse
 import sys
+from argparse import BooleanOptionalAction
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from promptvision.cli import one_sentence, tool_parser
-from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.table import one_line
 from promptvision.report.tables.terminal import TerminalTable, wide_console
 from promptvision.report.tables.writers import comma_separated, latex, markdown
+from promptvision.report.write import write_files
 
 
 def arguments():
@@ -25,9 +24,7 @@ def arguments():
     parser.add_argument("--format", choices=formats, default="terminal", help="how the tables are printed")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure as .png and .svg")
-    parser.add_argument(
-        "--published", action=argparse.BooleanOptionalAction, default=True, help="compare with the literature"
-    )
+    parser.add_argument("--published", action=BooleanOptionalAction, default=True, help="compare with the literature")
     return parser.parse_args()
 
 
@@ -40,32 +37,13 @@ def main():
         sys.stdout.write(comma_separated(report.tables))
     else:
         sys.stdout.write("\n".join(map({"markdown": markdown, "latex": latex}[args.format], report.tables)))
-    for sentence in report.remarks:
-        tell(sentence)
+    said = list(report.remarks)
     if args.figures or args.html:
-        try:
-            write_files(report, args.figures, args.html)
-        except OSError as error:
-            raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
-
-
-def write_files(report, figures, page):
-    """Write the figures into a folder, and the page, each if it is asked for."""
-    from promptvision.report.figures.draw import draw_all
-    from promptvision.report.figures.style import SUFFIXES  # a second or more, which tables alone need not spend
-    from promptvision.report.page.html import write_page
-
-    with TemporaryDirectory() as here:
-        drawn = draw_all(report, figures or here, SUFFIXES if figures else (".svg",))
-        if figures:
-            tell(f"{len(drawn)} figures, each as .png and .svg, in {figures}")
-        if page:
-            write_page(report, drawn, page)
-            tell(f"page: {page}")
-
-
-def tell(sentence):
-    Console(stderr=True, soft_wrap=True).print(one_line(sentence), highlight=False, markup=False)
+        files = write_files(report, args.figures, args.html)
+        said += [f"{len(files) // 2} figures, each as .png and .svg, in {args.figures}"] if args.figures else []
+        said += [f"page: {args.html}"] if args.html else []
+    for sentence in said:
+        Console(stderr=True, soft_wrap=True).print(one_line(sentence), highlight=False, markup=False)
 
 
 if __name__ == "__main__":

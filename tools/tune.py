@@ -11,7 +11,6 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import log_to_terminal
-from promptvision.report.figures.search import draw_search
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import search_table, terminal_report, wide_console
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
@@ -21,8 +20,8 @@ from promptvision.sweep.search import load_search, search, try_all
 def arguments():
     parser = tool_parser(__doc__, config="YAML file of the method", overrides="keys to override in every run")
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
-    parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="not the whole grid: TRIALS proposals")
-    parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: give poor runs up, by which rule")
+    parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="try so many proposals only")
+    parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: rule that stops poor runs early")
     args = parser.parse_args()
     if args.prune and args.optuna < 1:
         parser.error("--prune goes with --optuna TRIALS")
@@ -36,17 +35,18 @@ def main():
         pairs = [word for key, value in changes.items() for word in (key, value)]
         return load_config(args.config, [*args.overrides, *pairs], FAMILIES)
 
-    find, folder = load_search(args.grid), Path(configure({}).OUTPUT_DIR)
+    find, cfg, console = load_search(args.grid), configure({}), wide_console()
+    folder = Path(cfg.OUTPUT_DIR)
     log_to_terminal()
-    spare = configure({}).OPTIM.WARMUP_EPOCHS
-    some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=spare)
-    tune = some if args.optuna > 0 else try_all
-    found = search(find, configure, FAMILIES, folder, tune)
+    some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
+    found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else try_all)
     write_json(folder / "search.json", found)
-    drawn, report, console = draw_search(found["tuning"], folder / "search"), load_report(folder), wide_console()
+    from promptvision.report.figures.search import draw_search  # matplotlib, which help need not import
+
+    drawn, report = draw_search(found["tuning"], folder / "search"), load_report(folder)
     console.print(search_table(found["tuning"], found["chosen"]), terminal_report(report.tables, report.remarks))
     if drawn:
-        console.print(f"drawn in {drawn[0]}")
+        console.print(f"map of the search: {drawn[0]}", highlight=False)
 
 
 if __name__ == "__main__":

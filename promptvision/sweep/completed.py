@@ -1,79 +1,79 @@
-"""Runs and tests that are done once: the same config in the same folder is never run again, a stopped one goes on."""
+"""Runs and tests that are done once: one finished with the same config is kept, a stopped one is resumed."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
 from promptvision.config import dump
 from promptvision.engine.metrics_file import read_rows
-from promptvision.engine.run_folder import RunFolder
-from promptvision.engine.train import Watch
-from promptvision.experiment.build import Families
-from promptvision.experiment.run import retest, run
 
-LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from promptvision.engine.train import Watch
 
-
-def finished(cfg: CfgNode, folder: str | Path = "") -> dict[str, Any] | None:
-    """The result of the finished run of this very config in its OUTPUT_DIR, or in `folder`, if there is one."""
-    result = Path(folder or cfg.OUTPUT_DIR) / "result.json"
-    return read_json(result) if _started(cfg, result.parent) and result.is_file() else None
+Families = Mapping[str, Any]
+"""The modules that METHOD.FAMILY may name."""
 
 
-def validations(cfg: CfgNode) -> dict[int, dict[str, float]]:
-    """{epoch (from 0): scores} of what this very config was validated on in its OUTPUT_DIR, finished or not."""
-    folder = Path(cfg.OUTPUT_DIR)
-    rows = read_rows(folder / "metrics.jsonl") if _started(cfg, folder) else []
+def started(cfg: CfgNode, folder: str | Path) -> bool:
+    """Return whether the run in a folder, finished or not, has this config."""
+    config = Path(folder) / "config.yaml"
+    return config.is_file() and config.read_text(encoding="utf-8") == dump(cfg)
+
+
+def finished(cfg: CfgNode, folder: str | Path) -> dict[str, Any] | None:
+    """Return the result of the finished run in a folder, if it has this config."""
+    result = Path(folder) / "result.json"
+    return read_json(result) if started(cfg, folder) and result.is_file() else None
+
+
+def validations(cfg: CfgNode, folder: str | Path) -> dict[int, dict[str, float]]:
+    """Return {epoch (from 0): scores} of the validations of the run in a folder, if it has this config."""
+    rows = read_rows(Path(folder) / "metrics.jsonl") if started(cfg, folder) else []
     return {row["epoch"]: row["val"] for row in rows if "val" in row}
 
 
 def once(
     cfg: CfgNode, families: Families, folder: str | Path = "", *, progress: bool = True, watch: Watch | None = None
 ) -> dict[str, Any]:
-    """The result of the finished run of this very config in its OUTPUT_DIR, else of a new run or the rest of one; of a
-    stream of tasks where CONTINUAL asks for one.
+    """Return the result of the run in `folder` (empty: OUTPUT_DIR); start or resume it unless it is finished.
 
-    `folder`: where the run lies in place of OUTPUT_DIR. `watch` may give a run up, which raises Pruned.
+    `watch` may stop a run early, which raises Pruned.
     """
-    path = Path(folder or cfg.OUTPUT_DIR)
-    found = finished(cfg, path)
+    folder = folder or cfg.OUTPUT_DIR
+    found = finished(cfg, folder)
     if found is not None:
         return found
-    with RunFolder(path, resume=_started(cfg, path)) as open_folder:
+    from promptvision.engine.run_folder import RunFolder
+    from promptvision.experiment.run import run  # torch, which a dry run need not spend seconds on
+
+    with RunFolder(folder, resume=started(cfg, folder)) as open_folder:
         return run(cfg, families, open_folder, progress=progress, watch=watch)
 
 
-def _started(cfg: CfgNode, folder: Path) -> bool:
-    config = folder / "config.yaml"
-    return config.is_file() and config.read_text(encoding="utf-8") == dump(cfg)
-
-
 def retested(cfg: CfgNode, folder: str | Path, name: str) -> dict[str, Any] | None:
-    """The result of the test with this very config in `eval-<name>.json` of the run in `folder`, if there is one."""
-    path = _test_file(folder, name)
+    """Return the result in `eval-<name>.json` of the run in a folder, if it was tested with this config."""
+    path = Path(folder) / f"eval-{name}.json"
     found = read_json(path) if path.is_file() else {}
     return found if found.get("config_hash") == config_hash(cfg) else None
 
 
 def retest_once(cfg: CfgNode, families: Families, folder: str | Path, name: str) -> dict[str, Any]:
-    """The finished run in `folder`, tested with this config: the result in its `eval-<name>.json`, else a new one."""
+    """Return the result in `eval-<name>.json` of the finished run in a folder, after testing it unless it is done."""
     found = retested(cfg, folder, name)
     if found is None:
+        from promptvision.experiment.run import retest
+
         found = {"config_hash": config_hash(cfg), **retest(cfg, families, folder, progress=False)}
-        write_json(_test_file(folder, name), found)
+        write_json(Path(folder) / f"eval-{name}.json", found)
     return found
 
 
 def config_hash(cfg: CfgNode) -> str:
-    """SHA-256 of the whole config."""
+    """Return the SHA-256 of the whole config."""
     return hashlib.sha256(dump(cfg).encode()).hexdigest()
-
-
-def _test_file(folder: str | Path, name: str) -> Path:
-    return Path(folder) / f"eval-{name}.json"

@@ -1,28 +1,36 @@
-"""Some settings of a grid in place of all: Optuna's TPE proposes the next from what the earlier ones reached."""
+"""Some settings of a grid instead of all: Optuna's TPE proposes the next one from the accuracies so far."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from promptvision.engine.train import Watch
 from promptvision.errors import InputError, unknown
 from promptvision.sweep.search import Search, Tried, Try
 
+if TYPE_CHECKING:
+    from promptvision.engine.train import Watch
+
 SEED = 1
 PRUNERS = ("median", "halving")
-"""Rules by which a run is given up for its validations so far: Optuna's MedianPruner and SuccessiveHalvingPruner."""
+"""Rules that stop a run early for its validations so far: Optuna's MedianPruner and SuccessiveHalvingPruner."""
 
 
 def some_settings(find: Search, judge: Try, trials: int, prune: str = "", spare: int = 0) -> list[Tried]:
-    """`trials` proposals, each setting judged once however often it is proposed; the same ones every time.
+    """Judge `trials` proposals, a setting that is proposed again only once; the same ones every time.
 
     Not the published protocol, which tries the whole grid. A run that diverged counts as one of accuracy 0.
-    `prune`: one of PRUNERS, or empty: none is given up. `spare`: the epochs in which none is, as in a warm-up.
+    `prune`: one of PRUNERS, or empty to prune no run. `spare`: epochs in which no run is pruned, as in a warm-up.
     """
     optuna = _optuna()
-    sampler, pruner = optuna.samplers.TPESampler(seed=SEED), _pruner(optuna, prune, spare)
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    if prune and prune not in PRUNERS:
+        raise unknown("rule to prune by", prune, PRUNERS)
+    pruner = optuna.pruners.NopPruner()
+    if prune == "median":
+        pruner = optuna.pruners.MedianPruner(n_warmup_steps=spare + 1)
+    elif prune == "halving":
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=spare + 1)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SEED), pruner=pruner)
     known: dict[tuple[float, ...], Tried] = {}
     for _ in range(trials):
         trial = study.ask()
@@ -46,23 +54,13 @@ def _optuna() -> Any:
     return optuna
 
 
-def _pruner(optuna: Any, name: str, spare: int) -> Any:
-    if not name:
-        return optuna.pruners.NopPruner()
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_warmup_steps=spare + 1)
-    if name == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=spare + 1)
-    raise unknown("rule to prune by", name, PRUNERS)
-
-
 def _watching(trial: Any) -> Watch:
-    """Tells the trial the accuracy of every epoch, once."""
-    told: set[int] = set()
+    """Return a watch that reports the accuracy of every epoch to the trial, once, and asks it whether to prune."""
+    reported: set[int] = set()
 
     def watch(epoch: int, found: Mapping[str, float]) -> bool:
-        if epoch not in told:
-            told.add(epoch)
+        if epoch not in reported:
+            reported.add(epoch)
             trial.report(found["accuracy"], epoch + 1)
         return trial.should_prune()
 

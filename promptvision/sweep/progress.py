@@ -1,8 +1,9 @@
-"""A sweep while it runs: what is done of each cell, what came out so far, and how long the rest will take."""
+"""The board of a sweep: finished jobs and accuracies of each cell so far, and the time that is left."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from statistics import mean, median
@@ -11,92 +12,99 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from promptvision.sweep.jobs import Job, Outcome
+from promptvision.sweep.jobs import Job, Outcome, Result
 from promptvision.sweep.local import Event
 
 ROWS = 20
-"""Cells that a live table shows: those at work, and the last to have been touched."""
+"""Cells of a live table: those with running jobs, and the last ones with news."""
 
 
 class Board:
-    """What is known of every job; fed with events, shown as a table.
+    """The state of every job, updated by events and shown as a table.
 
-    `outcomes`: of the jobs that were finished before, None for those that are to be done.
+    `outcomes`: of the jobs that were finished before, None for those to be done.
     """
 
     def __init__(self, jobs: Sequence[Job], outcomes: Sequence[Outcome | None], at_once: int = 1):
         self.jobs, self.outcomes, self.at_once = jobs, list(outcomes), at_once
-        self.begun: dict[int, float] = {}
+        self.started: dict[int, float] = {}
         self.took: dict[int, float] = {}
         self.failing: set[int] = set()
-        self.touched = dict.fromkeys(job.name for job in jobs)
+        self.recent = dict.fromkeys(job.name for job in jobs)
 
     def note(self, event: Event) -> None:
-        """A job was begun, or has ended."""
-        name = self.jobs[event.number].name
-        self.touched.pop(name)
-        self.touched[name] = None
+        """Record that a job has started or finished."""
+        name, number = self.jobs[event.number].name, event.number
+        self.recent.pop(name)
+        self.recent[name] = None
         if event.outcome is None:
-            self.begun[event.number] = time.monotonic()
+            self.started[number] = time.monotonic()
             return
-        self.took[event.number] = time.monotonic() - self.begun.pop(event.number)
+        self.took[number] = time.monotonic() - self.started.pop(number)
+        self.failing.discard(number)
         if event.outcome.failures:
-            self.failing.add(event.number)
-        else:
-            self.failing.discard(event.number)
+            self.failing.add(number)
         if not event.again:
-            self.outcomes[event.number] = event.outcome
+            self.outcomes[number] = event.outcome
 
     def left(self) -> float | None:
-        """Seconds until all is done, from what jobs took so far, of the same cell where it has any; None: unknown.
+        """Return the seconds until all is done, None if unknown.
 
-        What earlier sweeps finished counts with its seconds of training.
+        A job takes the mean of its cell's jobs so far, else the median of all; those of earlier sweeps count with their
+        seconds of training.
         """
-        known = {number: seconds for number, seconds in enumerate(map(_seconds, self.outcomes)) if seconds} | self.took
-        if not known:
+        took = dict(self.took)
+        for number, outcome in enumerate(self.outcomes):
+            seconds = sum(result.get("seconds") or 0.0 for result in outcome.results) if outcome else 0.0
+            if seconds:
+                took.setdefault(number, seconds)
+        if not took:
             return None
-        same: dict[str, list[float]] = {}
-        for number, seconds in known.items():
-            same.setdefault(self.jobs[number].name, []).append(seconds)
-        usual, now = median(known.values()), time.monotonic()
-        total = 0.0
+        same = defaultdict[str, list[float]](list)
+        for number, seconds in took.items():
+            same[self.jobs[number].name].append(seconds)
+        usual, now, total = median(took.values()), time.monotonic(), 0.0
         for number, job in enumerate(self.jobs):
             if self.outcomes[number] is None:
-                expected = mean(same[job.name]) if job.name in same else usual
-                total += max(0.0, expected - (now - self.begun.get(number, now)))
+                expected = mean(same[job.name]) if same[job.name] else usual
+                total += max(0.0, expected - (now - self.started.get(number, now)))
         return total / self.at_once
 
+    def results(self) -> dict[str, list[Result]]:
+        """Return {cell: results} of the jobs that are done, in the order of the plan."""
+        found: dict[str, list[Result]] = {}
+        for job, outcome in zip(self.jobs, self.outcomes, strict=True):
+            if outcome and outcome.results:
+                found.setdefault(job.name, []).extend(outcome.results)
+        return found
+
+    def part_is_done(self, part: str) -> bool:
+        """Return whether all jobs of a part are done."""
+        return all(outcome for job, outcome in zip(self.jobs, self.outcomes, strict=True) if job.part == part)
+
     def __rich__(self) -> Group:
-        """The cells at work and the last ones touched, and one line for all."""
         return Group(self.table(ROWS), Text(self.line()))
 
     def table(self, most: int = 0) -> Table:
-        """One row per cell, or the `most` last touched ones."""
+        """Return one row per cell, or the `most` last ones with news."""
         table = Table("cell", "done", "accuracy", "", title_justify="left")
-        names = list(self.touched)[-most:] if most else list(dict.fromkeys(job.name for job in self.jobs))
-        for name in names:
-            numbers = [number for number, job in enumerate(self.jobs) if job.name == name]
-            table.add_row(name, *self._row(numbers))
+        numbers = defaultdict[str, list[int]](list)
+        for number, job in enumerate(self.jobs):
+            numbers[job.name].append(number)
+        for name in list(self.recent)[-most:] if most else numbers:
+            outcomes = [outcome for number in numbers[name] if (outcome := self.outcomes[number])]
+            accuracies = [result["accuracy"] for outcome in outcomes for result in outcome.results]
+            done = sum(not outcome.failures for outcome in outcomes)
+            running, failing = (len({*numbers[name]} & {*each}) for each in (self.started, self.failing))
+            state = [f"{running} running"] * bool(running) + [f"{failing} failed"] * bool(failing)
+            accuracy = f"{mean(accuracies):.2f}" if accuracies else ""
+            table.add_row(name, f"{done}/{len(numbers[name])}", accuracy, ", ".join(state))
         return table
 
     def line(self) -> str:
-        """`12 of 40 done, 1 failed, 2 running, about 0:03:20 left`."""
+        """Return `12 of 40 done, 1 failed, 2 running, about 0:03:20 left`."""
         failed = sum(1 for outcome in self.outcomes if outcome and outcome.failures)
         done = sum(1 for outcome in self.outcomes if outcome) - failed
         seconds = self.left()
         rest = "time unknown" if seconds is None else f"about {timedelta(seconds=round(seconds))} left"
-        return f"{done} of {len(self.jobs)} done, {failed} failed, {len(self.begun)} running, {rest}"
-
-    def _row(self, numbers: Sequence[int]) -> tuple[str, str, str]:
-        outcomes = [outcome for number in numbers if (outcome := self.outcomes[number])]
-        found = [result["accuracy"] for outcome in outcomes for result in outcome.results]
-        done = sum(1 for outcome in outcomes if not outcome.failures)
-        running = sum(1 for number in numbers if number in self.begun)
-        failing = sum(1 for number in numbers if number in self.failing)
-        state = [f"{running} running"] * bool(running) + [f"{failing} failed"] * bool(failing)
-        return f"{done}/{len(numbers)}", f"{mean(found):.1f}" if found else "", ", ".join(state)
-
-
-def _seconds(outcome: Outcome | None) -> float:
-    """Of training, in the results of a job."""
-    return sum(result.get("seconds") or 0.0 for result in outcome.results) if outcome else 0.0
+        return f"{done} of {len(self.jobs)} done, {failed} failed, {len(self.started)} running, {rest}"
