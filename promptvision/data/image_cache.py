@@ -72,7 +72,7 @@ def build_cache(
     """
     folder, kind = Path(folder), Kind(size, filter)
     if images.root is None:
-        raise InputError("these images are in memory already: a cache of them would bring nothing")
+        raise InputError("these images are in memory already: a cache would not help")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", f"image cache {folder} is being built by another process"):
