@@ -20,12 +20,12 @@ INITS = ("identity", "published")
 class Adapter(HeadMethod):
     """A bottleneck at the MLP of every block, and a linear head: h + u + up(gelu(down(u))), u = mlp(norm(h)).
 
-    That is Pfeiffer's form (arXiv:2005.00247), as in VPT's code. `parallel`: AdaptFormer's (arXiv:2205.13535,
-    equation 3), h + u + scale up(relu(down(norm(h)))). `reduction`: D over the bottleneck's width. `scale`: of the
-    parallel form. `init`: "identity" draws `down` as torch does, Kaiming uniform, and starts `up` at zero (AdaptFormer,
-    section 3.2): nothing changes at first and all can learn; "published" is VPT's code, all zeros: then only the bias
-    of `up` ever gets a gradient. `head_init`: "small" or "published". If a block scales its MLP's output (layer
-    scale), the adapter is part of that output and is scaled too.
+    That is Pfeiffer's form (arXiv:2005.00247), as in VPT's code. `reduction`: the tokens' width D over the
+    bottleneck's. `parallel`: AdaptFormer's form (arXiv:2205.13535, equation 3), h + u + scale up(relu(down(norm(h)))).
+    `scale`: factor of the parallel form. `init`: "identity" draws `down` as torch does, Kaiming uniform, and starts
+    `up` at zero (AdaptFormer, section 3.2): nothing changes at first and all can learn; "published" is VPT's code, all
+    zeros: then only the bias of `up` ever gets a gradient. `head_init`: init of the classifier, "small" or "published".
+    If a block scales its MLP's output (layer scale), the adapter is part of that output and is scaled too.
     Learns `blocks.i.adapter_{down,up}sample.{weight, bias}` and the head.
     """
 

@@ -19,11 +19,11 @@ from vpt.parts.pool import check_tower, class_head, image_query, prefix_layers
 class CODAPrompt(HeadMethod):
     """Prefixes that are sums of components, weighted by the cosine of an image's attended query with their keys.
 
-    Every task learns its own share of the `size` components and uses those of earlier tasks unchanged; without a
-    stream all of them are learned. `length`: rows of a component; the first half are keys, the rest values.
+    Every task learns its own share of the components and uses those of earlier tasks unchanged; without a stream all
+    are learned. `size`: number of components. `length`: rows of a component; the first half are keys, the rest values.
     `layers`: blocks with prefixes, from 0; empty for the paper's 0 to 4, as far as the backbone has them. `ortho`:
-    weight of the penalty that keeps the rows of components, keys and attention apart (equation 8). `head_init`:
-    "small", "port" or "original". The classifier sees the backbone's own pooled feature.
+    weight of the penalty that keeps the rows of components, keys and attention apart (equation 8). `head_init`: init of
+    the classifier, "small", "port" or "original". The classifier sees the backbone's own pooled feature.
     Learns `components` (layers, size, length, D), `component_key` and `attention` (layers, size, D), which start
     orthonormal, and `head.{weight, bias}`.
     """

@@ -26,15 +26,16 @@ from vpt.parts.pool import (
 class DualPrompt(PoolMethod):
     """A G-prompt for all tasks in the first blocks and an E-prompt per task in the next, both as keys and values.
 
-    Training takes the E-prompt of the task at hand and pulls its key to the images' queries by `pull` times the
-    cosine (equation 6); a test image takes the E-prompt whose key is nearest, of the tasks seen so far.
-    `g_layers`, `e_layers`: blocks, from 0; empty for the paper's 0, 1 and 2, 3, 4, as far as the backbone has them.
-    `g_length`, `e_length`: keys, and as many values, per block. `size`: E-prompts, at least one per task.
-    `shared_pool`: the E-prompt of a task starts from that of the task before. `batchwise_test`: a test batch takes
-    the E-prompt that most of its images chose, as published: accuracy gains from batches that hold one task only.
-    `init`, `head_init`: "small", "port" or "original" start. The classifier sees the backbone's own pooled feature.
-    Learns `g_prompt` (layers, 2, length, D), `e_prompt.prompt` (size, layers, 2, length, D), `e_prompt.prompt_key`
-    (size, D) and `head.{weight, bias}`; index 0 of the 2 are keys, 1 values.
+    Training takes the E-prompt of the current task and pulls its key to the images' queries; a test image takes the
+    E-prompt whose key is nearest, of the tasks seen so far. `g_layers`: blocks with G-prompts, from 0; empty for the
+    paper's 0 and 1. `e_layers`: blocks with E-prompts; empty for the paper's 2, 3 and 4, as far as the backbone has
+    them. `g_length`, `e_length`: keys, and as many values, per block. `size`: number of E-prompts, at least one per
+    task. `pull`: weight of the cosine of key and queries in the loss (equation 6). `shared_pool`: the E-prompt of a
+    task starts from that of the task before. `batchwise_test`: a test batch takes the E-prompt that most of its images
+    chose, as published: accuracy gains from batches that hold one task only. `init`, `head_init`: initial values,
+    "small", "port" or "original". The classifier sees the backbone's own pooled feature. Learns `g_prompt` (layers, 2,
+    length, D), `e_prompt.prompt` (size, layers, 2, length, D), `e_prompt.prompt_key` (size, D) and `head.{weight,
+    bias}`; index 0 of the 2 are keys, 1 values.
     """
 
     no_decay = frozenset({"head.bias", "e_prompt.prompt", "e_prompt.prompt_key"})

@@ -20,8 +20,8 @@ from vpt.parts.thaw import biases, class_token
 class Linear(HeadMethod):
     """A linear classifier, or an MLP, on the frozen backbone's features.
 
-    `head_init`: init of the classifier, "small" or "published". `hidden_layers`: layers before it; the paper's
-    MLP-k has k - 1. `head_dropout`: after each of them. Learns `head.last_layer.{weight, bias}` and
+    `head_init`: init of the classifier, "small" or "published". `hidden_layers`: hidden layers of the head; the paper's
+    MLP-k has k - 1. `head_dropout`: dropout after each hidden layer. Learns `head.last_layer.{weight, bias}` and
     `head.projection.*`, with the running statistics of its norms.
     """
 
@@ -46,9 +46,9 @@ class Linear(HeadMethod):
 class Partial(HeadMethod):
     """The last blocks, the norm after them, and a linear head; everything before stays frozen.
 
-    `blocks`: how many, of a network made of stages how many stages. `reinit`: they start from random weights, drawn
-    as timm or open_clip draw them, not from the pretrained. Batch norms keep the statistics that they start with.
-    `head_init`: "small" or "published".
+    `blocks`: number of blocks that learn, or of stages in a network made of stages. `reinit`: they start from random
+    weights, drawn as timm or open_clip draw them, instead of the pretrained. `head_init`: init of the classifier,
+    "small" or "published". Batch norms keep the statistics that they start with.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class Bias(HeadMethod):
     """Every bias of the backbone and a linear head: BitFit (arXiv:2106.10199), the official `tinytl-bias`.
 
     On convolutional networks the official code computes the backbone without gradients, so that only its head learns;
-    here the biases learn there too (batch norms keep their statistics). `head_init`: "small" or "published".
+    here the biases learn there too (batch norms keep their statistics). `head_init`: init of the classifier, "small" or
+    "published".
     """
 
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
@@ -84,7 +85,8 @@ class Bias(HeadMethod):
 class ClassToken(HeadMethod):
     """The class token and a linear head.
 
-    `reinit`: the token starts from N(0, 1e-6), not from the pretrained. `head_init`: "small" or "published".
+    `reinit`: the token starts from N(0, 1e-6), instead of the pretrained. `head_init`: init of the classifier, "small"
+    or "published".
     """
 
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, reinit: bool = False, head_init: str = "small"):
@@ -96,10 +98,10 @@ class ClassToken(HeadMethod):
 class Full(HeadMethod):
     """The whole backbone and a linear head, in training mode while it trains.
 
-    `dropout`: on the embeddings, and in each MLP after its activation and its output; the official `end2end` has
-    0.1 there, for this method alone. `from_scratch`: the backbone starts from random weights, drawn as timm or
-    open_clip draw them. `head_init`: "small" or "published". Learns all that the feature depends on, and the running
-    statistics of batch norms.
+    `from_scratch`: the backbone starts from random weights, drawn as timm or open_clip draw them. `dropout`: dropout
+    of the embeddings, and in each MLP after its activation and its output; the official `end2end` has 0.1, for this
+    method only. `head_init`: init of the classifier, "small" or "published". Learns all that the feature depends on,
+    and the running statistics of batch norms.
     """
 
     def __init__(

@@ -20,8 +20,9 @@ FLOOR = 1e-9
 class NearestNeighbours(Method):
     """A vote of the k training images with the largest cosine; logits are logarithms of shares of the vote.
 
-    `k`: neighbours, at most all training images. `weights`: "distance" gives each exp(cosine / temperature)
-    (DINO, appendix F.1: k 20, temperature 0.07), "uniform" the same. Learns, from the images as a test sees them,
+    `k`: number of neighbours, at most all training images. `weights`: "distance" gives each neighbour the weight
+    exp(cosine / temperature), "uniform" gives all the same. `temperature`: temperature of these weights; DINO has k 20
+    and temperature 0.07 (appendix F.1). Learns, from the images as a test sees them,
     `keys` (N, E), their normalised features, and `labels` (N,).
     """
 

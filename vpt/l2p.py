@@ -19,16 +19,17 @@ POSITIONS = ("class", "none")
 class L2P(PoolMethod):
     """A pool of prompts with keys: every image takes the `top_k` prompts whose keys are nearest to its query.
 
-    `size`: prompts in the pool; `length`: tokens of each. `pull`: weight of the chosen keys' similarity in the loss.
-    `batchwise`: in training the whole batch takes the prompts that most of its images chose; `batchwise_test`: in
-    evaluation too, as published: accuracy then gains from batches that hold one task only.
-    `prompt_mask`: task t trains prompts t k to t k + k - 1, if the pool has them; `shared_pool`: these start from
-    those of task t - 1. `head_type`: the classifier's input after the final norm: "prompt", the mean of the
-    prompts' outputs; "token", the class token's; "token+prompt", the mean of both; "gap", that of all tokens.
-    `query`: "class", the class token of the backbone without prompts, or of its patch embeddings the "mean", "max"
-    or "mean_max". `key`: see `PromptPool`. `position`: prompts get the "class" token's position (l2p-pytorch) or
-    "none" (google-research/l2p). `init`, `head_init`: "small", "port" or "original" start.
-    Learns `prompt.prompt` (size, length, D), `prompt.prompt_key` (size, D) and `head.{weight, bias}`.
+    `size`: number of prompts in the pool. `length`: tokens of a prompt. `top_k`: number of prompts that an image takes.
+    `pull`: weight of the chosen keys' similarity in the loss. `batchwise`: in training the whole batch takes the
+    prompts that most of its images chose. `batchwise_test`: the same in evaluation, as published: accuracy then gains
+    from batches that hold one task only. `prompt_mask`: task t trains prompts t k to t k + k - 1, if the pool has them.
+    `shared_pool`: the prompts of a task, numbered likewise, start from those of the task before. `head_type`: the
+    classifier's input after the final norm: "prompt", the mean of the prompts' outputs; "token", the class token's;
+    "token+prompt", the mean of both; "gap", that of all tokens. `query`: "class", the class token of the backbone
+    without prompts, or of its patch embeddings the "mean", "max" or "mean_max". `key`: "learned", "mean" or
+    "initial_mean" (`PromptPool`). `position`: prompts get the "class" token's position (l2p-pytorch) or "none"
+    (google-research/l2p). `init`, `head_init`: initial values, "small", "port" or "original". Learns `prompt.prompt`
+    (size, length, D), `prompt.prompt_key` (size, D) and `head.{weight, bias}`.
     """
 
     no_decay = frozenset({"head.bias"})
@@ -40,6 +41,8 @@ class L2P(PoolMethod):
         *,
         size: int = 10,
         length: int = 5,
+        query: str = "class",
+        key: str = "learned",
         top_k: int = 5,
         pull: float = 0.1,
         batchwise: bool = False,
@@ -47,8 +50,6 @@ class L2P(PoolMethod):
         prompt_mask: bool = False,
         shared_pool: bool = False,
         head_type: str = "prompt",
-        query: str = "class",
-        key: str = "learned",
         position: str = "none",
         init: str = "small",
         head_init: str = "small",

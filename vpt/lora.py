@@ -29,9 +29,9 @@ LINEARS = {
 class Lora(HeadMethod):
     """Low-rank changes of the weights of every block, and a linear head.
 
-    `rank`: r. `alpha`: the changes are scaled by alpha / rank. `targets`: which weights, any of q, k, v, o (attention)
-    and fc1, fc2 (MLP); of a fused qkv each part has its own A and B. `dropout`: on the input of A. `head_init`:
-    "small" or "published".
+    `rank`: rank of A and B. `alpha`: the changes are scaled by alpha / rank. `targets`: weights that change, any of q,
+    k, v, o (attention) and fc1, fc2 (MLP); each part of a fused qkv has its own A and B. `dropout`: dropout of the
+    input of A. `head_init`: init of the classifier, "small" or "published".
     Learns `blocks.i.<target>.lora_A` (rank, in), `blocks.i.<target>.lora_B` (out, rank) and the head.
     """
 

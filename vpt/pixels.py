@@ -17,13 +17,14 @@ from vpt.prompt import init_bound
 
 
 class Pad(HeadMethod):
-    """A learned border of `border` pixels around every image, and a linear head; for any backbone.
+    """A learned border around every image, and a linear head; for any backbone.
 
-    The image grows by twice the border. A ViT's position embeddings are resized to it, as `positions` says
-    ("timm" or "official", `resize_positions`); pixels that its patches do not divide are left out at the right and
-    lower edge. The border is in [0, 1], starts from U(0, 1), and is normalised as images are.
-    `head_init`: "small" or "published". Learns `prompt_embeddings_tb` (1, 3, 2 p, W + 2 p), the rows above and below,
-    `prompt_embeddings_lr` (1, 3, H, 2 p), the columns left and right, and `head.last_layer.{weight, bias}`.
+    `border`: width p of the border in pixels; the image grows by twice that. `positions`: method of resizing a ViT's
+    position embeddings to the larger image, "timm" or "official" (`resize_positions`); pixels that its patches do not
+    divide are left out at the right and lower edge. `head_init`: init of the classifier, "small" or "published". The
+    border is in [0, 1], starts from U(0, 1), and is normalised as images are. Learns `prompt_embeddings_tb` (1, 3, 2 p,
+    W + 2 p), the rows above and below, `prompt_embeddings_lr` (1, 3, H, 2 p), the columns left and right, and
+    `head.last_layer.{weight, bias}`.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Pad(HeadMethod):
 class Below(HeadMethod):
     """P learned channels beside red, green and blue, and a linear head; for backbones that begin with a convolution.
 
-    The first convolution takes 3 + P channels and learns, weight and bias (if it has one); its part for red, green
-    and blue starts unchanged. `num_tokens`: P. `head_init`: "small" or "published". Learns `prompt_embeddings`
-    (1, P, H, W), the convolution by its own name, and `head.last_layer.{weight, bias}`.
+    The first convolution takes 3 + P channels and learns, weight and bias (if it has one); its part for red, green and
+    blue starts unchanged. `num_tokens`: number of channels P. `head_init`: init of the classifier, "small" or
+    "published". Learns `prompt_embeddings` (1, P, H, W), the convolution by its own name, and `head.last_layer.{weight,
+    bias}`.
     """
 
     def __init__(self, backbone: ImageTower, classes: Sequence[str], *, num_tokens: int = 10, head_init: str = "small"):

@@ -17,10 +17,10 @@ from vpt.parts.heads import Head, HeadMethod
 class Prompt(HeadMethod):
     """Learned tokens between a frozen ViT's class token and its patches, and a linear head.
 
-    `num_tokens`: P. `deep`: every block has prompts of its own (VPT-deep), else only the first (VPT-shallow).
-    `project`: width d of the prompts, which one linear layer for all blocks projects to the width D of the tokens;
-    -1 for d = D without projection. `dropout`: of the projected prompts, drawn for each image. `head_init`: "small"
-    or "published".
+    `num_tokens`: number of prompts P. `deep`: every block has its own prompts (VPT-deep), else only the first
+    (VPT-shallow). `project`: width d of the prompts, which one linear layer for all blocks projects to the width D of
+    the tokens; -1 for d = D without projection. `dropout`: dropout of the projected prompts, drawn for each image.
+    `head_init`: init of the classifier, "small" or "published".
 
     Learns `prompt_embeddings` (1, P, d), with `deep` `deep_prompt_embeddings` (blocks - 1, P, d), with `project`
     `prompt_proj.{weight, bias}`, and `head.last_layer.{weight, bias}`.

@@ -31,17 +31,19 @@ CHOICES = {
 class PromptAblations(Prompt):
     """Prompt tuning with every choice of the paper's ablations; as `prompt` where they keep their defaults.
 
-    `num_tokens`, `deep`, `project`, `dropout`, `head_init`: as in `prompt`. `layers`: the first so many blocks
-    have prompts, `last`: the last so many (0: all). `keep`: prompts stay among the tokens after the last block that
-    has its own (`false` is the official FORWARD_DEEP_NOEXPAND). `shared`: all blocks have the same prompts.
+    `num_tokens`, `deep`, `project`, `dropout`, `head_init`: as in `prompt`. `layers`: number of first
+    blocks with prompts, 0 for all. `last`: number of last blocks with prompts, 0 for all. `keep`: prompts stay among
+    the tokens after the last block with its own (`false` is the official FORWARD_DEEP_NOEXPAND). `shared`: all blocks
+    have the same prompts.
     `location`: "prepend" puts prompts before the patches; "add" adds one to each token (P is not used), "add_one" the
-    same one to all; "pixel" is a learned strip of pixels that the patch embedding turns into P tokens, with
-    `normalize` in [0, 1] and normalised as images are.
+    same one to all; "pixel" is a learned strip of pixels that the patch embedding turns into P tokens. `normalize`:
+    the strip is in [0, 1] and is normalised as images are.
     `init`: "uniform" (`init_bound`; normalised pixels in [0, 1]), "gaussian" (deviation 0.02; pixels 1), or from
     class tokens of training images: "final-cls", "cls-nolastl", "cls-nofirstl" (`initial_prompts`).
     `prefix`: P keys and values per block, put before those of the tokens, instead of prompt tokens.
-    `pool`: the input of the head, the "backbone"'s own feature or the mean of some tokens (`pooled`).
-    `also`: what learns besides prompts, "bias" (all biases), "cls" or "cls-reinit" (the class token, from N(0, 1e-6)).
+    `pool`: input of the head: the feature of the "backbone", the "cls" token, or the mean of "image", "prompt" or
+    "image_prompt" tokens (`pooled`). `also`: other parameters that learn: "bias" (all biases), "cls" (the class token)
+    or "cls-reinit" (the same, from N(0, 1e-6)).
     `frozen`: prompts keep their initial values (the official "prompt-noupdate").
     `delete_patches`: with `last`, the official slip that the first prompts overwrite the first P patches.
 

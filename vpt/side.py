@@ -28,10 +28,11 @@ SMALLEST = 64
 class Side(HeadMethod):
     """AlexNet's convolutions beside the frozen backbone: s f + (1 - s) P(alexnet), s = sigmoid(side_alpha).
 
-    `side_weights`: AlexNet's weights when training begins: "none" (random), "default" (torchvision's ImageNet
-    weights, downloaded, as published), or a file of them. `side_size`: pixels to which its images are resized; 0
-    keeps their size, except of those that are too small (`SMALLEST`). AlexNet was trained with 224. `head_init`:
-    "small" or "published". Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and the head.
+    `side_weights`: AlexNet's weights when training begins: "none" (random), "default" (torchvision's ImageNet weights,
+    downloaded, as published), or a file of them. `side_size`: pixels to which its images are resized; 0 keeps their
+    size, except of those that are too small (`SMALLEST`). AlexNet was trained with 224. `head_init`: init of the
+    classifier, "small" or "published". Learns `side_alpha`, `side.features.*`, `side_projection.weight` (E, 9216) and
+    the head.
     """
 
     def __init__(

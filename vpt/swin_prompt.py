@@ -15,10 +15,10 @@ from vpt.prompt import Prompt, init_bound
 class SwinPrompt(Prompt):
     """Prompt tokens in every window of a frozen Swin (`promptvision.backbones.swin`), and a linear head.
 
-    `num_tokens`: P. `deep`: every block has prompts of its own, else only the first. `dropout`: of the prompts, drawn
-    for each image. `pool_prompts`: the final mean is over prompts and patches (as published), else over patches only.
-    `head_init`: "small" or "published". There is no `project`: the official code makes that layer for Swin, but never
-    uses it.
+    `pool_prompts`: the final mean is over prompts and patches (as published), else over patches only. `num_tokens`:
+    number of prompts P. `deep`: every block has its own prompts, else only the first. `dropout`: dropout of the
+    prompts, drawn for each image. `head_init`: init of the classifier, "small" or "published". There is no `project`:
+    the official code makes that layer for Swin, but never uses it.
 
     Learns `prompt_embeddings` (1, P, D), with `deep` `deep_prompt_embeddings_0` (blocks of stage 0 - 1, P, D) and
     `deep_prompt_embeddings_{i}` (blocks of stage i, P, 2^i D), and `head.last_layer.{weight, bias}`.
