@@ -37,21 +37,11 @@ class ClipLora(FeatureMethod):
     features: Tensor
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        rank: int = 2,
-        alpha: float = 1.0,
-        scaling: str = "sqrt",
-        targets: Sequence[str] = ("q", "k", "v"),
-        encoder: str = "both",
-        vision_layers: Sequence[int] = (),
-        text_layers: Sequence[int] = (),
-        dropout: float = 0.25,
-        logit_scale: float = 0.0,
-        template: str = "a photo of a {}.",
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        rank: int = 2, alpha: float = 1.0, scaling: str = "sqrt", targets: Sequence[str] = ("q", "k", "v"),
+        encoder: str = "both", vision_layers: Sequence[int] = (), text_layers: Sequence[int] = (),
+        dropout: float = 0.25, logit_scale: float = 0.0, template: str = "a photo of a {}.",
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         lora.check(rank, targets, dropout, tuple(LAYERS))
         for option, value, known in (("encoder", encoder, ("both", "vision", "text")), ("scaling", scaling, SCALINGS)):

@@ -26,16 +26,10 @@ class CoOp(FeatureMethod):
     frozen_images = True
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 16,
-        csc: bool = False,
-        class_token_position: str = "end",
-        ctx_init: str = "",
-        reparameterize: str = "",
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx: int = 16, csc: bool = False, class_token_position: str = "end",
+        ctx_init: str = "", reparameterize: str = "",
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         if reparameterize and ctx_init:
             raise InputError("contexts that a network makes (reparameterize) cannot start from ctx_init")

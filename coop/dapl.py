@@ -31,26 +31,16 @@ class DAPL(FeatureMethod):
     (2, N, D), the source's first.
     """
 
-    backbone: CLIP
     frozen_images = True
     wants_unlabelled = True
     features: Tensor
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 16,
-        n_dmx: int = 16,
-        csc: bool = False,
-        source_domain: str = "",
-        target_domain: str = "",
-        temperature: float = 1.0,
-        threshold: float = 0.5,
-        weight: float = 1.0,
-        template: str = "a photo of a {}.",
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx: int = 16, n_dmx: int = 16, csc: bool = False,
+        source_domain: str = "", target_domain: str = "", template: str = "a photo of a {}.",
+        temperature: float = 1.0, threshold: float = 0.5, weight: float = 1.0,
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         if n_dmx < 1:
             raise InputError(f"n_dmx is {n_dmx}; every domain needs at least one context vector")

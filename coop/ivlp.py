@@ -19,14 +19,8 @@ class IVLP(IndependentPrompts):
     """
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx_text: int = 2,
-        n_ctx_vision: int = 2,
-        depth_text: int = 2,
-        depth_vision: int = 2,
-        ctx_init: str = "a photo of a",
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx_text: int = 2, n_ctx_vision: int = 2,
+        depth_text: int = 2, depth_vision: int = 2, ctx_init: str = "a photo of a",
+    ):  # fmt: skip
         super().__init__(backbone, classes)

@@ -23,15 +23,9 @@ class KgCoOp(ContextMethod):
     """
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 4,
-        ctx_init: str = "a photo of a",
-        weight: float = 8.0,
-        templates: Sequence[str] = (),
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx: int = 4, ctx_init: str = "a photo of a", weight: float = 8.0, templates: Sequence[str] = (),
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         self.templates = given_templates(templates)
         self.teacher = Teacher(classes, self.templates)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from coop.parts.context import context_prompts, noise
-from coop.parts.deep_prompts import Contexts, check_image_depth, check_text_depth, leading_words
+from coop.parts.deep_prompts import check_image_depth, check_text_depth, leading_words
 from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP
 from promptvision.backbones.fast_image import prompted_features
 
 
-class CoupledPrompts(Contexts):
+class CoupledPrompts(nn.Module):
     """Language prompts of several blocks, and a linear map for each that turns it into visual prompts (section 3.2.3).
 
     `ctx` (M, D) and `proj` belong to the input, `compound_prompts_text.{i}` (M, D) and
@@ -21,8 +21,8 @@ class CoupledPrompts(Contexts):
     """
 
     def __init__(self, ctx: Tensor, width: int, depth: int):
-        super().__init__(ctx)
-        deep = range(depth - 1)
+        super().__init__()
+        self.ctx, deep = nn.Parameter(ctx), range(depth - 1)
         self.proj = nn.Linear(ctx.shape[1], width)
         self.compound_prompts_text = nn.ParameterList([nn.Parameter(noise(*ctx.shape)) for _ in deep])
         self.compound_prompt_projections = nn.ModuleList([nn.Linear(ctx.shape[1], width) for _ in deep])
@@ -41,13 +41,7 @@ class MaPLe(FeatureMethod):
     """
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 2,
-        depth: int = 2,
-        ctx_init: str = "a photo of a",
+        self, backbone: CLIP, classes: Sequence[str], *, n_ctx: int = 2, depth: int = 2, ctx_init: str = "a photo of a"
     ):
         super().__init__(backbone, classes)
         check_image_depth(backbone.image, depth, "depth")

@@ -53,15 +53,9 @@ class Plot(FeatureMethod):
     """
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_prompts: int = 4,
-        n_ctx: int = 16,
-        ctx_init: str = "",
-        entropy: float = 0.1,
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_prompts: int = 4, n_ctx: int = 16, ctx_init: str = "", entropy: float = 0.1,
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         check_local(backbone.image)
         if n_prompts < 1 or entropy <= 0:

@@ -47,16 +47,10 @@ class ProGrad(ContextMethod):
     loss_is_mean = False
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 16,
-        ctx_init: str = "",
-        strength: float = 1.0,
-        temperature: float = 1.0,
-        templates: Sequence[str] = (),
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx: int = 16, ctx_init: str = "",
+        strength: float = 1.0, temperature: float = 1.0, templates: Sequence[str] = (),
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         if temperature <= 0:
             raise InputError(f"temperature is {temperature:g}; it must be positive")

@@ -40,19 +40,10 @@ class PromptKD(FeatureMethod):
     teacher: Method
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        known: Method | None = None,
-        *,
-        teacher: str = "",
-        teacher_weights: str = "default",
-        n_ctx: int = 4,
-        depth: int = 3,
-        temperature: float = 1.0,
-        weight: float = 1.0,
-        templates: Sequence[str] = (),
-    ):
+        self, backbone: CLIP, classes: Sequence[str], known: Method | None = None, *,
+        teacher: str = "", teacher_weights: str = "default", n_ctx: int = 4, depth: int = 3,
+        temperature: float = 1.0, weight: float = 1.0, templates: Sequence[str] = (),
+    ):  # fmt: skip
         """`known`: a teacher that is loaded already."""
         super().__init__(backbone, classes)
         if temperature <= 0:

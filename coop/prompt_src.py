@@ -29,22 +29,12 @@ class PromptSRC(IndependentPrompts):
     """
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx_text: int = 4,
-        n_ctx_vision: int = 4,
-        depth_text: int = 2,
-        depth_vision: int = 2,
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx_text: int = 4, n_ctx_vision: int = 4, depth_text: int = 2, depth_vision: int = 2,
         ctx_init: str = "a photo of a",
-        text_weight: float = 25.0,
-        image_weight: float = 10.0,
-        logits_weight: float = 1.0,
-        gpa_mean: float = 15.0,
-        gpa_std: float = 1.0,
-        teacher_templates: Sequence[str] = (),
-    ):
+        text_weight: float = 25.0, image_weight: float = 10.0, logits_weight: float = 1.0,
+        gpa_mean: float = 15.0, gpa_std: float = 1.0, teacher_templates: Sequence[str] = (),
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         for name in ("text_weight", "image_weight", "logits_weight"):
             if self.options[name] < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from open_clip.transformer import QuickGELU
@@ -37,16 +38,9 @@ class TCP(ContextMethod):
     """
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 4,
-        ctx_init: str = "",
-        layer: int = 0,
-        weight: float = 8.0,
-        templates: Sequence[str] = (),
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *, n_ctx: int = 4, ctx_init: str = "",
+        layer: int = 0, weight: float = 8.0, templates: Sequence[str] = (),
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         depth, count = len(backbone.text.blocks), len(self.ctx)
         self.layer = layer or max(1, depth * 2 // 3)
@@ -82,14 +76,11 @@ class TCP(ContextMethod):
         encode: Callable[..., Tensor] = text.encode
         end = text.starts + len(self.ctx)
 
-        def noting(block: nn.Module) -> Callable[..., Tensor]:
-            def run(tokens: Tensor, **options: Tensor) -> Tensor:
-                passed.append(block(tokens, **options))
-                return passed[-1]
-
-            return run
+        def noted(block: nn.Module, tokens: Tensor, **options: Tensor) -> Tensor:
+            passed.append(block(tokens, **options))
+            return passed[-1]
 
         first = self.encoder.prompts(self.ctx.expand(1, len(self.classes), -1, -1))[0, :1, :end]
         last = torch.tensor([end - 1], device=first.device)
-        encode(first, last, [noting(block) for block in text.blocks[: self.layer - 1]])
+        encode(first, last, [partial(noted, block) for block in text.blocks[: self.layer - 1]])
         return [tokens[0, text.starts :] for tokens in passed]

@@ -62,17 +62,10 @@ class TipAdapter(ZeroShot):
     beta: Tensor
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        templates: Sequence[str] = (),
-        ensemble: str = "",
-        texts: str = "",
-        alpha: float = 1.17,
-        beta: float = 1.0,
-        search: Sequence[float] = (7.0, 3.0),
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        templates: Sequence[str] = (), ensemble: str = "", texts: str = "",
+        alpha: float = 1.17, beta: float = 1.0, search: Sequence[float] = (7.0, 3.0),
+    ):  # fmt: skip
         super().__init__(backbone, classes, templates=templates, ensemble=ensemble, texts=texts)
         if len(search) not in (0, 2) or any(end <= 0.1 for end in search):
             raise InputError(f"search takes the upper ends of beta and alpha, such as [7, 3], not {list(search)}")

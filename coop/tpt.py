@@ -62,19 +62,10 @@ class TPT(ContextMethod):
     frozen_images = False
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 4,
-        ctx_init: str = "a photo of a",
-        views: int = 64,
-        share: float = 0.1,
-        steps: int = 1,
-        lr: float = 0.005,
-        smallest_crop: float = 0.08,
-        seed: int = 0,
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx: int = 4, ctx_init: str = "a photo of a", views: int = 64, share: float = 0.1,
+        steps: int = 1, lr: float = 0.005, smallest_crop: float = 0.08, seed: int = 0,
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         if views < 1 or steps < 1:
             raise InputError(f"views {views}, steps {steps}: each must be at least 1")

@@ -28,14 +28,9 @@ class VisualPrompt(FeatureMethod):
     features: Tensor
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        n_ctx: int = 8,
-        depth: int = 1,
-        template: str = "a photo of a {}.",
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        n_ctx: int = 8, depth: int = 1, template: str = "a photo of a {}.",
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         self.templates = [template]
         self.image_encoder = VisualPrompts(backbone.image, n_ctx, depth)

@@ -27,14 +27,9 @@ class ZeroShot(Method):
     features: Tensor
 
     def __init__(
-        self,
-        backbone: CLIP,
-        classes: Sequence[str],
-        *,
-        templates: Sequence[str] = (),
-        ensemble: str = "",
-        texts: str = "",
-    ):
+        self, backbone: CLIP, classes: Sequence[str], *,
+        templates: Sequence[str] = (), ensemble: str = "", texts: str = "",
+    ):  # fmt: skip
         super().__init__(backbone, classes)
         if ensemble not in ENSEMBLES:
             raise unknown("ensemble", ensemble, [name for name in ENSEMBLES if name])

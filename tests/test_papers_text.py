@@ -63,7 +63,7 @@ def test_task_res_refuses_new_classes(clip):
 
 def test_an_adapter_worked_out_by_hand():
     """W1 x = 2 - 3 = -1 and 1 + 6 = 7, after the ReLU 0 and 7; W2 of it: 7 x 2 = 14, 7 x -1 = -7."""
-    adapter = Adapter(2, 1, last_relu=False)
+    adapter = Adapter(2, 1, ratio=1.0, last_relu=False)
     adapter.down.weight.data = torch.tensor([[2.0, -1.0], [1.0, 2.0]])
     adapter.up.weight.data = torch.tensor([[5.0, 2.0], [3.0, -1.0]])
     x = torch.tensor([1.0, 3.0])

@@ -46,14 +46,6 @@ class VisualPrompts(DeepPrompts):
         return prompted_features(tower, images, self.VPT, self.layers())
 
 
-class Contexts(nn.Module):
-    """The contexts (M, D) that enter the text tower: `ctx`."""
-
-    def __init__(self, ctx: Tensor):
-        super().__init__()
-        self.ctx = nn.Parameter(ctx)
-
-
 def check_image_depth(tower: ImageTower, depth: int, option: str) -> None:
     """Raise InputError for towers without blocks, and for depths beyond their number of blocks."""
     if not tower.depth:
@@ -100,7 +92,7 @@ class IndependentPrompts(FeatureMethod):
         check_text_depth(backbone.text, depth, "depth_text")
         ctx, words = leading_words(backbone.text, n_ctx, options["ctx_init"])
         self.encoder = context_prompts(backbone.text, classes, n_ctx, prefix=words)
-        self.prompt_learner = Contexts(ctx)
+        self.prompt_learner = nn.ParameterDict({"ctx": ctx})
         self.text_encoder = DeepPrompts(n_ctx, backbone.text.width, depth)
         if options["depth_vision"]:
             visual = options["n_ctx_vision"], options["depth_vision"]
@@ -112,4 +104,4 @@ class IndependentPrompts(FeatureMethod):
         return self.image_encoder.features(self.backbone.image, images)
 
     def text_features(self) -> Tensor:
-        return self.encoder(self.backbone.text, self.prompt_learner.ctx, self.text_encoder.layers())
+        return self.encoder(self.backbone.text, self.prompt_learner["ctx"], self.text_encoder.layers())
