@@ -26,7 +26,7 @@ GOOD = {
 
 @pytest.fixture
 def card(tmp_path):
-    """Load a card of these facts (or this text) as somebody's own file."""
+    """Load a card of these facts (or this text) as a file of your own."""
 
     def load(facts):
         path = tmp_path / "mine.yaml"
@@ -91,7 +91,7 @@ def test_templates_are_those_of_coop(golden):
     assert {OFFICIAL[name]: load_card(name).template for name in OFFICIAL} == templates
 
 
-def test_somebodys_own_card(card):
+def test_a_card_of_your_own(card):
     own = card({**GOOD, "classes": 3, "counts": {"train": 6}, "traps": ["none."]})
     assert (own.name, own.title, own.classes, own.counts, own.options) == ("mine", "Mine", 3, {"train": 6}, {})
     assert card({**GOOD, "reader": "world", "task": "shapes"}).options == {"task": "shapes"}

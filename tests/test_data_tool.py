@@ -53,7 +53,7 @@ def plant_text(root, name):
 
 
 def plant_folder(root):
-    """Somebody's own images."""
+    """Your own images in folders."""
     for part, entries in lists().items():
         for path, _, _ in entries:
             image(root / part / path)

@@ -288,7 +288,7 @@ def test_another_file_in_place_is_not_overwritten(tmp_path):
 
 @pytest.fixture
 def card(tmp_path):
-    """A card of these facts, as somebody's own file."""
+    """A card of these facts, as a file of your own."""
 
     def write(**facts):
         path = tmp_path / "mine.yaml"

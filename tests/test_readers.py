@@ -252,7 +252,7 @@ def test_files_and_folders_without_permission_are_named(tmp_path):
         place.chmod(0o755)
 
 
-# Somebody's own folder
+# Your own folder
 
 
 def own_folder(root, counts, prefix=""):
