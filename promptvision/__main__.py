@@ -20,13 +20,16 @@ def main() -> None:
     here = Path(__file__).parent
     folder = next(place for place in (here / "commands", here.parent / "tools") if place.is_dir())
     commands = {path.stem: path for path in sorted(folder.glob("*.py"))}
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    words = sys.argv[1:]
+    if words[:1] == ["help"] and len(words) == 2 and words[1] in commands:
+        words = [words[1], "--help"]
+    name = words[0] if words and words != ["help"] else "--help"
     if name == "--version":
         sys.stdout.write(f"promptvision {__version__}\n")
     elif name in ("-h", "--help"):
         sys.stdout.write(USAGE + "".join(f"  {name:<10}{title(path)}\n" for name, path in commands.items()))
     elif name in commands:
-        sys.argv[:] = [f"promptvision {name}", *sys.argv[2:]]
+        sys.argv[:] = [f"promptvision {name}", *words[1:]]
         runpy.run_path(str(commands[name]))["main"]()
     else:
         raise unknown("command", name, commands)

@@ -102,7 +102,9 @@ def test_installed_command_explains_itself(call):
     assert listed == call("--help") and "train" in commands and not commands & CHECKOUT_ONLY
     assert call("--version") == "promptvision 0.1.0\n"
     assert call("trian", status=2) == "error: unknown command 'trian'; did you mean 'train'?\n"
+    assert call("help", "OPTIM.EPOCHS") == "OPTIM.EPOCHS (50): Number of epochs.\n"
     said = call("train", "--help")
+    assert call("help", "train") == said and call("help") == listed
     assert said.startswith("usage: promptvision train ") and "tools/" not in said
     said = call("train", "--config", "coop/embeded.yaml", status=2)
     assert said == "error: config file coop/embeded.yaml does not exist; did you mean coop/embedded.yaml?\n"

@@ -41,19 +41,59 @@ def test_a_module_is_an_entry_too():
     assert LazyTable({"calendar": "calendar"})["calendar"].MONDAY == 0
 
 
+BASE = '''
+import torch.no_such_module
+from promptvision.method import Method
+
+SIZE = 3
+
+class Own(Method):
+    """Own.
+
+    `size`: of the base. `parts`, `size`: names; an
+    empty one is left out.
+    """
+    def __init__(self, backbone, classes, *, size: int = 5, parts=("q", -1.5)): ...
+
+class Named(Method):
+    """Named. `size` as in Heir."""
+    def __init__(self, backbone, classes, *, size=3): ...
+
+class Constant(Method):
+    def __init__(self, backbone, classes, *, size=SIZE): ...
+'''
+HEIR = '''
+"""Heirs (arXiv:0000.00000).
+
+More."""
+from own_family.base import Own as Base
+
+class Heir(Base):
+    """A method of one line
+    and a half. Not more.
+
+    `size`: number of parts, e.g. 5. Rather few. `depth`: no option.
+    """
+'''
+
+
 @pytest.fixture
 def table(tmp_path, monkeypatch):
-    """A family of methods in files of their own: `own` names its options, `heir` has those of its base."""
+    """A family of methods in files that cannot be imported; `heir` has the options of its base `own`."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_family").mkdir()
-    (tmp_path / "own_family/base.py").write_text(
-        "import torch.no_such_module\nfrom promptvision.method import Method\nSIZE = 3\n\n"
-        "class Own(Method):\n    def __init__(self, backbone, classes, *, size: int = 5, parts=('q', -1.5)): ...\n\n"
-        "class Named(Method):\n    def __init__(self, backbone, classes, *, size=SIZE): ...\n"
-    )
-    (tmp_path / "own_family/heir.py").write_text("from own_family.base import Own as Base\n\nclass Heir(Base): ...\n")
-    rows = {"own": "own_family.base:Own", "named": "own_family.base:Named", "heir": "own_family.heir:Heir"}
-    return MethodTable("own_family", rows)
+    (tmp_path / "own_family/base.py").write_text(BASE)
+    (tmp_path / "own_family/heir.py").write_text(HEIR)
+    rows = {name: f"own_family.base:{name.title()}" for name in ("own", "named", "constant")}
+    return MethodTable("own_family", rows | {"heir": "own_family.heir:Heir"})
+
+
+def test_an_option_means_what_the_nearest_docstring_says(table):
+    docs = table.docs("heir")
+    assert (docs.paper, docs.summary) == ("Heirs (arXiv:0000.00000).", "A method of one line and a half.")
+    assert docs.defaults == {"SIZE": 5, "PARTS": ("q", -1.5)}
+    assert docs.meanings == {"SIZE": "number of parts, e.g. 5.", "PARTS": "names; an empty one is left out."}
+    assert table.docs("named").meanings == {"SIZE": "number of parts, e.g. 5."}
 
 
 @pytest.mark.parametrize("name", ["own", "heir"])
@@ -62,8 +102,8 @@ def test_options_are_those_of_the_nearest_constructor(table, name):
 
 
 def test_a_default_that_is_no_literal_is_refused(table):
-    with pytest.raises(InputError, match="option size of the method named needs a default that is a literal"):
-        table.options("named")
+    with pytest.raises(InputError, match="option size of the method constant needs a default that is a literal"):
+        table.options("constant")
 
 
 def test_an_unknown_name_gets_the_nearest(table):

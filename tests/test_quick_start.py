@@ -35,6 +35,12 @@ def test_help(tool):
     assert (status, heavy) == (0, set()) and said.startswith("usage: ")
 
 
+@pytest.mark.parametrize("words", [["methods"], ["help", "keys"], ["help", "OPTIM.LR"]])
+def test_keys_and_methods(words):
+    status, said, heavy = call(*words)
+    assert (status, heavy) == (0, set()) and said
+
+
 MISTAKES = {
     "key": (["--config", COOP, "OPTIM.LRR", "1"], "did you mean OPTIM.LR?"),
     "value": (["--config", COOP, "OPTIM.LR", "fast"], "OPTIM.LR takes a number"),

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from promptvision.config.families import FAMILIES
+
 ROOT = Path(__file__).parents[1]
 COOP = str(ROOT / "configs/coop/embedded.yaml")
 QUICK = ["OPTIM.EPOCHS", "2", "DATASET.SHOTS", "1"]
@@ -229,3 +231,25 @@ def test_a_mistake_ends_in_one_sentence(mistake, tool, tmp_path):
     error = err[err.index("error: ") :]
     assert re.search(sentence, error), error
     assert "Traceback" not in err
+
+
+def test_methods_are_listed_a_line_each(tool):
+    status, out, _ = tool("methods")
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert status == 0 and listed == [name for family in FAMILIES.values() for name in family.METHODS]
+    assert len(out.splitlines()) == len(listed) + 2 and max(map(len, out.splitlines())) <= 120
+
+
+def test_help_explains_keys_and_methods(tool):
+    assert "DATASET.SHOTS (16): Training images per class" in tool("help", "keys")[1]
+    status, out, _ = tool("help", "OPTIM.WARMUP")
+    assert status == 0 and [line.split()[0] for line in out.splitlines() if line[0] != " "] == [
+        f"OPTIM.WARMUP_{name}" for name in ("EPOCHS", "TYPE", "LR", "RECOUNT")
+    ]
+    status, out, _ = tool("help", "kg_coop")
+    assert status == 0 and "arXiv:2303.13283" in out and "L = L_ce" in out
+    assert re.search(r"^  WEIGHT \(8.0\): the paper's lambda", out, re.M)
+    assert "Learned parameters: 512 with these defaults, 10 classes" in out
+    assert "depend on the backbone: backbone 'embedded' is no Swin" in tool("help", "swin_prompt")[1]
+    status, _, err = tool("help", "kg_cop")
+    assert (status, err) == (2, "error: unknown topic 'kg_cop'; did you mean 'kg_coop'?")

@@ -1,17 +1,19 @@
-"""The schema in words: for the terminal, and as the page docs/config.md."""
+"""Keys, methods and their options in words: for the terminal, and as the page docs/config.md."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from textwrap import fill, shorten
 from typing import Any
 
 from promptvision.config.key import Key
+from promptvision.config.methods import MethodTable
 from promptvision.config.schema import KEYS
 
 OFTEN = ["SEED", "OUTPUT_DIR", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.ROOT", "DATASET.SHOTS"]
 OFTEN += ["OPTIM.LR", "OPTIM.EPOCHS", "TRAIN.DEVICE"]
+WIDTH = 100
+"""Columns of a text for the terminal."""
 
 
 def often_set() -> str:
@@ -22,49 +24,65 @@ def often_set() -> str:
 
 
 def keys_help(begin: str = "") -> str:
-    """Return the keys whose names begin so, each with its default and its sentence, for a terminal."""
+    """Return the keys whose names begin so, each with its default and its meaning."""
     keys = [key for key in KEYS if key.name.startswith(begin)]
-    lines = [f"{key.name} ({_default(key.default)}): {_sentence(key)}" for key in keys]
-    return "\n".join(fill(line, 100, subsequent_indent="    ") for line in lines) + "\n"
+    return "".join(_paragraph(f"{key.name} ({_default(key.default)}): {_meaning(key)}") for key in keys)
 
 
-def options_table(families: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{family: {method: {OPTION: default}}}."""
-    return {
-        name: {method: dict(family.options(method)) for method in family.METHODS} for name, family in families.items()
-    }
+def methods_help(families: Mapping[str, Any]) -> str:
+    """Return a line for each method of each family."""
+    lines = []
+    for name, family in families.items():
+        lines.append(f"METHOD.FAMILY {name}: {family.__doc__.partition(':')[0]}")
+        texts = {method: family.METHODS.docs(method).summary for method in family.METHODS}
+        lines += [f"  {method:<16} {shorten(text, WIDTH, placeholder=' ...')}" for method, text in texts.items()]
+    return "\n".join([*lines, ""])
+
+
+def method_help(methods: MethodTable, name: str) -> str:
+    """Return what there is to say of a method: its paper, its docstring, and its options with defaults and meanings."""
+    docs = methods.docs(name)
+    options = [
+        _paragraph(f"  {option} ({_default(default)}): {docs.meanings.get(option, '')}")
+        for option, default in docs.defaults.items()
+    ]
+    title = f"METHOD.FAMILY {methods.family} METHOD.NAME {name}\n{docs.paper}\n\n{docs.text}\n\n"
+    return title + ("METHOD.OPTIONS, each with its default:\n" + "".join(options) if options else "No options.\n")
 
 
 def config_page(families: Mapping[str, Any]) -> str:
-    """docs/config.md: every key by section, then every method's options."""
+    """Return docs/config.md: every key by section, then every method's options."""
     lines = [
         "# Config keys",
         "",
-        "Made from `promptvision/config/schema.py` and the methods' signatures by `python tools/docs.py`.",
+        "Generated from `promptvision/config/schema.py` and the methods' docstrings by `python tools/docs.py`.",
         "",
+        "| key | default | meaning |",
+        "|---|---|---|",
     ]
-    lines += ["| key | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{key.name}` | {_code(key.default)} | {_sentence(key)} |" for key in KEYS]
-    for name, methods in options_table(families).items():
+    lines += [f"| `{key.name}` | {_code(key.default)} | {_meaning(key)} |" for key in KEYS]
+    for name, family in families.items():
         lines += ["", f"## METHOD.OPTIONS of the `{name}` family"]
-        for method, options in methods.items():
-            lines += ["", f"### `{method}`", "", _first_sentence(families[name].METHODS[method])]
-            rows = [f"| `{option}` | {_code(default)} |" for option, default in options.items()]
-            lines += ["", "| option | default |", "|---|---|", *rows] if rows else ["", "No options."]
+        for method in family.METHODS:
+            docs = family.METHODS.docs(method)
+            meanings = {option: docs.meanings.get(option, "").replace("|", "\\|") for option in docs.defaults}
+            rows = [f"| `{option}` | {_code(docs.defaults[option])} | {text} |" for option, text in meanings.items()]
+            lines += ["", f"### `{method}`", "", docs.summary, ""]
+            lines += ["| option | default | meaning |", "|---|---|---|", *rows] if rows else ["No options."]
     return "\n".join(lines) + "\n"
 
 
-def _sentence(key: Key) -> str:
-    told = all(choice in key.help for choice in key.choices)
-    return key.help if told else f"{key.help} One of {', '.join(key.choices)}."
+def _paragraph(text: str) -> str:
+    return fill(text, WIDTH, subsequent_indent="    ") + "\n"
 
 
-def _first_sentence(method: object) -> str:
-    return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
+def _meaning(key: Key) -> str:
+    complete = all(choice in key.help for choice in key.choices)
+    return key.help if complete else f"{key.help} One of {', '.join(key.choices)}."
 
 
 def _default(value: Any) -> str:
-    """As one would write it in YAML."""
+    """Return a default as YAML has it."""
     if isinstance(value, str):
         return f'"{value}"' if not value or " " in value else value
     return str(list(value) if isinstance(value, tuple) else value)

@@ -6,7 +6,9 @@ The docstring and the options of a method are read from its source, so that they
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +38,22 @@ class LazyTable(Mapping[str, Any]):
         return len(self.paths)
 
 
+@dataclass(frozen=True)
+class MethodDocs:
+    """The documentation of a method: the first line of its file, the docstring of its class, and its options."""
+
+    paper: str
+    text: str
+    defaults: Mapping[str, Any]
+    meanings: Mapping[str, str]
+    """Of each option whose meaning a docstring states: `` `n_ctx`: number of vectors M. ``"""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the docstring, on one line."""
+        return first_sentence(self.text)
+
+
 class MethodTable(LazyTable):
     """The methods of a family: their classes, and what the source of a class says of itself."""
 
@@ -57,6 +75,22 @@ class MethodTable(LazyTable):
                 return {each.arg.upper(): _literal(name, each.arg, default) for each, default in pairs}
         return {}
 
+    def docs(self, name: str) -> MethodDocs:
+        """Return the documentation of a method; meanings that its own docstring lacks are those of its bases."""
+        defaults, meanings = self.options(name), dict[str, str]()
+        texts = [ast.get_docstring(each) or "" for each in lineage(self.paths[name])]
+        for option, meaning in (pair for text in texts for pair in option_texts(text)):
+            if option in defaults:
+                meanings.setdefault(option, self._resolved(option, meaning))
+        module = ast.get_docstring(_source(self.paths[name].partition(":")[0])) or ""
+        return MethodDocs(module.partition("\n")[0], texts[0], defaults, meanings)
+
+    def _resolved(self, option: str, meaning: str) -> str:
+        """Replace "as in CoOp" (a class or a method of the family) by what that says of the option."""
+        other = re.match(r"as in `?(\w+)", meaning)
+        names = [name for name in self if other and other[1] in (name, self.paths[name].rpartition(":")[2])]
+        return self.docs(names[0]).meanings.get(option, meaning) if names else meaning
+
     def check(self, name: str) -> None:
         """Raise InputError for a name that is not in the table."""
         if name not in self:
@@ -68,6 +102,20 @@ def _literal(method: str, option: str, default: ast.expr | None) -> Any:
         return ast.literal_eval(default)  # type: ignore[arg-type]
     except ValueError as error:
         raise InputError(f"option {option} of the method {method} needs a default that is a literal") from error
+
+
+def option_texts(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (OPTION, meaning) of each "`a`: meaning.", "`a`, `b`: meaning." or "`a` as in CoOp." in a docstring."""
+    for paragraph in text.split("\n\n"):
+        pieces = re.split(r"(`\w+`(?:(?:, | and )`\w+`)*)(?:: | (?=as in ))", " ".join(paragraph.split()))
+        for names, meaning in zip(pieces[1::2], pieces[2::2], strict=True):
+            for option in re.findall(r"\w+(?=`)", names):
+                yield option.upper(), first_sentence(meaning)
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a text on one line, with a full stop."""
+    return re.split(r"\.(?= [A-Z`]|$)", " ".join(text.split()))[0].rstrip(" ,;") + "."
 
 
 def lineage(path: str) -> Iterator[ast.ClassDef]:
