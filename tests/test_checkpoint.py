@@ -61,7 +61,7 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path):
         file.writestr("a", "b")
     for content in (evil, pickle.dumps(Evil(touched)), other.getvalue(), archive.getvalue(), b"", b"hello"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is damaged or not a checkpoint of promptvision; delete it to start anew"):
+        with pytest.raises(InputError, match="is damaged or not a checkpoint of promptvision; delete it to"):
             load_checkpoint(path)
     assert not os.path.exists(touched)
     with pytest.raises(InputError, match="checkpoint .*gone.ckpt does not exist"):
@@ -93,7 +93,7 @@ def test_a_method_that_learned_nothing_has_a_file_too(tmp_path):
 
 def test_wrong_files_of_learned_tensors_are_named(tmp_path):
     path = tmp_path / "learned.safetensors"
-    with pytest.raises(InputError, match="learned.safetensors does not exist; has the run been trained to its end?"):
+    with pytest.raises(InputError, match="learned.safetensors does not exist; has the run finished?"):
         load_learned(path)
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(InputError, match="was not written by promptvision: its metadata lacks 'classes'"):

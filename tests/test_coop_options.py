@@ -10,7 +10,7 @@ import coop
 import vpt
 from promptvision.backbones import load_clip
 from promptvision.errors import InputError
-from promptvision.experiment.build import own_templates
+from promptvision.experiment.build import default_templates
 
 NAMES = ["cat", "golden_retriever", "Washington D.C."]
 
@@ -101,7 +101,7 @@ def test_an_ensemble_goes_without_the_template_of_imagenet(tmp_path):
         ("imagenet_a", "select", ["an image of a {}."]),
     ]:
         path = write(tmp_path / f"{name}.yaml", card)
-        assert own_templates(path, {"ensemble": ensemble}) == expected
+        assert default_templates({"NAME": path, "TEMPLATE": ""}, {"ensemble": ensemble}) == expected
 
 
 def write(path, content):

@@ -300,7 +300,7 @@ def test_a_best_epoch_that_is_gone_or_damaged_is_named(tmp_path):
     cfg, best = best_run(tmp_path)
     whole = best.read_bytes()
     for content, said in (
-        (None, "best.safetensors is gone, but an epoch with .* % was kept; start the run anew"),
+        (None, "best.safetensors is missing, but an epoch with .* % was kept; train the run again"),
         (whole[:-5], "best.safetensors is damaged"),
         (whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:], "best.safetensors is damaged"),
         (whole.replace(b"accuracy", b"occuracy"), "best.safetensors is damaged"),
@@ -340,7 +340,7 @@ def test_a_signal_to_everybody_while_workers_read(tmp_path, number, status):
         os.killpg(process.pid, number)
         said = process.communicate()[0]
     assert process.returncode == status, said
-    assert "Traceback" not in said and "go on with --resume auto" in " ".join(said.split())
+    assert "Traceback" not in said and "resume with --resume auto" in " ".join(said.split())
     assert load_checkpoint(tmp_path / "run/last.ckpt")["position"][0] >= 0
 
 

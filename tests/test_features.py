@@ -338,7 +338,7 @@ def test_without_a_place_to_keep_them_features_are_held_in_memory(photos, tmp_pa
             features, source = cache.get(test_batches(photos), photos.fingerprint(photos.test))
             assert source == "computed" and torch.equal(features, directly(photos, Tower()))
         assert len(caplog.records) == 1
-        assert f"no image features can be kept in CACHE_DIR {folder}" in caplog.text
+        assert f"No image features can be kept in CACHE_DIR {folder}" in caplog.text
     assert not list(places[1].iterdir())
 
 

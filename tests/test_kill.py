@@ -1,4 +1,4 @@
-"""Runs that are killed and gone on with end as if nothing had happened; `tools/bench.py kill` does it for longer."""
+"""Runs that are killed and resumed end as if nothing had happened; `tools/bench.py kill` runs this for longer."""
 
 import json
 import runpy

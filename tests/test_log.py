@@ -54,13 +54,13 @@ def service(monkeypatch):
 
 def test_curves_and_result_go_to_weights_and_biases_and_go_on_there(tmp_path, service):
     with pytest.raises(SystemExit), RunFolder(tmp_path / "mine") as folder:
-        folder.follow_online("prompts", {"SEED": 1})
+        folder.connect_wandb("prompts", {"SEED": 1})
         folder.write_config("SEED: 1")
         folder.row(step=0, epoch=0, loss=2.5, lr=0.1, seconds=1.0)
         folder.checkpoint.write_text("")
         raise SystemExit(143)
     with RunFolder(tmp_path / "mine", resume=True) as folder:
-        folder.follow_online("prompts", {"SEED": 1})
+        folder.connect_wandb("prompts", {"SEED": 1})
         folder.row(step=1, epoch=0, val={"accuracy": 50.0})
         folder.write_result({"accuracy": 60.0, "dataset": "dtd", "pictures": {"train": 3}})
     (run,) = service[1].values()
@@ -68,8 +68,8 @@ def test_curves_and_result_go_to_weights_and_biases_and_go_on_there(tmp_path, se
     assert run.rows == [(0, {"loss": 2.5, "lr": 0.1}), (1, {"val/accuracy": 50.0})]
     assert run.summary == {"accuracy": 60.0, "pictures/train": 3} and run.ended == [1, 0]
     with RunFolder(tmp_path / "mine") as folder:
-        folder.follow_online("prompts", {"SEED": 1})
-    assert len(service[1]) == 2, "a run that begins anew is another one"
+        folder.connect_wandb("prompts", {"SEED": 1})
+    assert len(service[1]) == 2, "a run that starts from scratch is another one"
 
 
 def test_weights_and_biases_that_does_not_let_in_is_one_sentence(tmp_path, service):
@@ -79,7 +79,7 @@ def test_weights_and_biases_that_does_not_let_in_is_one_sentence(tmp_path, servi
     service[0].init = init
     said = "LOG.WANDB prompts: No API key configured; WANDB_MODE=offline keeps the run here"
     with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=said):
-        folder.follow_online("prompts", {})
+        folder.connect_wandb("prompts", {})
 
 
 def test_weights_and_biases_that_is_not_installed_is_one_sentence_and_costs_nothing(tmp_path, tool, monkeypatch):
@@ -106,7 +106,7 @@ def test_rows_of_later_steps_and_torn_lines_are_forgotten(tmp_path):
             folder.row(step=step, loss=1.0)
     with folder.metrics.open("a") as file:
         file.write('{"step": 4, "lo')
-    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
+    time.sleep(1.1)  # TensorBoard orders its files by the second in which they were started
     with RunFolder(tmp_path, resume=True) as folder:
         assert [row["step"] for row in folder.rows()] == [0, 1, 2, 3]
         folder.forget_from(2)
@@ -142,7 +142,7 @@ def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path):
     hold += f"with RunFolder({str(tmp_path)!r}): print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(InputError, match="is in use by another run; wait for it or take another"):
+        with pytest.raises(InputError, match="is in use by another run; wait for it or choose another folder"):
             RunFolder(tmp_path)
         other.kill()
     with RunFolder(tmp_path, resume=True) as folder:

@@ -210,7 +210,7 @@ def test_domains_of_a_run(own):
     assert {label for _, label, _ in data.images.unlabelled} == {0}
     data = load(*words, "DATASET.SOURCE", "art", "DATASET.TARGET", "photo", "DATASET.VALIDATION", "test")
     assert data.images.val == data.images.test
-    with pytest.raises(InputError, match="HELD_OUT parts a target domain: name it in DATASET.TARGET"):
+    with pytest.raises(InputError, match="HELD_OUT splits a target domain: name it in DATASET.TARGET"):
         load("DATASET.HELD_OUT", "0.3")
 
 

@@ -122,7 +122,7 @@ def test_fewer_images_than_shots_are_used_and_told(tool, photos, tmp_path):
     words = ["DATASET.NAME", "folder", "DATASET.ROOT", photos, "DATASET.SHOTS", "16", "OPTIM.EPOCHS", "1"]
     status, _, err = tool("train", "--config", COOP, *words, "OUTPUT_DIR", tmp_path / "run")
     assert status == 0
-    assert "class 'red' has only 5 training images for 16 shots" in err
+    assert "Class 'red' has only 5 training images for 16 shots" in err
 
 
 @pytest.mark.parametrize(("name", "most"), [("train", 30), ("eval", 30), ("predict", 30), ("sweep", 36), ("tune", 36)])

@@ -150,7 +150,7 @@ def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(tmp_path, precision
     with pytest.raises(SystemExit) as stopped:
         train(tmp_path / "parts", precision=precision, loader=stop_at(epoch, batch))
     assert stopped.value.code == 143
-    assert "go on with --resume auto" in (tmp_path / "parts" / "log.txt").read_text()
+    assert "resume with --resume auto" in (tmp_path / "parts" / "log.txt").read_text()
     same(train(tmp_path / "parts", precision=precision, resume=True), whole)
 
 
@@ -227,7 +227,7 @@ def test_a_run_that_is_given_up_is_saved_and_can_be_gone_on_with(tmp_path):
         told.append((epoch, found))
         return epoch >= 1
 
-    with pytest.raises(Pruned, match="given up after 2 epochs"):
+    with pytest.raises(Pruned, match="pruned after 2 epochs"):
         train(tmp_path / "parts", validate_every=1, checkpoint_every=9, watch=watch)
     assert told == [(row["epoch"], row["val"]) for row in whole[1] if "val" in row][:2]
     assert load_checkpoint(tmp_path / "parts/last.ckpt")["position"][:2] == (2, 0)
@@ -262,7 +262,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, said):
     train(tmp_path, identity=identity)
     with pytest.raises(InputError, match="last.ckpt does not fit this run: " + re.escape(said)) as error:
         train(tmp_path, resume=True, **{"identity": identity, **change})
-    assert "take another OUTPUT_DIR, or start anew" in str(error.value)
+    assert "choose another OUTPUT_DIR, or start from scratch" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_devices_and_precisions():
     with pytest.raises(InputError, match="unknown device 'gpu'; did you mean 'cpu'"):
         choose_device("gpu")
     with pytest.raises(
-        InputError, match=r"TRAIN.DEVICE cuda:99: torch .* sees (no|\d+) CUDA devices?; take auto or cpu"
+        InputError, match=r"TRAIN.DEVICE cuda:99: torch .* sees (no|\d+) CUDA devices?; use auto or cpu"
     ):
         choose_device("cuda:99")
     with pytest.raises(InputError, match="unknown precision 'fp64'; did you mean"):
@@ -384,7 +384,7 @@ def test_a_process_that_is_killed_and_stopped_again_and_again_ends_the_same(tmp_
             assert int(runner.stdout.readline()) == code
         codes, said = runner.communicate("\n")
     assert codes.split()[1] == "0"
-    assert [line.partition(" in epoch")[0] for line in said.splitlines()] == ["stopped", "stopped"]
+    assert [line.partition(" in epoch")[0] for line in said.splitlines()] == ["Stopped", "Stopped"]
     method, rows, _ = train(tmp_path / "whole")
     save_learned(tmp_path / "whole.safetensors", method.learned_state(), {"classes": ["a", "b"]})
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
@@ -416,7 +416,7 @@ def test_a_signal_to_a_process_that_validates_does_not_wait_for_the_rest(tmp_pat
         process.send_signal(number)
         said = process.communicate()[1]
     assert process.returncode == status and not (tmp_path / "batch2").exists(), said
-    assert said == "stopped in epoch 1 after batch 3; go on with --resume auto\n"
+    assert said == "Stopped in epoch 1 after batch 3; resume with --resume auto\n"
     assert load_checkpoint(tmp_path / "parts/last.ckpt")["position"][:2] == (1, 3)
     assert '"val"' not in (tmp_path / "parts/metrics.jsonl").read_text()
     same(train(tmp_path / "parts", resume=True), train(tmp_path / "whole"))

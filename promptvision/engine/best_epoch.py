@@ -1,4 +1,4 @@
-"""Keeping the learned tensors of the epoch that validates best."""
+"""The learned tensors of the epoch with the best validation accuracy."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from promptvision.method import Method
 
 @dataclass
 class Best:
-    """best.safetensors of a run: the first epoch of the highest validation accuracy (VPT `Trainer`: strictly better).
+    """best.safetensors of a run: the first epoch with the highest validation accuracy (VPT `Trainer`: strictly better).
 
-    A resumed run meets the same accuracies again and keeps the same epoch.
+    A resumed run gets the same accuracies again and keeps the same epoch.
     """
 
     folder: RunFolder
     method: Method
 
     def note(self, epoch: int, validation: Mapping[str, Any]) -> None:
-        """Keep this epoch's learned tensors if none before had its accuracy."""
+        """Keep the learned tensors of this epoch if its accuracy is the highest so far."""
         accuracy = float(validation["accuracy"])
         before = kept(self.folder.best)
         if before is None or accuracy > before["accuracy"]:
@@ -34,16 +34,16 @@ class Best:
             save_learned(self.folder.best, self.method.learned_state(), metadata)
 
     def restore(self) -> dict[str, Any]:
-        """Set the method to the kept tensors; which epoch (from 0) and accuracy (per cent) they are of."""
+        """Set the method to the kept tensors and return their epoch (from 0) and accuracy (per cent)."""
         found = kept(self.folder.best)
         if found is None:
-            raise InputError(f"{self.folder.best} is gone, though the run kept its best epoch there; start it anew")
+            raise InputError(f"{self.folder.best} is missing, though the run kept its best epoch there; train it again")
         self.method.load_learned_state(load_learned(self.folder.best)[0])
         return {"best_epoch": found["epoch"], "best_val_accuracy": found["accuracy"]}
 
 
 def kept(path: Path) -> dict[str, Any] | None:
-    """`epoch` (from 0) and `accuracy` (per cent) of a best.safetensors; None where there is none."""
+    """Return `epoch` (from 0) and `accuracy` (per cent) of a best.safetensors, None if there is none."""
     if not path.exists():
         return None
     metadata = load_learned(path)[1]
@@ -51,12 +51,12 @@ def kept(path: Path) -> dict[str, Any] | None:
         found = json.loads(metadata["kept"])
         return {"epoch": int(found["epoch"]), "accuracy": float(found["accuracy"])}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} does not tell which epoch it holds; start the run anew") from error
+        raise InputError(f"{path} does not say which epoch it holds; train the run again") from error
 
 
 def check_kept(path: Path, then: Mapping[str, Any] | None) -> None:
-    """Refuse to go on where the best epoch so far, of which a checkpoint knows, is no longer kept."""
+    """Raise InputError if the best epoch that a checkpoint knows of is no longer kept."""
     now = kept(path)
     if then and (now is None or now["accuracy"] < then["accuracy"]):
-        state = "is gone" if now is None else f"holds {now['accuracy']:g} %"
-        raise InputError(f"{path} {state}, but an epoch with {then['accuracy']:g} % was kept; start the run anew")
+        state = "is missing" if now is None else f"holds {now['accuracy']:g} %"
+        raise InputError(f"{path} {state}, but an epoch with {then['accuracy']:g} % was kept; train the run again")

@@ -39,42 +39,39 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading raises for a file that is not what it seems."""
+"""Errors raised when reading a damaged file."""
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Tensors and plain values, atomically."""
+    """Write tensors and plain values, atomically."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU; runs no code from the file and refuses a damaged or foreign one."""
+    """Return what `save_checkpoint` wrote, on the CPU; run no code from the file, refuse a damaged or foreign one."""
+    state, damaged = None, f"{path} is damaged or not a checkpoint of promptvision; delete it to start from scratch"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True) if _whole(path) else None
+        with zipfile.ZipFile(path) as archive:  # torch compresses nothing, so no entry can grow when it is read
+            entries = archive.infolist()
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            fits = sum(entry.file_size for entry in entries) <= os.path.getsize(path)
+            if stored and fits and archive.testzip() is None:
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path} does not exist") from error
     except DAMAGE as error:
-        raise InputError(f"{path} is damaged or not a checkpoint of promptvision; delete it to start anew") from error
+        raise InputError(damaged) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"{path} is damaged or not a checkpoint of promptvision; delete it to start anew")
+        raise InputError(damaged)
     return state
 
 
-def _whole(path: str | Path) -> bool:
-    """Whether every entry is as it was written; torch compresses none, so that none can grow when it is read."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        plain = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        fitting = sum(entry.file_size for entry in entries) <= os.path.getsize(path)
-        return plain and fitting and archive.testzip() is None
-
-
 def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Learned tensors as safetensors. `metadata`: `classes`, a list of names, kept as JSON; texts otherwise.
+    """Write learned tensors as safetensors, with a checksum of everything.
 
-    A checksum of everything stands beside them.
+    `metadata`: `classes`, a list of names, is kept as JSON; all else as text.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
@@ -84,10 +81,10 @@ def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
 
 
 def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors by name, metadata) as `save_learned` wrote them; a file without a checksum is taken as it is."""
+    """Return (tensors by name, metadata) as `save_learned` wrote them; a file without a checksum is not checked."""
     state, metadata = _read_learned(path)
     if metadata.pop("sha256", None) not in (None, _checksum(state, metadata)):
-        raise InputError(f"{path} is damaged: it does not hold what was written")
+        raise InputError(f"{path} is damaged: its checksum does not match")
     if "classes" not in metadata:
         raise InputError(f"{path} was not written by promptvision: its metadata lacks 'classes'")
     try:
@@ -104,13 +101,13 @@ def _read_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; has the run been trained to its end?") from error
+        raise InputError(f"{path} does not exist; has the run finished?") from error
     except (SafetensorError, *DAMAGE) as error:
         raise InputError(f"{path} is damaged or not a safetensors file") from error
 
 
 def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
-    """SHA-256 of tensors on the CPU with their names, types and shapes, and of the texts beside them."""
+    """Return the SHA-256 of tensors on the CPU with their names, types and shapes, and of the texts."""
     digest = hashlib.sha256(json.dumps(dict(texts), sort_keys=True).encode())
     for name in sorted(state):
         tensor = state[name].contiguous()
@@ -120,7 +117,7 @@ def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
 
 
 def _in_fixed_order(content: bytes) -> bytes:
-    """The same safetensors file with its header sorted: the library writes metadata in another order every time."""
+    """Return the same safetensors file with a sorted header: the library writes metadata in a random order."""
     begin = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:begin]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)

@@ -1,4 +1,4 @@
-"""Where to compute and how precisely."""
+"""The device and the precision of computations."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:N`, refused if this machine lacks it."""
+    """Return the device `auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:N`; InputError if it is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))
     device = torch.device(name)
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= there:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
         raise InputError(
-            f"TRAIN.DEVICE {name}: torch {torch.__version__} sees {there or 'no'} CUDA device{'s' * (there != 1)}; "
-            "take auto or cpu"
+            f"TRAIN.DEVICE {name}: torch {torch.__version__} sees {count or 'no'} CUDA device{'s' * (count != 1)}; "
+            "use auto or cpu"
         )
     return device
 
 
 def repeatable(wanted: bool) -> None:
-    """Take only algorithms that give the same bits every time, or any; before the first use of the GPU.
+    """Allow only algorithms that give the same bits every time, or any; call it before the GPU is first used.
 
-    An operation that has no such algorithm warns. cuBLAS needs a workspace of its own for it
+    An operation without such an algorithm warns. cuBLAS needs its own workspace for it
     (docs.nvidia.com/cuda/cublas, "Results Reproducibility").
     """
     if wanted:
@@ -43,14 +43,14 @@ def repeatable(wanted: bool) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which the backbone computes: fp32 (autocast off), fp16 or bf16."""
+    """Return the context of a precision: fp32 (autocast off), fp16 or bf16."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the GPU's memory by tensors, or of main memory by this process."""
+    """Return the most bytes in use so far: of GPU memory by tensors, or of main memory by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

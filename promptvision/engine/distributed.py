@@ -1,6 +1,6 @@
-"""Several processes that train one run together, started by torchrun: each takes a part of every batch.
+"""Data-parallel training of one run by several processes, started by torchrun: each takes a share of every batch.
 
-Every process holds the whole method and makes the same steps; alone, all of this changes nothing.
+Every process holds the whole method and makes the same steps; with a single process nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from promptvision.errors import InputError
 from promptvision.method import Method
 
 PATIENCE = timedelta(hours=12)
-"""How long processes wait for the first one, which alone evaluates."""
+"""Longest wait for the first process, which alone evaluates."""
 
 
 @contextmanager
 def team(device: str) -> Iterator[None]:
-    """What torchrun started belongs together in here. `device`: TRAIN.DEVICE."""
+    """Connect the processes that torchrun started. `device`: TRAIN.DEVICE."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -42,25 +42,26 @@ def team(device: str) -> Iterator[None]:
 
 
 def part() -> tuple[int, int]:
-    """This process's number, from 0, and how many there are."""
+    """Return the number of this process, from 0, and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that evaluates and writes."""
+    """Return whether this process is the one that evaluates and writes."""
     return part()[0] == 0
 
 
 @contextmanager
 def run_folder(path: str | Path, *, resume: bool) -> Iterator[RunFolder]:
-    """The run folder; for all but the first process a copy of what it goes on from, which is thrown away."""
+    """Open the run folder; ranks above 0 get a temporary copy of the files needed to resume."""
     if is_first():
         with RunFolder(path, resume=resume) as folder:
-            _together()
+            if dist.is_initialized():
+                dist.barrier()
             yield folder
         return
     with tempfile.TemporaryDirectory(prefix="promptvision-") as own:
-        _together()
+        dist.barrier()
         for name in ("config.yaml", "last.ckpt", "best.safetensors"):
             if resume and Path(path, name).is_file():
                 shutil.copy(Path(path, name), own)
@@ -68,13 +69,8 @@ def run_folder(path: str | Path, *, resume: bool) -> Iterator[RunFolder]:
             yield folder
 
 
-def _together() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def check(method: Method, batch: int) -> None:
-    """Refuse what would not end as one process does."""
+    """Raise InputError if several processes would not compute what one does."""
     count = part()[1]
     if count == 1:
         return
@@ -82,19 +78,19 @@ def check(method: Method, batch: int) -> None:
         raise InputError(f"{count} processes cannot share batches of {batch} images; start at most {batch}")
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     if norms or not method.loss_is_mean or method.wants_unlabelled:
-        why = "a batch-norm that learns" if norms else "a loss that is no mean over the images of a batch"
+        why = "a batch norm in training mode" if norms else "a loss that is not a mean over the images of a batch"
         raise InputError(f"{type(method).__name__} has {why}, so processes cannot share a batch; start one process")
 
 
 def start_alike(parameters: Iterable[Tensor]) -> None:
-    """Every process begins with what the first one drew."""
+    """Copy the parameters of the first process to all others."""
     if dist.is_initialized():
         for parameter in parameters:
             dist.broadcast(parameter.data, 0)
 
 
 def shared_mean(loss: Tensor, count: int) -> tuple[Tensor, float]:
-    """From the mean loss of `count` images here: what to differentiate here, and the mean over all images.
+    """Turn the mean loss of this process's `count` images into (loss to differentiate here, mean over all images).
 
     The gradients of the former, summed over the processes, are those of the latter.
     """
@@ -107,7 +103,7 @@ def shared_mean(loss: Tensor, count: int) -> tuple[Tensor, float]:
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Make every gradient the sum over the processes."""
+    """Replace every gradient by its sum over the processes."""
     if not dist.is_initialized():
         return
     for parameter in parameters:
@@ -117,7 +113,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def agreed(signals: Sequence[int], device: torch.device) -> list[int]:
-    """The signals that any process has received, so that all stop after the same step."""
+    """Return the signals that any process has received, so that all stop after the same step."""
     if not dist.is_initialized():
         return list(signals)
     found = torch.tensor([max(signals, default=0)], device=device)

@@ -1,4 +1,4 @@
-"""The facts that make a run repeatable."""
+"""The facts about software and hardware that make a run repeatable."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ import promptvision
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """What makes a run repeatable besides its config: versions, machine, and where the code lies."""
-    packages = ("torch", "torchvision", "timm", "open_clip_torch", "numpy")
-    versions = {name: _version(name) for name in packages}
+    """Return versions, machine and the location of the code: what makes a run repeatable besides its config."""
+    versions = {}
+    for package in ("torch", "torchvision", "timm", "open_clip_torch", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "promptvision": promptvision.__version__,
@@ -31,10 +35,3 @@ def facts(device: torch.device) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -1,4 +1,4 @@
-"""Predictions over a whole set, and the numbers that tables report."""
+"""Predictions on a whole set of images, and the scores that tables report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 from rich.progress import track
-from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from promptvision.engine.device import autocast
 from promptvision.engine.interrupt import heed
@@ -20,7 +18,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Refuse labels (B,) that are not 0 .. classes - 1."""
+    """Raise InputError for labels (B,) that are not 0 .. classes - 1."""
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         raise InputError(f"label {int(wrong[0])} is out of range: the method has {classes} classes, 0 to {classes - 1}")
@@ -30,10 +28,10 @@ def check_labels(labels: Tensor, classes: int) -> None:
 def predict(
     method: Method, batches: Batches, device: torch.device, precision: str = "fp32", *, progress: str = ""
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) in float32 and labels (N,), both on the CPU, of all batches in order, in eval mode.
+    """Return logits (N, C) in float32 and labels (N,) of all batches in order, both on the CPU, in eval mode.
 
-    `progress`: what a progress bar is to be called; empty for none. While `fit` validates, Ctrl-C and SIGTERM raise
-    Stopped before the next batch.
+    `progress`: title of a progress bar; empty for none. While `fit` validates, Ctrl-C and SIGTERM raise Stopped
+    before the next batch.
     """
     was_training = method.training
     method.to(device).eval()
@@ -53,46 +51,42 @@ def predict(
 def evaluate(
     method: Method, batches: Batches, device: torch.device, precision: str = "fp32", *, progress: str = ""
 ) -> dict[str, Any]:
-    """`scores` of the method's predictions."""
+    """Return the `scores` of the method's predictions."""
     logits, labels = predict(method, batches, device, precision, progress=progress)
     return scores(logits, labels)
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """What result.json reports of logits (N, C) and labels (N,); all but `n` in per cent.
+    """Return what result.json reports of logits (N, C) and labels (N,); all except `n` in per cent.
 
     `accuracy`; `top5` (top-C with fewer classes); `per_class`, the accuracy of each class, None without images;
-    `per_class_mean` over classes with images; `macro_f1` over classes with images (as Dassl takes it); `ece`:
-    expected calibration error, 15 equal bins of the softmax confidence (Guo et al. 2017, arXiv:1706.04599);
-    with two classes `roc_auc`, the mean over both of the area under each one's logit (as VPT takes it).
+    `per_class_mean` over classes with images; `macro_f1` over classes with images (as in Dassl); `ece`: expected
+    calibration error, 15 equal bins of the softmax confidence (Guo et al. 2017, arXiv:1706.04599); with two classes
+    `roc_auc`, the mean over both classes of the area under the curve of their logit (as in VPT).
     """
-    check_labels(labels, logits.shape[1])
+    from sklearn.metrics import f1_score, roc_auc_score
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    classes = logits.shape[1]
+    check_labels(labels, classes)
     broken = int((~logits.isfinite().all(dim=1)).sum())
     if broken:
         raise InputError(f"the method gives NaN or infinite logits for {broken} of {len(logits)} images")
-    hits = (logits.argmax(dim=1) == labels).double()
-    per_class = [hits[labels == c].mean().item() * 100 if (labels == c).any() else None for c in range(logits.shape[1])]
-    there = [accuracy for accuracy in per_class if accuracy is not None]
+    predicted, best = logits.argmax(dim=1), logits.topk(min(5, classes), dim=1).indices
+    hits, top_hits = (predicted == labels).double(), (best == labels[:, None]).any(dim=1).double()
+    per_class = [hits[labels == c].mean().item() * 100 if (labels == c).any() else None for c in range(classes)]
+    seen = [accuracy for accuracy in per_class if accuracy is not None]
+    # torchmetrics gives a confidence of exactly 1 its own bin; just below 1 it falls into the last one
+    confidences = logits.double().softmax(dim=1).float().clamp(max=1 - torch.finfo(torch.float32).eps)
     found = {
         "n": len(labels),
         "accuracy": hits.mean().item() * 100,
-        "top5": _top(logits, labels, 5),
-        "per_class_mean": sum(there) / len(there),
-        "macro_f1": 100 * float(f1_score(labels, logits.argmax(dim=1), average="macro", labels=labels.unique())),
-        "ece": 100 * _calibration_error(logits, labels),
+        "top5": top_hits.mean().item() * 100,
+        "per_class_mean": sum(seen) / len(seen),
+        "macro_f1": 100 * float(f1_score(labels, predicted, average="macro", labels=labels.unique())),
+        "ece": 100 * multiclass_calibration_error(confidences, labels, num_classes=classes, n_bins=15).item(),
         "per_class": per_class,
     }
-    if logits.shape[1] == 2 and len(there) == 2:
+    if classes == 2 and len(seen) == 2:
         found["roc_auc"] = 100 * float(roc_auc_score(torch.eye(2)[labels], logits, average="macro"))
     return found
-
-
-def _top(logits: Tensor, labels: Tensor, k: int) -> float:
-    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return (best == labels[:, None]).any(dim=1).double().mean().item() * 100
-
-
-def _calibration_error(logits: Tensor, labels: Tensor) -> float:
-    # torchmetrics gives a confidence of exactly 1 a bin of its own; just below 1 it falls into the last
-    probabilities = logits.double().softmax(dim=1).float().clamp(max=1 - torch.finfo(torch.float32).eps)
-    return multiclass_calibration_error(probabilities, labels, num_classes=logits.shape[1], n_bins=15).item()

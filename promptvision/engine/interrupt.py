@@ -1,4 +1,4 @@
-"""Ending before the end: signals that wait for a moment at which nothing is lost, and runs that are given up early."""
+"""Early ends of a run: signals that wait until nothing is lost, and pruning."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM came while images were evaluated, and the rest of them is left."""
+    """SIGINT or SIGTERM arrived during an evaluation, which was cut short."""
 
 
 class Pruned(Exception):
-    """Training was given up after so many `epochs`, and saved; it can be gone on with."""
+    """Training was pruned after so many `epochs`; it was saved and can be resumed."""
 
     def __init__(self, epochs: int):
-        super().__init__(f"given up after {epochs} epochs")
+        super().__init__(f"pruned after {epochs} epochs")
         self.epochs = epochs
 
 
@@ -27,7 +27,10 @@ _RECEIVED: ContextVar[Sequence[int]] = ContextVar("received", default=())
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM goes into; a second exits at once. Only the main thread can listen."""
+    """Yield a list that receives the first SIGINT or SIGTERM; a second one exits at once.
+
+    Only the main thread receives signals.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -47,6 +50,6 @@ def signals() -> Iterator[list[int]]:
 
 
 def heed() -> None:
-    """Raise Stopped if a signal waits in the `signals` around this."""
+    """Raise Stopped if the enclosing `signals` has received one."""
     if _RECEIVED.get():
         raise Stopped

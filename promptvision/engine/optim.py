@@ -7,8 +7,7 @@ Sources: Dassl.pytorch `dassl/optim/{lr_scheduler,optimizer,radam}.py` (CoOp and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,36 +16,8 @@ from torch.optim import Optimizer
 from promptvision.engine.vpt_adamw import VPTAdamW
 from promptvision.errors import unknown
 
-
-def constant(epoch: int, start: int, epochs: int, steps: Sequence[int], gamma: float) -> float:
-    """1 always."""
-    return 1.0
-
-
-def cosine(epoch: int, start: int, epochs: int, steps: Sequence[int], gamma: float) -> float:
-    """(1 + cos(pi t / T)) / 2, rescaled to be 1 at `start`."""
-    return (
-        1.0 if epoch == start else (1 + math.cos(math.pi * epoch / epochs)) / (1 + math.cos(math.pi * start / epochs))
-    )
-
-
-def single_step(epoch: int, start: int, epochs: int, steps: Sequence[int], gamma: float) -> float:
-    """gamma per multiple of the last of `steps` passed since `start`; no positive step: one period of all epochs."""
-    period = steps[-1] if steps and steps[-1] > 0 else max(epochs, 1)
-    return gamma ** (epoch // period - start // period)
-
-
-def multi_step(epoch: int, start: int, epochs: int, steps: Sequence[int], gamma: float) -> float:
-    """gamma per entry of `steps` passed since `start`: drops within a warm-up that is counted never happen."""
-    return gamma ** sum(step == 0 or start < step <= epoch for step in steps)
-
-
-SCHEDULES: dict[str, Callable[[int, int, int, Sequence[int], float], float]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "single_step": single_step,
-    "multi_step": multi_step,
-}
+SCHEDULES = ("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart")
+OPTIMIZERS = ("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw")
 
 
 def learning_rates(
@@ -63,41 +34,58 @@ def learning_rates(
     min_lr: float = 0.0,
     count: int | None = None,
 ) -> list[float]:
-    """The learning rate during each of the first `count` (default: all) epochs of a schedule over `epochs`.
+    """Return the learning rate of each of the first `count` (default: all) epochs of a schedule over `epochs`.
 
     A warm-up is constant at `warmup_lr`, or linear: `warmup_lr` in epoch 0, then lr e / warmup_epochs. With
-    `warmup_recount` the schedule begins after it at its own epoch 0 (and so never reaches its end); without, it
+    `warmup_recount` the schedule starts after it at its own epoch 0 (and so never reaches its end); without, it
     counts the warm-up, and the cosine is rescaled to start from `lr`, as torch's recursive formula makes it.
     `vpt_cosine` warms up linearly from 0, hence a first epoch at rate 0, and takes its cosine over the rest;
     `vpt_cosine_hardrestart` is the same with the official single cycle, but stays 0 once it got there. Nearly the
     same without the lost epoch: `cosine` with a linear warm-up from `warmup_lr` = lr / warmup_epochs.
-    `min_lr`: where the schedules but VPT's end, in place of 0. Beyond its end the cosine rises again.
+    `min_lr`: the end of all schedules except VPT's, in place of 0. Beyond its end the cosine rises again.
     """
-    count = epochs if count is None else count
-    if schedule in ("vpt_cosine", "vpt_cosine_hardrestart"):
-        return [
-            lr * _vpt_factor(epoch, max(warmup_epochs, 0), epochs, schedule == "vpt_cosine") for epoch in range(count)
-        ]
     if schedule not in SCHEDULES:
-        raise unknown("schedule", schedule, [*SCHEDULES, "vpt_cosine", "vpt_cosine_hardrestart"])
+        raise unknown("schedule", schedule, SCHEDULES)
     if warmup_type not in ("constant", "linear"):
         raise unknown("type of warm-up", warmup_type, ("constant", "linear"))
-    warmup = max(warmup_epochs, 0)
+    count, warmup = epochs if count is None else count, max(warmup_epochs, 0)
+    if schedule.startswith("vpt_"):
+        return _vpt_cosine(lr, epochs, warmup, count, periodic=schedule == "vpt_cosine")
     shift, start = (warmup, 0) if warmup_recount else (0, warmup)
     ramp = [warmup_lr if warmup_type == "constant" or epoch == 0 else lr * epoch / warmup for epoch in range(warmup)]
-    factors = [SCHEDULES[schedule](epoch - shift, start, epochs, steps, gamma) for epoch in range(warmup, count)]
+    factors = [_dassl_factor(schedule, epoch - shift, start, epochs, steps, gamma) for epoch in range(warmup, count)]
     rest = [min_lr + (lr - min_lr) * factor for factor in factors]
     return (ramp + rest)[:count]
 
 
-def _vpt_factor(epoch: int, warmup: int, epochs: int, periodic: bool) -> float:
-    if epoch < warmup:
-        return epoch / warmup
-    progress = (epoch - warmup) / max(1, epochs - warmup)
-    return (1 + math.cos(math.pi * progress)) / 2 if periodic or progress < 1 else 0.0
+def _dassl_factor(schedule: str, epoch: int, start: int, epochs: int, steps: Sequence[int], gamma: float) -> float:
+    """Return the factor of the base rate in an epoch; it is 1 in epoch `start`.
+
+    cosine: (1 + cos(pi t / T)) / 2, rescaled. single_step: gamma per multiple of the last of `steps`, of all epochs
+    if that is not positive. multi_step: gamma per entry of `steps`; drops within a counted warm-up never happen.
+    """
+    if schedule == "constant" or (schedule == "cosine" and epoch == start):
+        return 1.0
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * epoch / epochs)) / (1 + math.cos(math.pi * start / epochs))
+    if schedule == "single_step":
+        period = steps[-1] if steps and steps[-1] > 0 else max(epochs, 1)
+        return gamma ** (epoch // period - start // period)
+    return gamma ** sum(step == 0 or start < step <= epoch for step in steps)
 
 
-OPTIMIZERS = ("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw")
+def _vpt_cosine(lr: float, epochs: int, warmup: int, count: int, periodic: bool) -> list[float]:
+    """Return the rates of KMnP/vpt: linear from 0 in the warm-up, then a cosine, which stays 0 if not `periodic`."""
+    factors = []
+    for epoch in range(count):
+        progress = (epoch - warmup) / max(1, epochs - warmup)
+        if epoch < warmup:
+            factors.append(epoch / warmup)
+        elif periodic or progress < 1:
+            factors.append((1 + math.cos(math.pi * progress)) / 2)
+        else:
+            factors.append(0.0)
+    return [lr * factor for factor in factors]
 
 
 def build_optimizer(
@@ -110,28 +98,30 @@ def build_optimizer(
     eps: float = 1e-8,
     bias_multiplier: float = 1.0,
 ) -> Optimizer | None:
-    """The optimiser over those of the named tensors that want gradients, one group each; None if there are none.
+    """Return the optimiser of the named tensors that require gradients, a group for each; None if there are none.
 
-    Tensors named in `no_decay` have weight decay 0. Settings are Dassl's: decay added to the gradient but for
+    Tensors named in `no_decay` have weight decay 0. Settings are Dassl's: decay is added to the gradient except for
     radam and adamw (decoupled), betas 0.9 and 0.999, rmsprop alpha 0.99, `eps` 1e-8. VPT's SGD and Adam are the same.
-    Biases, but for a head's last, learn `bias_multiplier` times as fast: whoever sets a group's `lr` multiplies it by
-    the group's `lr_factor`.
-    `vpt_adamw` is the AdamW of VPT's code: whatever decay is asked for, 0.01 for all but the biases, which have none,
-    eps 1e-6 and no multiplier (`VPTAdamW`); for decay 0 it is no AdamW at all but SGD with momentum.
+    Biases, except a head's last, learn `bias_multiplier` times as fast: `set_rate` keeps each group's `lr_factor`.
+    `vpt_adamw` is the AdamW of VPT's code: with any decay, 0.01 for all tensors except biases, which have none, eps
+    1e-6 and no multiplier (`VPTAdamW`); with decay 0 it is not AdamW at all but SGD with momentum.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimiser", name, OPTIMIZERS)
     wanted = [(label, tensor) for label, tensor in named_parameters if tensor.requires_grad]
     if not wanted:
         return None
-    if name == "vpt_adamw" and weight_decay:
-        decays = [0.0 if "bias" in label else 0.01 for label, _ in wanted]
-        groups = [_group(*pair, lr, decay, 1.0) for pair, decay in zip(wanted, decays, strict=True)]
+    groups, official = [], name == "vpt_adamw" and bool(weight_decay)
+    for label, tensor in wanted:
+        bias = "bias" in label.rpartition(".")[2] and not label.endswith("last_layer.bias")
+        factor = bias_multiplier if bias and not official else 1.0
+        decay = 0.0 if label in no_decay else weight_decay
+        if official:
+            decay = 0.0 if "bias" in label else 0.01
+        rate = {"lr": lr * factor, "lr_factor": factor}
+        groups.append({"params": [tensor], "name": label, "weight_decay": decay, **rate})
+    if official:
         return VPTAdamW(groups, lr)
-    groups = [
-        _group(label, tensor, lr, 0.0 if label in no_decay else weight_decay, _lr_factor(label, bias_multiplier))
-        for label, tensor in wanted
-    ]
     if name in ("sgd", "vpt_adamw"):
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if name == "rmsprop":
@@ -144,15 +134,6 @@ def build_optimizer(
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """Let the optimiser go on at rate `lr`, each group at its own multiple of it."""
+    """Set the rate of the optimiser to `lr`, of each group to its own multiple of it."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
-
-
-def _group(label: str, tensor: Tensor, lr: float, decay: float, factor: float) -> dict[str, Any]:
-    return {"params": [tensor], "name": label, "weight_decay": decay, "lr": lr * factor, "lr_factor": factor}
-
-
-def _lr_factor(label: str, bias_multiplier: float) -> float:
-    own = label.rpartition(".")[2]
-    return bias_multiplier if "bias" in own and not label.endswith("last_layer.bias") else 1.0

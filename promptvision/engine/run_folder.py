@@ -1,4 +1,4 @@
-"""The run folder: everything that one run leaves behind."""
+"""The run folder: everything that one run writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from promptvision.atomic import locked, write_atomically, write_json
-from promptvision.engine.loggers import Events, WeightsAndBiases
+from promptvision.engine.loggers import Events, start_wandb
 from promptvision.engine.metrics_file import read_rows, scalars
 from promptvision.errors import InputError
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger("promptvision")
 
 
 def log_to_terminal() -> None:
-    """Show what the library tells on the terminal, beside progress bars, and nowhere else."""
+    """Show the library's log on the terminal, above progress bars, and nowhere else."""
     if not any(isinstance(handler, RichHandler) for handler in LOG.handlers):
         LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
     LOG.propagate = False
@@ -33,22 +33,28 @@ def log_to_terminal() -> None:
 class RunFolder:
     """OUTPUT_DIR of one run, locked against a second one; use it in a `with` statement.
 
-    An earlier run in the folder is removed, but for its log, when `write_config` begins the new one; with `resume`
-    it goes on if there is a checkpoint, and its config gives way when `fit` has found the checkpoint to be of this run.
+    `write_config` starts a new run and removes an earlier one, except its log. With `resume`, an earlier run continues
+    if it has a checkpoint; its config is replaced after `fit` has found the checkpoint to belong to this run.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False):
         self.path, self.resume = Path(path), resume
         self.config, self.metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
         self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
-        self.checkpoint, self.log = self.path / "last.ckpt", self.path / "log.txt"
-        self.best = self.path / "best.safetensors"
+        self.checkpoint, self.best = self.path / "last.ckpt", self.path / "best.safetensors"
+        self.log = self.path / "log.txt"
+        self.files = self.config, self.result, self.checkpoint, self.best, self.learned, self.metrics
+        """Files of a run in deletion order: no remaining file refers to one already deleted."""
         self._rows: FileIO | None = None
         self._events: Events | None = None
-        self._online: WeightsAndBiases | None = None
+        self._wandb: Any = None
         self._purge_from: int | None = None
         self._text = b""
         self._lock = ExitStack()
+        self._open()
+
+    def _open(self) -> None:
+        """Create the folder, log to it, lock it, and remove the half-written files of a killed run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._handler = LogFile(self.log, encoding="utf-8")
@@ -57,86 +63,96 @@ class RunFolder:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
-        self._acquire()
-        self._sweep()
+        busy = f"OUTPUT_DIR {self.path} is in use by another run; wait for it or choose another folder"
+        try:
+            self._lock.enter_context(locked(self.path / ".lock", busy))
+        except InputError:
+            self.close()
+            raise
+        except OSError as error:
+            LOG.warning("%s cannot be locked (%s): start no second run in it", self.path, error.strerror)
+        for half_written in (rest for file in self.files for rest in self.path.glob(f".{file.name}.*")):
+            with suppress(OSError):
+                half_written.unlink()
 
     def write_config(self, text: str) -> None:
-        """Begin the run: config.yaml, and nothing of an earlier run unless it is resumed."""
+        """Start the run: write config.yaml and remove an earlier run, unless that one is resumed."""
         self._text = text.encode()
         if self.resume and self.checkpoint.exists():
             return
-        with self._writing(self.path):
-            for file in [*self._files()[1:], *self.path.glob("events.out.tfevents.*")]:
+        with writing(self.path):
+            for file in [*self.files[1:], *self.path.glob("events.out.tfevents.*")]:
                 file.unlink(missing_ok=True)
         write_atomically(self.config, self._text)
 
-    def follow_online(self, project: str, config: Mapping[str, Any]) -> None:
-        """From now on rows and result also go to Weights & Biases; a run that goes on does so there. To be called
-        before `write_config`, as it may raise InputError."""
-        place = self.path / "wandb.id"
-        goes_on = self.resume and self.checkpoint.exists() and place.exists()
-        number = place.read_text(encoding="utf-8") if goes_on else secrets.token_hex(8)
-        self._online = WeightsAndBiases(project, self.path, number, config)
-        write_atomically(place, number.encode())
-        LOG.info("curves also go to %s", self._online.place)
-
-    def go_on(self) -> None:
-        """The checkpoint is of this run: where its config differs in what is evaluated or kept, it is the new one."""
+    def replace_config(self) -> None:
+        """Write the config of a resumed run, if it differs in what is evaluated or kept, and remove the old result."""
         if self._text and self.config.exists() and self.config.read_bytes() != self._text:
             self.result.unlink(missing_ok=True)
             write_atomically(self.config, self._text)
 
+    def connect_wandb(self, project: str, config: Mapping[str, Any]) -> None:
+        """Send rows and result to Weights & Biases too; a resumed run continues there.
+
+        Call it before `write_config`, as it may raise InputError.
+        """
+        file = self.path / "wandb.id"
+        resumes = self.resume and self.checkpoint.exists() and file.exists()
+        number = file.read_text(encoding="utf-8") if resumes else secrets.token_hex(8)
+        self._wandb = start_wandb(project, self.path, number, config)
+        write_atomically(file, number.encode())
+        LOG.info("Curves also go to %s", self.path / "wandb" if self._wandb.offline else self._wandb.url)
+
     def row(self, **values: Any) -> None:
-        """One line of metrics.jsonl, at once on disk; its numbers also go to TensorBoard at `step`."""
-        line = json.dumps(values).encode() + b"\n"
-        with self._writing(self.metrics):
+        """Append a line to metrics.jsonl, at once on disk, and send its numbers to TensorBoard at `step`."""
+        line, step, curves = json.dumps(values).encode() + b"\n", values.get("step", 0), scalars(values)
+        with writing(self.metrics):
             self._rows = self._rows or self.metrics.open("ab", buffering=0)
             while line:
                 line = line[self._rows.write(line) :]
-        with self._writing(self.path / "events.out.tfevents"):
+        with writing(self.path / "events.out.tfevents"):
             self._events = self._events or Events(self.path, self._purge_from)
-            self._events.add(scalars(values), values.get("step", 0))
-        if self._online:
-            self._online.add(scalars(values), values.get("step", 0))
+            points = [{"tag": name, "simple_value": value} for name, value in curves]
+            self._events.write(step=step, summary={"value": points})
+        if self._wandb:  # drops the steps that it already knows
+            self._wandb.log(dict(curves), step=step)
 
     def sync(self) -> None:
-        """Let the rows so far outlive a power failure, as a checkpoint that counts on them does."""
+        """Make the rows so far survive a power failure, before a checkpoint refers to them."""
         if self._rows:
-            with self._writing(self.metrics):
+            with writing(self.metrics):
                 os.fsync(self._rows.fileno())
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; what a crash left of a line is passed over."""
+        """Return the rows of metrics.jsonl; a line that a crash cut off is skipped."""
         return read_rows(self.metrics)
 
     def forget_from(self, step: int, epoch: int | None = None) -> None:
-        """Drop the rows of this step and later ones, and validations of this epoch, which come after its last step: a
-        resumed run writes them again."""
-        kept = [
-            row
-            for row in self.rows()
-            if row["step"] < step and not (epoch is not None and "val" in row and row.get("epoch", 0) >= epoch)
-        ]
+        """Drop the rows that a resumed run writes again: those from `step` on, and validations from `epoch` on, which
+        come after the last step of their epoch."""
+        kept = [row for row in self.rows() if row["step"] < step]
+        if epoch is not None:
+            kept = [row for row in kept if "val" not in row or row.get("epoch", 0) < epoch]
         if self._rows:
             self._rows.close()
         self._rows, self._purge_from = None, step
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """result.json."""
+        """Write result.json."""
         write_json(self.result, result)
-        if self._online:
-            self._online.summarise(scalars(result))
+        if self._wandb:
+            self._wandb.summary.update(dict(scalars(result)))
 
     def close(self, failed: bool = False) -> None:
-        """Close the files and give the folder free."""
+        """Close the files, wait for Weights & Biases, and unlock the folder."""
         LOG.removeHandler(self._handler)
         for file in (self._handler, self._rows, self._events):
             if file:
-                with suppress(OSError):  # what a full disk lost is told where it was written
+                with suppress(OSError):  # a full disk was reported when it was written to
                     file.close()
-        if self._online:
-            self._online.close(failed)
+        if self._wandb:
+            self._wandb.finish(exit_code=int(failed))
         self._lock.close()
 
     def __enter__(self) -> RunFolder:
@@ -145,38 +161,18 @@ class RunFolder:
     def __exit__(self, *error: object) -> None:
         self.close(failed=error[0] is not None)
 
-    def _acquire(self) -> None:
-        """Lock the folder for as long as this process lives and has it open."""
-        busy = f"OUTPUT_DIR {self.path} is in use by another run; wait for it or take another"
-        try:
-            self._lock.enter_context(locked(self.path / ".lock", busy))
-        except InputError:
-            self.close()
-            raise
-        except OSError as error:
-            LOG.warning("%s cannot be locked (%s): start no second run in it", self.path, error.strerror)
 
-    def _files(self) -> tuple[Path, ...]:
-        """What a run leaves, in the order in which it may vanish: what is left tells of no more than is there."""
-        return self.config, self.result, self.checkpoint, self.best, self.learned, self.metrics
-
-    def _sweep(self) -> None:
-        """Remove half-written files of a run that was killed: whoever holds the lock is alone here."""
-        for file in self._files():
-            for rest in self.path.glob(f".{file.name}.*"):
-                with suppress(OSError):
-                    rest.unlink()
-
-    @contextmanager
-    def _writing(self, what: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{what} cannot be written: {error.strerror}") from error
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turn an OSError into an InputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from error
 
 
 class LogFile(logging.FileHandler):
-    """log.txt: a line that a full disk refuses is on the terminal, and no traceback in its place."""
+    """log.txt: on a full disk a line is on the terminal only, without a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Pass over it."""
+        """Ignore the error."""

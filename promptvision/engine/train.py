@@ -29,17 +29,17 @@ from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
 Watch = Callable[[int, Mapping[str, float]], bool]
-"""Told the epoch (from 0) and the scores of every validation; whether to give the run up."""
+"""Called with the epoch (from 0) and the scores of every validation; returns whether to prune the run."""
 
 
 class Loader(Protocol):
-    """Batches whose order and views depend on nothing but the epoch."""
+    """Batches whose order and views depend only on the epoch."""
 
     def __len__(self) -> int:
         """Batches per epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """(images, labels) of an epoch, from batch `start` on; what stands behind them `loss` is given too."""
+        """Yield batches (images, labels, *extra) from batch `start`; extras are passed to `Method.loss`."""
 
 
 def fit(
@@ -62,22 +62,21 @@ def fit(
     per_step: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train the learned part, one epoch per entry of `rates`; a folder opened to resume goes on from its last.ckpt.
+    """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
     `per_step`: one step per entry of `rates`, so that the last epoch may end early.
-    Returns `steps`, `epochs`, `seconds` (of all parts of a resumed run) and the last `loss`. A method that learns
-    nothing (`optimizer` None) is left as it is. What a step draws at random depends on (seed, step) alone: a run
-    that was stopped or killed ends bit-identical, on the same machine, to one never stopped. Checkpoints are written
-    every `checkpoint_every` epochs, and within one whenever the last is `checkpoint_seconds` old (0: never).
-    `identity` (plain values) is what a checkpoint to go on from must agree with. `clip`: the largest norm of all
-    gradients together, 0 for any. `validate(epoch)` gives scores for metrics.jsonl.
-    Ctrl-C and SIGTERM save a checkpoint after the step, or the batch of a validation, at hand and exit with 130 and
-    143; bad input, such as an image that has vanished, saves one before it is raised. Where `watch` gives the run up
-    before its last epoch, it is saved and Pruned raised. A loss that is not finite raises Diverged and leaves the last
-    good checkpoint.
+    Returns `steps`, `epochs`, `seconds` (over all parts of a resumed run) and the last `loss`. A method that learns
+    nothing (`optimizer` None) is left as it is. The random draws of a step depend only on (seed, step): a run that was
+    stopped or killed and resumed ends bit-identical, on the same machine, to one that never stopped. Checkpoints are
+    written every `checkpoint_every` epochs, and within one whenever the last is `checkpoint_seconds` old (0: never).
+    `identity` (plain values) is what a checkpoint must agree with to be resumed. `clip`: the largest norm of all
+    gradients together, 0 for any. `validate(epoch)` returns scores for metrics.jsonl.
+    Ctrl-C and SIGTERM save a checkpoint after the current step, or batch of a validation, and exit with 130 and 143;
+    bad input, such as a missing image, saves one before it is raised. If `watch` prunes the run before its last epoch,
+    it is saved and Pruned raised. A loss that is not finite raises Diverged and keeps the last good checkpoint.
     """
     if optimizer is None or loader is None:
-        LOG.info("%s learns nothing step by step: no training loop", type(method).__name__)
+        LOG.info("%s learns nothing step by step: no training", type(method).__name__)
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
     if len(method.classes) == 1:
         raise InputError(f"there is only one class, {method.classes[0]!r}: training needs at least two")
@@ -86,14 +85,17 @@ def fit(
     epochs = math.ceil(steps / size)
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
-    _in_float32(optimizer)
-    start_alike(p for group in optimizer.param_groups for p in group["params"])
+    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in learned:
+        parameter.data = parameter.data.float()  # whatever the backbone is: small updates vanish in 16 bits
+    start_alike(learned)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     identity = {**(identity or {}), **ours}
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds)
-    LOG.info("training: %d steps, %d epochs of %d, on %s in %s", steps, epochs, size, device, precision)
     saver.restore()
-    began, start = time.monotonic() - saver.at.seconds, saver.at
+    work = f"{steps} step{'s' * (steps != 1)} in {epochs} epoch{'s' * (epochs != 1)}"
+    LOG.info("Started: %s, on %s in %s", work, device, precision)
+    started, start = time.monotonic() - saver.at.seconds, saver.at
     with signals() as stop, _bar(progress, steps, start.epoch * size + start.batch) as advance:
         for epoch in range(start.epoch, epochs):
             method.train()
@@ -108,26 +110,28 @@ def fit(
                 loss = _step(method, [t.to(device) for t in tensors], optimizer, scaler, precision, clip)
                 if not math.isfinite(loss):
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
-                seconds = round(time.monotonic() - began, 3)
+                seconds = round(time.monotonic() - started, 3)
                 folder.row(step=step, epoch=epoch, loss=loss, lr=rate, seconds=seconds)
                 advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
-                if batch + 1 == last:  # before anything is saved: a run that goes on from here must not do it again
+                if batch + 1 == last:  # before anything is saved: a run resumed from here must not do it again
                     method.end_epoch(epoch, epochs)
                 saver.reach(Position(epoch, batch + 1, seconds, loss), agreed(stop, device))
-            poor = False
+            prune = False
             if validate and validate_every and (epoch + 1) % validate_every == 0:
                 try:
                     with saver.keeping():
-                        found = _numbers(validate(epoch))
-                except Stopped:  # to be validated when the run goes on
+                        scores = validate(epoch)
+                except Stopped:  # the resumed run validates again
                     saver.reach(saver.at, agreed(stop, device))
                     raise
+                found = {name: value for name, value in scores.items() if isinstance(value, int | float)}
                 folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
-                poor = watch is not None and watch(epoch, found) and epoch + 1 < epochs
-            at = Position(epoch + 1, 0, round(time.monotonic() - began, 3), saver.at.loss)
-            saver.reach(at, agreed(stop, device), due=poor or at.epoch % checkpoint_every == 0 or at.epoch == epochs)
-            if poor:
+                prune = watch is not None and watch(epoch, found) and epoch + 1 < epochs
+            at = Position(epoch + 1, 0, round(time.monotonic() - started, 3), saver.at.loss)
+            saver.reach(at, agreed(stop, device), due=prune or at.epoch % checkpoint_every == 0 or at.epoch == epochs)
+            if prune:
                 raise Pruned(at.epoch)
+    LOG.info("Finished: %s, %.1f seconds of training", work, saver.at.seconds)
     return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
 
 
@@ -139,7 +143,7 @@ def _step(
     precision: str,
     clip: float,
 ) -> float:
-    """One update, and the loss before it; a loss that is not finite changes nothing."""
+    """Update the learned tensors once and return the loss before it; a loss that is not finite changes nothing."""
     with autocast(batch[0].device, precision):
         loss = method.loss(*batch)
     loss, value = shared_mean(loss, len(batch[1]))
@@ -156,16 +160,8 @@ def _step(
     return value
 
 
-def _in_float32(optimizer: Optimizer) -> None:
-    """Learned tensors are float32 whatever the backbone is: small updates vanish in 16 bits."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.data = parameter.data.float()
-
-
 def _seed_all(seed: int, step: int) -> None:
-    """Make every global generator a function of (seed, step), and of the part of the batch, so that no state of them
-    need be kept."""
+    """Seed every global generator by (seed, step) and the process, so that a checkpoint needs no generator state."""
     number = part()[0]
     words = np.random.SeedSequence([seed, step, number] if number else [seed, step]).generate_state(3)
     random.seed(int(words[0]))
@@ -173,12 +169,9 @@ def _seed_all(seed: int, step: int) -> None:
     torch.manual_seed(int(words[2]))
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
-
-
 @contextmanager
 def _bar(wanted: bool, total: int, done: int) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar; yield the function that advances it by a step and sets its text."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not wanted) as bar:
         task = bar.add_task("training", total=total, completed=done)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 class VPTAdamW(Optimizer):
     """p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), then p -= lr decay p, on the new value.
 
-    `eps` meets sqrt(v) before the bias correction; betas are 0.9 and 0.999.
+    `eps` is added to sqrt(v) before the bias correction; betas are 0.9 and 0.999.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float = 0.0, eps: float = 1e-6):
@@ -21,21 +21,20 @@ class VPTAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every tensor that has a gradient."""
+        """Update every tensor that has a gradient."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
+            lr, (first, second) = group["lr"], group["betas"]
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+                state["step"] += 1
+                state["mean"].lerp_(parameter.grad, 1 - first)
+                state["square"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
+                size = lr * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
+                parameter.addcdiv_(state["mean"], state["square"].sqrt().add_(group["eps"]), value=-size)
+                parameter.mul_(1 - lr * group["weight_decay"])
         return loss
-
-    def _update(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        state, (first, second) = self.state[parameter], group["betas"]
-        if not state:
-            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-        state["step"] += 1
-        state["mean"].lerp_(parameter.grad, 1 - first)
-        state["square"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
-        size = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
-        parameter.addcdiv_(state["mean"], state["square"].sqrt().add_(group["eps"]), value=-size)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])

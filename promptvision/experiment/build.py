@@ -1,4 +1,4 @@
-"""The method that a config asks for, on its backbone, and the learned tensors that it starts from."""
+"""The configured method on its backbone, and the learned tensors that it starts from."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Families = Mapping[str, ModuleType]
 
 
 def load_method(
-    cfg: CfgNode, families: Families, classes: Sequence[str], domains: tuple[str, str] | None = None
+    cfg: CfgNode, families: Families, classes: Sequence[str], trained_on: Mapping[str, Any] | None = None
 ) -> Method:
-    """The configured method on its backbone, started from the seed, on the configured device.
+    """Build the configured method on its backbone, started from the seed, on the configured device.
 
-    `domains`: source and target that the method knows by name, if it asks; those of DATASET where they are not given.
+    `trained_on`: the DATASET section of a trained run, whose domains a method may know by name, if it is not this one.
     """
     device, family = choose_device(cfg.TRAIN.DEVICE), families[cfg.METHOD.FAMILY]
     repeatable(cfg.TRAIN.DETERMINISTIC)
@@ -34,10 +34,10 @@ def load_method(
         torch.set_num_threads(cfg.TRAIN.THREADS)
     options = method_options(cfg)
     if "templates" in options:
-        options["templates"] = options["templates"] or given_template(cfg) or own_templates(cfg.DATASET.NAME, options)
-    for option, domain in zip(("source_domain", "target_domain"), domains or given_domains(cfg.DATASET), strict=True):
+        options["templates"] = options["templates"] or default_templates(cfg.DATASET, options)
+    for option, domain in (("source_domain", "SOURCE"), ("target_domain", "TARGET")):
         if option in options:
-            options[option] = options[option] or domain
+            options[option] = options[option] or (trained_on or cfg.DATASET).get(domain, "")
     name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
     backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
     backbone.compute = Compute(cfg.COMPUTE.WAY, cfg.COMPUTE.CHUNK, cfg.COMPUTE.IMAGES_AT_ONCE)
@@ -45,27 +45,19 @@ def load_method(
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
 
 
-def given_domains(wanted: Mapping[str, Any]) -> tuple[str, str]:
-    """DATASET.SOURCE and DATASET.TARGET."""
-    return wanted.get("SOURCE", ""), wanted.get("TARGET", "")
-
-
-def given_template(cfg: CfgNode) -> list[str]:
-    """DATASET.TEMPLATE, if it is set."""
-    template = cfg.DATASET.TEMPLATE
-    if template and "{}" not in template:
-        raise InputError(f"DATASET.TEMPLATE {template!r} has no {{}} for the class name")
-    return [template] if template else []
-
-
-def own_templates(dataset: str, options: Mapping[str, Any]) -> list[str]:
-    """The data set's template; an ensemble goes without that of ImageNet (CoOp `ZeroshotCLIP2`)."""
-    card = load_card(dataset)
+def default_templates(dataset: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """Return DATASET.TEMPLATE, else the template of the card; for an ensemble not ImageNet's (CoOp `ZeroshotCLIP2`)."""
+    template = dataset["TEMPLATE"]
+    if template:
+        if "{}" not in template:
+            raise InputError(f"DATASET.TEMPLATE {template!r} has no {{}} for the class name")
+        return [template]
+    card = load_card(dataset["NAME"])
     return [] if options.get("ensemble") and card.name == "imagenet" else [card.template]
 
 
 def start_from(cfg: CfgNode, family: ModuleType, method: Method) -> None:
-    """Set the learned tensors to those of METHOD.WEIGHTS, ours or of the official code, if they fit."""
+    """Load the learned tensors of METHOD.WEIGHTS, ours or those of the official code."""
     path = Path(cfg.METHOD.WEIGHTS)
     if path.suffix == ".safetensors":
         state, metadata = load_learned(path)
@@ -81,7 +73,7 @@ def start_from(cfg: CfgNode, family: ModuleType, method: Method) -> None:
 
 
 def check_origin(cfg: CfgNode, path: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuse learned tensors of another method or backbone."""
+    """Raise InputError for learned tensors of another method or backbone."""
     for key, ours in (("family", cfg.METHOD.FAMILY), ("method", cfg.METHOD.NAME), ("backbone", cfg.BACKBONE.NAME)):
         if metadata.get(key) != ours:
-            raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it anew")
+            raise InputError(f"{path} was learned with {key} {metadata.get(key)!r}, not {ours!r}; train it again")

@@ -23,8 +23,8 @@ from promptvision.engine.evaluate import predict
 from promptvision.engine.resume import check_identity
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment import continual_metrics as metrics
 from promptvision.experiment.build import Families
+from promptvision.experiment.continual_metrics import measures
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.experiment import Experiment, build
 from promptvision.experiment.result import describe, environment, identity
@@ -172,10 +172,7 @@ def _scores(experiment: Experiment, stream: Stream, rows: list[list[float]]) -> 
     counts = [len(getattr(task.images, cfg.TEST.SPLIT)) for task in stream.tasks]
     overall = sum(a * n for a, n in zip(last, counts, strict=True)) / sum(counts)
     scores = {"accuracy": overall, "average_accuracy": sum(last) / len(last), "n": sum(counts), "matrix": rows}
-    if cfg.CONTINUAL.JOINT:
-        return scores
-    measures = ("incremental_accuracy", "learning_accuracy", "forgetting", "forgetting_official", "backward_transfer")
-    return {**scores, **{name: getattr(metrics, name)(rows) for name in measures}}
+    return scores if cfg.CONTINUAL.JOINT else {**scores, **measures(rows)}
 
 
 @torch.no_grad()

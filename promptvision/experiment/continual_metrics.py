@@ -1,4 +1,4 @@
-"""What a continual learner knew, kept and lost. `matrix[i][j]`: accuracy on task j after learning task i, j <= i.
+"""Measures of continual learning.
 
 All tasks weigh alike. Sources: l2p-pytorch `engine.py` (official), Chaudhry et al. 2018 (arXiv:1801.10112) for
 textbook forgetting, Lopez-Paz and Ranzato 2017 (arXiv:1706.08840) for backward transfer.
@@ -10,56 +10,29 @@ from collections.abc import Sequence
 
 from promptvision.errors import InputError
 
-Matrix = Sequence[Sequence[float]]
 
+def measures(matrix: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Return measures by name. `matrix[i][j]`: accuracy on task j after learning task i, j <= i.
 
-def average_accuracy(matrix: Matrix) -> float:
-    """Mean accuracy over the tasks seen, after the last of them."""
-    _check(matrix)
-    return _mean(matrix[-1])
-
-
-def incremental_accuracy(matrix: Matrix) -> float:
-    """Mean, over the stream, of the average accuracy after each task (LAMDA-PILOT's)."""
-    _check(matrix)
-    return _mean([_mean(row) for row in matrix])
-
-
-def learning_accuracy(matrix: Matrix) -> float:
-    """Mean accuracy on each task just after it was learned."""
-    _check(matrix)
-    return _mean([row[-1] for row in matrix])
-
-
-def forgetting(matrix: Matrix) -> float | None:
-    """Mean over old tasks of (best accuracy before the last task - accuracy now); None where no task is old."""
-    _check(matrix)
-    return _lost(matrix, matrix[:-1])
-
-
-def forgetting_official(matrix: Matrix) -> float | None:
-    """As `forgetting`, but the best may be that of now: what a task gained in the end counts 0, not less."""
-    _check(matrix)
-    return _lost(matrix, matrix)
-
-
-def backward_transfer(matrix: Matrix) -> float | None:
-    """Mean over old tasks of (accuracy now - accuracy just after learning it); None where no task is old."""
-    _check(matrix)
-    old = len(matrix) - 1
-    return _mean([matrix[-1][task] - matrix[task][task] for task in range(old)]) if old else None
-
-
-def _lost(matrix: Matrix, rows: Matrix) -> float | None:
-    old = len(matrix) - 1
-    best = [max(row[task] for row in rows if len(row) > task) for task in range(old)]
-    return _mean([best[task] - matrix[-1][task] for task in range(old)]) if old else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _check(matrix: Matrix) -> None:
+    average_accuracy: mean over all tasks after the last one. incremental_accuracy: mean of the average accuracies
+    after each task (LAMDA-PILOT's). learning_accuracy: mean accuracy on each task just after it was learned.
+    The others are means over all tasks except the last, None if there is one task. forgetting: best accuracy before
+    the last task - accuracy now. forgetting_official: the same, but the best may be that of now: what a task gained in
+    the end counts 0, not less. backward_transfer: accuracy now - accuracy just after the task was learned.
+    """
     if not matrix or any(len(row) != number for number, row in enumerate(matrix, start=1)):
         raise InputError(f"row i of an accuracy matrix holds i + 1 tasks; these rows hold {[len(r) for r in matrix]}")
+    now, old = matrix[-1], range(len(matrix) - 1)
+    best = [max(row[task] for row in matrix[task:-1]) for task in old]
+    return {
+        "average_accuracy": _mean(now),
+        "incremental_accuracy": _mean([sum(row) / len(row) for row in matrix]),
+        "learning_accuracy": _mean([row[-1] for row in matrix]),
+        "forgetting": _mean([best[task] - now[task] for task in old]),
+        "forgetting_official": _mean([max(best[task], now[task]) - now[task] for task in old]),
+        "backward_transfer": _mean([now[task] - matrix[task][task] for task in old]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

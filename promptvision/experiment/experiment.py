@@ -1,4 +1,4 @@
-"""One run, as an object: what it works with, and its steps."""
+"""An experiment: one run, from its data and method to its result."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from torch.optim import Optimizer
 from yacs.config import CfgNode
 
 from promptvision.config import dump, resolved
 from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import save_learned
+from promptvision.engine.device import autocast
 from promptvision.engine.distributed import check, is_first
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.optim import build_optimizer
@@ -38,13 +40,13 @@ class Experiment(Setup):
     def start(self) -> None:
         """Write config.yaml, which removes an earlier run, and connect to Weights & Biases if LOG.WANDB asks for it."""
         if self.cfg.LOG.WANDB and is_first():
-            self.folder.follow_online(self.cfg.LOG.WANDB, resolved(self.cfg))
+            self.folder.connect_wandb(self.cfg.LOG.WANDB, resolved(self.cfg))
         self.folder.write_config(dump(self.cfg))
 
     def prepare(self) -> None:
         """Start, let the method see the images before training, and load METHOD.WEIGHTS."""
         self.start()
-        with self.autocast():
+        with autocast(self.device, self.cfg.TRAIN.PRECISION):
             self.method.prepare(*self.unaugmented())
         if self.cfg.METHOD.WEIGHTS:
             start_from(self.cfg, self.family, self.method)
@@ -55,27 +57,14 @@ class Experiment(Setup):
         A method that learns nothing step by step reads no training images.
         """
         started, cfg, method = time.monotonic(), self.cfg, self.method
-        learned = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-        optim = cfg.OPTIM
-        optimizer = build_optimizer(
-            optim.NAME,
-            learned,
-            base_rate(cfg),
-            optim.WEIGHT_DECAY,
-            optim.MOMENTUM,
-            method.no_decay,
-            optim.EPS,
-            optim.BIAS_MULTIPLIER,
-        )
-        check(method, min(optim.BATCH_SIZE, len(self.data.images.train)))
-        loader = self.train_loader(first_epoch(self.folder)) if learned else None
+        optimizer = self._optimizer()
+        check(method, min(cfg.OPTIM.BATCH_SIZE, len(self.data.images.train)))
+        loader = self.train_loader(first_epoch(self.folder)) if optimizer else None
         batches = len(loader) if loader else 1
-        best = self._best(batches) if learned and is_first() else None
-        val = self.test_loader("val") if learned and cfg.TRAIN.EVAL_EVERY else ()
-        prepared = {
-            "train_features": loader and loader.source,
-            "preparation_seconds": round(time.monotonic() - started, 3),
-        }
+        best = self._best(batches) if loader and is_first() else None
+        val = self.test_loader("val") if loader and cfg.TRAIN.EVAL_EVERY else ()
+        seconds = round(time.monotonic() - started, 3)
+        prepared = {"train_features": loader and loader.source, "preparation_seconds": seconds}
         fitted = fit(
             method,
             loader,
@@ -85,7 +74,7 @@ class Experiment(Setup):
             seed=cfg.SEED,
             device=self.device,
             precision=cfg.TRAIN.PRECISION,
-            clip=optim.CLIP,
+            clip=cfg.OPTIM.CLIP,
             checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
             checkpoint_seconds=cfg.TRAIN.CHECKPOINT_SECONDS,
             validate=(lambda epoch: self._validate(val, epoch, best)) if is_first() else None,
@@ -100,22 +89,35 @@ class Experiment(Setup):
     def finish(self) -> None:
         """Let the method choose by validation images and save the learned tensors."""
         self.method.eval()
-        with self.autocast():
+        with autocast(self.device, self.cfg.TRAIN.PRECISION):
             self.method.finish(*self.unaugmented())
         self.save()
 
     def save(self) -> None:
         """Write learned.safetensors."""
-        save_learned(
-            self.folder.learned, self.method.learned_state(), learned_metadata(self.cfg, self.data, self.method)
-        )
+        metadata = learned_metadata(self.cfg, self.data, self.method)
+        save_learned(self.folder.learned, self.method.learned_state(), metadata)
 
     def write(self, trained: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json with what training and testing found; return its contents."""
-        facts = {**describe(self.cfg, self.data, self.method), **environment(self.method)}
-        result = {**found, **trained, **facts}
+        facts = describe(self.cfg, self.data, self.method)
+        result = {**found, **trained, **facts, **environment(self.method)}
         self.folder.write_result(result)
         return result
+
+    def _optimizer(self) -> Optimizer | None:
+        """Return the optimiser that OPTIM describes, None for a method that learns nothing step by step."""
+        optim = self.cfg.OPTIM
+        return build_optimizer(
+            optim.NAME,
+            self.method.named_parameters(),
+            base_rate(self.cfg),
+            optim.WEIGHT_DECAY,
+            optim.MOMENTUM,
+            self.method.no_decay,
+            optim.EPS,
+            optim.BIAS_MULTIPLIER,
+        )
 
     def _best(self, batches: int) -> Best | None:
         """Return the keeper of the best epoch, if TRAIN.KEEP asks for it."""

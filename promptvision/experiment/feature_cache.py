@@ -1,9 +1,9 @@
-"""Features of a frozen image tower in place of images: computed once, ahead, in large batches, and kept in files.
+"""Features of a frozen image tower in place of images: computed once, in large batches, and kept in files.
 
-A training view is a function of (seed, number of the view, image), so what one run computed serves every later run
-with the same tower, transform, images and seed. A view takes images x feature length x 4 bytes (2 in 16 bits):
-1,600 images of ViT-B/16 with a fresh view in each of 200 epochs 655 MB. A file whose tower, images or transform
-changed is never looked at again; files may be deleted at any time.
+A training view is a function of (seed, number of the view, image), so the features that one run computed serve every
+later run with the same tower, transform, images and seed. A view takes images x feature length x 4 bytes (2 in 16
+bits): 655 MB for 1,600 images of ViT-B/16 with a fresh view in each of 200 epochs. A file whose tower, images or
+transform changed is never read again; files may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.images import Images, Item
+from promptvision.data.images import Images
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
@@ -33,12 +33,14 @@ from promptvision.experiment import feature_file
 LOG = logging.getLogger(__name__)
 FORMAT = 1
 COMPUTED_BY = ("torch", "torchvision", "timm", "open_clip_torch", "device", "threads")
-"""Facts of the environment on which the last digits depend."""
+"""Facts about the environment on which the last digits depend."""
 
 
 def cache_folder(name: str) -> Path | None:
-    """`features` in CACHE_DIR: "auto" is $PROMPTVISION_CACHE, else promptvision in the user's cache; None for "", and
-    where there is no home."""
+    """Return `features` in CACHE_DIR, None if that is "" or there is no home.
+
+    "auto" is $PROMPTVISION_CACHE, else promptvision in the user's cache.
+    """
     if name == "auto":
         users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "promptvision")
         name = os.environ.get("PROMPTVISION_CACHE") or str(users)
@@ -49,11 +51,11 @@ def cache_folder(name: str) -> Path | None:
 
 
 class FeatureCache:
-    """The features of one frozen tower, from the files in `folder`, where they are put if they are missing.
+    """The features of one frozen tower, read from the files in `folder`, where missing ones are written.
 
-    Of processes that want the same file, one computes it and the others wait. Whether they come from a file or not,
-    features are the same bit for bit; those of `TestLoader`'s batches are what the tower gives for each batch. Without
-    a writable folder they are held in memory.
+    Of several processes that want the same file, one computes it and the others wait. Features are the same bit for
+    bit whether they come from a file or not; those of `TestLoader`'s batches are what the tower returns for each
+    batch. Without a writable folder they are kept in memory.
     """
 
     def __init__(self, tower: ImageTower, folder: Path | None, precision: str = "fp32", *, progress: bool = False):
@@ -62,20 +64,19 @@ class FeatureCache:
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
 
     def get(self, loader: TestLoader, images: str, title: str = "") -> tuple[Tensor, str]:
-        """Features (N, E) of all images in order, on the CPU, and their source: "cache", or "computed".
+        """Return the features (N, E) of all images in order, on the CPU, and their source: "cache" or "computed".
 
         `images`: the fingerprint of the loader's images. `title`: of a progress bar; empty for none.
         """
-        key = self._key(loader, images)
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
         if self.folder:
-            path = self.folder / name
+            key = self._key(loader, images)
+            path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
             damaged = os.path.isfile(path)
             found = feature_file.read(path, key)
             if found is not None:
                 return found, "cache"
             with feature_file.claimed(path) as waited:
-                if waited or not damaged:  # another process may have made it just now
+                if waited or not damaged:  # another process may have written it just now
                     found = feature_file.read(path, key)
                 if found is None:
                     found = self._write(path, key, loader, title)
@@ -84,17 +85,18 @@ class FeatureCache:
         return torch.cat(list(self._compute(loader, title))), "computed"
 
     def _write(self, path: Path, key: str, loader: TestLoader, title: str) -> Tensor | None:
+        """Compute and write a file and return its features; after a failure, stop using the folder."""
         try:
             feature_file.write(path, key, len(loader.views.items), self._compute(loader, title))
         except OSError as error:
             reason = error.strerror or error
-            LOG.warning("no image features can be kept in CACHE_DIR %s (%s): going on without", path.parent, reason)
+            LOG.warning("No image features can be kept in CACHE_DIR %s (%s): training without", path.parent, reason)
             self.folder = None
         return feature_file.read(path, key)
 
     @torch.no_grad()
     def _compute(self, loader: TestLoader, title: str) -> Iterator[Tensor]:
-        """The features of each batch."""
+        """Yield the features of each batch."""
         shown = self.progress and bool(title)
         for images, _ in track(loader, f"image features, {title}", transient=True, disable=not shown):
             with autocast(self.device, self.precision):
@@ -102,38 +104,34 @@ class FeatureCache:
             yield features.cpu()
 
     def _key(self, loader: TestLoader, images: str) -> str:
-        """Everything that a feature depends on."""
+        """Return everything that a feature depends on."""
         parts = {
-            "format": FORMAT,
-            "tower": self._fingerprint,
+            **self._constants,
             "transform": repr(loader.views.transform),
             "pictures": images,
             "view": loader.views.stream,
             "batch": loader.batch_size,
             "precision": [self.precision, torch.get_float32_matmul_precision()],
-            **self._environment,
         }
         return json.dumps(parts, sort_keys=True)
 
     @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.tower)
-
-    @cached_property
-    def _environment(self) -> dict[str, Any]:
+    def _constants(self) -> dict[str, Any]:
+        """The parts of a key that are the same for all loaders."""
         known = facts(self.device)
-        return {"pillow": PIL.__version__, **{name: known[name] for name in COMPUTED_BY}}
+        environment = {name: known[name] for name in COMPUTED_BY}
+        return {"format": FORMAT, "tower": fingerprint(self.tower), "pillow": PIL.__version__, **environment}
 
 
 class FeatureTestLoader:
-    """`TestLoader`'s batches, with features (B, E) in place of images; computed when they are first asked for.
+    """`TestLoader`'s batches with features (B, E) in place of images, computed on first use.
 
     `title`: of the progress bar then; empty for none.
     """
 
     def __init__(self, loader: TestLoader, cache: FeatureCache, images: Images, title: str = ""):
         self.loader, self.cache, self.images, self.title = loader, cache, images, title
-        self.labels = _labels(loader.views.items)
+        self.labels = torch.tensor([label for _, label, _ in loader.views.items], dtype=torch.int64)
         self.features, self.source = torch.empty(0), ""
 
     def __len__(self) -> int:
@@ -141,7 +139,7 @@ class FeatureTestLoader:
         return len(self.loader)
 
     def prepare(self) -> None:
-        """Compute what the cache lacks, now."""
+        """Compute now what the cache lacks."""
         if not self.source:
             images = self.images.fingerprint(self.loader.views.items)
             self.features, self.source = self.cache.get(self.loader, images, self.title)
@@ -154,16 +152,16 @@ class FeatureTestLoader:
 class FeatureTrainLoader:
     """`TrainLoader`'s batches in its order, with features (B, E) in place of images.
 
-    `batch_size`: images that the tower sees at once. `keep`: whether images are few enough to be held in memory
+    `batch_size`: images that the tower encodes at once. `keep`: whether the images are few enough to be kept in memory
     while many views of them are computed.
     """
 
     def __init__(
         self, loader: TrainLoader, cache: FeatureCache, images: Images, batch_size: int, *, keep: bool = False
     ):
-        self.loader, self.cache, self.images, self.batch_size = loader, cache, images, batch_size
-        self.labels, self.keep = _labels(loader.items), keep
-        self.source = "cache"
+        self.loader, self.cache, self.batch_size, self.keep = loader, cache, batch_size, keep
+        self.labels = torch.tensor([label for _, label, _ in loader.items], dtype=torch.int64)
+        self.fingerprint, self.source = images.fingerprint(loader.items), "cache"
         self._held: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -171,15 +169,16 @@ class FeatureTrainLoader:
         return len(self.loader)
 
     def prepare(self, epochs: Iterable[int]) -> None:
-        """Compute what the cache lacks for these epochs, now; views that come back are held ready.
+        """Compute now what the cache lacks for these epochs; views that come back stay in memory.
 
-        Of several processes that train together each begins with its share of the views, and then finds the others'.
+        Of several processes that train together, each starts with its share of the views and then reads the others'.
         """
         views = list(dict.fromkeys(self.loader.view_of(epoch) for epoch in epochs))
         process, count = self.loader.part
-        views = views[(first := len(views) * process // count) :] + views[:first]
-        size = len(views) * len(self.labels) * self.cache.bytes_each
-        LOG.info("training on image features: %d views, %.1f MB, in %s", len(views), size / 1e6, self.cache.folder)
+        first = len(views) * process // count
+        views = views[first:] + views[:first]
+        megabytes, plural = len(views) * len(self.labels) * self.cache.bytes_each / 1e6, "s" * (len(views) != 1)
+        LOG.info("Training on cached image features (%d view%s, %.1f MB)", len(views), plural, megabytes)
         for number, view in enumerate(views, start=1):
             if self.cache.folder or self.loader.views:
                 self._view(view, f"training view {number} of {len(views)}")
@@ -188,24 +187,17 @@ class FeatureTrainLoader:
                 self.keep = False
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on."""
+        """Yield the batches of an epoch from number `start` on."""
         features = self._view(self.loader.view_of(epoch))
         for batch in self.loader.batches(epoch)[start:]:
             yield features[batch], self.labels[batch]
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        return self.images.fingerprint(self.loader.items)
-
     def _view(self, number: int, title: str = "") -> Tensor:
+        """Return the features of a view; without a fixed number of views only one is kept in memory."""
         if number not in self._held:
             if not self.loader.views:
                 self._held.clear()
             loader = self.loader.view(number, self.batch_size)
-            self._held[number], source = self.cache.get(loader, self._fingerprint, title)
+            self._held[number], source = self.cache.get(loader, self.fingerprint, title)
             self.source = "computed" if source == "computed" else self.source
         return self._held[number]
-
-
-def _labels(items: Iterable[Item]) -> Tensor:
-    return torch.tensor([label for _, label, _ in items], dtype=torch.int64)

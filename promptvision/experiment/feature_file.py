@@ -1,4 +1,4 @@
-"""One file of features: safetensors, mapped into memory, that tells what it holds; whole, or not used at all."""
+"""One file of features: safetensors mapped into memory, with a key and a checksum; a damaged file is not used."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch
 """dtype -> its name in a safetensors file."""
 ALIGNMENT = 64
 UNKNOWN = "0" * 64
-"""Stands for the checksum until all rows are written."""
+"""Placeholder of the checksum until all rows are written."""
 ABANDONED = 24 * 3600
-"""Seconds after which a temporary file must be of a process that was killed."""
+"""Age in seconds from which a temporary file must belong to a killed process."""
 
 
 def write(path: Path, key: str, count: int, parts: Iterator[Tensor]) -> None:
-    """`parts` (B, E), one after the other, as the rows of a file for `key`; no more than one is in memory at a time.
+    """Write `parts` (B, E) one after the other as the rows of a file for `key`; only one is in memory at a time.
 
-    `count`: the number of rows in all. The file appears at once when it is whole; two processes may write it at the
-    same time. OSError where it cannot be written.
+    `count`: the total number of rows. The file appears when it is complete; two processes may write it at the same
+    time. OSError if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent)
+    for old in path.parent.glob(".*.safetensors.*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                old.unlink()
     with replacing(path) as file:
         for number, part in enumerate(parts):
             if number == 0:
@@ -49,18 +52,20 @@ def write(path: Path, key: str, count: int, parts: Iterator[Tensor]) -> None:
 
 
 def read(path: Path, key: str) -> Tensor | None:
-    """(N, E), mapped into memory, if the file is there, was written for `key`, and is as it was written."""
-    if not os.path.isfile(path):  # a folder that may not be entered holds nothing either
+    """Return the features (N, E), mapped into memory, if the file exists, was written for `key`, and is undamaged."""
+    if not os.path.isfile(path):  # also in a folder that may not be entered
         return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata, features = file.metadata() or {}, file.get_tensor("features")
-        if metadata.get("key") == key and metadata.get("sha256") == _checksum(features):
+        digest = hashlib.sha256(f"{KINDS[features.dtype]}{tuple(features.shape)}".encode())
+        digest.update(as_bytes(features))
+        if metadata.get("key") == key and metadata.get("sha256") == digest.hexdigest():
             return features
-        reason = "its contents are not what was written"
+        reason = "its checksum does not match"
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error)
-    LOG.warning("%s is damaged (%s): its features are computed anew", path, reason)
+    LOG.warning("%s is damaged (%s): its features are computed again", path, reason)
     return None
 
 
@@ -74,31 +79,16 @@ def claimed(path: Path) -> Iterator[bool]:
     with ExitStack() as stack:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            busy = f"waiting for another process, which computes {path}"
+            busy = f"Waiting for another process, which computes {path}"
             waited = stack.enter_context(locked(place, busy, wait=True))
             stack.callback(place.unlink, missing_ok=True)
         yield waited
 
 
-def _checksum(features: Tensor) -> str:
-    shape, kind = tuple(features.shape), KINDS[features.dtype]
-    digest = hashlib.sha256(f"{kind}{shape}".encode())
-    digest.update(as_bytes(features))
-    return digest.hexdigest()
-
-
 def _header(key: str, kind: str, shape: tuple[int, int], checksum: str) -> bytes:
-    """What stands before the rows in a safetensors file, padded so that they begin at a multiple of ALIGNMENT."""
+    """Return the header of a safetensors file, padded so that the rows start at a multiple of ALIGNMENT."""
     size = shape[0] * shape[1] * next(dtype for dtype in KINDS if KINDS[dtype] == kind).itemsize
     rows = {"dtype": kind, "shape": shape, "data_offsets": [0, size]}
     text = json.dumps({"__metadata__": {"format": "pt", "key": key, "sha256": checksum}, "features": rows}).encode()
     text += b" " * (-(len(text) + 8) % ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind."""
-    for file in folder.glob(".*.safetensors.*"):
-        with suppress(OSError):
-            if time.time() - file.stat().st_mtime > ABANDONED:
-                file.unlink()

@@ -14,7 +14,7 @@ from promptvision.data.images import Images, Item
 from promptvision.data.loader import TestLoader, TrainLoader
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
-from promptvision.engine.device import autocast, choose_device
+from promptvision.engine.device import choose_device
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import evaluate
 from promptvision.errors import InputError
@@ -69,10 +69,6 @@ class Setup:
         """The device of TRAIN.DEVICE."""
         return choose_device(self.cfg.TRAIN.DEVICE)
 
-    def autocast(self) -> torch.autocast:
-        """Return the context of TRAIN.PRECISION."""
-        return autocast(self.device, self.cfg.TRAIN.PRECISION)
-
     def on(self: Self, images: Images) -> Self:
         """Return the same setup on other images of the same classes."""
         return replace(self, data=replace(self.data, images=images))
@@ -113,7 +109,9 @@ class Setup:
 
         With a cache, where TRAIN.CACHE says so, they hold features; those from epoch `first` on are computed now.
         """
-        cfg, items, ahead = self.cfg, self.data.images.train, self._features_ahead()
+        cfg, items = self.cfg, self.data.images.train
+        views_repeat = cfg.INPUT.TRAIN in FIXED or cfg.TRAIN.VIEWS > 0
+        ahead = self.cache is not None and {"off": False, "auto": views_repeat, "all": True}[cfg.TRAIN.CACHE]
         few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
         loader = self._shuffled(items, keep=few and not ahead)
         span = range(first, epochs(cfg, len(loader)))
@@ -123,11 +121,6 @@ class Setup:
         target = self._shuffled(self._unlabelled(), keep=False)
         target_span = target_epochs(span, len(loader), len(target))
         return WithUnlabelled(labelled, self._as_features(target, target_span, keep=False) if ahead else target)
-
-    def _features_ahead(self) -> bool:
-        """Return whether to train on features: "auto" does where the same views come back."""
-        views_repeat = self.cfg.INPUT.TRAIN in FIXED or self.cfg.TRAIN.VIEWS > 0
-        return self.cache is not None and {"off": False, "auto": views_repeat, "all": True}[self.cfg.TRAIN.CACHE]
 
     def _shuffled(self, items: Sequence[Item], *, keep: bool) -> TrainLoader:
         cfg = self.cfg

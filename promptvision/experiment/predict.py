@@ -1,4 +1,4 @@
-"""A trained method on somebody's images: class names with probabilities."""
+"""Predictions of a trained method on your own images: class names with probabilities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from promptvision.method import Method
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """Files as given, folders searched through, globs expanded, each once; a name that leads nowhere is refused."""
+    """Return the images that files, folders (searched recursively) and globs name, each once; InputError if none."""
     found: list[Path] = []
     for name in names:
         path = Path(name)
@@ -39,37 +39,33 @@ def find_images(names: Sequence[str]) -> list[Path]:
 def predict_images(
     cfg: CfgNode, method: Method, images: Sequence[Path], top: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """For each image its `top` most likely classes; and one sentence for each image that cannot be read."""
-    device = choose_device(cfg.TRAIN.DEVICE)
+    """Return the `top` most likely classes of each image, and a sentence for each image that cannot be read."""
+    device, count = choose_device(cfg.TRAIN.DEVICE), min(top, len(method.classes))
     method.eval()
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     with autocast(device, cfg.TRAIN.PRECISION):
         predictor = method.predictor()
         for paths, batch in _batches(images, transform_of(cfg, method), cfg.TEST.BATCH_SIZE, broken):
-            for path, probabilities in zip(paths, predictor(batch.to(device)).float().softmax(dim=-1), strict=True):
-                rows.append({"picture": str(path), "top": _best(probabilities, method.classes, top)})
+            best = predictor(batch.to(device)).float().softmax(dim=-1).topk(count)
+            for path, values, labels in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
+                guesses = zip((method.classes[label] for label in labels), values, strict=True)
+                row = [{"class": name, "probability": value} for name, value in guesses]
+                rows.append({"picture": str(path), "top": row})
     return rows, broken
 
 
 def _batches(
     images: Sequence[Path], transform: Transform, size: int, broken: list[str]
 ) -> Iterator[tuple[list[Path], Tensor]]:
+    """Yield batches (paths, images) of at most `size`; an image that cannot be read adds a sentence to `broken`."""
     for start in range(0, len(images), size):
-        read = []
+        readable = []
         for path in images[start : start + size]:
             try:
-                read.append((path, transform(open_image("", str(path)))))
+                readable.append((path, transform(open_image("", str(path)))))
             except InputError as error:
                 broken.append(str(error))
-        if read:
-            paths, batch = zip(*read, strict=True)
+        if readable:
+            paths, batch = zip(*readable, strict=True)
             yield list(paths), torch.stack(batch)
-
-
-def _best(probabilities: Tensor, classes: Sequence[str], top: int) -> list[dict[str, Any]]:
-    values, labels = probabilities.topk(min(top, len(classes)))
-    return [
-        {"class": classes[label], "probability": value}
-        for value, label in zip(values.tolist(), labels.tolist(), strict=True)
-    ]

@@ -13,7 +13,7 @@ from promptvision.engine.distributed import is_first
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import Watch
 from promptvision.errors import InputError
-from promptvision.experiment.build import Families, check_origin, given_domains, load_method
+from promptvision.experiment.build import Families, check_origin, load_method
 from promptvision.experiment.continual import run_stream
 from promptvision.experiment.data import load_data
 from promptvision.experiment.experiment import build
@@ -53,7 +53,7 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
         trained = parse(metadata["config"])["DATASET"]
     except WRONG as error:
         raise InputError(f"{path} does not hold the config it was trained with; train it again") from error
-    method = load_method(cfg, families, metadata["classes"], given_domains(trained))
+    method = load_method(cfg, families, metadata["classes"], trained)
     if "task" in metadata:  # of a stream: what later tasks would learn is not used
         method.start_task(int(metadata["task"]), int(metadata["tasks"]))
     method.load_learned_state(state)

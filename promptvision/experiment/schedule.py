@@ -1,4 +1,4 @@
-"""What the OPTIM keys say of time: how many steps a run has, how many epochs, and the learning rate of each."""
+"""The schedule of a run from the OPTIM keys: its steps, its epochs, and the learning rate of each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from promptvision.errors import InputError
 
 
 def base_rate(cfg: CfgNode) -> float:
-    """OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE images (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
+    """Return OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE images (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
     return cfg.OPTIM.LR / 256 * cfg.OPTIM.BATCH_SIZE if cfg.OPTIM.SCALE_LR else cfg.OPTIM.LR
 
 
 def steps(cfg: CfgNode, batches: int) -> int:
-    """Steps of the whole run where an epoch has `batches`: OPTIM.ITERATIONS (for each shot), or those of EPOCHS."""
+    """Return the steps of a run whose epoch has `batches`: OPTIM.ITERATIONS (for each shot), or those of EPOCHS."""
     optim, shots = cfg.OPTIM, cfg.DATASET.SHOTS
     if not optim.ITERATIONS or not optim.EPOCHS:
         return optim.EPOCHS * batches
@@ -29,17 +29,17 @@ def steps(cfg: CfgNode, batches: int) -> int:
 
 
 def epochs(cfg: CfgNode, batches: int) -> int:
-    """Epochs of the whole run; the last may end early."""
+    """Return the epochs of the whole run; the last one may end early."""
     return math.ceil(steps(cfg, batches) / batches)
 
 
 def per_step(cfg: CfgNode) -> bool:
-    """Whether every step has a rate of its own."""
+    """Return whether every step has its own learning rate."""
     return bool(cfg.OPTIM.ITERATIONS) or cfg.OPTIM.SCHEDULE_PER != "epoch"
 
 
 def rates(cfg: CfgNode, batches: int = 1) -> list[float]:
-    """The learning rate of every epoch, or, where `per_step`, of every step; `batches` per epoch matter only there."""
+    """Return the learning rate of every epoch, or with `per_step` of every step, where an epoch has `batches`."""
     optim, total = cfg.OPTIM, steps(cfg, batches)
     length = {"epoch": epochs(cfg, batches), "step": total, "epoch_as_step": optim.EPOCHS}[optim.SCHEDULE_PER]
     found = learning_rates(
