@@ -1,5 +1,8 @@
 """Figures of a report: all methods of a protocol in one figure, readable however many they are."""
 
+import subprocess
+import sys
+
 import pytest
 
 from promptvision.report.figures.differences import differences
@@ -62,8 +65,11 @@ def test_each_method_is_drawn_in_front_of_all_others(many, drawn):
 
 def test_few_methods_share_their_axes(write_run, drawn):
     for shots in (1, 16):
-        write_run(f"a{shots}", shots=shots)
+        write_run(f"a{shots}", shots=shots, accuracy=50.0)
+        write_run(f"b{shots}", shots=shots, method="maple", accuracy=60.0)
     assert list(drawn()) == ["Few-shot, dtd", "Few-shot: training"]
+    (axes,) = drawn()["Few-shot, dtd"].make().axes
+    assert [line.get_label() for line in axes.lines] == ["CoOp", "MaPLe"], "in the order of the table"
 
 
 def test_differences_are_one_map_the_largest_on_top(many, drawn):
@@ -155,3 +161,12 @@ def test_only_the_wanted_files_are_written(write_run, tmp_path):
     report = load_report(tmp_path / "out", literature=False)
     (each,) = draw_all(report, tmp_path / "figures", (".svg",))
     assert each.paths == [each.file(".svg")] and [path.suffix for path in (tmp_path / "figures").iterdir()] == [".svg"]
+
+
+def test_tables_import_no_matplotlib():
+    tables = (
+        "import promptvision.report.report, promptvision.report.tables.terminal, promptvision.report.tables.writers"
+    )
+    found = "import sys; print({'matplotlib', 'torch'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", f"{tables}; {found}"], check=True, capture_output=True, text=True)
+    assert said.stdout == "set()\n"

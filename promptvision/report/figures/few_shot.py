@@ -25,10 +25,10 @@ MOST_LINES = 6
 
 @dataclass(frozen=True)
 class Curves:
-    """Scores over shots on one dataset or average (`column`), all methods best first.
+    """Scores over shots on one dataset or average, `column`.
 
-    `shots`: every number of shots, as `16 shots`; `means`: {method: {"16 shots": mean}}; `scores`: {method: {shots:
-    score}} without zero-shot CLIP, which is called `level` and has the mean `base`.
+    `shots`: every number of shots, as `16 shots`; `means`: {method: {"16 shots": mean}}, best method first; `scores`:
+    {method: {shots: score}} without zero-shot CLIP, which is called `level` and has the mean `base`.
     """
 
     column: str
@@ -57,8 +57,8 @@ class Curves:
     def panels(self) -> Drawing:
         """Return the curves of many methods, a panel each."""
         panels, title = {}, f"Few-shot, {self.column}: each method against the others"
-        for name, points in self.scores.items():
-            panels[name] = {k: (score.mean or 0.0, score.half or 0.0) for k, score in points.items()}
+        for name in (name for name in self.means if name in self.scores):
+            panels[name] = {k: (score.mean or 0.0, score.half or 0.0) for k, score in self.scores[name].items()}
         about = f"{self._caption('over shots, a panel each')} Bands: 95 % interval over seeds."
         return Drawing("few_shot", title, about, partial(few_shot_panels, panels, self.base, title))
 
@@ -75,9 +75,9 @@ def curves_of(section: Section) -> Iterator[Curves]:
         scores = {name: {k: s for k, s in points.items() if is_complete(s)} for name, points in found.items()}
         shots = [shots_name(k) for k in sorted({k for points in scores.values() for k in points})]
         means = {name: complete({shots_name(k): s for k, s in points.items()}) for name, points in scores.items()}
-        names = ranked({name: each for name, each in means.items() if each}, shots[::-1])
-        trained = {name: scores[name] for name in names if name != level}
+        trained = {name: points for name, points in scores.items() if points and name != level}
         if any(len(points) > 1 for points in trained.values()):
+            names = ranked({name: each for name, each in means.items() if each}, shots[::-1])
             base = next((each.mean for each in means.get(level, {}).values()), None)
             yield Curves(column, shots, {name: means[name] for name in names}, trained, level, base)
 

@@ -18,8 +18,6 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from promptvision.report.tables.table import one_line, without_folders  # noqa: E402
 
-__all__ = ["Figure", "pyplot"]
-
 SUFFIXES = (".png", ".svg")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Palette of Okabe and Ito for colour-blind readers, without black and yellow."""
