@@ -59,7 +59,13 @@ def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor
     state = _known_to_timm(state, model, path)
     own = model.state_dict()
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
-    return _fresh_fc_norm(state, own)
+    reset = [key for key in own if key.startswith("fc_norm.")]
+    if reset and reset[0] not in state and "norm.weight" not in own and "norm.weight" in state:
+        # the final norm of a file, for a model that normalises after pooling: as MAE's fine-tuning and VPT do with
+        # MAE's files, `norm` is left out and `fc_norm` starts from (1, 0)
+        state = {key: value for key, value in state.items() if not key.startswith("norm.")}
+        state |= {key: own[key] for key in reset}
+    return state
 
 
 def fill_from_npz(model: Any, path: Path) -> None:
@@ -85,17 +91,6 @@ def _known_to_timm(state: dict[str, Tensor], model: Any, path: Path) -> dict[str
         return module.checkpoint_filter_fn(dict(state), model, **options)
     except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
         raise InputError(f"{path} does not fit a {type(model).__name__} of this kind and size ({error})") from error
-
-
-def _fresh_fc_norm(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Reset the norm of a model that normalises after pooling, to (1, 0), if the file has the final norm only.
-
-    MAE's fine-tuning and VPT treat MAE's files like this (`fc_norm` new, `norm` left out).
-    """
-    names = [key for key in own if key.startswith("fc_norm.")]
-    if not names or names[0] in state or "norm.weight" in own or "norm.weight" not in state:
-        return state
-    return {**{k: v for k, v in state.items() if not k.startswith("norm.")}, **{name: own[name] for name in names}}
 
 
 def _check_npz(shapes: dict[str, tuple[int, ...]], model: Any, path: Path) -> None:

@@ -19,12 +19,14 @@ def fingerprint(tower: nn.Module) -> str:
     """Return the SHA-256 of everything that decides a tower's output.
 
     That is weights, buffers, the plain attributes and hooks of its modules (number of heads, kind of pooling,
-    activations), and the source files of their classes.
+    activations), and the source files of their classes and base classes.
     """
     digest = hashlib.sha256()
     for name, module in tower.named_modules():
         digest.update(f"{name}\0{type(module).__qualname__}\0{sorted(_attributes(module))}\0".encode())
-    for file in _sources(tower):
+    classes = {kind for module in tower.modules() for kind in type(module).__mro__}
+    files = {getattr(sys.modules.get(kind.__module__), "__file__", None) or "" for kind in classes}
+    for file in sorted(Path(file) for file in files if file.endswith(".py") and Path(file).is_file()):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     for name, tensor in [*tower.named_parameters(), *tower.named_buffers()]:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -46,10 +48,3 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
             yield name, value.__qualname__
         elif name in HOOKS:
             yield name, str([getattr(hook, "__qualname__", type(hook).__qualname__) for hook in value.values()])
-
-
-def _sources(tower: nn.Module) -> list[Path]:
-    """Return the Python files that define the classes of a tower's modules, and their base classes."""
-    classes = {kind for module in tower.modules() for kind in type(module).__mro__}
-    files = {getattr(sys.modules.get(kind.__module__), "__file__", None) or "" for kind in classes}
-    return sorted(Path(file) for file in files if file.endswith(".py") and Path(file).is_file())

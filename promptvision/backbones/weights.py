@@ -29,7 +29,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if is_torchscript(path):
             return _module_tensors(read_inert(path, scripted=True)), {}
-        return _unwrap(_read_pickle(path), path), {}
+        return _pickled_tensors(path), {}
     except (SafetensorError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot read weights from {path}: {reason}") from error
@@ -61,18 +61,17 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.
     return model
 
 
-def _read_pickle(path: Path) -> Any:
-    """Read a file with torch, which also knows those of torch < 1.6, or with `Inert` objects if it holds more."""
+def _pickled_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a pickle, which training scripts nest under WRAPPERS.
+
+    torch's reader also knows the files of torch < 1.6; files with more than plain values become `Inert` objects.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path):
             raise
-        return read_inert(path)
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the named tensors of a file's content, which training scripts nest under WRAPPERS."""
+        content = read_inert(path)
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
