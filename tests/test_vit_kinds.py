@@ -204,5 +204,5 @@ def test_stem_is_the_convolution_that_sees_the_pixels(name):
 def test_stem_of_other_models():
     assert load_vit("embedded").stem[1] == "conv1"
     assert getattr(*load_vit(VisionTransformer(**SIZES)).stem).kernel_size == (16, 16)
-    with pytest.raises(InputError, match="does not tell which convolution"):
+    with pytest.raises(InputError, match="does not say which convolution"):
         load_vit(timm.models.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 1), num_classes=0)).stem  # noqa: B018

@@ -1,24 +1,27 @@
-"""Settings of the computation that change no result: which encoding is used, and how much is computed at once."""
+"""Settings of the computation that change no result: the way of encoding, and how much is computed at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from promptvision.errors import InputError, unknown
 
 WAYS = ("auto", "fast", "plain")
+Views = TypeVar("Views")
 
 
 @dataclass(frozen=True)
 class Compute:
-    """How a tower encodes prompts; an attribute of the towers, read by the encoders at every call.
+    """Settings of how a tower encodes prompts, read by the encoders in every call.
 
-    All settings give equal features up to rounding, so a run may be resumed with others.
+    All settings give equal features up to rounding, so a run can be resumed with others.
     """
 
     way: str = "auto"
     """"plain" calls the tower's blocks untouched, "fast" takes them apart and computes what is shared once, "auto" is
-    fast wherever every part of the tower is known."""
+    fast if every part of the tower is known."""
     chunk: int = 0
     """Classes whose prompts the text tower encodes at once, 0 for all. With fewer, memory in training does not grow
     with the number of classes, at the price of a second forward pass."""
@@ -31,3 +34,13 @@ class Compute:
         for name, value in (("COMPUTE.CHUNK", self.chunk), ("COMPUTE.IMAGES_AT_ONCE", self.images_at_once)):
             if value < 0:
                 raise InputError(f"{name} is {value}; it is a number of items computed at once, 0 for the default")
+
+    def views(self, find: Callable[[], Views | None], problem: str) -> Views | None:
+        """Return the views of the blocks for the fast way, or None for the plain way.
+
+        `find`: finds the views, or None if a block is not known; then "fast" raises InputError with `problem`.
+        """
+        found = None if self.way == "plain" else find()
+        if found is None and self.way == "fast":
+            raise InputError(f"{problem}; set COMPUTE.WAY to auto or plain")
+        return found

@@ -1,9 +1,9 @@
-"""Text encoding, the exact fast way: prompts of many classes share what they have in common.
+"""Text encoding in the exact fast way: prompts of many classes share what they have in common.
 
-A causal tower's output at a token depends on earlier tokens alone. So: nothing behind the last end token is computed;
-what all prompts begin with runs once, and each class's own tokens attend to it; those own tokens of many classes are
-packed into tiles with a mask; the last block is computed at the end tokens only; and what no context vector precedes
-(start token, class names in front) is computed once per set of weights. Equal to the plain way up to rounding.
+A causal tower's output at a token depends only on earlier tokens. So nothing after the last end token is computed; the
+common beginning of all prompts runs once, and each class's own tokens attend to it; the own tokens of many classes are
+packed into tiles with a mask; the last block runs at the end tokens only; and tokens before any context vector (start
+token, class names in front) run once per set of weights. Equal to the plain way up to rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from promptvision.backbones.towers import TextTower
 
 
 def known_views(tower: nn.Module) -> list[BlockView] | None:
-    """Views of all blocks of a frozen causal tower, or None if any part of it is not known."""
+    """Return views of all blocks of a frozen causal tower, or None if any part of it is unknown."""
     if not isinstance(tower, OpenClipText) or not tower.causal:
         return None
     if any(parameter.requires_grad for parameter in tower.parameters()):
@@ -38,10 +38,10 @@ class PackedPrompts(PackedLayout):
     _key: tuple[object, ...] = ()
 
     def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
-        """Contexts (R, M, D), or (R, C, M, D) if class-specific, to features (R, C, E).
+        """Encode contexts (R, M, D), or (R, C, M, D) if class-specific, into features (R, C, E).
 
-        `layers[0]` are the contexts that enter the tower, `layers[i]` those that take their places at block i.
-        `chunk`: classes computed at once, about, 0 for all; each chunk is computed again in backward.
+        `layers[0]` are the contexts that enter the tower, `layers[i]` those that replace them at block i. `chunk`:
+        about how many classes are computed at once, 0 for all; backward computes each chunk again.
         """
         assert isinstance(tower, OpenClipText)
         layers = [layer.to(tower.positional_embedding.dtype) for layer in layers]
@@ -57,7 +57,7 @@ class PackedPrompts(PackedLayout):
         return tower.project(torch.cat(found, dim=1).flatten(1, 2)[:, self.order])
 
     def _constants(self, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
-        """What no context vector touches; computed anew when a weight, its place or its precision has changed."""
+        """Return the cached parts, computed again if a weight, its place or its precision has changed."""
         if self.changing:
             return Constants.of(self, tower, views)
         autocast = torch.is_autocast_enabled(self.embeddings.device.type)
@@ -70,16 +70,16 @@ class PackedPrompts(PackedLayout):
         return self._kept
 
     def _trunk(self, views: Sequence[BlockView], constant: Constants, layers: Sequence[Tensor]) -> Cache:
-        """Keys and values (R, H, trunk, D / H) of what all prompts begin with, at every block."""
+        """Return keys and values (R, H, trunk, D / H) of the common beginning of all prompts, at every block."""
         rows = len(layers[0])
         cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in constant.frozen]
         if self.plan.frozen == self.plan.trunk:
             return cache
         slots = self.slots[0, self.plan.frozen : self.plan.trunk]
-        tokens = _with_contexts(constant.live, slots, layers[0][:, slots.clamp(min=0)])
+        tokens = constant.live
         for index, view in enumerate(views):
-            if 0 < index < len(layers):
-                tokens = _replaced(tokens, slots, layers[index][:, slots.clamp(min=0)])
+            if index < len(layers):
+                tokens = _entered(tokens, slots, layers[index][:, slots.clamp(min=0)], first=index == 0)
             query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
             keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
@@ -89,14 +89,9 @@ class PackedPrompts(PackedLayout):
         return cache
 
     def _ends(
-        self,
-        views: Sequence[BlockView],
-        constant: Constants,
-        trunk: Cache,
-        layers: Sequence[Tensor],
-        tiles: slice,
+        self, views: Sequence[BlockView], constant: Constants, trunk: Cache, layers: Sequence[Tensor], tiles: slice
     ) -> Tensor:
-        """The end tokens (R, T, E, D) of some tiles after the last block."""
+        """Return the end tokens (R, T, E, D) of some tiles after the last block."""
         rows, ends = len(layers[0]), self.ends[tiles]
         tokens = constant.tokens[tiles].expand(rows, -1, -1, -1)
         mask, end_mask = constant.mask[tiles], constant.end_mask[tiles]
@@ -104,8 +99,8 @@ class PackedPrompts(PackedLayout):
         for index, view in enumerate(views):
             last = index == len(views) - 1
             if constant.contexts_inside and index < len(layers):
-                slots, vectors = constant.slots[tiles], self._vectors(constant, layers[index], tiles)
-                tokens = _replaced(tokens, slots, vectors) if index else _with_contexts(tokens, slots, vectors)
+                slots = constant.slots[tiles]
+                tokens = _entered(tokens, slots, self._vectors(layers[index], slots, tiles), first=index == 0)
             if index == 0 and constant.first is not None and not last:
                 projected = constant.first[tiles].expand(rows, -1, -1, -1)
                 query, key, value = view.split(projected, 3)
@@ -120,25 +115,21 @@ class PackedPrompts(PackedLayout):
             tokens = view.finish(attended, tokens[:, each, ends] if last else tokens)
         return tokens
 
-    def _vectors(self, constant: Constants, layer: Tensor, tiles: slice) -> Tensor:
-        """(R, T, L, D): a layer's context vector for each token of some tiles; anything where there is none."""
-        which = constant.slots[tiles].clamp(min=0)
+    def _vectors(self, layer: Tensor, slots: Tensor, tiles: slice) -> Tensor:
+        """Return a layer's context vector for each slot of some tiles, (R, T, L, D); arbitrary where there is none."""
+        which = slots.clamp(min=0)
         own = self.classes[tiles].clamp(max=len(self.slots) - 1)
         return layer[:, own, which] if self.class_specific else layer[:, which]
 
 
-def _with_contexts(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
-    """Tokens (..., D) plus, where a slot is not -1, their context vectors (R, ..., D)."""
-    return tokens + torch.where(slots[..., None] >= 0, vectors, 0)
-
-
-def _replaced(tokens: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
-    """Tokens (R, ..., D), where a slot is not -1 their context vectors (R, ..., D)."""
-    return torch.where(slots[..., None] >= 0, vectors, tokens)
+def _entered(tokens: Tensor, slots: Tensor, vectors: Tensor, first: bool) -> Tensor:
+    """Put context vectors (R, ..., D) into tokens (..., D) where a slot is not -1; the first are added to positions."""
+    here = slots[..., None] >= 0
+    return tokens + torch.where(here, vectors, 0) if first else torch.where(here, vectors, tokens)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention of (R, T, H, N, d), the mask (T, 1, N, K) the same for all R."""
+    """Attend from queries (R, T, H, N, d) with a mask (T, 1, N, K) that all R share."""
     rows, tiles = query.shape[:2]
     mask = mask if rows == 1 else mask.expand(rows, *mask.shape).flatten(0, 1)
     query, keys, values = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)

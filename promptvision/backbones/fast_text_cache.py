@@ -1,4 +1,4 @@
-"""What of many prompts no context vector touches: computed once for a set of weights (fast_text.py)."""
+"""The parts of many prompts that no context vector reaches, computed once per set of weights (fast_text.py)."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ Cache = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Constants:
-    """What stays the same from step to step, for one set of weights."""
+    """Tensors that stay the same from step to step, for one set of weights."""
 
     frozen: Cache
     """Of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
     fixed: Cache
-    """Of the classes' tokens that no context precedes, (T, H, F, D / H) per block."""
+    """Of the classes' tokens before any context, (T, H, F, D / H) per block."""
     live: Tensor
-    """(trunk - frozen, D): the trunk's other tokens as they enter, context vectors missing."""
+    """(trunk - frozen, D): the trunk's other tokens as they enter, without context vectors."""
     tokens: Tensor
-    """(T, L, D): the tiles as they enter, context vectors missing."""
+    """(T, L, D): the tiles as they enter, without context vectors."""
     slots: Tensor
     """(T, L): context vector of a tile's token, or -1."""
     contexts_inside: bool
     first: Tensor | None
-    """(T, L, 3 D): query, key, value of the tiles at the first block, where no context stands in them."""
+    """(T, L, 3 D): query, key and value of the tiles at the first block, if they contain no context."""
     mask: Tensor
-    """(T, 1, L, trunk + F + L): what a token attends to."""
+    """(T, 1, L, trunk + F + L): the tokens that a token attends to."""
     end_mask: Tensor
-    """(T, 1, E, trunk + F + L): what an end token attends to."""
+    """(T, 1, E, trunk + F + L): the tokens that an end token attends to."""
 
     @classmethod
     def of(cls, prompts: PackedLayout, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
-        """Computed from the tower's weights as they are now."""
+        """Compute them from the tower's current weights."""
         plan, count = prompts.plan, len(prompts.slots)
         position = tower.positional_embedding
         known = torch.where(prompts.slots[..., None] >= 0, 0, prompts.embeddings).to(position.dtype)
@@ -61,7 +61,7 @@ class Constants:
 
 
 def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before: Cache | None = None) -> Cache:
-    """Keys and values of tokens (B, N, D) at every block; they attend to `before` and, by `mask`, to each other."""
+    """Return keys and values of tokens (B, N, D) at every block; they attend to `before` and, masked, to each other."""
     cache: Cache = []
     mask = causal(tokens.shape[1], tokens.shape[1], tokens.device) if mask is None else mask
     for index, view in enumerate(views):
@@ -77,7 +77,7 @@ def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor | None, before
 
 
 def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedLayout, frozen: Cache) -> Cache:
-    """Keys and values of the fixed tokens of every tile."""
+    """Return keys and values of the fixed tokens of every tile."""
     classes, position = prompts.fixed_class, prompts.fixed_position
     width = classes.shape[1]
     alone = torch.where(classes < 0, -1 - torch.arange(width, device=classes.device), classes)
@@ -87,6 +87,7 @@ def _run_fixed(views: Sequence[BlockView], entering: Tensor, prompts: PackedLayo
 
 
 def _tile_mask(prompts: PackedLayout, trunk: int) -> Tensor:
+    """Return which tokens a token of a tile attends to, (T, 1, L, trunk + F + L)."""
     classes = prompts.classes
     own = visible(classes, classes) & causal(classes.shape[1], classes.shape[1], classes.device)
     shared = own.new_ones(len(own), classes.shape[1], trunk)
@@ -94,10 +95,10 @@ def _tile_mask(prompts: PackedLayout, trunk: int) -> Tensor:
 
 
 def causal(queries: int, keys: int, device: torch.device) -> Tensor:
-    """(queries, keys): the last query sees every key."""
+    """Return a causal mask (queries, keys) in which the last query sees every key."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 def join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Tokens after tokens, of keys and of values."""
+    """Concatenate keys and values of two groups of tokens."""
     return torch.cat([first[0], second[0]], -2), torch.cat([first[1], second[1]], -2)

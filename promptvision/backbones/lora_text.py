@@ -1,4 +1,4 @@
-"""Texts through a tower with low-rank changes of its weights: one door to the plain and the fast way."""
+"""Texts through a tower with low-rank changes of its weights, encoded in the plain or the fast way."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from promptvision.backbones.fast_text import PackedPrompts, known_views
 from promptvision.backbones.lora import LowRank, changed_blocks, changed_views
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.towers import TextTower
-from promptvision.errors import InputError
 
 
 class ChangedTexts(nn.Module):
-    """Texts as token embeddings (N, L, D) with their end tokens `eot` (N,), to be encoded again in every step.
+    """Texts as token embeddings (N, L, D) with their end tokens `eot` (N,), which are encoded again in every step.
 
-    The fast way is open where every part of the tower is known and no dropout is at work: dropout draws for every
-    token of every text, so that they share nothing.
+    The fast way needs known blocks and no active dropout: dropout draws for every token of every text, so that texts
+    share nothing.
     """
 
     embeddings: Tensor
@@ -33,17 +32,15 @@ class ChangedTexts(nn.Module):
         self.register_buffer("eot", eot, persistent=False)
 
     def forward(self, tower: TextTower, changes: Mapping[int, Mapping[str, LowRank]]) -> Tensor:
-        """Features (N, E), with `changes[i]` in block i."""
+        """Encode the texts with `changes[i]` in block i into features (N, E)."""
         draws = any(change.draws for own in changes.values() for change in own.values())
-        views = None if draws or tower.compute.way == "plain" else known_views(tower)
-        if views:
-            own = changed_views(tower.blocks, changes)
-            no_contexts = self.embeddings.new_empty(1, 0, self.embeddings.shape[-1])
-            return self.packed(tower, [own.get(index, view) for index, view in enumerate(views)], [no_contexts])[0]
-        if tower.compute.way == "fast":
-            raise InputError(
-                "the fast way is open to texts through known causal blocks without dropout only; set COMPUTE.WAY to "
-                "auto or plain"
-            )
-        encode: Callable[..., Tensor] = tower.encode
-        return encode(self.embeddings, self.eot, changed_blocks(tower.blocks, changes))
+        views = tower.compute.views(
+            lambda: None if draws else known_views(tower),
+            "the fast way needs a text tower of known causal blocks without dropout",
+        )
+        if not views:
+            encode: Callable[..., Tensor] = tower.encode
+            return encode(self.embeddings, self.eot, changed_blocks(tower.blocks, changes))
+        own = changed_views(tower.blocks, changes)
+        no_contexts = self.embeddings.new_empty(1, 0, self.embeddings.shape[-1])
+        return self.packed(tower, [own.get(index, view) for index, view in enumerate(views)], [no_contexts])[0]

@@ -1,4 +1,4 @@
-"""How the prompts of many classes are laid out so that nothing is computed twice: a shared trunk, and packed tiles."""
+"""The layout of the prompts of many classes in which nothing is computed twice: a shared trunk, and packed tiles."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CONSTANT = -1
 
 @dataclass(frozen=True)
 class Plan:
-    """Positions, per class, of what is shared, what never changes, and the rest. All counts are of tokens.
+    """Numbers of tokens, per class, that are shared, that never change, and that are computed in every step.
 
-    Every prompt begins with `trunk` tokens that are the same for all classes; the first `frozen` of them hold no
-    context, so what they compute never changes. Class c goes on with `fixed[c]` constant tokens, which never change
-    either (only where no context stands before them), and then the tokens that are computed in every step, up to
-    its end token. Those are packed: they lie at `offset[c]` of tile `tile[c]`.
+    Every prompt begins with `trunk` tokens that are the same for all classes; the first `frozen` of them come before
+    any context, so their outputs never change. Then class c has `fixed[c]` constant tokens, whose outputs never change
+    either (only if no context comes before them), and then `length[c]` tokens that are computed in every step, up to
+    its end token. These are packed: they begin at `offset[c]` of tile `tile[c]`. There are `tiles` tiles of `width`.
     """
 
     trunk: int
@@ -35,9 +35,10 @@ class Plan:
 def plan(
     same: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64, changing: bool = False
 ) -> Plan:
-    """`same` (L,): whether all classes have one token there; `slots` (C, L): index of the context vector, or -1.
+    """Plan the packing of prompts with end tokens `eot` (C,) into tiles of `tile` tokens.
 
-    `changing`: the tower's weights change from step to step; then nothing of a class stays the same.
+    `same` (L,): whether all classes have the same token there. `slots` (C, L): index of the context vector, or -1.
+    `changing`: the tower's weights change from step to step; then no output of a class stays the same.
     """
     ends = eot.tolist()
     rows = slots.tolist()
@@ -52,7 +53,7 @@ def plan(
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> tuple[list[int], list[int], list[int]]:
-    """First-fit decreasing: the tile and the offset of each length, and how far each tile is filled."""
+    """Pack by first-fit decreasing; return the tile and the offset of each length, and the filled part of each tile."""
     tile, offset, filled = [0] * len(lengths), [0] * len(lengths), list[int]()
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         home = next((t for t, used in enumerate(filled) if used + lengths[item] <= capacity), len(filled))
@@ -64,16 +65,16 @@ def first_fit(lengths: Sequence[int], capacity: int) -> tuple[list[int], list[in
 
 
 def _leading(flags: Sequence[bool]) -> int:
-    """How many flags are set before the first that is not."""
+    """Count the flags that are set before the first that is not."""
     return next((index for index, flag in enumerate(flags) if not flag), len(flags))
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The packed tokens as index tensors. T tiles of L tokens, F fixed tokens and E end tokens a tile at most."""
+    """The packed tokens as index tensors: T tiles of L tokens, with at most F fixed tokens and E end tokens each."""
 
     classes: Tensor
-    """(T, L): class of a token; padding has a number of its own, so that it attends to itself alone."""
+    """(T, L): class of a token; each padding has a number of its own, so that it attends to itself only."""
     position: Tensor
     """(T, L): position of a token in its prompt; 0 in padding."""
     fixed_class: Tensor
@@ -81,13 +82,13 @@ class Tiles:
     fixed_position: Tensor
     """(T, F)."""
     ends: Tensor
-    """(T, E): where the end tokens lie; 0 beyond the last."""
+    """(T, E): places of the end tokens in their tile; 0 after the last."""
     order: Tensor
     """(C,): row of each class among the T E end tokens."""
 
 
 def lay_out(plan: Plan) -> Tiles:
-    """The tiles of a plan."""
+    """Return the tiles of a plan."""
     count, start = len(plan.length), plan.trunk
     padding = count + torch.arange(plan.tiles * plan.width).view(plan.tiles, plan.width)
     classes, position = padding.clone(), torch.zeros_like(padding)
@@ -108,21 +109,22 @@ def lay_out(plan: Plan) -> Tiles:
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Stack rows of different lengths, filled up with `value`."""
     width = max(map(len, rows))
     filled = [[*row, *[value] * (width - len(row))] for row in rows]
     return torch.tensor(filled, dtype=torch.long).view(len(rows), width)
 
 
 def visible(rows: Tensor, columns: Tensor) -> Tensor:
-    """(T, rows, columns): whether two tokens of a tile belong to one class."""
+    """Return whether two tokens of a tile belong to one class, (T, rows, columns)."""
     return rows[:, :, None] == columns[:, None, :]
 
 
 class PackedLayout(nn.Module):
     """Buffers of the packed prompts of C classes: (C, L, D) embeddings with context vectors in their `slots` (C, L).
 
-    `class_specific`: every class has contexts of its own. `tile`: tokens a tile holds. `changing`: the tower's weights
-    are learned; then nothing is kept from step to step, and gradients flow through all of it.
+    `class_specific`: every class has contexts of its own. `tile`: tokens of a tile. `changing`: the tower's weights are
+    learned; then nothing is cached from step to step, and gradients flow through everything.
     """
 
     embeddings: Tensor
@@ -135,14 +137,9 @@ class PackedLayout(nn.Module):
     order: Tensor
 
     def __init__(
-        self,
-        embeddings: Tensor,
-        slots: Tensor,
-        eot: Tensor,
-        class_specific: bool,
-        tile: int = 64,
-        changing: bool = False,
-    ):
+        self, embeddings: Tensor, slots: Tensor, eot: Tensor,
+        class_specific: bool, tile: int = 64, changing: bool = False,
+    ):  # fmt: skip
         super().__init__()
         same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
         self.plan = plan(same.cpu(), slots, eot, class_specific, tile, changing)

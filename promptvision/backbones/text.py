@@ -1,4 +1,4 @@
-"""Text encoding, the plain way: every block of the tower is called as it is."""
+"""Text towers of open_clip in the plain way: every block is called as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promptvision.errors import InputError
 
 
 def refuse_too_long(tower: TextTower, text: str) -> None:
-    """Raise InputError for a text that would be cut off."""
+    """Raise InputError for a text that would be truncated."""
     count, room = tower.count(text), tower.context_length - tower.marks
     if count > room:
         raise InputError(f"{text[:60]!r}... has {count} tokens; the text tower takes {room} between start and end")
@@ -65,9 +65,10 @@ class OpenClipText(TextTower):
         return torch.full_like(ids[:, 0], 0 if self.pool_type == "first" else ids.shape[1] - 1)
 
     def encode(self, embeddings: Tensor, eot: Tensor, blocks: Sequence[Callable[..., Tensor]] | None = None) -> Tensor:
-        """(N, L, D) and (N,) to (N, E). A causal tower stops at the last EOT: what follows is never looked at.
+        """Encode embeddings (N, L, D) with end tokens (N,) into features (N, E).
 
-        `blocks`: what to call in place of the tower's own, `block(tokens, attn_mask=mask)`.
+        A causal tower stops at the last end token, because no end token attends to later ones. `blocks`: called in
+        place of the tower's own, as `block(tokens, attn_mask=mask)`.
         """
         length = int(eot.max()) + 1 if self.causal else embeddings.shape[1]
         tokens = embeddings[:, :length].to(self.positional_embedding.dtype) + self.positional_embedding[:length]
@@ -77,7 +78,7 @@ class OpenClipText(TextTower):
         return self.project(tokens[torch.arange(len(tokens), device=tokens.device), eot])
 
     def project(self, tokens: Tensor) -> Tensor:
-        """End tokens (..., D) after the last block to features (..., E)."""
+        """Project end tokens (..., D) after the last block into features (..., E)."""
         normed = self.ln_final(tokens)
         if self.projection is None:
             return normed

@@ -1,4 +1,4 @@
-"""What a method may ask of a backbone: an image tower, a text tower, a CLIP that holds both."""
+"""The contract of backbones: an image tower, a text tower, and a CLIP with both."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageTower(nn.Module):
-    """Turns normalised images (B, 3, H, W) into features (B, E); `forward` is the backbone untouched.
+    """An encoder of normalised images (B, 3, H, W) into features (B, E); `forward` is the backbone untouched.
 
-    Towers made of transformer blocks also offer the steps between: `embed`, `enter`, `blocks`, `pool`, so that
-    `forward(images) == pool(blocks(enter(embed(images))))` and prompts can be put in. Others have no `blocks`.
+    Towers made of transformer blocks also have the steps in between, `embed`, `enter`, `blocks` and `pool`, so that
+    `forward(images) == pool(blocks(enter(embed(images))))` and prompts can be inserted. Others have no `blocks`.
     """
 
     name: str = ""
     feature_dim: int
     """E, the length of a feature."""
     image_size: int
-    """Height and width, in pixels, that the tower was built for."""
+    """Height and width of the images, in pixels."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     width: int = 0
-    """D, the length of a token; 0 where there are none."""
+    """D, the length of a token; 0 without tokens."""
     patch_size: int = 0
     prefix: int = 1
-    """Tokens before the patches (class token, distillation, registers); prompts are put behind them."""
+    """Tokens before the patches (class token, distillation, registers); prompts come after them."""
     blocks: Sequence[nn.Module] = ()
     compute: Compute = Compute()
-    """How prompted images are encoded; it changes no result."""
+    """Settings of how prompted images are encoded, which change no result."""
     pools_first: bool = False
-    """Whether the feature depends on the first token alone, so that `pool(tokens[:, :1])` is enough."""
+    """Whether the feature depends on the first token only, so that `pool(tokens[:, :1])` is enough."""
 
     why_no_tokens: str = "has no tokens to put prompts among; choose a ViT"
-    """What `refusal` says of a tower without `blocks`."""
+    """The reason that `refusal` gives for a tower without `blocks`."""
 
     @property
     def depth(self) -> int:
@@ -48,87 +48,87 @@ class ImageTower(nn.Module):
         return len(self.blocks)
 
     def refusal(self) -> InputError:
-        """Why this tower, having no `blocks`, takes no prompts among its tokens."""
+        """Return the error for a tower that has no `blocks` to put prompts into."""
         return InputError(f"backbone {self.name!r} {self.why_no_tokens}")
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to tokens (B, N, D), positions added, before any norm."""
+        """Embed images (B, 3, H, W) as tokens (B, N, D), with positions, before any norm."""
         raise self.refusal()
 
     def enter(self, tokens: Tensor) -> Tensor:
-        """What the tower does to its tokens before the first block (CLIP's `ln_pre`; nothing in a plain ViT)."""
+        """Prepare tokens for the first block (CLIP's `ln_pre`; nothing in a plain ViT)."""
         return tokens
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, D) after the last block to features (B, E): final norm, pooling, projection."""
+        """Pool tokens (B, N, D) after the last block into features (B, E): final norm, pooling, projection."""
         raise self.refusal()
 
     def normalize(self, tokens: Tensor) -> Tensor:
-        """The final norm of tokens (B, N, D) -> (B, N, D), before any pooling."""
+        """Apply the final norm to tokens (B, N, D), before any pooling."""
         raise self.refusal()
 
     def project(self, pooled: Tensor) -> Tensor:
-        """What follows the pooling: (B, D) -> (B, E), a norm (`fc_norm`), CLIP's projection, or nothing."""
+        """Project pooled tokens (B, D) into features (B, E): a norm (`fc_norm`), CLIP's projection, or nothing."""
         return pooled
 
     def patchify(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, h, w) of any size the patch divides to patch embeddings (B, n, D), without positions."""
+        """Embed pixels (B, 3, h, w), of any size that the patch divides, as patches (B, n, D) without positions."""
         raise self.refusal()
 
     @property
     def class_position(self) -> Tensor:
-        """(D,), the position embedding of the class token, zero where it has none."""
+        """Position embedding (D,) of the class token, zero if it has none."""
         raise InputError(f"backbone {self.name!r} has no class token; choose a ViT that has one")
 
     @property
     def stem(self) -> tuple[nn.Module, str]:
-        """The first convolution, over the pixels, as (module, attribute): `getattr(*tower.stem)` is the layer."""
-        raise InputError(f"backbone {self.name!r} does not tell which convolution sees the pixels first")
+        """First convolution, over the pixels, as (module, attribute): `getattr(*tower.stem)` is the layer."""
+        raise InputError(f"backbone {self.name!r} does not say which convolution sees the pixels first")
 
     def as_features(self, images: Tensor) -> Tensor:
-        """(B, E): `forward` of images (B, 3, H, W); features (B, E), computed earlier, come back as they are."""
+        """Encode images (B, 3, H, W) into features (B, E); features (B, E), computed earlier, pass through."""
         return images if images.dim() == 2 else self(images)
 
 
 class TextTower(nn.Module):
-    """Turns token embeddings into text features. Positions are added by `encode`, not by `embed`."""
+    """An encoder of token embeddings into text features. `encode` adds positions, `embed` does not."""
 
     width: int
     context_length: int
     causal: bool = True
     blocks: Sequence[nn.Module] = ()
     compute: Compute = Compute()
-    """How prompts are encoded; it changes no result."""
+    """Settings of how prompts are encoded, which change no result."""
     starts: int = 1
     """Special tokens before a text."""
     marks: int = 2
-    """Special tokens before and behind a text."""
+    """Special tokens before and after a text."""
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token ids (N, context_length); a text that does not fit is refused."""
+        """Return the token ids (N, context_length) of texts; raise InputError for a text that does not fit."""
         raise NotImplementedError
 
     def count(self, text: str) -> int:
-        """Number of tokens of a text, without start and end."""
+        """Count the tokens of a text, without start and end."""
         raise NotImplementedError
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (N, L) to embeddings (N, L, D), without positions."""
+        """Embed token ids (N, L) as (N, L, D), without positions."""
         raise NotImplementedError
 
     def eot(self, ids: Tensor) -> Tensor:
-        """Position (N,) whose output becomes the text feature."""
+        """Return the position (N,) whose output becomes the text feature."""
         raise NotImplementedError
 
     def encode(self, embeddings: Tensor, eot: Tensor) -> Tensor:
-        """Embeddings (N, L, D) and positions (N,) to features (N, E), every block called untouched.
+        """Encode embeddings (N, L, D) with end positions (N,) into features (N, E); every block is called untouched.
 
-        A tower that shows its `blocks` takes a third argument, what to call in their place.
+        A tower that shows its `blocks` takes a third argument, which is called in their place.
         """
         raise NotImplementedError
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Texts to features (N, E), not normalised."""
+        """Encode texts into features (N, E), not normalised."""
         ids = self.tokenize(texts)
         return self.encode(self.embed(ids), self.eot(ids))
 
@@ -142,7 +142,7 @@ class CLIP(nn.Module):
 
     @property
     def compute(self) -> Compute:
-        """How the towers encode prompts; setting it sets both."""
+        """Settings of both towers."""
         return self.text.compute
 
     @compute.setter
@@ -150,11 +150,8 @@ class CLIP(nn.Module):
         self.text.compute = self.image.compute = compute
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """(B, E) and (C, E), or (B, C, E), to (B, C): exp(logit_scale) times the cosine."""
-        image_features, text_features = (
-            F.normalize(image_features, dim=-1),
-            F.normalize(text_features, dim=-1),
-        )
+        """Compare (B, E) with (C, E), or (B, C, E): logits (B, C), exp(logit_scale) times the cosines."""
+        image_features, text_features = (F.normalize(each, dim=-1) for each in (image_features, text_features))
         if text_features.dim() == 3:
             return self.logit_scale.exp() * torch.einsum("be,bce->bc", image_features, text_features)
         return self.logit_scale.exp() * image_features @ text_features.T
