@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import mean, stdev
 
 from promptvision.report.figures.dots import dots_in_rows
 from promptvision.report.figures.panels import few_shot_panels
-from promptvision.report.figures.style import COLOURS, Drawing, Figure, plain, pyplot, save, wrapped
+from promptvision.report.figures.style import COLOURS, Drawing, Figure, plain, pyplot, wrapped
 from promptvision.report.figures.values import Mean, complete, in_words, is_complete, ranked, zero_shot
 from promptvision.report.scores import Score
 from promptvision.report.sections import Section
@@ -80,11 +79,6 @@ def curves_of(section: Section) -> Iterator[Curves]:
             names = ranked({name: each for name, each in means.items() if each}, shots[::-1])
             base = next((each.mean for each in means.get(level, {}).values()), None)
             yield Curves(column, shots, {name: means[name] for name in names}, trained, level, base)
-
-
-def few_shot_curve(curves: Seeds, levels: Mapping[str, float], title: str, path: str | Path) -> list[Path]:
-    """Write `few_shot_lines` as `path`.png and `path`.svg."""
-    return save(few_shot_lines(curves, levels, title), path)
 
 
 def few_shot_lines(curves: Seeds, levels: Mapping[str, float], title: str) -> Figure:
