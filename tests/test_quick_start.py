@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "sklearn", "torchmetrics", "scipy", "pandas", "matplotlib"}
 HEAVY |= {"transformers", "optuna", "ray"}
 COOP = str(ROOT / "configs/coop/embedded.yaml")
+DEVELOPERS = ("bench", "docs", "pretrain")
 CODE = """
 import runpy, sys
 tool, *sys.argv[1:] = sys.argv[1:]
@@ -29,7 +30,7 @@ def call(tool, *words, cwd=ROOT):
     return done.returncode, said + done.stderr, HEAVY & set(modules.split())
 
 
-@pytest.mark.parametrize("tool", ["train", "eval", "predict"])
+@pytest.mark.parametrize("tool", [path.stem for path in (ROOT / "tools").glob("*.py") if path.stem not in DEVELOPERS])
 def test_help(tool):
     status, said, heavy = call(tool, "--help")
     assert (status, heavy) == (0, set()) and said.startswith("usage: ")
@@ -39,6 +40,24 @@ def test_help(tool):
 def test_keys_and_methods(words):
     status, said, heavy = call(*words)
     assert (status, heavy) == (0, set()) and said
+
+
+def test_what_a_sweep_would_run(tmp_path):
+    words = ["--config", "benchmarks/embedded.yaml", "--output", tmp_path, "--only", "few_shot: CoOp", "--dry-run"]
+    status, said, heavy = call("sweep", *words, cwd=tmp_path)
+    assert (status, heavy) == (0, set()) and "runs and tests in all" in said
+
+
+def test_the_list_of_data_sets():
+    status, said, heavy = call("data", "list")
+    assert (status, heavy) == (0, set()) and "world_backgrounds" in said
+
+
+def test_a_report_in_the_terminal(tmp_path, write_run_in):
+    for seed in (1, 2):
+        write_run_in(tmp_path, f"dtd/seed{seed}", seed=seed)
+    status, said, heavy = call("report", tmp_path)
+    assert (status, heavy) == (0, set()) and "CoOp" in said
 
 
 MISTAKES = {
