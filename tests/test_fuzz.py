@@ -40,7 +40,7 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import feature_file
 from promptvision.method import Method
-from promptvision.sweep.benchmark import load_benchmark
+from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.search import load_search
 
 FAMILIES = {"vpt": vpt, "coop": coop}
@@ -144,7 +144,7 @@ def scratch(tmp_path_factory):
 YAML_READERS = {
     "config": lambda path: load_config(path, [], FAMILIES),
     "card": lambda path: load_card(str(path)),
-    "benchmark": lambda path: list(load_benchmark(path).cells()),
+    "benchmark": lambda path: load_cells(path),
     "grid": lambda path: load_search(path).settings(),
 }
 

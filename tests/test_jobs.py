@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.sweep.benchmark import load_benchmark
+from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import Outcome, do, done, plan
 from promptvision.sweep.local import Event, Queue, do_here, do_in_workers
 from promptvision.sweep.progress import Board
@@ -43,7 +43,7 @@ def jobs(tmp_path):
         runs = {name: {**ROWS[name], "CONFIG": str(ROOT / "configs" / ROWS[name]["CONFIG"])} for name in names}
         path = tmp_path / "benchmark.yaml"
         path.write_text(yaml.safe_dump({"RUNS": runs, "SEEDS": list(seeds)}))
-        return plan(load_benchmark(path), tmp_path / output, [*QUICK, *more], FAMILIES)
+        return plan(load_cells(path), tmp_path / output, [*QUICK, *more], FAMILIES)
 
     return make
 

@@ -129,7 +129,7 @@ def test_published_grids():
         ({"PROTOCOL": "vtap"}, "did you mean 'vtab'"),
         ({"SEEDS": []}, "SEEDS needs at least one whole number"),
         ({"SEEDS": None}, "must hold PROTOCOL"),
-        ({"GRID": {LR: []}}, "OPTIM.LR needs a list of numbers"),
+        ({"GRID": {LR: []}}, "GRID needs a list of values"),
         ({"GRID": {LR: ["big"]}}, "OPTIM.LR needs a list of numbers"),
     ],
 )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import coop
 import vpt
 from promptvision.errors import InputError
-from promptvision.sweep.benchmark import load_benchmark
+from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import do, done, plan
 from promptvision.sweep.ray_cluster import do_on_cluster
 
@@ -29,7 +29,7 @@ def jobs(tmp_path):
         path = tmp_path / "b.yaml"
         path.write_text(yaml.safe_dump({"RUNS": {"CoOp": row, "broken": broken}, "SEEDS": [1, 2, 3]}))
         words = ["DATASET.SHOTS", 2, "OPTIM.EPOCHS", 10, "CACHE_DIR", ""]
-        found = plan(load_benchmark(path), tmp_path / output, words, FAMILIES)
+        found = plan(load_cells(path), tmp_path / output, words, FAMILIES)
         return [job for job in found if job.name == "CoOp" or job.cfg.SEED == 1]
 
     return make

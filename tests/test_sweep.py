@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,7 +16,7 @@ import coop
 import vpt
 from promptvision.data.cards import load_card
 from promptvision.errors import InputError
-from promptvision.sweep.benchmark import load_benchmark
+from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import Job, Outcome, plan
 from promptvision.sweep.local import Event
 from promptvision.sweep.progress import Board
@@ -43,17 +42,17 @@ def two_rates(tmp_path):
 def test_rows_are_crossed_with_the_grid(tmp_path):
     runs = {"a": {"CONFIG": "x.yaml", "OPTIM.LR": 1}, "b": {"CONFIG": "y.yaml"}}
     grid = {"DATASET.NAME": ["dtd", "digits"], "DATASET.SHOTS": [1, 16]}
-    cells = list(load_benchmark(write(tmp_path / "b.yaml", {"RUNS": runs, "GRID": grid})).cells())
+    cells = load_cells(write(tmp_path / "b.yaml", {"RUNS": runs, "GRID": grid}))
     assert [cell.name for cell in cells[:3]] == ["a, dtd, 1", "b, dtd, 1", "a, dtd, 16"] and len(cells) == 8
     assert cells[0].overrides == {"DATASET.NAME": "dtd", "DATASET.SHOTS": 1, "OPTIM.LR": 1}
     assert cells[0].config == tmp_path / "x.yaml"
-    assert len({cell.folder("out") for cell in cells}) == 8
+    assert len({cell.folder for cell in cells}) == 8
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_benchmark_is_in_order(path):
-    cells = [replace(cell, seeds=cell.seeds[:1]) for cell in load_benchmark(path).cells()]
-    jobs = plan(SimpleNamespace(cells=lambda: cells), "out", [], FAMILIES)
+    cells = [replace(cell, seeds=cell.seeds[:1]) for cell in load_cells(path)]
+    jobs = plan(cells, "out", [], FAMILIES)
     for cfg in (cfg for job in jobs for cfg in (job.cfg, *job.evals.values())):
         for name in cfg.CONTINUAL.DATASETS or [cfg.DATASET.NAME]:
             load_card(name)
@@ -61,7 +60,7 @@ def test_every_benchmark_is_in_order(path):
 
 
 def test_the_embedded_benchmark_has_every_method():
-    jobs = plan(load_benchmark(ROOT / "configs/benchmarks/embedded.yaml"), "out", [], FAMILIES)
+    jobs = plan(load_cells(ROOT / "configs/benchmarks/embedded.yaml"), "out", [], FAMILIES)
     asked = {(job.cfg.METHOD.FAMILY, job.cfg.METHOD.NAME) for job in jobs}
     known = {(family, name) for family, module in FAMILIES.items() for name in module.METHODS}
     assert known - asked == {("vpt", "swin_prompt")}  # the embedded tower is no Swin
@@ -80,7 +79,7 @@ def test_the_embedded_benchmark_has_every_method():
     ],
 )
 def test_published_settings(name, cell, expected):
-    jobs = plan(load_benchmark(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=cell)
+    jobs = plan(load_cells(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=cell)
     jobs = [job for job in jobs if job.name == cell]
     assert [job.cfg.SEED for job in jobs] == [1, 2, 3]
     assert all({key: job.cfg.OPTIM[key] for key in expected} == expected for job in jobs)
@@ -89,7 +88,7 @@ def test_published_settings(name, cell, expected):
 def test_a_row_that_settles_a_key_of_the_grid_is_not_crossed_with_it(tmp_path):
     runs = {"a": {"CONFIG": "x.yaml", "DATASET.SHOTS": 0, "SEEDS": [7]}, "b": {"CONFIG": "y.yaml"}}
     content = {"RUNS": runs, "GRID": {"DATASET.NAME": ["dtd", "digits"], "DATASET.SHOTS": [1, 16]}, "SEEDS": [1, 2]}
-    cells = list(load_benchmark(write(tmp_path / "b.yaml", content)).cells())
+    cells = load_cells(write(tmp_path / "b.yaml", content))
     assert [cell.name for cell in cells if cell.name[0] == "a"] == ["a, dtd", "a, digits"] and len(cells) == 6
     assert cells[0].overrides == {"DATASET.NAME": "dtd", "DATASET.SHOTS": 0}
     assert [list(cell.seeds) for cell in cells[:2]] == [[7], [1, 2]]
@@ -113,7 +112,7 @@ def test_what_cells_set(tmp_path):
     setting = [{"OPTIM.EPOCHS": 5}, {"OPTIM.EPOCHS": 7, "WHEN": {"RUN": "a", "DATASET.SHOTS": [1, 2]}}]
     runs = {"a": {"CONFIG": "x.yaml", "OPTIM.EPOCHS": 1}, "b": {"CONFIG": "x.yaml"}}
     path = write(tmp_path / "b.yaml", {"RUNS": runs, "GRID": {"DATASET.SHOTS": [1, 4]}, "SET": setting})
-    found = {cell.name: cell.overrides["OPTIM.EPOCHS"] for cell in load_benchmark(path).cells()}
+    found = {cell.name: cell.overrides["OPTIM.EPOCHS"] for cell in load_cells(path)}
     assert found == {"a, 1": 7, "b, 1": 5, "a, 4": 5, "b, 4": 5}
 
 
@@ -176,7 +175,7 @@ def test_searches_and_streams_are_rows(tool, tmp_path):
 def test_keys_that_change_together(tmp_path):
     grid = {"DATASET.SOURCE DATASET.TARGET": [["photo", "sketch"], ["sketch", "photo"]], "DATASET.SHOTS": [0]}
     path = write(tmp_path / "b.yaml", {"RUNS": {"a": {"CONFIG": "x.yaml"}}, "GRID": grid})
-    cells = list(load_benchmark(path).cells())
+    cells = load_cells(path)
     assert [cell.name for cell in cells] == ["a, 0, photo -> sketch", "a, 0, sketch -> photo"]
     assert cells[1].overrides == {"DATASET.SOURCE": "sketch", "DATASET.TARGET": "photo", "DATASET.SHOTS": 0}
 
@@ -220,7 +219,7 @@ def test_a_failed_run_stops_no_other(tool, tmp_path):
 )
 def test_bad_benchmarks(tmp_path, content, sentence):
     with pytest.raises(InputError, match=sentence):
-        load_benchmark(write(tmp_path / "b.yaml", content))
+        load_cells(write(tmp_path / "b.yaml", content))
 
 
 def test_only_what_matches(tool, two_rates, tmp_path):

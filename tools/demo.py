@@ -12,7 +12,7 @@ from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
 from promptvision.report.write import write_files
-from promptvision.sweep.benchmark import load_benchmark
+from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
@@ -32,7 +32,7 @@ def arguments():
 
 def main():
     args, console = arguments(), wide_console()
-    every = plan(load_benchmark(BENCHMARK), args.output, args.overrides, FAMILIES)
+    every = plan(load_cells(BENCHMARK), args.output, args.overrides, FAMILIES)
     jobs = [job for job in every if job.name in MAIN]
     failures = work_off(Board(jobs, [done(job) for job in jobs], args.jobs), FAMILIES, console)
     if failures:

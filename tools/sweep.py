@@ -13,7 +13,7 @@ from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
 from promptvision.report.write import write_files
-from promptvision.sweep.benchmark import load_benchmark
+from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
@@ -39,7 +39,7 @@ def arguments():
 
 def main():
     args, console = arguments(), wide_console()
-    jobs = plan(load_benchmark(args.config), args.output, args.overrides, FAMILIES, args.only)
+    jobs = plan(load_cells(args.config), args.output, args.overrides, FAMILIES, args.only)
     if not jobs:
         raise InputError(f"--only {args.only}: no cell of {args.config} has that in its name")
     board = Board(jobs, [done(job) for job in jobs], args.jobs)

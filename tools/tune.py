@@ -14,7 +14,7 @@ from promptvision.engine.run_folder import log_to_terminal
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import search_table, terminal_report, wide_console
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
-from promptvision.sweep.search import load_search, search, try_all
+from promptvision.sweep.search import load_search, search
 
 
 def arguments():
@@ -39,7 +39,7 @@ def main():
     folder = Path(cfg.OUTPUT_DIR)
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
-    found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else try_all)
+    found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None)
     write_json(folder / "search.json", found)
     from promptvision.report.figures.search import draw_search  # matplotlib, which help need not import
 

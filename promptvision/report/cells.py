@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from promptvision.report.collect import Run
@@ -23,49 +21,26 @@ PLACE |= {f"CONTINUAL.{key}" for key in ("TASKS", "SEED", "ORDER", "DATASETS")}
 """Keys that decide the place of a run in a table."""
 
 
-@dataclass(frozen=True)
 class Cell:
-    """The runs of one number, one per seed."""
+    """The runs of one number, one per seed, in the order of their seeds.
 
-    runs: Sequence[Run]
+    `first` is the first seed's result; `settings` are shared by all runs; `dataset` is the name of the data set, of a
+    stream over several all names; `shots` are the training images per class, 0 for all and for a method that looks at
+    none (`blind`); `place` is the same for cells of several methods in one place of a table; `evals` is {name of a
+    later test: the first seed's result}.
+    """
 
-    @cached_property
-    def settings(self) -> Mapping[str, Any]:
-        """Return the settings that all its runs share."""
-        return shared_settings(self.runs[0])
-
-    @cached_property
-    def results(self) -> list[Mapping[str, Any]]:
-        """Return the result of every run."""
-        return [run.result for run in self.runs]
-
-    @property
-    def first(self) -> Mapping[str, Any]:
-        """Return the first seed's result."""
-        return self.runs[0].result
-
-    @property
-    def dataset(self) -> str:
-        """Return the name of its data set; of a stream over several, all names."""
-        name = self.first["dataset"]
-        return name if isinstance(name, str) else ", ".join(map(str, name))
-
-    @property
-    def blind(self) -> bool:
-        """Return whether its method looks at no training image."""
-        return self.runs[0].blind
-
-    @property
-    def shots(self) -> int:
-        """Return the training images per class; 0 for a method that looks at none, and where all are used."""
-        shots = self.first.get("shots", 0)
-        return shots if isinstance(shots, int) and not self.blind else 0
-
-    @property
-    def place(self) -> str:
-        """Return its place in a table, which cells of several methods share."""
-        there = {key: value for key, value in self.settings.items() if key in PLACE}
-        return json.dumps([self.dataset, self.shots, there], sort_keys=True, default=str)
+    def __init__(self, runs: Sequence[Run]):
+        self.runs = runs
+        self.results = [run.result for run in runs]
+        self.first, self.blind = runs[0].result, runs[0].blind
+        self.settings = shared_settings(runs[0])
+        names, shots = self.first["dataset"], self.first.get("shots", 0)
+        self.dataset = names if isinstance(names, str) else ", ".join(map(str, names))
+        self.shots = shots if isinstance(shots, int) and not self.blind else 0
+        place = {key: value for key, value in self.settings.items() if key in PLACE}
+        self.place = json.dumps([self.dataset, self.shots, place], sort_keys=True, default=str)
+        self.evals = {test: result for run in reversed(runs) for test, result in run.evals.items()}
 
     def score(self, key: str = "accuracy", test: str | None = None) -> Score | None:
         """Return the score over seeds, or that of the later test of this name; None if no run has it."""
@@ -73,10 +48,6 @@ class Cell:
         known = {seed: result for seed, result in found.items() if isinstance(result.get(key), int | float)}
         values = {seed: float(result[key]) for seed, result in known.items()}
         return over_seeds(values, averageable(list(known.values()))) if values else None
-
-    def evals(self) -> dict[str, Mapping[str, Any]]:
-        """Return {name of a later test: the first seed's result}."""
-        return {test: result for run in reversed(self.runs) for test, result in run.evals.items()}
 
 
 def cells(runs: Iterable[Run]) -> tuple[list[Cell], list[str]]:

@@ -55,7 +55,7 @@ def kinds(cell: Cell) -> list[str]:
         return ["continual"]
     if result.get("class_subset") == "base":
         return ["base_to_new"]
-    elsewhere = {test_kind(cell, test) for test in cell.evals().values()} - {""}
+    elsewhere = {test_kind(cell, test) for test in cell.evals.values()} - {""}
     if elsewhere:
         return sorted(elsewhere)
     if protocol.get("SOURCE") or protocol.get("TARGET"):
@@ -80,7 +80,7 @@ def test_kind(cell: Cell, test: Mapping[str, Any]) -> str:
 def places(cell: Cell, kind: str) -> dict[str, str]:
     """Return {column: name of the later test} of the tests that belong to this kind of table."""
     found = {}
-    for name, test in cell.evals().items():
+    for name, test in cell.evals.items():
         if test_kind(cell, test) == kind:
             dataset, target = str(test["dataset"]), str((test.get("protocol") or {}).get("TARGET") or "")
             elsewhere = target if target and dataset == cell.dataset else f"{dataset} {target}".strip()

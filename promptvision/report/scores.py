@@ -51,7 +51,7 @@ class Score:
         """
         if self.mean is None or self.deviation is None:
             return False
-        noise = math.sqrt(self.mean * (100 - self.mean) / max(images, 1))
+        noise = math.sqrt(max(0.0, self.mean * (100 - self.mean)) / max(images, 1))
         return self.deviation > max(WIDE, 3 * noise)
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,19 @@ LARGEST = 100_000
 @dataclass(frozen=True)
 class Cell:
     """One number of a table: a config with its overrides, to be run once per seed and tested again at each place of
-    `evals` (name -> overrides of the test), or searched (`search`: a file of configs/vpt/grids)."""
+    `evals` (name -> overrides of the test), or searched (`search`: a file of configs/vpt/grids).
+
+    `name` is unique in its file, `folder` the place of its runs below the output folder.
+    """
 
     name: str
+    folder: Path
     config: Path
     overrides: Mapping[str, Any]
     search: Path | None
     seeds: Sequence[int]
     evals: Mapping[str, Mapping[str, Any]]
     part: str = ""
-
-    @property
-    def title(self) -> str:
-        """Return its name among all cells of the file."""
-        return f"{self.part}: {self.name}" if self.part else self.name
-
-    def folder(self, root: str | Path) -> Path:
-        """Return the folder of its runs."""
-        return Path(root) / file_name(self.part) / file_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,7 @@ class Benchmark:
     seeds: Sequence[int]
     evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Sequence[Mapping[str, Any]] = ()
+    part: str = ""
 
     def cells(self) -> Iterator[Cell]:
         """Yield every number of the table, the rows of one combination of the grid after another."""
@@ -79,9 +75,11 @@ class Benchmark:
                 values = [" -> ".join(map(str, value)) if " " in k else str(value) for k, value in crossed.items()]
                 title = ", ".join([name, *values])
                 if title not in seen:
-                    found = self.overrides(name, row, crossed)
-                    yield Cell(title, row.config, found, row.search, row.seeds or self.seeds, self.evals)
-                seen.add(title)
+                    seen.add(title)
+                    folder, found = Path(file_name(self.part), file_name(title)), self.overrides(name, row, crossed)
+                    title = f"{self.part}: {title}" if self.part else title
+                    seeds = row.seeds or self.seeds
+                    yield Cell(title, folder, row.config, found, row.search, seeds, self.evals, self.part)
 
     def overrides(self, name: str, row: Row, crossed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the overrides of a row with these values of the grid: the row's win over them, SET over both."""
@@ -97,30 +95,23 @@ class Benchmark:
         return {**values, **found}
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Several benchmarks in one file, each with a folder of its own: PARTS, name -> path from the file's folder."""
+def load_cells(path: str | Path) -> list[Cell]:
+    """Return the cells of a benchmark, or of those that PARTS names; raise InputError for whatever is wrong.
 
-    parts: Mapping[str, Benchmark]
-
-    def cells(self) -> Iterator[Cell]:
-        """Yield the cells of one part after another."""
-        return (replace(cell, part=name) for name, part in self.parts.items() for cell in part.cells())
-
-
-def load_benchmark(path: str | Path) -> Benchmark | Parts:
-    """Read the benchmark of a YAML file, or those that its PARTS name; raise InputError for whatever is wrong."""
+    PARTS: name -> path of a benchmark from the file's folder; each part has a folder of its own.
+    """
     content = read_mapping(path, "benchmark")
     if "PARTS" not in content:
-        return checked_benchmark(path, content)
+        return list(checked_benchmark(path, content).cells())
     parts = content["PARTS"]
     if len(content) > 1 or not isinstance(parts, dict) or not all(isinstance(each, str) for each in parts.values()):
         raise InputError(f"benchmark {path}: PARTS takes a name: path of a benchmark for each part, and no other key")
     files = {str(name): Path(path).parent / each for name, each in parts.items()}
-    return Parts({name: checked_benchmark(file, read_mapping(file, "benchmark")) for name, file in files.items()})
+    made = [checked_benchmark(file, read_mapping(file, "benchmark"), name) for name, file in files.items()]
+    return [cell for benchmark in made for cell in benchmark.cells()]
 
 
-def checked_benchmark(path: str | Path, content: Mapping[str, Any]) -> Benchmark:
+def checked_benchmark(path: str | Path, content: Mapping[str, Any], part: str = "") -> Benchmark:
     """Make a benchmark of the contents of its file."""
     for key in content:
         if key not in KEYS:
@@ -128,7 +119,7 @@ def checked_benchmark(path: str | Path, content: Mapping[str, Any]) -> Benchmark
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
     evals, settings = content.get("EVAL") or {}, content.get("SET") or []
     rows = _checked_rows(path, runs)
-    _check_grid(path, grid)
+    check_grid(f"benchmark {path}", grid)
     if not isinstance(evals, dict) or not all(map(_is_setting, evals.values())):
         raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each later test")
     if not isinstance(settings, list) or not all(_is_setting(s) and _is_setting(s.get("WHEN", {})) for s in settings):
@@ -138,7 +129,7 @@ def checked_benchmark(path: str | Path, content: Mapping[str, Any]) -> Benchmark
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
     if evals and any(row.search for row in rows.values()):
         raise InputError(f"benchmark {path}: rows with SEARCH are tested once, as their grid says, and take no EVAL")
-    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings)
+    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings, part)
 
 
 def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:
@@ -157,14 +148,17 @@ def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:
     return rows
 
 
-def _check_grid(path: str | Path, grid: Any) -> None:
+def check_grid(what: str, grid: Any) -> None:
+    """Raise InputError for a GRID that is not lists of values, or has more than LARGEST combinations."""
     if not _is_setting(grid) or not all(isinstance(values, list) and values for values in grid.values()):
-        raise InputError(f"benchmark {path}: GRID needs a list of values for each key")
-    check_size(f"benchmark {path}", grid)
+        raise InputError(f"{what}: GRID needs a list of values for each key")
     for keys, values in grid.items():
         count = len(keys.split())
         if " " in keys and not all(isinstance(each, list) and len(each) == count for each in values):
-            raise InputError(f"benchmark {path}: each value of GRID {keys} must be a list of {count} values")
+            raise InputError(f"{what}: each value of GRID {keys} must be a list of {count} values")
+    combined = math.prod(len(values) for values in grid.values())
+    if combined > LARGEST:
+        raise InputError(f"{what}: GRID has {combined:.0e} combinations; at most {LARGEST:,} are possible")
 
 
 def _is_setting(found: Any) -> bool:
@@ -174,13 +168,6 @@ def _is_setting(found: Any) -> bool:
 def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Return every choice of one value per key, the first key slowest."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def check_size(what: str, grid: Mapping[str, Sequence[Any]]) -> None:
-    """Raise InputError for a grid of more than LARGEST combinations."""
-    count = math.prod(len(values) for values in grid.values())
-    if count > LARGEST:
-        raise InputError(f"{what}: GRID has {count:.0e} combinations; at most {LARGEST:,} are possible")
 
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:

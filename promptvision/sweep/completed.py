@@ -11,7 +11,6 @@ from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
 from promptvision.config import dump
-from promptvision.engine.metrics_file import read_rows
 
 if TYPE_CHECKING:
     from promptvision.engine.train import Watch
@@ -30,12 +29,6 @@ def finished(cfg: CfgNode, folder: str | Path) -> dict[str, Any] | None:
     """Return the result of the finished run in a folder, if it has this config."""
     result = Path(folder) / "result.json"
     return read_json(result) if started(cfg, folder) and result.is_file() else None
-
-
-def validations(cfg: CfgNode, folder: str | Path) -> dict[int, dict[str, float]]:
-    """Return {epoch (from 0): scores} of the validations of the run in a folder, if it has this config."""
-    rows = read_rows(Path(folder) / "metrics.jsonl") if started(cfg, folder) else []
-    return {row["epoch"]: row["val"] for row in rows if "val" in row}
 
 
 def once(

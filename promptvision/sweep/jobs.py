@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from promptvision.atomic import read_json, write_json
 from promptvision.config import changed, load_config
 from promptvision.errors import InputError
-from promptvision.sweep.benchmark import Benchmark, Parts, file_name
+from promptvision.sweep.benchmark import Cell, file_name
 from promptvision.sweep.completed import Families, config_hash, finished, once, retest_once, retested
 from promptvision.sweep.search import Search, load_search, search
 
@@ -37,7 +37,7 @@ class Job:
     @property
     def runs(self) -> int:
         """Return its number of runs and tests."""
-        return self.search.runs if self.search else 1 + len(self.evals)
+        return len(self.search.settings()) + len(self.search.seeds) if self.search else 1 + len(self.evals)
 
     @property
     def identity(self) -> str:
@@ -53,21 +53,21 @@ class Outcome(NamedTuple):
 
 
 def plan(
-    benchmark: Benchmark | Parts, output: str | Path, overrides: Sequence[Any], families: Families, only: str = ""
+    cells: Iterable[Cell], output: str | Path, overrides: Sequence[Any], families: Families, only: str = ""
 ) -> list[Job]:
-    """Return the jobs of all cells whose title contains `only`; `overrides` (KEY, VALUE, ...) hold in every run."""
+    """Return the jobs of all cells whose name contains `only`; `overrides` (KEY, VALUE, ...) hold in every run."""
     jobs = []
-    for cell in (cell for cell in benchmark.cells() if only in cell.title):
-        folder, given = cell.folder(output), [*_words(cell.overrides), *overrides]
+    for cell in (cell for cell in cells if only in cell.name):
+        folder, given = Path(output) / cell.folder, [*_words(cell.overrides), *overrides]
         cfg = load_config(cell.config, given, families)
         if cell.search:
-            jobs.append(Job(cell.title, _placed(cfg, folder), search=load_search(cell.search), part=cell.part))
+            jobs.append(Job(cell.name, _placed(cfg, folder), search=load_search(cell.search), part=cell.part))
             continue
         tests = {name: load_config(cell.config, [*given, *_words(each)], families) for name, each in cell.evals.items()}
         for seed in cell.seeds:
             place = folder / f"seed{seed}"
             evals = {name: _placed(each, place, seed) for name, each in tests.items()}
-            jobs.append(Job(cell.title, _placed(cfg, place, seed), evals, part=cell.part))
+            jobs.append(Job(cell.name, _placed(cfg, place, seed), evals, part=cell.part))
     return jobs
 
 
@@ -80,7 +80,8 @@ def _placed(cfg: CfgNode, folder: Path, seed: int | None = None) -> CfgNode:
     found = cfg.clone()
     found.defrost()
     found.OUTPUT_DIR = str(folder)
-    found.SEED = cfg.SEED if seed is None else seed
+    if seed is not None:
+        found.SEED = seed
     found.freeze()
     return found
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from promptvision.sweep.completed import Families
@@ -87,25 +88,21 @@ def do_in_workers(jobs: Sequence[Job], families: Families, count: int) -> Genera
 
 
 class Worker:
-    """A process that does one job at a time; a new one is launched for the job that follows a death."""
+    """A process that does one job at a time; it is launched for its first job, and again for a job after its death."""
 
     def __init__(self, families: Families):
         self.modules = {name: family.__name__ for name, family in families.items()}
         self.job: int | None = None
-        self.launch()
-
-    def launch(self) -> None:
-        """Start the process."""
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.modules))
-        self.process.start()
-        theirs.close()
+        self.process: BaseProcess | None = None
 
     def start(self, number: int, job: Job) -> None:
         """Hand it a job."""
-        if not self.process.is_alive():
-            self.launch()
+        if not self.process or not self.process.is_alive():
+            context = multiprocessing.get_context("spawn")
+            self.pipe, theirs = context.Pipe()
+            self.process = context.Process(target=_serve, args=(theirs, self.modules))
+            self.process.start()
+            theirs.close()
         self.job = number
         with suppress(ConnectionError):  # it has just died, which `outcome` reports
             self.pipe.send(job)
@@ -116,16 +113,17 @@ class Worker:
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
+            assert self.process
             self.process.join()
             status = self.process.exitcode
-            self.launch()
             return Outcome([], [f"{job.title}: its process died (exit status {status}); see {job.cfg.OUTPUT_DIR}"])
 
     def stop(self) -> None:
         """Let it save its job and exit."""
-        self.process.terminate()
-        self.process.join()
-        self.pipe.close()
+        if self.process:
+            self.process.terminate()
+            self.process.join()
+            self.pipe.close()
 
 
 def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
@@ -135,15 +133,10 @@ def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
     os.setsid()
     logging.getLogger("promptvision").propagate = False  # the log of a run is in its folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    families = sharing(families_of(modules))
+    families = sharing({name: importlib.import_module(module) for name, module in modules.items()})
     while True:
         try:
             job = pipe.recv()
         except EOFError:
             return
         pipe.send(do(job, families))
-
-
-def families_of(modules: Mapping[str, str]) -> Families:
-    """Import families by the names of their modules."""
-    return {name: importlib.import_module(module) for name, module in modules.items()}

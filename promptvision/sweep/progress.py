@@ -8,15 +8,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from statistics import mean, median
 
-from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from promptvision.sweep.jobs import Job, Outcome, Result
 from promptvision.sweep.local import Event
-
-ROWS = 20
-"""Cells of a live table: those with running jobs, and the last ones with news."""
 
 
 class Board:
@@ -77,13 +72,6 @@ class Board:
             if outcome and outcome.results:
                 found.setdefault(job.name, []).extend(outcome.results)
         return found
-
-    def part_is_done(self, part: str) -> bool:
-        """Return whether all jobs of a part are done."""
-        return all(outcome for job, outcome in zip(self.jobs, self.outcomes, strict=True) if job.part == part)
-
-    def __rich__(self) -> Group:
-        return Group(self.table(ROWS), Text(self.line()))
 
     def table(self, most: int = 0) -> Table:
         """Return one row per cell, or the `most` last ones with news."""

@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Generator, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from promptvision.atomic import write_atomically
 from promptvision.errors import InputError
 from promptvision.sweep.completed import Families
 from promptvision.sweep.jobs import Job, Outcome, do
-from promptvision.sweep.local import Event, Queue, families_of
+from promptvision.sweep.local import Event, Queue
 
 LAST = "result.json", "search.json"
 """Files of a finished job, written after all others."""
@@ -95,4 +96,4 @@ def _shared_families(modules: tuple[tuple[str, str], ...]) -> Families:
     """Return the families of this process, which share backbones among its jobs."""
     from promptvision.sweep.shared_backbone import sharing
 
-    return sharing(families_of(dict(modules)))
+    return sharing({name: import_module(module) for name, module in modules})

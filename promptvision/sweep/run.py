@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from promptvision.sweep.completed import Families
@@ -15,6 +15,8 @@ from promptvision.sweep.local import Event, do_here, do_in_workers
 from promptvision.sweep.progress import Board
 
 LOG = logging.getLogger("promptvision")
+ROWS = 20
+"""Cells of a live table: those with running jobs, and the last ones with news."""
 
 
 def work_off(
@@ -38,14 +40,15 @@ def work_off(
         log_to_terminal()
         LOG.setLevel("INFO")
     events = start([board.jobs[number] for number in todo], families, board.at_once, ray, gpus, console.is_terminal)
-    live = Live(board, console=console, refresh_per_second=2) if console.is_terminal else nullcontext()
-    with live, closing(events):
+    live = Live(console=console, get_renderable=lambda: Group(board.table(ROWS), board.line()), refresh_per_second=2)
+    with live if console.is_terminal else nullcontext(), closing(events):
         for event in events:
             event = event._replace(number=todo[event.number])
             board.note(event)
             log_event(board, event)
-            finished = event.outcome is not None and not event.again
-            if part_done and finished and board.part_is_done(board.jobs[event.number].part) and None in board.outcomes:
+            part = board.jobs[event.number].part
+            left = [job.part for job, outcome in zip(board.jobs, board.outcomes, strict=True) if outcome is None]
+            if part_done and event.outcome and not event.again and left and part not in left:
                 part_done()
     return [sentence for outcome in board.outcomes if outcome for sentence in outcome.failures]
 

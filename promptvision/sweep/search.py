@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from yacs.config import CfgNode
 
 from promptvision.engine.interrupt import Pruned
+from promptvision.engine.metrics_file import read_rows
 from promptvision.errors import Diverged, InputError, unknown
-from promptvision.sweep.benchmark import check_size, combinations, read_mapping
-from promptvision.sweep.completed import Families, finished, once, validations
+from promptvision.sweep.benchmark import check_grid, combinations, read_mapping
+from promptvision.sweep.completed import Families, finished, once, started
 
 if TYPE_CHECKING:
     from promptvision.engine.train import Watch
@@ -64,11 +65,6 @@ class Search:
         """Return all combinations, large values first, the first key slowest (VPT: learning rate, weight decay)."""
         return combinations({key: sorted(values, reverse=True) for key, values in self.grid.items()})
 
-    @property
-    def runs(self) -> int:
-        """Return its number of runs: one per setting, and the final ones."""
-        return len(self.settings()) + len(self.seeds)
-
 
 @dataclass(frozen=True)
 class Trials:
@@ -97,7 +93,8 @@ class Trials:
         if watch and not cfg.TRAIN.EVAL_EVERY:
             raise InputError("a search that prunes runs needs validations along the way: set TRAIN.EVAL_EVERY 1")
         if watch:
-            for epoch, scores in validations(cfg, folder).items():  # of an earlier search
+            rows = read_rows(folder / "metrics.jsonl") if started(cfg, folder) else []  # of an earlier search
+            for epoch, scores in {row["epoch"]: row["val"] for row in rows if "val" in row}.items():
                 if watch(epoch, scores) and finished(cfg, folder) is None:
                     raise Pruned(epoch + 1)
         try:
@@ -116,14 +113,12 @@ def load_search(path: str | Path) -> Search:
     protocol, grid, seeds = (content[key] for key in wanted)
     if protocol not in TUNING:
         raise unknown(f"PROTOCOL in {path}", protocol, TUNING)
-    for key, values in grid.items():
-        if not isinstance(key, str):
-            raise InputError(f"grid {path}: {key!r} in GRID is not a key of a config")
-        if not isinstance(values, list) or not values or not all(isinstance(v, int | float) for v in values):
-            raise InputError(f"grid {path}: {key} needs a list of numbers to try")
+    check_grid(f"grid {path}", grid)
     if not grid:
         raise InputError(f"grid {path}: GRID is empty; a search needs a key with values to try")
-    check_size(f"grid {path}", grid)
+    for key, values in grid.items():
+        if not all(isinstance(value, int | float) for value in values):
+            raise InputError(f"grid {path}: {key} needs a list of numbers to try")
     if not seeds or not all(isinstance(seed, int) for seed in seeds):
         raise InputError(f"grid {path}: SEEDS needs at least one whole number, for the final runs")
     return Search(protocol, grid, seeds)
@@ -139,26 +134,21 @@ def choose(tuned: Sequence[Tried]) -> Setting:
     return min((setting for setting, accuracy in done if accuracy == best), key=lambda s: next(iter(s.values())))
 
 
-def try_all(find: Search, judge: Try) -> list[Tried]:
-    """Try every setting of the grid."""
-    return [judge(setting, None) for setting in find.settings()]
-
-
 def search(
     find: Search,
     configure: Configure,
     families: Families,
     folder: str | Path,
-    tune: Callable[[Search, Try], list[Tried]] = try_all,
+    tune: Callable[[Search, Try], list[Tried]] | None = None,
 ) -> dict[str, Any]:
     """Tune, choose, train the chosen setting once per seed, test each once; finished runs in `folder` are kept.
 
-    `tune` picks the settings to try: all as published, or some (`promptvision.sweep.optuna_search`).
+    `tune` tries some of the settings (`promptvision.sweep.optuna_search`); all are tried without it, as published.
     Returns `protocol`, `tuning` (every trial as {setting, accuracy, pruned}), `chosen`, and `runs`, the results of the
     final runs, tested on the test images.
     """
     trials = Trials(find, configure, families, Path(folder))
-    tuned = tune(find, trials.judge)
+    tuned = tune(find, trials.judge) if tune else [trials.judge(setting, None) for setting in find.settings()]
     chosen, runs = choose(tuned), []
     for seed in find.seeds:
         result = trials.result({**FINAL[find.protocol], **chosen, "SEED": seed}, {"final": seed})

@@ -31,23 +31,18 @@ class Sharing:
         return getattr(self.family, name)
 
     def load_backbone(self, *key: Any) -> nn.Module:
-        """Return the backbone that the family's `load_backbone` returns."""
+        """Return a copy of the family's backbone with the same tensors, and the same tokenizers, which are constant."""
         if key != self._key or fingerprint(self._backbone) != self._fingerprint:
             self._backbone = self.family.load_backbone(*key)
             self._key, self._fingerprint = key, fingerprint(self._backbone)
-        return on_the_same_tensors(self._backbone)
+        parameters, buffers = list(self._backbone.parameters()), list(self._backbone.buffers())
+        same: dict[int, Any] = {id(buffer): buffer.detach() for buffer in buffers}
+        same |= {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in parameters}
+        assert len(same) == len(parameters) + len(buffers)
+        tokenizers = [module.tokenizer for module in self._backbone.modules() if hasattr(module, "tokenizer")]
+        return copy.deepcopy(self._backbone, {**same, **{id(tokenizer): tokenizer for tokenizer in tokenizers}})
 
 
 def sharing(families: Families) -> Families:
     """Return the families, each with a backbone that its runs share."""
     return {name: Sharing(family) for name, family in families.items()}
-
-
-def on_the_same_tensors(backbone: nn.Module) -> nn.Module:
-    """Copy the modules; their parameters and buffers share memory, and tokenizers, which are large and constant."""
-    tensors = [*backbone.parameters(), *backbone.buffers()]
-    same: dict[int, Any] = {id(tensor): tensor.detach() for tensor in backbone.buffers()}
-    same |= {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in backbone.parameters()}
-    assert len(same) == len(tensors)
-    tokenizers = [module.tokenizer for module in backbone.modules() if hasattr(module, "tokenizer")]
-    return copy.deepcopy(backbone, {**same, **{id(tokenizer): tokenizer for tokenizer in tokenizers}})

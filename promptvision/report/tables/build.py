@@ -45,25 +45,24 @@ def table(section: Section) -> Table:
         entries += [Entry(row.dataset)] if several else []
         entries += [number_entry(row.cells[0].shots if row.cells else None, "{}")] if len(shots) > 1 else []
         made.rows.append([*entries, *(score_entry(row.scores.get(name)) for name in shown.columns), *costs(row)])
-    if not several:
-        made.mark_best()
+    made.finish(best=not several)
     made.about = " ".join([*([ABOUT[section.kind]] if section.kind in ABOUT else []), DEVIATION])
     if any(score.missing for row in shown.rows for score in row.scores.values()):
         made.about += f" {MISSING}"
     if shown is not section:
         _mark_levels(made, shown)
-    made.remove_empty_columns()
     return made
 
 
 def title(section: Section, shots: Sequence[int]) -> str:
     """Return `Base to new classes: world_sketches, 16 shots`."""
-    datasets = [row.dataset for row in section.rows] if section.kind in BY_DATASET else section.columns
-    shared = [
-        *(datasets[:1] if len(set(datasets)) == 1 else []),
-        *map(shots_name, shots[:1] if len(shots) == 1 else []),
-    ]
-    return f"{TITLES[section.kind]}: {', '.join(shared)}" if shared else TITLES[section.kind]
+    datasets = {row.dataset for row in section.rows} if section.kind in BY_DATASET else set(section.columns)
+    shared = list(datasets) if len(datasets) == 1 else []
+    if len(shots) == 1:
+        shared.append(shots_name(shots[0]))
+    if not shared:
+        return TITLES[section.kind]
+    return f"{TITLES[section.kind]}: {', '.join(shared)}"
 
 
 def _mark_levels(made: Table, shown: Section) -> None:
@@ -104,32 +103,24 @@ def _numbers(results: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 
 
 def row_notes(section: Section) -> dict[int, list[str]]:
-    """Return {id of a row: notes on its runs and tests}."""
-    named = {}
-    for row in section.rows:
-        for cell in row.cells:
-            shots = f", {shots_name(cell.shots)}" if cell.shots else ""
-            named[f"{row.label}, {cell.dataset}{shots}"] = row, cell
+    """Return {id of a row: notes on its runs and later tests}."""
     found: dict[int, dict[str, None]] = {id(row): {} for row in section.rows}
-    for told in _test_notes(section.kind, {name: cell for name, (_, cell) in named.items()}):
-        for name, sentences in told.items():
-            found[id(named[name][0])] |= dict.fromkeys(sentences)
+    owners, tests = dict[str, int](), defaultdict[str, dict[str, list[Mapping[str, Any]]]](dict)
+    for row, cell in [(each, cell) for each in section.rows for cell in each.cells]:
+        shots = f", {shots_name(cell.shots)}" if cell.shots else ""
+        name = f"{row.label}, {cell.dataset}{shots}"
+        owners[name], tests[""][name] = id(row), cell.results
+        for where, test in places(cell, section.kind).items():
+            tests[where][name] = [run.evals[test] for run in cell.runs if test in run.evals]
+    for results in tests.values():
+        for name, sentences in notes(results).items():
+            found[owners[name]] |= dict.fromkeys(sentences)
     for row in section.rows:
         left = sum(int(sum(_numbers(cell.results, "bad_pictures"))) for cell in row.cells)
         said = [f"{left} images that cannot be read were left out; each run names its own"] if left else []
         said += [sentence for cell in row.cells for sentence in _wide_seeds(section.kind, cell)]
         found[id(row)] |= dict.fromkeys([*said, *(f"within this row {each}" for each in inner_differences(row.cells))])
     return {key: list(sentences) for key, sentences in found.items()}
-
-
-def _test_notes(kind: str, named: Mapping[str, Cell]) -> list[dict[str, list[str]]]:
-    """Return `notes` on the runs of each {name: cell}, and on their later tests in every place."""
-    tests: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(dict)
-    for name, cell in named.items():
-        tests[""][name] = cell.results
-        for where, test in places(cell, kind).items():
-            tests[where][name] = [run.evals[test] for run in cell.runs if test in run.evals]
-    return [notes(each) for each in tests.values()]
 
 
 def _wide_seeds(kind: str, cell: Cell) -> Iterator[str]:

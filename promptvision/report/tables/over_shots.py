@@ -18,7 +18,8 @@ def by_shots(section: Section, column: str) -> dict[str, dict[int, Score]]:
     for row in section.rows:
         if column in row.scores:
             shots = row.cells[0].shots
-            found.setdefault(row.label, {}).update({k: row.scores[column] for k in counts if shots in (0, k)})
+            same = [shots] if shots else counts
+            found.setdefault(row.label, {}).update(dict.fromkeys(same, row.scores[column]))
     return found
 
 

@@ -72,21 +72,21 @@ class Table:
             self.notes.append(sentence)
         return f"[{self.notes.index(sentence) + 1}]"
 
-    def mark_best(self) -> None:
-        """Mark the best mean of each score column with several; averages that lack data sets do not take part."""
-        for place, column in enumerate(self.columns):
-            entries = [row[place] for row in self.rows if column.score and not row[place].mark]
-            values = [entry.value for entry in entries if entry.value is not None]
-            best = (min(values) if column.low else max(values)) if len(values) > 1 else None
-            for number, row in enumerate(self.rows) if best is not None else ():
-                if row[place].value == best and not row[place].mark:
-                    self.rows[number] = [*row[:place], replace(row[place], mark="best"), *row[place + 1 :]]
+    def finish(self, best: bool) -> None:
+        """Remove columns without text, except those that name the rows, and mark the best mean of each score column.
 
-    def remove_empty_columns(self) -> None:
-        """Remove columns in which no row has text, except those that name the rows."""
+        `best`: whether to mark. Averages that lack data sets do not take part.
+        """
         kept = [n for n, column in enumerate(self.columns) if column.head or any(row[n].text for row in self.rows)]
         self.columns = [self.columns[n] for n in kept]
         self.rows[:] = [[row[n] for n in kept] for row in self.rows]
+        for place, column in enumerate(self.columns) if best else ():
+            entries = [row[place] for row in self.rows if column.score and not row[place].mark]
+            values = [entry.value for entry in entries if entry.value is not None]
+            top = (min(values) if column.low else max(values)) if len(values) > 1 else None
+            for number, row in enumerate(self.rows) if top is not None else ():
+                if row[place].value == top and not row[place].mark:
+                    self.rows[number] = [*row[:place], replace(row[place], mark="best"), *row[place + 1 :]]
 
 
 def score_entry(score: Score | None) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich import box
@@ -30,11 +30,11 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=WIDE)
 
 
+@dataclass(frozen=True)
 class TerminalTable:
     """A table for rich: one too wide for the terminal is broken into several that repeat the rows' names."""
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for number, columns in enumerate(self.parts(options.max_width)):

@@ -21,11 +21,12 @@ def text_below(table: Table) -> list[str]:
 
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown, the best of a column in bold."""
-    cells = [[_escaped_markdown(column.name) for column in table.columns]]
-    cells += [["---:" if column.number else "---" for column in table.columns]]
-    cells += [[_escaped_markdown(entry.text, entry.mark == "best") for entry in row] for row in table.rows]
-    lines = [f"### {_escaped_markdown(table.title)}", "", *(f"| {' | '.join(row)} |" for row in cells)]
-    return "\n".join([*lines, "", *(f"{_escaped_markdown(line)}  " for line in text_below(table)), ""])
+    head = [_escaped_markdown(column.name) for column in table.columns]
+    align = ["---:" if column.number else "---" for column in table.columns]
+    rows = [[_escaped_markdown(entry.text, entry.mark == "best") for entry in row] for row in table.rows]
+    lines = [f"| {' | '.join(row)} |" for row in [head, align, *rows]]
+    below = [f"{_escaped_markdown(line)}  " for line in text_below(table)]
+    return "\n".join([f"### {_escaped_markdown(table.title)}", "", *lines, "", *below, ""])
 
 
 def _escaped_markdown(text: str, bold: bool = False) -> str:
