@@ -87,8 +87,8 @@ def labels(found: Sequence[Cell]) -> list[str]:
     for name, members in groups.items():
         keys = _distinguishing([found[number] for number in members])
         for number in members:
-            told = ", ".join(_setting_text(key, found[number].settings) for key in keys)
-            names[number] = f"{name} ({told})" if told else name
+            described = ", ".join(_setting_text(key, found[number].settings) for key in keys)
+            names[number] = f"{name} ({described})" if described else name
     return names
 
 

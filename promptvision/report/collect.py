@@ -26,7 +26,7 @@ NEEDED: Mapping[str, tuple[type, ...]] = {
 }
 """Keys of a result.json that every table needs, with their types."""
 STREAM: Mapping[str, tuple[type, ...]] = {"continual": (dict,), "matrix": (list,), "tasks": (list,)}
-"""Keys that a stream has besides."""
+"""Further keys of a stream."""
 
 
 @dataclass(frozen=True)

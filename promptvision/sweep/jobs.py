@@ -87,7 +87,7 @@ def _placed(cfg: CfgNode, folder: Path, seed: int | None = None) -> CfgNode:
 
 
 def done(job: Job) -> Outcome | None:
-    """Return the outcome of a job that is finished with this very config; run nothing."""
+    """Return the outcome of a job that is finished with the same config; run nothing."""
     folder = job.cfg.OUTPUT_DIR
     if job.search:
         path = Path(folder) / "search.json"

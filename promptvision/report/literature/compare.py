@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones: which rows belong together, the difference, and a verdict on it.
+"""A comparison of our numbers with the published ones: matching rows, differences and verdicts.
 
 A difference is within the noise if it is at most half of our 95 % interval over seeds, plus the rounding of the
 published number; published.csv holds no deviations. A single seed has no interval and is not judged; neither are
@@ -47,7 +47,7 @@ def published() -> tuple[Mapping[str, str], ...]:
 
 
 def compare(section: Section) -> Table | None:
-    """Return the published rows that belong to numbers of this section, each beside ours; None if there are none."""
+    """Return the published rows that belong to numbers of this section, each with ours; None if there are none."""
     made = Table(f"{TITLES[section.kind]}, against the literature", COLUMNS, [], ABOUT, kind=section.kind)
     for ours in numbers(section):
         for row, method in counterparts(section.kind, ours):
@@ -86,8 +86,8 @@ def _methods_of(kind: str, ours: Ours) -> dict[str, tuple[Mapping[str, Any], set
 
 def line(kind: str, ours: Ours, row: Mapping[str, str], method: Mapping[str, Any], made: Table) -> list[Entry]:
     """Return one row of the table, and add notes on what differs and on what keeps it from being judged."""
-    told, barred = differences(kind, ours.cells, method, rules())
-    noted = [made.note(f"{ours.label}: {sentence}") for sentence in [*barred, *told]]
+    mentioned, barred = differences(kind, ours.cells, method, rules())
+    noted = [made.note(f"{ours.label}: {sentence}") for sentence in [*barred, *mentioned]]
     value, mean, half = float(row["value"]), ours.score.mean, ours.score.half
     judged = verdict(ours.score, row, bool(barred))
     shots = "" if ours.cells[0].blind else str(ours.cells[0].shots or "all")

@@ -16,7 +16,7 @@ def differences(
     kind: str, cells: Sequence[Cell], method: Mapping[str, Any], rules: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
     """Return a sentence for each difference to the published runs: (those to mention, those that forbid a verdict)."""
-    told, barred = dict[str, None](), dict[str, None]()
+    mentioned, barred = dict[str, None](), dict[str, None]()
     published = rules["settings"][method["settings"]]
     for cell in cells:
         for key, rule in published.items():
@@ -24,12 +24,12 @@ def differences(
             values, near = _expected_values(kind, cell, rule)
             if values and ours not in values:
                 sentence = f"{key} is {ours or 'empty'}, published {values[0] or 'empty'}"
-                (told if ours in near else barred)[sentence] = None
+                (mentioned if ours in near else barred)[sentence] = None
         barred |= dict.fromkeys(other_test_images(kind, cell, rules["tests"]))
         on_test = (cell.first.get("protocol") or {}).get("VALIDATION") == "test"
         barred |= {ON_TEST: None} if on_test and published.get("DATASET.VALIDATION") != "test" else {}
     barred |= {method["differs"]: None} if "differs" in method else {}
-    return list(told), list(barred)
+    return list(mentioned), list(barred)
 
 
 def _expected_values(kind: str, cell: Cell, rule: Any) -> tuple[list[str], list[str]]:
