@@ -115,8 +115,9 @@ def test_every_grid_is_in_order(path, configure):
     assert list(find.grid) == [LR, DECAY]
 
 
-def test_published_grids():
-    find = load_search(ROOT / "configs/vpt/grids/vtab_prompt.yaml")
+def test_published_grids(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    find = load_search("vpt/grids/vtab_prompt.yaml")
     assert (
         len(find.settings()) == 40 and find.settings()[0] == setting(50, 0.01) and find.seeds == [42, 44, 82, 100, 800]
     )

@@ -125,6 +125,13 @@ def test_a_dry_run_tells_and_does_nothing(tool, two_rates, tmp_path):
     assert status == 0 and "2 of 4 done" in out and "2/2" in out and " left" in out
 
 
+def test_shipped_benchmarks_are_found_from_anywhere(tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "benchmarks/embedded.yaml", "--output", "out", "--only", "few_shot: CoOp", "--dry-run"]
+    status, out, err = tool("sweep", *words)
+    assert status == 0 and "0 of 15 done" in out and "15 runs and tests in all" in out, err
+
+
 def test_a_dry_run_imports_no_torch(two_rates, tmp_path):
     words = ["--config", two_rates, "--output", tmp_path / "out", "--dry-run", *QUICK]
     code = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
+from promptvision.config.load import config_folder
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
@@ -17,7 +18,6 @@ from promptvision.sweep.jobs import done, plan
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
 
-BENCHMARK = Path(__file__).resolve().parents[1] / "configs/benchmarks/embedded.yaml"
 COOP = [f"few_shot: CoOp, world_backgrounds, {shots}" for shots in (1, 2, 4, 8, 16)]
 MAIN = ("few_shot: zero-shot, world_backgrounds", *COOP, "vit: linear", "vit: VPT-deep")
 """Cells of the benchmark that are the main job."""
@@ -32,7 +32,7 @@ def arguments():
 
 def main():
     args, console = arguments(), wide_console()
-    every = plan(load_cells(BENCHMARK), args.output, args.overrides, FAMILIES)
+    every = plan(load_cells(config_folder() / "benchmarks/embedded.yaml"), args.output, args.overrides, FAMILIES)
     jobs = [job for job in every if job.name in MAIN]
     failures = work_off(Board(jobs, [done(job) for job in jobs], args.jobs), FAMILIES, console)
     if failures:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptvision.config.load import find_config
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 
@@ -96,10 +97,11 @@ class Benchmark:
 
 
 def load_cells(path: str | Path) -> list[Cell]:
-    """Return the cells of a benchmark, or of those that PARTS names; raise InputError for whatever is wrong.
+    """Return the cells of a benchmark file, or of those that its PARTS name; raise InputError for whatever is wrong.
 
     PARTS: name -> path of a benchmark from the file's folder; each part has a folder of its own.
     """
+    path = find_config(path)
     content = read_mapping(path, "benchmark")
     if "PARTS" not in content:
         return list(checked_benchmark(path, content).cells())

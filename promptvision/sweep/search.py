@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yacs.config import CfgNode
 
+from promptvision.config.load import find_config
 from promptvision.engine.interrupt import Pruned
 from promptvision.engine.metrics_file import read_rows
 from promptvision.errors import Diverged, InputError, unknown
@@ -106,7 +107,7 @@ class Trials:
 
 def load_search(path: str | Path) -> Search:
     """Read PROTOCOL, GRID and SEEDS of a YAML file; raise InputError for whatever is wrong."""
-    content = read_mapping(path, "grid")
+    content = read_mapping(find_config(path), "grid")
     wanted = {"PROTOCOL": str, "GRID": dict, "SEEDS": list}
     if {k: type(v) for k, v in content.items()} != wanted:
         raise InputError(f"grid {path} must hold PROTOCOL (a name), GRID (key: list of values) and SEEDS (a list)")
