@@ -6,6 +6,7 @@ import torch
 from promptvision.config import load_config
 from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import load_learned
+from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.data import load_data
@@ -54,7 +55,7 @@ def test_a_run_ends_with_its_best_epoch(tmp_path, families):
     cfg = config(tmp_path, families, "TRAIN.KEEP", "best", "TRAIN.EVAL_EVERY", "1", "TEST.SPLIT", "val")
     with RunFolder(cfg.OUTPUT_DIR) as folder:
         result = run(cfg, families, folder, progress=False)
-        curve = [row["val"]["accuracy"] for row in folder.rows() if "val" in row]
+        curve = [row["val"]["accuracy"] for row in read_rows(folder.metrics) if "val" in row]
     assert len(curve) == 6 and result["best_val_accuracy"] == max(curve) == result["accuracy"]
     assert result["best_epoch"] == curve.index(max(curve))
     kept, learned = load_learned(folder.best)[0], load_learned(folder.learned)[0]

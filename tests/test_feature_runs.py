@@ -13,6 +13,7 @@ import coop
 import vpt
 from promptvision.backbones.clip import OpenClipImage
 from promptvision.config import load_config
+from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import retest, run
@@ -40,7 +41,7 @@ def go(tmp_path):
         cfg = load_config(tmp_path / "empty.yaml", words, FAMILIES)
         with folder(cfg.OUTPUT_DIR, resume=resume) as open_folder:
             result = run(cfg, FAMILIES, open_folder, progress=False)
-            rows = [{key: row[key] for key in row if key != "seconds"} for row in open_folder.rows()]
+            rows = [{key: row[key] for key in row if key != "seconds"} for row in read_rows(open_folder.metrics)]
         return result, rows, load_file(tmp_path / name / "learned.safetensors")
 
     return call

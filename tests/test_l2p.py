@@ -6,6 +6,7 @@ from torch import nn
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
+from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import fit
@@ -194,7 +195,7 @@ def test_two_tasks_of_the_official_engine(l2p, vit, tmp_path):
             optimizer = build_optimizer("adam", named, group["lr"], group["weight_decay"], eps=group["eps"])
             with RunFolder(tmp_path / name / str(task)) as folder:
                 fit(method, loader, optimizer, [group["lr"]] * 2, folder, seed=0, device=torch.device("cpu"), clip=1.0)
-                losses += [row["loss"] for row in folder.rows()]
+                losses += [row["loss"] for row in read_rows(folder.metrics)]
             chosen += loader.chosen
             for key, value in method.learned_state().items():
                 torch.testing.assert_close(value, tensors[f"{name}/after_task{task}/{key}"], atol=1e-4, rtol=0)

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from promptvision.atomic import read_json
 from promptvision.engine.environment import facts
+from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 
@@ -26,7 +27,7 @@ def test_everything_lies_where_it_should(tmp_path):
         folder.row(step=0, epoch=0, val={"accuracy": 50.0, "n": 4})
         folder.write_result({"accuracy": 50.0})
         logging.getLogger("promptvision.anything").info("a line")
-        assert folder.rows()[0] == {"step": 0, "epoch": 0, "loss": 2.5, "lr": 0.1, "seconds": 1.0}
+        assert read_rows(folder.metrics)[0] == {"step": 0, "epoch": 0, "loss": 2.5, "lr": 0.1, "seconds": 1.0}
     assert folder.path == tmp_path / "a" / "b"
     assert folder.config.read_text() == "SEED: 1\n" and read_json(folder.result) == {"accuracy": 50.0}
     assert folder.log.read_text().endswith("INFO a line\n")
@@ -108,10 +109,10 @@ def test_rows_of_later_steps_and_torn_lines_are_forgotten(tmp_path):
         file.write('{"step": 4, "lo')
     time.sleep(1.1)  # TensorBoard orders its files by the second in which they were started
     with RunFolder(tmp_path, resume=True) as folder:
-        assert [row["step"] for row in folder.rows()] == [0, 1, 2, 3]
+        assert [row["step"] for row in read_rows(folder.metrics)] == [0, 1, 2, 3]
         folder.forget_from(2)
         folder.row(step=2, loss=2.0)
-        assert [(row["step"], row["loss"]) for row in folder.rows()] == [(0, 1.0), (1, 1.0), (2, 2.0)]
+        assert [(row["step"], row["loss"]) for row in read_rows(folder.metrics)] == [(0, 1.0), (1, 1.0), (2, 2.0)]
     curve = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
     assert [(event.step, event.value) for event in curve] == [(0, 1.0), (1, 1.0), (2, 2.0)]
 

@@ -77,7 +77,11 @@ def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
     texts["format"] = "pt"
     texts["sha256"] = _checksum(tensors, texts)
-    write_atomically(path, _in_fixed_order(safetensors.torch.save(tensors, texts)))
+    content = safetensors.torch.save(tensors, texts)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()  # the library's order is random
+    header += b" " * (-len(header) % 8)
+    write_atomically(path, len(header).to_bytes(8, "little") + header + content[end:])
 
 
 def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -114,11 +118,3 @@ def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _in_fixed_order(content: bytes) -> bytes:
-    """Return the same safetensors file with a sorted header: the library writes metadata in a random order."""
-    begin = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:begin]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[begin:]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import FrameType
 
 
@@ -14,12 +15,11 @@ class Stopped(Exception):
     """SIGINT or SIGTERM arrived during an evaluation, which was cut short."""
 
 
+@dataclass(eq=False)
 class Pruned(Exception):
     """Training was pruned after so many `epochs`; it was saved and can be resumed."""
 
-    def __init__(self, epochs: int):
-        super().__init__(f"pruned after {epochs} epochs")
-        self.epochs = epochs
+    epochs: int
 
 
 _RECEIVED: ContextVar[Sequence[int]] = ContextVar("received", default=())

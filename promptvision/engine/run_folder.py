@@ -123,14 +123,10 @@ class RunFolder:
             with writing(self.metrics):
                 os.fsync(self._rows.fileno())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl; a line that a crash cut off is skipped."""
-        return read_rows(self.metrics)
-
     def forget_from(self, step: int, epoch: int | None = None) -> None:
         """Drop the rows that a resumed run writes again: those from `step` on, and validations from `epoch` on, which
         come after the last step of their epoch."""
-        kept = [row for row in self.rows() if row["step"] < step]
+        kept = [row for row in read_rows(self.metrics) if row["step"] < step]
         if epoch is not None:
             kept = [row for row in kept if "val" not in row or row.get("epoch", 0) < epoch]
         if self._rows:
@@ -147,7 +143,7 @@ class RunFolder:
     def close(self, failed: bool = False) -> None:
         """Close the files, wait for Weights & Biases, and unlock the folder."""
         LOG.removeHandler(self._handler)
-        for file in (self._handler, self._rows, self._events):
+        for file in (self._handler, self._rows):
             if file:
                 with suppress(OSError):  # a full disk was reported when it was written to
                     file.close()

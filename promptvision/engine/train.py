@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -96,7 +95,9 @@ def fit(
     work = f"{steps} step{'s' * (steps != 1)} in {epochs} epoch{'s' * (epochs != 1)}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
     started, start = time.monotonic() - saver.at.seconds, saver.at
-    with signals() as stop, _bar(progress, steps, start.epoch * size + start.batch) as advance:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with signals() as stop, Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("training", total=steps, completed=start.epoch * size + start.batch)
         for epoch in range(start.epoch, epochs):
             method.train()
             first, last = saver.at.batch, min(size, steps - epoch * size)
@@ -112,7 +113,7 @@ def fit(
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
                 seconds = round(time.monotonic() - started, 3)
                 folder.row(step=step, epoch=epoch, loss=loss, lr=rate, seconds=seconds)
-                advance(f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
+                bar.update(task, advance=1, description=f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
                 if batch + 1 == last:  # before anything is saved: a run resumed from here must not do it again
                     method.end_epoch(epoch, epochs)
                 saver.reach(Position(epoch, batch + 1, seconds, loss), agreed(stop, device))
@@ -167,12 +168,3 @@ def _seed_all(seed: int, step: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
     torch.manual_seed(int(words[2]))
-
-
-@contextmanager
-def _bar(wanted: bool, total: int, done: int) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar; yield the function that advances it by a step and sets its text."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not wanted) as bar:
-        task = bar.add_task("training", total=total, completed=done)
-        yield lambda text: bar.update(task, advance=1, description=text)
