@@ -26,12 +26,12 @@ def train(cfg, resume):
     from rich.console import Console
 
     import promptvision
-    from promptvision.engine.distributed import is_first, run_folder, team
+    from promptvision.engine.distributed import is_first, process_group, run_folder
     from promptvision.engine.run_folder import LOG, log_to_terminal
     from promptvision.experiment.run import run
     from promptvision.report.tables.terminal import matrix_table, measures_table, run_table, worst_classes
 
-    with team(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, resume=resume) as folder:
+    with process_group(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, resume=resume) as folder:
         if is_first():
             log_to_terminal()
         LOG.info("code in %s", promptvision.__path__[0])

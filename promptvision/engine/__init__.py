@@ -1,1 +1,1 @@
-"""Training, evaluation and what they leave on disk; knows methods only by their contract."""
+"""Training, evaluation and the files of a run; methods are known only by their contract."""

@@ -26,7 +26,7 @@ PATIENCE = timedelta(hours=12)
 
 
 @contextmanager
-def team(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Connect the processes that torchrun started. `device`: TRAIN.DEVICE."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield

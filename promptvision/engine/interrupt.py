@@ -12,12 +12,12 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM arrived during an evaluation, which was cut short."""
+    """The early end of an evaluation after SIGINT or SIGTERM."""
 
 
 @dataclass(eq=False)
 class Pruned(Exception):
-    """Training was pruned after so many `epochs`; it was saved and can be resumed."""
+    """The early end of a run that was pruned after `epochs`; it was saved and can be resumed."""
 
     epochs: int
 

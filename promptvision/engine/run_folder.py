@@ -168,7 +168,7 @@ def writing(file: Path) -> Iterator[None]:
 
 
 class LogFile(logging.FileHandler):
-    """log.txt: on a full disk a line is on the terminal only, without a traceback."""
+    """The handler of log.txt; on a full disk a line appears on the terminal only, without a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Ignore the error."""

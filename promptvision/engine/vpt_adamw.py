@@ -1,4 +1,4 @@
-"""The AdamW of VPT's code (KMnP/vpt `src/solver/optimizer.py`), which differs from torch's; to reproduce its runs."""
+"""The AdamW of VPT's code (KMnP/vpt `src/solver/optimizer.py`), which differs from torch's and reproduces its runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class VPTAdamW(Optimizer):
-    """p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), then p -= lr decay p, on the new value.
+    """AdamW of VPT: p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), then p -= lr decay p, on the new value.
 
     `eps` is added to sqrt(v) before the bias correction; betas are 0.9 and 0.999.
     """

@@ -148,7 +148,7 @@ def _test(experiment: Experiment, stream: Stream, known: int) -> dict[str, list[
 
 
 def competing(stream: Stream, which: str, task: int, known: int) -> list[int]:
-    """Return the labels that a test image of `task` may be given.
+    """Return the labels among which a test image of `task` is classified.
 
     `which`: those of the first `known` tasks ("seen"), of its own task ("task"), or "all".
     """
@@ -159,7 +159,7 @@ def competing(stream: Stream, which: str, task: int, known: int) -> list[int]:
 
 
 def accuracy(logits: Tensor, labels: Tensor, allowed: Sequence[int]) -> float:
-    """Return the per cent of rows of logits (N, C) whose highest allowed class is that of labels (N,)."""
+    """Return the percentage of rows of logits (N, C) whose highest allowed class is the label (N,)."""
     if not logits.isfinite().all():
         raise InputError("the method gives NaN or infinite logits; try a smaller OPTIM.LR")
     best = torch.tensor(list(allowed))[logits[:, list(allowed)].argmax(dim=1)]

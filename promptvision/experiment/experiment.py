@@ -44,7 +44,7 @@ class Experiment(Setup):
         self.folder.write_config(dump(self.cfg))
 
     def prepare(self) -> None:
-        """Start, let the method see the images before training, and load METHOD.WEIGHTS."""
+        """Start the run, let the method prepare on the images, and load METHOD.WEIGHTS."""
         self.start()
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             self.method.prepare(*self.unaugmented())
@@ -52,7 +52,7 @@ class Experiment(Setup):
             start_from(self.cfg, self.family, self.method)
 
     def train(self, watch: Watch | None = None) -> dict[str, Any]:
-        """Train as the config says and return what result.json reports of it.
+        """Train as configured and return the part of result.json about training.
 
         A method that learns nothing step by step reads no training images.
         """
@@ -120,7 +120,7 @@ class Experiment(Setup):
         )
 
     def _best(self, batches: int) -> Best | None:
-        """Return the keeper of the best epoch, if TRAIN.KEEP asks for it."""
+        """Return the file of the best epoch, if TRAIN.KEEP asks for it."""
         if self.cfg.TRAIN.KEEP == "last":
             return None
         if not 0 < self.cfg.TRAIN.EVAL_EVERY <= epochs(self.cfg, batches):

@@ -90,7 +90,7 @@ class FeatureCache:
             feature_file.write(path, key, len(loader.views.items), self._compute(loader, title))
         except OSError as error:
             reason = error.strerror or error
-            LOG.warning("No image features can be kept in CACHE_DIR %s (%s): training without", path.parent, reason)
+            LOG.warning("No image features can be kept in CACHE_DIR %s (%s): continuing without", path.parent, reason)
             self.folder = None
         return feature_file.read(path, key)
 
