@@ -61,8 +61,9 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 
     `accuracy`; `top5` (top-C with fewer classes); `per_class`, the accuracy of each class, None without images;
     `per_class_mean` over classes with images; `macro_f1` over classes with images (as in Dassl); `ece`: expected
-    calibration error, 15 equal bins of the softmax confidence (Guo et al. 2017, arXiv:1706.04599); with two classes
-    `roc_auc`, the mean over both classes of the area under the curve of their logit (as in VPT).
+    calibration error, 15 equal bins of the softmax confidence (Guo et al. 2017, arXiv:1706.04599), None with one class,
+    whose confidence is always 1; with two classes `roc_auc`, the mean over both classes of the area under the curve of
+    their logit (as in VPT).
     """
     from sklearn.metrics import f1_score, roc_auc_score
     from torchmetrics.functional.classification import multiclass_calibration_error
@@ -78,13 +79,14 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     seen = [accuracy for accuracy in per_class if accuracy is not None]
     # torchmetrics gives a confidence of exactly 1 its own bin; just below 1 it falls into the last one
     confidences = logits.double().softmax(dim=1).float().clamp(max=1 - torch.finfo(torch.float32).eps)
+    ece = multiclass_calibration_error(confidences, labels, num_classes=classes, n_bins=15) if classes > 1 else None
     found = {
         "n": len(labels),
         "accuracy": hits.mean().item() * 100,
         "top5": top_hits.mean().item() * 100,
         "per_class_mean": sum(seen) / len(seen),
         "macro_f1": 100 * float(f1_score(labels, predicted, average="macro", labels=labels.unique())),
-        "ece": 100 * multiclass_calibration_error(confidences, labels, num_classes=classes, n_bins=15).item(),
+        "ece": None if ece is None else 100 * ece.item(),
         "per_class": per_class,
     }
     if classes == 2 and len(seen) == 2:

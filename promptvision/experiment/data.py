@@ -16,7 +16,8 @@ from promptvision.data.long_tail import long_tailed
 from promptvision.data.readers import read
 from promptvision.data.scan import leave_out_bad
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
-from promptvision.errors import InputError
+from promptvision.errors import InputError, shown
+from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
 
@@ -52,6 +53,47 @@ def load_data(cfg: CfgNode) -> Data:
         train = long_tailed(train, len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
     chosen, left_out = _readable(cfg, replace(images, train=train, val=val, test=test, unlabelled=unlabelled))
     return Data(card, chosen, classes, left_out)
+
+
+def match_classes(method: Method, data: Data) -> tuple[Method, Data]:
+    """Return method and data with the same classes.
+
+    A method that can name the data's classes names these alone, as in tests on new classes. For a method tied to its
+    own, labels are matched by name and all of its classes compete; InputError if it does not know one of the data.
+    """
+    if data.classes == method.classes:
+        return method, data
+    try:
+        other = method.for_classes(data.classes)
+    except InputError as error:
+        for name in data.classes:
+            if name not in method.classes:
+                raise InputError(f"{error}; it does not know class {shown(name)!r}") from error
+        label_of = {label: method.classes.index(name) for label, name in enumerate(data.classes)}
+        images = data.images
+        train, val, test = (
+            [(path, label_of[label], name) for path, label, name in items]
+            for items in (images.train, images.val, images.test)
+        )
+        theirs, ours = len(data.classes), len(method.classes)
+        LOG.info("The data set has %d of the %d classes of the run: all %d compete", theirs, ours, ours)
+        return method, replace(data, classes=method.classes, images=replace(images, train=train, val=val, test=test))
+    LOG.info("The run was trained on %d other classes; naming %d new ones", len(method.classes), len(data.classes))
+    return other, data
+
+
+def warn_of_empty_classes(data: Data, split: str) -> None:
+    """Log the classes without images in a split that has some: a misspelled folder name shows up here."""
+    items = getattr(data.images, split)
+    present = {label for _, label, _ in items}
+    empty = [repr(shown(name)) for label, name in enumerate(data.classes) if label not in present]
+    if not items or not empty:
+        return
+    one, what = len(empty) == 1, {"train": "training", "val": "validation"}.get(split, split)
+    who = f"Class {empty[0]} has" if one else f"{len(empty)} classes have"
+    effect = "" if split == "train" else f": means over classes leave {'it' if one else 'them'} out"
+    more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+    LOG.warning("%s no %s images%s%s", who, what, effect, "" if one else f" ({', '.join(empty[:5])}{more})")
 
 
 def _pick(cfg: CfgNode, images: Images) -> tuple[list[Item], list[Item]]:

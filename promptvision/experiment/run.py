@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from promptvision.engine.train import Watch
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families, check_origin, load_method
 from promptvision.experiment.continual import run_stream
-from promptvision.experiment.data import load_data
+from promptvision.experiment.data import load_data, match_classes, warn_of_empty_classes
 from promptvision.experiment.experiment import build
 from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.result import describe, environment
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
-
-LOG = logging.getLogger(__name__)
 
 
 def run(
@@ -36,6 +33,8 @@ def run(
     if cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS:
         return run_stream(cfg, families, folder, progress=progress)
     experiment = build(cfg, families, folder, progress)
+    for split in dict.fromkeys(("train", cfg.TEST.SPLIT)):
+        warn_of_empty_classes(experiment.data, split)
     experiment.prepare()
     trained = experiment.train(watch)
     if not is_first():
@@ -61,10 +60,9 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
 
 
 def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bool = True) -> dict[str, Any]:
-    """Evaluate a trained run again, perhaps on other data: new classes are named if the method can name them."""
-    method, data = load_run(cfg, families, folder), load_data(cfg)
-    if data.classes != method.classes:
-        LOG.info("The run was trained on %d other classes; naming %d new ones", len(method.classes), len(data.classes))
-        method = method.for_classes(data.classes)
+    """Evaluate a trained run again, perhaps on other data, whose classes are matched with its own."""
+    data = load_data(cfg)
+    warn_of_empty_classes(data, cfg.TEST.SPLIT)
+    method, data = match_classes(load_run(cfg, families, folder), data)
     found = Setup(cfg, data, method, feature_cache(cfg, method, progress=progress), progress).test()
     return {**found, **describe(cfg, data, method), **environment(method)}

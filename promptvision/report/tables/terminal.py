@@ -75,7 +75,8 @@ def run_table(result: Mapping[str, Any], title: str = "") -> RichTable:
     table.add_column()
     table.add_column(justify="right")
     for key, name in SCORES.items():
-        table.add_row(name, f"{result[key]:.2f}")
+        if result[key] is not None:
+            table.add_row(name, f"{result[key]:.2f}")
     table.add_row(f"{result['split']} images", f"{result['n']:,}")
     if result.get("protocol", {}).get("VALIDATION") == "test":
         table.add_row("selected on", "its test images")
