@@ -1,8 +1,5 @@
 """Notes where runs of one protocol saw other images, and the tables of one run for a terminal."""
 
-import subprocess
-import sys
-
 import pytest
 from rich.console import Console
 
@@ -99,11 +96,3 @@ def test_a_search_lists_the_best_setting_first():
     rows = [{"setting": {"OPTIM.LR": lr}, "accuracy": accuracy, "pruned": pruned} for lr, accuracy, pruned in tried]
     out = printed(search_table(rows, {"OPTIM.LR": 5.0}))
     assert "│ 5 │ 60.00 │ │ 1 │ 50.00 │ │ 0.1 │ pruned after 1 epoch │ │ 10 │ diverged │" in out
-
-
-def test_tables_for_a_terminal_import_nothing_heavy():
-    code = (
-        "import sys; import promptvision.report.report, promptvision.report.tables.terminal\n"
-        "print({'torch', 'matplotlib', 'scipy', 'pandas'} & set(sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
-from promptvision.config import find_config
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
@@ -22,7 +21,7 @@ from promptvision.sweep.run import work_off
 def arguments():
     parser = tool_parser(__doc__, overrides="keys to override in every run")
     parser.add_argument(
-        "--config", "--benchmark", required=True, type=find_config, help="YAML file with RUNS, GRID, SEEDS and EVAL"
+        "--config", "--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID, SEEDS and EVAL"
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the runs and table.json")
     parser.add_argument("--only", default="", help="run only the cells whose name contains this")

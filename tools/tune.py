@@ -8,7 +8,7 @@ from pathlib import Path
 
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
-from promptvision.config import find_config, load_config
+from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import log_to_terminal
 from promptvision.report.report import load_report
@@ -19,7 +19,7 @@ from promptvision.sweep.search import load_search, search
 
 def arguments():
     parser = tool_parser(__doc__, config="YAML file of the method", overrides="keys to override in every run")
-    parser.add_argument("--grid", required=True, type=find_config, help="YAML file with PROTOCOL, GRID and SEEDS")
+    parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
     parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="try so many proposals only")
     parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: rule that stops poor runs early")
     args = parser.parse_args()

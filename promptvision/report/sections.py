@@ -55,8 +55,8 @@ def section(kind: str, found: Sequence[Cell]) -> Section:
         row.cells.append(cell)
         row.scores |= cell_scores(kind, cell)
     names = list(dict.fromkeys(row.label for row in rows.values()))
-    places = {id(r): (method_order(c.first), names.index(r.label), c.shots) for r in rows.values() for c in r.cells[:1]}
-    ordered = sorted(rows.values(), key=lambda row: places[id(row)])
+    ordered = sorted(rows.values(), key=lambda row: (names.index(row.label), row.cells[0].shots))
+    ordered.sort(key=lambda row: method_order(row.cells[0].first))  # stable: the order above within a method
     columns = _in_papers_order(name for row in ordered for name in row.scores)
     if kind == "base_to_new":
         return Section(kind, [*ordered, *_averages_to_new(ordered)], columns)
