@@ -30,6 +30,7 @@ def train(how, config, out, *more):
     return subprocess.run(list(map(str, words)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["coop/embedded", "vpt/embedded"])
 def test_two_processes_end_as_one(config, tmp_path):
     """Prompts in images, and contexts on features, of which the two compute each once between them."""

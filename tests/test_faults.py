@@ -328,6 +328,7 @@ def test_every_changed_byte_of_learned_tensors_is_noticed(tmp_path):
             assert all(torch.equal(again[name], state[name]) for name in state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_everybody_while_workers_read(tmp_path, number, status):
     """As Ctrl-C in a terminal and the end of a batch job do: every process of the run gets it."""

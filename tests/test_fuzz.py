@@ -435,6 +435,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_bombs_take_less_than_a_gigabyte(tmp_path):
     files = bombs(tmp_path)
     limit = 12 << 30  # of addresses, of which torch takes several without using them

@@ -86,6 +86,7 @@ def test_installed_beside_another_package_called_datasets(installed):
     assert str(installed / "promptvision" / "datacards") in said
 
 
+@pytest.mark.slow
 def test_installed_command_trains_evaluates_and_predicts(call, installed, tmp_path):
     words = ["DATASET.SHOTS", "1", "OPTIM.EPOCHS", "2", "OUTPUT_DIR", "out"]
     call("train", "--config", "coop/embedded.yaml", *words)

@@ -82,6 +82,7 @@ def test_a_backbone_is_loaded_once_unless_a_run_changed_it():
     torch.testing.assert_close(next(fresh.parameters()) + 1.0, pairs[0][0])
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_job_done_again(jobs):
     planned = jobs("workers", "VPT-deep", "CoOp", more=["OPTIM.EPOCHS", 3])
     events, killed = [], []

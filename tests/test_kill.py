@@ -15,6 +15,7 @@ def attempts():
         yield started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "variant"), [("coop", "cached"), ("cocoop", "plain"), ("prompt", "workers")])
 def test_killed_three_times_and_the_same_in_the_end(method, variant, attempts):
     hits, runs, different = KILL["kill_test"](attempts, method, 3, seed=1, variants=[variant])

@@ -78,7 +78,7 @@ def test_a_mistake_in_a_config(mistake):
 
 def test_interrupted_while_torch_is_imported(tmp_path):
     """A torch of its own, whose import sends Ctrl-C."""
-    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
     words = [ROOT / "tools/train.py", "--config", COOP, "OUTPUT_DIR", tmp_path / "run"]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CODE}"
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)

@@ -44,6 +44,7 @@ def cluster():
     logging.getLogger("promptvision").handlers[:] = []
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_loses_nothing(jobs, cluster):
     planned = jobs("cluster")
     doomed = cluster.add_node(num_cpus=1)

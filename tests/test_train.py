@@ -374,6 +374,7 @@ def wait_for_rows(path, count):
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_and_stopped_again_and_again_ends_the_same(tmp_path):
     metrics, program = tmp_path / "parts" / "metrics.jsonl", [sys.executable, __file__, str(tmp_path / "parts")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
