@@ -1,5 +1,6 @@
 """Official checkpoints: their tensors are read, their code never runs; METHOD.WEIGHTS starts from them."""
 
+import itertools
 import pickle
 import struct
 import subprocess
@@ -168,6 +169,45 @@ def test_other_contents_are_named(content, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(InputError, match="not a checkpoint of CoOp or CoCoOp"):
         load_official(tmp_path / "other.pth")
+
+
+WRAPPED = ("{}", "module.{}", "prompt_learner.{}", "module.prompt_learner.{}", "prompt_learner.module.{}")
+LEARNERS = ["coop", "cocoop", "dapl", "kg_coop", "pro_grad", "plot", "tcp", "maple"]
+"""Methods whose official code learns the tensors of its prompt learner alone."""
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_names_load_however_the_prompt_learner_was_wrapped(name, tmp_path):
+    method = coop.build(name, load_clip("embedded"), ["cat", "dog"])
+    for names, bare in itertools.product(WRAPPED, (False, True)):
+        check_wrapped(method, names, bare, tmp_path)
+
+
+def check_wrapped(method, names, bare, tmp_path):
+    state = {key.removeprefix("prompt_learner."): torch.randn_like(t) for key, t in method.learned_state().items()}
+    saved = {names.format(key): torch.nn.Parameter(tensor) for key, tensor in state.items()}
+    saved |= {names.format("token_prefix"): torch.zeros(2, 1, 8), names.format("token_suffix"): torch.zeros(2, 60, 8)}
+    torch.save(saved if bare else {"state_dict": saved, "epoch": 50}, tmp_path / "model.pth.tar-50")
+    method.load_learned_state(load_official(tmp_path / "model.pth.tar-50", method))
+    learned = {key.removeprefix("prompt_learner."): tensor for key, tensor in method.learned_state().items()}
+    assert all(torch.equal(tensor, learned[key]) for key, tensor in state.items())
+
+
+@pytest.mark.parametrize("name", ["vpt", "ivlp", "prompt_src", "coop"])
+@pytest.mark.parametrize("names", ["{}", "module.{}"])
+def test_names_of_a_whole_model_load_from_data_parallel(name, names, tmp_path):
+    """CoOp saved as a whole model too: its frozen towers are left out."""
+    clip = load_clip("embedded")
+    method = coop.build(name, clip, ["cat", "dog"])
+    state = {key: torch.randn_like(tensor) for key, tensor in method.learned_state().items()}
+    saved = {"prompt_learner.ctx" if key == "ctx" else key: tensor for key, tensor in state.items()}
+    saved |= {f"text_encoder.{key}": tensor for key, tensor in clip.text.transformer.state_dict().items()}
+    saved |= {"prompt_learner.token_prefix": torch.zeros(2, 1, 8), "logit_scale": torch.zeros(())}
+    torch.save(
+        {"state_dict": {names.format(key): tensor for key, tensor in saved.items()}}, tmp_path / "model.pth.tar-5"
+    )
+    method.load_learned_state(load_official(tmp_path / "model.pth.tar-5", method))
+    assert all(torch.equal(tensor, state[key]) for key, tensor in method.learned_state().items())
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from promptvision.method import Method
 OF_CLASSES = ("token_prefix", "token_suffix")
 """Embeddings of the class names, which every method computes for its own classes."""
 WHOLE = {"prompt_learner.ctx", "image_encoder.VPT"}
-"""IVLP, MaPLe, PromptSRC and VPT, whose states have one of these, save the whole model with its frozen towers."""
+"""A state with one of these is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC and VPT save."""
+WRAPPERS = {"module", "prompt_learner"}
+"""Parts of a name that depend on which module was saved, and on whether DataParallel wrapped it."""
 DAMAGE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
@@ -25,8 +28,9 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     """Read the learned tensors of an official checkpoint, in float32: `ctx`, and `meta_net.*` of CoCoOp.
 
     Dassl saves {"state_dict", "epoch", "optimizer", "scheduler"}, with pickled scheduler objects of its own classes;
-    only tensors are rebuilt, and no code from the file is run. `method.from_official(content)` translates what
-    CLIP-LoRA saves, {"weights", "metadata"}.
+    only tensors are rebuilt, and no code from the file is run. A bare state {"ctx", ...} is read as well. Names get the
+    form of `method`, with `prompt_learner.` or without. `method.from_official(content)` translates what CLIP-LoRA
+    saves, {"weights", "metadata"}.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,13 +41,20 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
         raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later") from error
     if isinstance(content, dict) and "weights" in content:
         return read_layers(path, content, method)
-    state = content.get("state_dict") if isinstance(content, dict) else None
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
     named = state.items() if isinstance(state, dict) else ()
-    tensors = {str(name): value for name, value in named if isinstance(value, Tensor)}
+    tensors = {without(str(name), {"module"}): value for name, value in named if isinstance(value, Tensor)}
     whole = bool(WHOLE & tensors.keys())
     if "ctx" not in tensors and not whole:
         raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
-    return {name: tensor.float() for name, tensor in tensors.items() if is_learned(name, whole)}
+    ours = {without(name, WRAPPERS): name for name in method.learned()} if method else {}
+    learned = {name: tensor.float() for name, tensor in tensors.items() if is_learned(name, whole)}
+    return {ours.get(without(name, WRAPPERS), name): tensor for name, tensor in learned.items()}
+
+
+def without(name: str, parts: Collection[str]) -> str:
+    """Return a dotted name without some of its parts."""
+    return ".".join(part for part in name.split(".") if part not in parts)
 
 
 def is_learned(name: str, whole: bool) -> bool:
