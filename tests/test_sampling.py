@@ -1,4 +1,4 @@
-"""Some settings of a grid in place of all, and runs that are given up."""
+"""Some settings of a grid in place of all, and runs that are pruned."""
 
 import json
 
@@ -50,14 +50,14 @@ def test_few_trials_are_few_runs():
 
 
 @pytest.mark.parametrize("rule", ["median", "halving"])
-def test_poor_settings_are_given_up_and_the_best_never_is(rule):
+def test_poor_settings_are_pruned_and_the_best_never_is(rule):
     tuned = some_settings(GRID, judge, 40, rule)
-    given_up = [each for each in tuned if each.pruned]
-    assert given_up and all(each.accuracy is None and accuracy(each.setting) < 85 for each in given_up)
+    pruned = [each for each in tuned if each.pruned]
+    assert pruned and all(each.accuracy is None and accuracy(each.setting) < 85 for each in pruned)
     assert choose(tuned) == {"OPTIM.LR": 1, "OPTIM.WEIGHT_DECAY": 0.01}
     assert some_settings(GRID, judge, 40, rule) == tuned
     spared = [each.pruned for each in some_settings(GRID, judge, 40, rule, spare=4) if each.pruned]
-    assert min(each.pruned for each in given_up) < 5 <= min(spared)
+    assert min(each.pruned for each in pruned) < 5 <= min(spared)
 
 
 def test_a_rule_that_there_is_not():
@@ -81,14 +81,14 @@ def search(tool, tmp_path):
     return run
 
 
-def test_runs_that_are_given_up_are_kept_as_such_and_may_be_gone_on_with(search, tmp_path):
+def test_pruned_runs_are_recorded_as_such_and_may_be_resumed(search, tmp_path):
     status, said, err = search("--prune", "halving")
     assert status == 0, err
     found = json.loads((tmp_path / "out/search.json").read_text())
-    given_up = [row for row in found["tuning"] if row["pruned"]]
-    assert given_up and len(given_up) < len(found["tuning"]) and found["chosen"]["OPTIM.LR"] >= 0.1
-    assert f"pruned after {given_up[0]['pruned']} epochs" in said and "diverged" not in said
-    row = given_up[0]
+    pruned = [row for row in found["tuning"] if row["pruned"]]
+    assert pruned and len(pruned) < len(found["tuning"]) and found["chosen"]["OPTIM.LR"] >= 0.1
+    assert f"pruned after {pruned[0]['pruned']} epochs" in said and "diverged" not in said
+    row = pruned[0]
     folder = tmp_path / "out" / "lr{:g}_weight_decay{:g}".format(*row["setting"].values())
     assert not (folder / "result.json").exists() and row["accuracy"] is None
     assert load_checkpoint(folder / "last.ckpt")["position"][:2] == (row["pruned"], 0)
