@@ -1,3 +1,3 @@
-"""What the prompt-learning families `vpt` and `coop` share: backbones, data, engine, configuration, reports."""
+"""Everything that the method families `vpt` and `coop` share: backbones, data, training, configs, reports."""
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ WRONG = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError
 
 
 class PlainLoader(yaml.SafeLoader):
-    """`yaml.SafeLoader`, which makes nothing but plain values, with an end to aliases."""
+    """`yaml.SafeLoader` for plain values only, with a limit on aliases."""
 
     def get_single_node(self) -> Any:
         """The file's only document, before values are made of it."""
@@ -59,7 +59,7 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def _cause(error: Exception) -> str:
-    """What a parser found and where, on one line."""
+    """Return the problem that a parser found and its place, on one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem

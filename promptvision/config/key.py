@@ -1,4 +1,4 @@
-"""One key of a config: what it is by default, what it may be, and what it means."""
+"""A key of the config: its default, its allowed values and its meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "
 
 
 def short(value: Any) -> str:
-    """A value in an error message: files can hold lists whose full text fills the memory."""
+    """Shorten a value for an error message; a file can hold lists whose full text would fill the memory."""
     brief = Repr()
     brief.maxlevel, brief.maxother = 2, 60
     return brief.repr(value)
@@ -24,7 +24,7 @@ def short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Key:
-    """The type of `default` is the type of the key; None stands for any plain value."""
+    """A key of the config, whose type is that of `default`; None allows any plain value."""
 
     name: str
     default: Any
@@ -41,11 +41,11 @@ class Key:
 
     @property
     def initial(self) -> Any:
-        """The default, as a config holds it: a new list where it is a list or tuple."""
+        """The default as the config stores it: a new list for a list or tuple."""
         return list(self.default) if isinstance(self.default, list | tuple) else self.default
 
     def decode(self, text: str) -> Any:
-        """What a command-line value means: text for a text key, else YAML, and text where that means nothing."""
+        """Parse a command-line value: text for a text key, otherwise YAML, or text if it is not YAML."""
         if isinstance(self.default, str):
             return text
         try:
@@ -55,7 +55,7 @@ class Key:
         return value if isinstance(value, bool | int | float | list | None) else text
 
     def accept(self, value: Any, source: str) -> Any:
-        """`value`, which `source` gave, in the type of the key; another type, choice or range raises InputError."""
+        """Return `value` in the key's type; raise InputError, naming `source`, for a wrong type, choice or range."""
         where = f"{source}: {self.name}"
         if isinstance(self.default, list | tuple):
             return self._accept_list(value, where)
@@ -80,8 +80,9 @@ class Key:
 
 
 def _scalar(kind: type, value: Any, where: str, lists: bool = True) -> Any:
-    """`value` as `kind`, where whole numbers and texts like 1e-3 pass as numbers; another kind: any plain value or,
-    with `lists`, a list of them (of which none holds another: files could nest them without end)."""
+    """Return `value` as `kind`; whole numbers and texts like 1e-3 are accepted as numbers.
+
+    Any other `kind` accepts a plain value or, with `lists`, a list of plain values."""
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
             value = float(value)

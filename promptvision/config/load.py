@@ -25,18 +25,18 @@ SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
 
 class Setting(NamedTuple):
-    """A value somebody gave, and where: the path of a file, or the command line."""
+    """A value and its source: the path of a config file, or the command line."""
 
     value: Any
     source: str
     typed: bool = False
-    """Whether it is a word from a command line, whose type the key must tell."""
+    """True for a word of the command line, which still has to be parsed as the key's type."""
 
 
 def load_config(path: str | Path, overrides: Sequence[Any], families: Mapping[str, Any]) -> CfgNode:
-    """The config of a file and its bases, with `overrides` (KEY, VALUE, KEY, VALUE ...) on top; frozen.
+    """Return the frozen config of a file and its bases, with `overrides` (KEY, VALUE, KEY, VALUE ...) on top.
 
-    Whatever is wrong with a file, a key or a value raises InputError.
+    Raises InputError for anything wrong with a file, a key or a value.
     """
     given: dict[str, Setting] = {}
     for source, content in _chain(find_config(path), ()):
@@ -59,28 +59,28 @@ def find_config(path: str | Path) -> Path:
 
 
 def changed(cfg: CfgNode, overrides: Sequence[Any], families: Mapping[str, Any]) -> CfgNode:
-    """The same config with `overrides` (KEY, VALUE, KEY, VALUE ...) on top; frozen."""
+    """Return a frozen copy of the config with `overrides` (KEY, VALUE, KEY, VALUE ...) on top."""
     return _assemble(_settings(resolved(cfg), "config") | _overrides(overrides), families)
 
 
 def method_options(cfg: CfgNode) -> dict[str, Any]:
-    """METHOD.OPTIONS as the keyword arguments of the method's class: lower case, lists as tuples."""
+    """Return METHOD.OPTIONS as keyword arguments of the method's class: lower case, lists as tuples."""
     options = cfg.METHOD.OPTIONS.items()
     return {name.lower(): tuple(value) if isinstance(value, list) else value for name, value in options}
 
 
 def resolved(cfg: CfgNode) -> dict[str, Any]:
-    """The whole config as plain nested dicts."""
+    """Return the whole config as plain nested dicts."""
     return {name: resolved(value) if isinstance(value, CfgNode) else value for name, value in cfg.items()}
 
 
 def dump(cfg: CfgNode) -> str:
-    """The whole config as YAML, which `load_config` reads back to the same config."""
+    """Return the whole config as YAML, from which `load_config` reads the same config."""
     return yaml.safe_dump(resolved(cfg), sort_keys=False, allow_unicode=True)
 
 
 def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
-    """What the run is, and what is set differently from the defaults: one `KEY: value` a line."""
+    """Return one `KEY: value` line for each key that identifies the run or overrides its default."""
     always = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.SHOTS")
     rows = ROWS | _option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME))
     values = {name: _get(cfg, name) for name in rows}
@@ -90,7 +90,7 @@ def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
 
 
 def _chain(path: Path, children: tuple[Path, ...]) -> list[tuple[str, dict[Any, Any]]]:
-    """The contents of a file's bases and of the file itself, the remotest base first."""
+    """Return the contents of a file's bases and of the file itself, the most distant base first."""
     if path.resolve() in (child.resolve() for child in children):
         raise InputError(f"the _BASE_ of {children[-1]} closes a loop: {' -> '.join(map(str, (*children, path)))}")
     content = _read(path, f"the _BASE_ of {children[-1]}," if children else "config file")
@@ -117,7 +117,7 @@ def _read(path: Path, what: str) -> dict[Any, Any]:
 
 
 def _settings(content: Mapping[Any, Any], source: str, prefix: str = "") -> dict[str, Setting]:
-    """Nested sections as SECTION.KEY: Setting; a name that the schema lacks is refused."""
+    """Flatten nested sections to SECTION.KEY: Setting; raise InputError for a name that is not in the schema."""
     found: dict[str, Setting] = {}
     for part, value in content.items():
         name = f"{prefix}{part}"
@@ -140,7 +140,7 @@ def _overrides(words: Sequence[Any]) -> dict[str, Setting]:
 
 
 def _check_name(name: str, source: str) -> None:
-    """Refuse a key that does not exist, suggesting one of the same last word, else the nearest, else all near it."""
+    """Raise InputError for an unknown key; suggest one of the same last word, the nearest, or its section's keys."""
     if name in ROWS or name.startswith(f"{OPTIONS}."):
         return
     inside = [key for key in ROWS if key.startswith(f"{name}.")]
@@ -171,19 +171,19 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
 
 
 def _value(row: Key, given: Mapping[str, Setting]) -> Any:
-    """A setting, or the default where nobody gave one, in the row's type and checked."""
+    """Return the checked value of a key, in the key's type: as set, or the default."""
     value, source, typed = given.get(row.name) or Setting(row.initial, "default")
     return row.accept(row.decode(value) if typed else value, source)
 
 
 def _option_rows(options: Mapping[str, Any]) -> dict[str, Key]:
-    """A method's options as rows of the schema."""
+    """Return a method's options as rows of the schema."""
     names = {name: f"{OPTIONS}.{name}" for name in options}
     return {names[name]: Key(names[name], value, items=_item_type(value)) for name, value in options.items()}
 
 
 def _item_type(default: Any) -> type:
-    """What the entries of an option's list must be: what they are by default, anything if there are none."""
+    """Return the type of an option's list entries: that of the default's entries, any type if it has none."""
     kinds = {type(item) for item in default} if isinstance(default, list | tuple) else set()
     return float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else object
 

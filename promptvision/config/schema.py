@@ -67,9 +67,13 @@ KEYS = (
     Key(
         "DATASET.NAME",
         "world_backgrounds",
-        "Name of a card in datasets/, or the path of a card of one's own.",
+        "Name of a card in datasets/, or the path of your own card file.",
     ),
-    Key("DATASET.ROOT", "", "Folder that holds the data sets (empty: `data`), or one's own images; some need none."),
+    Key(
+        "DATASET.ROOT",
+        "",
+        "Folder that holds the data sets (empty: `data`), or your own images; some data sets need none.",
+    ),
     Key("DATASET.SHOTS", 16, "Training images per class; 0 takes every one.", low=0),
     Key(
         "DATASET.TRAIN",

@@ -46,7 +46,7 @@ def make(root, count):
 
 
 def plain(root, size):
-    """What a user would write: ImageFolder, CLIP's test transform, DataLoader."""
+    """Return the loader that a user would write: ImageFolder, CLIP's test transform, DataLoader."""
     steps = [v2.Resize(size, InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.ToImage()]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*CLIP)]
     return DataLoader(ImageFolder(str(root), v2.Compose(steps)), batch_size=BATCH)

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and gone on with, against runs that are left alone: bit for bit the same?
+"""Compare runs that are killed at random moments and resumed with undisturbed runs, bit for bit.
 
 Every attempt is `tools/train.py --resume auto` on the embedded world, ended by SIGKILL: at a random time from its start
 on, a moment after a random row of metrics.jsonl, or as soon as it writes a file. All but every tenth are forked from a
@@ -123,7 +123,7 @@ def finish(number, wait, folder):
 
 
 def disturbed(attempts, folder, words, kills, seconds, chance):
-    """Where each of up to `kills` kills hit; in the end the run is whole."""
+    """Kill the run up to `kills` times, then let it finish; return where each kill hit."""
     folder.mkdir(parents=True)
     hits = []
     while len(hits) < kills:
@@ -144,7 +144,7 @@ def disturbed(attempts, folder, words, kills, seconds, chance):
 
 
 def alive(number):
-    """Whether a process still runs; one that has ended is a zombie until it is waited for."""
+    """Return whether a process still runs; a finished one is a zombie until it is waited for."""
     return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
@@ -178,7 +178,7 @@ def half_written(run):
 
 
 def phase(run, before):
-    """How far a run is, by what it has left and what there was `before` this attempt."""
+    """Return the phase of a run, from its files and those that existed `before` this attempt."""
     if half_written(run) - before:
         return "writing a file"
     if (run / "learned.safetensors").exists():
@@ -199,7 +199,7 @@ def outcome(run):
 
 
 def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
-    """Where the kills hit, the number of runs, and what differed: "1 (plain): learned", ..."""
+    """Return where the kills hit, the number of runs, and the differences: "1 (plain): learned", ..."""
     chance, order, alone = random.Random(f"{seed}/{method}"), cycle(variants), {}
     hits, different, runs = [], [], 0
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""What bench.py reads off a piece of work: FLOPs, seconds, bytes kept for backward."""
+"""Measurements of bench.py: FLOPs, seconds, bytes kept for backward."""
 
 import statistics
 import time
@@ -25,7 +25,7 @@ class Flops(TorchDispatchMode):
 
 
 def counted(work):
-    """What the work gives, and its FLOPs."""
+    """Return the result of the work and its FLOPs."""
     with Flops() as counter:
         return work(), counter.total
 

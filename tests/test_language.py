@@ -1,0 +1,36 @@
+"""Plain English in code and docs: CONTRIBUTING.md has the rules, these tests grep for what no sentence needs."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("promptvision", "coop", "vpt", "tools")
+CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+PROSE = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").rglob("*.yaml")])
+
+STILTED = {"What", "Where", "Whether", "Who", "How", "Of"}
+"""First words of docstrings that describe a question in place of the thing."""
+WORDS = re.compile(
+    r"\b(pictures?|somebody(?:'s)?|whoever|anew|nothing but|gone on with|taken up again|(?:of )?one's own)\b", re.I
+)
+"""Words that read as translated; each has a plainer one."""
+KEYS = re.compile(r"[\"'`](?:pictures?|pictures_from|bad_pictures)[\"'`]|real_pictures|(?:blurry )picture")
+"""Keys of results, a benchmark's file name, and words of the embedded world's captions, which stay as they are."""
+
+
+def test_words_that_read_as_translated():
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in [*CODE, *PROSE]
+        for number, line in enumerate(KEYS.sub("", path.read_text(encoding="utf-8")).splitlines(), 1)
+        if WORDS.search(line)
+    ]
+    assert not found
+
+
+def test_first_words_of_docstrings():
+    kinds = ast.Module, ast.ClassDef, ast.FunctionDef
+    nodes = [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    docs = [(path.name, doc) for path, node in nodes if isinstance(node, kinds) and (doc := ast.get_docstring(node))]
+    assert not [(name, doc) for name, doc in docs if doc.split()[0].strip(",:") in STILTED]
