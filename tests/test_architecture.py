@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "promptvision/data": [f"promptvision.{name}" for name in ("data", "atomic", "errors", "safe_yaml")],
     "promptvision/engine": [
         "promptvision",
-        *(f"promptvision.{name}" for name in ("engine", "atomic", "method", "errors")),
+        *(f"promptvision.{name}" for name in ("engine", "atomic", "method", "errors", "safe_yaml")),
     ],
     "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/experiment": [

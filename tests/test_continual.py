@@ -37,8 +37,8 @@ def configured(*words):
     return load_config(CONFIG, [*QUICK, *words], FAMILIES)
 
 
-def stream(tmp_path, *words, resume=False):
-    with RunFolder(tmp_path, resume=resume) as folder:
+def stream(tmp_path, *words, **how):
+    with RunFolder(tmp_path, **how) as folder:
         return run(configured("OUTPUT_DIR", str(tmp_path), *words), FAMILIES, folder, progress=False)
 
 
@@ -90,6 +90,9 @@ def test_what_a_task_left_is_loaded_as_it_was_then(tmp_path):
 
 def test_another_stream_does_not_go_on_in_the_same_folder(tmp_path):
     stream(tmp_path)
+    with pytest.raises(InputError, match=r"holds another run: OPTIM.LR was .*, here it is 0.5;"):
+        stream(tmp_path, "OPTIM.LR", "0.5", resume=True)
+    (tmp_path / "result.json").unlink()
     with pytest.raises(InputError, match=r"stream.json does not fit this stream: its OPTIM.LR is .*, here it is 0.5;"):
         stream(tmp_path, "OPTIM.LR", "0.5", resume=True)
     with pytest.raises(InputError, match=r"its CONTINUAL.CLASS_MASK is True, here it is False"):
@@ -98,7 +101,8 @@ def test_another_stream_does_not_go_on_in_the_same_folder(tmp_path):
 
 def test_a_new_stream_takes_the_place_of_the_old_one(tmp_path):
     stream(tmp_path)
-    result = stream(tmp_path, "CONTINUAL.TASKS", "2", "METHOD.NAME", "linear", "METHOD.OPTIONS.HEAD_INIT", "small")
+    words = ["CONTINUAL.TASKS", "2", "METHOD.NAME", "linear", "METHOD.OPTIONS.HEAD_INIT", "small"]
+    result = stream(tmp_path, *words, overwrite=True)
     assert len(result["matrix"]) == 2 and "prompt_choices" not in result
     assert sorted(path.name for path in tmp_path.glob("task_*")) == ["task_1", "task_2"]
 

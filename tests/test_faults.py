@@ -237,8 +237,9 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, jump):
     assert once(cfg, FAMILIES)["seconds"] >= 0
 
 
-def test_a_changed_config_takes_the_learned_tensors_but_not_the_old_result(tmp_path):
+def test_a_changed_config_of_an_unfinished_run_takes_the_learned_tensors(tmp_path):
     first = once(digits(tmp_path), FAMILIES)
+    (tmp_path / "run/result.json").unlink()
     learned = (tmp_path / "run/learned.safetensors").read_bytes()
     cfg = digits(tmp_path, "TEST.SPLIT", "val")
     with RunFolder(cfg.OUTPUT_DIR, resume=True) as folder:
@@ -248,11 +249,14 @@ def test_a_changed_config_takes_the_learned_tensors_but_not_the_old_result(tmp_p
     state = load_learned(tmp_path / "run/learned.safetensors")[0]
     (tmp_path / "old").write_bytes(learned)
     assert all(torch.equal(tensor, state[name]) for name, tensor in load_learned(tmp_path / "old")[0].items())
-    assert once(cfg, FAMILIES)["split"] == "val" and once(digits(tmp_path), FAMILIES)["split"] == "test"
+    assert once(cfg, FAMILIES)["split"] == "val"
+    with pytest.raises(InputError, match="TEST.SPLIT was 'val', here it is 'test'"):
+        once(digits(tmp_path), FAMILIES)
 
 
 def test_a_changed_setting_of_training_is_refused_and_leaves_everything(tmp_path):
     once(digits(tmp_path), FAMILIES)
+    (tmp_path / "run/result.json").unlink()
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir() if file.name != "log.txt"}
     cfg = digits(tmp_path, "OPTIM.MOMENTUM", "0.5")
     with (
@@ -288,6 +292,7 @@ def best_run(tmp_path):
     path = tmp_path / "run/last.ckpt"
     state = load_checkpoint(path)
     assert state["best"]["accuracy"] > 0
+    (tmp_path / "run/result.json").unlink()
     return cfg, tmp_path / "run/best.safetensors"
 
 

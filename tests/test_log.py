@@ -86,10 +86,10 @@ def test_weights_and_biases_that_does_not_let_in_is_one_sentence(tmp_path, servi
 def test_weights_and_biases_that_is_not_installed_is_one_sentence_and_costs_nothing(tmp_path, tool, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"DATASET": {"NAME": "digits", "SHOTS": 1}}))
-    (tmp_path / "run").mkdir()
+    words = ["--config", tmp_path / "c.yaml", "OUTPUT_DIR", tmp_path / "run"]
+    assert tool("train", *words, "OPTIM.EPOCHS", "0")[0] == 0
     (tmp_path / "run/result.json").write_text("{}")
-    words = ["--config", tmp_path / "c.yaml", "LOG.WANDB", "prompts", "OUTPUT_DIR", tmp_path / "run"]
-    status, _, err = tool("train", *words)
+    status, _, err = tool("train", "--overwrite", *words, "LOG.WANDB", "prompts")
     assert status == 2 and "error: LOG.WANDB needs Weights & Biases: pip install 'promptvision[wandb]'" in err
     assert (tmp_path / "run/result.json").read_text() == "{}"
 

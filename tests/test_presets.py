@@ -59,7 +59,8 @@ def test_the_first_comment_holds_a_command_that_is_understood(name):
     words = shlex.split(first[first.index("python") :])
     assert words[3] == name
     cfg = load(name, *words[4:])
-    assert cfg.OUTPUT_DIR == "out"
+    named = [other for other in RUNNABLE if f" OUTPUT_DIR {cfg.OUTPUT_DIR}\n" in (ROOT / other).read_text()]
+    assert cfg.OUTPUT_DIR.startswith("out/") and named == [name], "each command has a folder of its own"
 
 
 @pytest.mark.parametrize("name", COOP | COCOOP)

@@ -94,7 +94,9 @@ def test_what_is_finished_is_not_done_again(tmp_path, configure):
     def other(changes):
         return configure({**changes, "OPTIM.EPOCHS": 2})
 
-    assert search(find, other, FAMILIES, tmp_path)["tuning"][0]["accuracy"] != 12.5
+    with pytest.raises(InputError, match="OPTIM.EPOCHS was 3, here it is 2"):
+        search(find, other, FAMILIES, tmp_path)
+    assert search(find, other, FAMILIES, tmp_path, overwrite=True)["tuning"][0]["accuracy"] != 12.5
 
 
 def test_a_setting_that_diverges_does_not_end_the_search(tmp_path, configure):

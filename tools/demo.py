@@ -4,6 +4,7 @@ Zero-shot CLIP, CoOp with 1 to 16 images per class, a linear head and VPT-deep, 
 and page. Finished runs are kept, also by `make benchmark`, which runs every method into the same folder.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from promptvision.cli import one_sentence, tool_parser
@@ -14,7 +15,7 @@ from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
-from promptvision.sweep.jobs import done, plan
+from promptvision.sweep.jobs import done, plan, refuse_others
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
 
@@ -27,13 +28,15 @@ def arguments():
     parser = tool_parser(__doc__, overrides="keys to override in every run")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for runs, figures and page")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each on one core")
+    parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     return parser.parse_args()
 
 
 def main():
     args, console = arguments(), wide_console()
     every = plan(load_cells(config_folder() / "benchmarks/embedded.yaml"), args.output, args.overrides, FAMILIES)
-    jobs = [job for job in every if job.name in MAIN]
+    jobs = [replace(job, overwrite=args.overwrite) for job in every if job.name in MAIN]
+    refuse_others(jobs)
     failures = work_off(Board(jobs, [done(job) for job in jobs], args.jobs), FAMILIES, console)
     if failures:
         raise InputError("; ".join(failures))

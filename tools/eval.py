@@ -1,4 +1,4 @@
-"""Evaluate a run, on its own or on other images: python tools/eval.py --run out DATASET.CLASSES new"""
+"""Evaluate a run, on its own or on other images: python tools/eval.py --run out/coop DATASET.CLASSES new"""
 
 from pathlib import Path
 

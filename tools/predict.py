@@ -1,4 +1,4 @@
-"""Classify images with a trained run: python tools/predict.py --run out photos/ 'more/*.jpg' --top 3"""
+"""Classify images with a trained run: python tools/predict.py --run out/coop photos/ 'more/*.jpg' --top 3"""
 
 import json
 import sys

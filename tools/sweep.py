@@ -3,6 +3,7 @@
 Finished runs are kept, a stopped run is resumed, and a run that fails is tried once more and stops no other.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from promptvision.atomic import write_json
@@ -13,7 +14,7 @@ from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
-from promptvision.sweep.jobs import done, plan
+from promptvision.sweep.jobs import done, plan, refuse_others
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
 
@@ -25,6 +26,7 @@ def arguments():
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the runs and table.json")
     parser.add_argument("--only", default="", help="run only the cells whose name contains this")
+    parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
@@ -33,6 +35,8 @@ def arguments():
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error("--jobs takes a number from 1 on")
+    if args.overwrite and args.ray is not None:
+        parser.error("--overwrite cannot replace the runs of a cluster: choose another --output")
     return args
 
 
@@ -41,6 +45,8 @@ def main():
     jobs = plan(load_cells(args.config), args.output, args.overrides, FAMILIES, args.only)
     if not jobs:
         raise InputError(f"--only {args.only}: no cell of {args.config} has that in its name")
+    jobs = [replace(job, overwrite=args.overwrite) for job in jobs]
+    refuse_others(jobs)
     board = Board(jobs, [done(job) for job in jobs], args.jobs)
     if args.dry_run:
         console.print(board.table(), board.line(), f"{sum(job.runs for job in jobs)} runs and tests in all")

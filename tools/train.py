@@ -1,11 +1,14 @@
-"""Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out
+"""Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out/coop
 
 On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; each process takes a share of every batch.
 """
 
+import sys
+
 from promptvision.cli import one_sentence, tool_parser
-from promptvision.config import load_config, summary
+from promptvision.config import dump, find_config, load_config, resolved, summary
 from promptvision.config.families import FAMILIES
+from promptvision.engine.earlier_run import earlier_result, keep_config
 
 
 def arguments():
@@ -13,35 +16,54 @@ def arguments():
     parser.add_argument(
         "--resume", choices=("never", "auto"), default="never", help="auto: continue from last.ckpt, if there is one"
     )
-    return parser.parse_args()
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in OUTPUT_DIR and its evaluations")
+    args = parser.parse_args()
+    if args.overwrite and args.resume == "auto":
+        parser.error("--overwrite trains again, --resume auto continues: choose one")
+    return args
 
 
 def main():
     args = arguments()
-    train(load_config(args.config, args.overrides, FAMILIES), resume=args.resume == "auto")
+    cfg = load_config(args.config, args.overrides, FAMILIES)
+    keep_config(find_config(args.config), cfg.OUTPUT_DIR, dump(cfg))
+    found = earlier_result(resolved(cfg), cfg.OUTPUT_DIR, resume=args.resume == "auto", overwrite=args.overwrite)
+    if found and not args.overwrite:
+        show(found, cfg.OUTPUT_DIR)
+        sys.stderr.write(f"{cfg.OUTPUT_DIR} is finished: this is its result; --overwrite trains it again\n")
+    else:
+        train(cfg, args.resume == "auto", args.overwrite)
 
 
-def train(cfg, resume):
+def train(cfg, resume, overwrite):
     """Run a checked config and print its tables; torch is imported here, after the user's mistakes were found."""
-    from rich.console import Console
-
     import promptvision
     from promptvision.engine.distributed import is_first, process_group, run_folder
     from promptvision.engine.run_folder import LOG, log_to_terminal
     from promptvision.experiment.run import run
-    from promptvision.report.tables.terminal import matrix_table, measures_table, run_table, worst_classes
 
-    with process_group(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, resume=resume) as folder:
+    with process_group(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite) as folder:
         if is_first():
             log_to_terminal()
         LOG.info("code in %s", promptvision.__path__[0])
         LOG.info("%s", summary(cfg, FAMILIES))
         result = run(cfg, FAMILIES, folder, progress=is_first())
-        if "matrix" in result:  # of a stream of tasks
+        if is_first():
+            show(result, cfg.OUTPUT_DIR)
+        if "matrix" in result:
             draw(result, folder.path)
-            Console().print(matrix_table(result, cfg.OUTPUT_DIR), measures_table(result))
-        elif is_first():
-            Console().print(run_table(result, cfg.OUTPUT_DIR), worst_classes(result))
+
+
+def show(result, name):
+    """Print the tables of a result."""
+    from rich.console import Console
+
+    from promptvision.report.tables.terminal import matrix_table, measures_table, run_table, worst_classes
+
+    if "matrix" in result:  # of a stream of tasks
+        Console().print(matrix_table(result, name), measures_table(result))
+    else:
+        Console().print(run_table(result, name), worst_classes(result))
 
 
 def draw(result, folder):

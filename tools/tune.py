@@ -11,6 +11,7 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import log_to_terminal
+from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import search_table, terminal_report, wide_console
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
@@ -22,6 +23,7 @@ def arguments():
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
     parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="try so many proposals only")
     parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: rule that stops poor runs early")
+    parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in OUTPUT_DIR")
     args = parser.parse_args()
     if args.prune and args.optuna < 1:
         parser.error("--prune goes with --optuna TRIALS")
@@ -36,10 +38,12 @@ def main():
         return load_config(args.config, [*args.overrides, *pairs], FAMILIES)
 
     find, cfg, console = load_search(args.grid), configure({}), wide_console()
+    if not cfg.OUTPUT_DIR:
+        raise InputError("OUTPUT_DIR is empty; name a folder for the search, such as out/tuned")
     folder = Path(cfg.OUTPUT_DIR)
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
-    found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None)
+    found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None, overwrite=args.overwrite)
     write_json(folder / "search.json", found)
     from promptvision.report.figures.search import draw_search  # matplotlib, which help need not import
 

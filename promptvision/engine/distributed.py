@@ -52,10 +52,10 @@ def is_first() -> bool:
 
 
 @contextmanager
-def run_folder(path: str | Path, *, resume: bool) -> Iterator[RunFolder]:
+def run_folder(path: str | Path, *, resume: bool, overwrite: bool = False) -> Iterator[RunFolder]:
     """Open the run folder; ranks above 0 get a temporary copy of the files needed to resume."""
     if is_first():
-        with RunFolder(path, resume=resume) as folder:
+        with RunFolder(path, resume=resume, overwrite=overwrite) as folder:
             if dist.is_initialized():
                 dist.barrier()
             yield folder

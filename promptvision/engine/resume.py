@@ -156,7 +156,7 @@ def check_identity(theirs: Any, ours: Mapping[str, Any]) -> None:
     if difference:
         name, was, now = difference
         values = f"its {name} is {short(was)}, here it is {short(now)}"
-        raise InputError(f"{values}; choose another OUTPUT_DIR, or start from scratch")
+        raise InputError(f"{values}; choose another OUTPUT_DIR, or replace that run with --overwrite")
 
 
 def _difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] | None:

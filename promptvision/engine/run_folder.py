@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
@@ -16,11 +17,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from promptvision.atomic import locked, write_atomically, write_json
+from promptvision.engine.earlier_run import holds_run
 from promptvision.engine.loggers import Events, start_wandb
 from promptvision.engine.metrics_file import read_rows, scalars
 from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")
+OTHERS = ("eval-*.json", "events.out.tfevents.*", "matrix.png", "prompt_choices.png", "stream.json")
+"""Further files of a run, which no checkpoint refers to."""
 
 
 def log_to_terminal() -> None:
@@ -35,10 +39,11 @@ class RunFolder:
 
     `write_config` starts a new run and removes an earlier one, except its log. With `resume`, an earlier run continues
     if it has a checkpoint; its config is replaced after `fit` has found the checkpoint to belong to this run.
+    `overwrite`: whether the run may replace another one, which `experiment.run` refuses otherwise.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False):
-        self.path, self.resume = Path(path), resume
+    def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False):
+        self.path, self.resume, self.overwrite = Path(path), resume and not overwrite, overwrite
         self.config, self.metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
         self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
         self.checkpoint, self.best = self.path / "last.ckpt", self.path / "best.safetensors"
@@ -76,13 +81,17 @@ class RunFolder:
                 half_written.unlink()
 
     def write_config(self, text: str) -> None:
-        """Start the run: write config.yaml and remove an earlier run, unless that one is resumed."""
+        """Start the run: write config.yaml and remove an earlier run with its evaluations and tasks, unless that one is
+        resumed."""
         self._text = text.encode()
         if self.resume and self.checkpoint.exists():
             return
         with writing(self.path):
-            for file in [*self.files[1:], *self.path.glob("events.out.tfevents.*")]:
+            others = [each for pattern in OTHERS for each in self.path.glob(pattern)]
+            for file in [*self.files[1:], *others, *([] if self._wandb else [self.path / "wandb.id"])]:
                 file.unlink(missing_ok=True)
+            for task in filter(holds_run, self.path.glob("task_[0-9]*")):
+                shutil.rmtree(task)
         write_atomically(self.config, self._text)
 
     def replace_config(self) -> None:
@@ -143,7 +152,7 @@ class RunFolder:
     def close(self, failed: bool = False) -> None:
         """Close the files, wait for Weights & Biases, and unlock the folder."""
         LOG.removeHandler(self._handler)
-        for file in (self._handler, self._rows, self._events):
+        for file in (self._handler, self._rows):
             if file:
                 with suppress(OSError):  # a full disk was reported when it was written to
                     file.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,9 +105,6 @@ def _start(experiment: Experiment, lessons: Sequence[Lesson]) -> None:
         except InputError as error:
             raise InputError(f"{path} does not fit this stream: {error}") from error
         return
-    for old in folder.path.glob("task_*"):
-        if (old / "config.yaml").exists() and old.name.removeprefix("task_").isdigit():
-            shutil.rmtree(old)
     folder.write_config(dump(cfg))
     write_json(path, ours)
 
@@ -126,8 +122,6 @@ def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -
         task = replace(experiment.on(lesson.images), folder=own)
         if lesson.number == 0:
             task.prepare()
-        else:
-            task.start()
         trained = task.train()
         task.finish()
         result = {**_test(experiment, stream, lesson.known), **trained}

@@ -44,8 +44,7 @@ class Experiment(Setup):
         self.folder.write_config(dump(self.cfg))
 
     def prepare(self) -> None:
-        """Start the run, let the method prepare on the images, and load METHOD.WEIGHTS."""
-        self.start()
+        """Let the method prepare on the images, and load METHOD.WEIGHTS."""
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             self.method.prepare(*self.unaugmented())
         if self.cfg.METHOD.WEIGHTS:
@@ -54,7 +53,8 @@ class Experiment(Setup):
     def train(self, watch: Watch | None = None) -> dict[str, Any]:
         """Train as configured and return the part of result.json about training.
 
-        A method that learns nothing step by step reads no training images.
+        An earlier run in the folder is removed when all is ready for the first step. A method that learns nothing step
+        by step reads no training images.
         """
         started, cfg, method = time.monotonic(), self.cfg, self.method
         optimizer = self._optimizer()
@@ -65,11 +65,13 @@ class Experiment(Setup):
         val = self.test_loader("val") if loader and cfg.TRAIN.EVAL_EVERY else ()
         seconds = round(time.monotonic() - started, 3)
         prepared = {"train_features": loader and loader.source, "preparation_seconds": seconds}
+        learning_rates = rates(cfg, batches)
+        self.start()
         fitted = fit(
             method,
             loader,
             optimizer,
-            rates(cfg, batches),
+            learning_rates,
             self.folder,
             seed=cfg.SEED,
             device=self.device,

@@ -7,9 +7,11 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from promptvision.config import resolved
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.distributed import is_first
-from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.earlier_run import earlier_result
+from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.train import Watch
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families, check_origin, load_method
@@ -27,9 +29,20 @@ def run(
 ) -> dict[str, Any]:
     """Train, evaluate and write result.json; return its contents. With CONTINUAL, do so for a stream of tasks.
 
+    A finished run of the same config in the folder gives its result; another run there raises InputError, unless the
+    folder is opened to overwrite it.
+
     `watch` may stop a run early after a validation, which raises Pruned; a stream has no use for it. Of several
     processes (engine/distributed.py) only the first one evaluates; the others return what training reports.
     """
+    if is_first():
+        found = earlier_result(resolved(cfg), folder.path, resume=folder.resume, overwrite=folder.overwrite)
+        if found and not folder.overwrite:
+            LOG.info("%s is finished; --overwrite trains it again", folder.path)
+            return found
+        unfinished = folder.checkpoint.exists() or (folder.path / "stream.json").exists()
+        if unfinished and not folder.resume and not folder.overwrite:
+            LOG.warning("Started again from scratch; --resume auto continues an unfinished run")
     if cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS:
         return run_stream(cfg, families, folder, progress=progress)
     experiment = build(cfg, families, folder, progress)

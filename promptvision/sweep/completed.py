@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
-from promptvision.config import dump
+from promptvision.config import dump, resolved
+from promptvision.engine.earlier_run import earlier_result, same_run
 
 if TYPE_CHECKING:
     from promptvision.engine.train import Watch
@@ -21,8 +22,7 @@ Families = Mapping[str, Any]
 
 def started(cfg: CfgNode, folder: str | Path) -> bool:
     """Return whether the run in a folder, finished or not, has this config."""
-    config = Path(folder) / "config.yaml"
-    return config.is_file() and config.read_text(encoding="utf-8") == dump(cfg)
+    return same_run(resolved(cfg), folder)
 
 
 def finished(cfg: CfgNode, folder: str | Path) -> dict[str, Any] | None:
@@ -32,20 +32,28 @@ def finished(cfg: CfgNode, folder: str | Path) -> dict[str, Any] | None:
 
 
 def once(
-    cfg: CfgNode, families: Families, folder: str | Path = "", *, progress: bool = True, watch: Watch | None = None
+    cfg: CfgNode,
+    families: Families,
+    folder: str | Path = "",
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Return the result of the run in `folder` (empty: OUTPUT_DIR); start or resume it unless it is finished.
 
-    `watch` may stop a run early, which raises Pruned.
+    Another run there raises InputError, or is replaced with `overwrite`. `watch` may stop a run early, which raises
+    Pruned.
     """
     folder = folder or cfg.OUTPUT_DIR
-    found = finished(cfg, folder)
+    found = earlier_result(resolved(cfg), folder, overwrite=overwrite)
     if found is not None:
         return found
     from promptvision.engine.run_folder import RunFolder
     from promptvision.experiment.run import run  # torch, which a dry run need not spend seconds on
 
-    with RunFolder(folder, resume=started(cfg, folder)) as open_folder:
+    same = started(cfg, folder)
+    with RunFolder(folder, resume=same, overwrite=overwrite and not same) as open_folder:
         return run(cfg, families, open_folder, progress=progress, watch=watch)
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
-from promptvision.config import changed, load_config
+from promptvision.config import changed, load_config, resolved
+from promptvision.engine.earlier_run import earlier_result
 from promptvision.errors import InputError
 from promptvision.sweep.benchmark import Cell, file_name
 from promptvision.sweep.completed import Families, config_hash, finished, once, retest_once, retested
@@ -28,6 +29,8 @@ class Job:
     evals: Mapping[str, CfgNode] = field(default_factory=dict)
     search: Search | None = None
     part: str = ""
+    overwrite: bool = False
+    """Whether its runs may replace other runs in their folders."""
 
     @property
     def title(self) -> str:
@@ -86,6 +89,12 @@ def _placed(cfg: CfgNode, folder: Path, seed: int | None = None) -> CfgNode:
     return found
 
 
+def refuse_others(jobs: Sequence[Job]) -> None:
+    """Raise InputError if the folder of a job holds another run; the runs of a search are checked one by one."""
+    for job in (job for job in jobs if not (job.search or job.overwrite)):
+        earlier_result(resolved(job.cfg), job.cfg.OUTPUT_DIR)
+
+
 def done(job: Job) -> Outcome | None:
     """Return the outcome of a job that is finished with the same config; run nothing."""
     folder = job.cfg.OUTPUT_DIR
@@ -108,10 +117,16 @@ def do(job: Job, families: Families, folder: str | Path = "", *, progress: bool 
     place = Path(folder or job.cfg.OUTPUT_DIR)
     try:
         if job.search:
-            tried = search(job.search, lambda each: changed(job.cfg, _words(each), families), families, place)
+            tried = search(
+                job.search,
+                lambda each: changed(job.cfg, _words(each), families),
+                families,
+                place,
+                overwrite=job.overwrite,
+            )
             write_json(place / "search.json", {"job": job.identity, **tried})
             return Outcome(tried["runs"], [])
-        result = once(job.cfg, families, place, progress=progress)
+        result = once(job.cfg, families, place, overwrite=job.overwrite, progress=progress)
     except InputError as error:
         return Outcome([], [f"{job.title}: {error}"])
     evals, failures = {}, []

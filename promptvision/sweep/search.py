@@ -75,6 +75,7 @@ class Trials:
     configure: Configure
     families: Families
     folder: Path
+    overwrite: bool = False
 
     def judge(self, setting: Setting, watch: Watch | None) -> Tried:
         """Train with a setting and return its validation accuracy."""
@@ -99,7 +100,7 @@ class Trials:
                 if watch(epoch, scores) and finished(cfg, folder) is None:
                     raise Pruned(epoch + 1)
         try:
-            return once(cfg, self.families, folder, watch=watch)
+            return once(cfg, self.families, folder, overwrite=self.overwrite, watch=watch)
         except Diverged as error:
             LOG.warning("%s: %s", setting_name(label), error)
             return None
@@ -141,14 +142,17 @@ def search(
     families: Families,
     folder: str | Path,
     tune: Callable[[Search, Try], list[Tried]] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Tune, choose, train the chosen setting once per seed, test each once; finished runs in `folder` are kept.
+    """Tune, choose, train the chosen setting once per seed, test each once; finished runs in `folder` are kept, and
+    runs with other settings raise InputError, or are replaced with `overwrite`.
 
     `tune` tries some of the settings (`promptvision.sweep.optuna_search`); all are tried without it, as published.
     Returns `protocol`, `tuning` (every trial as {setting, accuracy, pruned}), `chosen`, and `runs`, the results of the
     final runs, tested on the test images.
     """
-    trials = Trials(find, configure, families, Path(folder))
+    trials = Trials(find, configure, families, Path(folder), overwrite)
     tuned = tune(find, trials.judge) if tune else [trials.judge(setting, None) for setting in find.settings()]
     chosen, runs = choose(tuned), []
     for seed in find.seeds:

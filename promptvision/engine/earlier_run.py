@@ -1,0 +1,89 @@
+"""The run that a folder already holds: it is kept, and neither another run nor other files are overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+from promptvision.atomic import read_json
+from promptvision.errors import InputError
+from promptvision.safe_yaml import read_yaml
+
+FREE = ("OUTPUT_DIR", "CACHE_DIR", "LOG.", "COMPUTE.", "TEST.BATCH_SIZE") + tuple(
+    f"TRAIN.{key}"
+    for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY", "CHECKPOINT_SECONDS", "DETERMINISTIC")
+)
+"""Settings, and sections, that may differ between two starts of the same run: where and how it is computed."""
+FIRST = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME")
+"""Settings that a difference names before all others."""
+VALUABLE = ("result.json", "learned.safetensors", "last.ckpt", "stream.json")
+"""Files that only a run has that got somewhere; one without them may be replaced by any other."""
+Settings = Mapping[str, Any]
+"""A whole config as nested dicts."""
+
+
+def earlier_result(ours: Settings, folder: str | Path, *, resume: bool = False, overwrite: bool = False) -> Any:
+    """Return the result of the finished run with these settings in `folder`, None if a run may start there.
+
+    Raise InputError if the folder holds files that no run wrote, or another run that `overwrite` does not give up. An
+    unfinished run that is to be resumed is left to its checkpoint, which knows the images too.
+    """
+    if not str(folder):
+        raise InputError("OUTPUT_DIR is empty; name a folder for the run, such as out/coop")
+    place = Path(folder)
+    names = {file.name for file in place.iterdir() if file.is_file()} if place.is_dir() else set[str]()
+    foreign = sorted(name for name in names - {"log.txt", "wandb.id"} if not name.startswith("."))
+    if foreign and not holds_run(place):
+        raise InputError(f"OUTPUT_DIR {folder} holds {foreign[0]}, which no run wrote; choose another OUTPUT_DIR")
+    if names.isdisjoint(VALUABLE):
+        return None
+    finished, difference = "result.json" in names, first_difference(read_yaml(place / "config.yaml", "config"), ours)
+    if difference is None:
+        return read_json(place / "result.json") if finished else None
+    if overwrite or (resume and not finished):
+        return None
+    raise InputError(
+        f"OUTPUT_DIR {folder} holds another run: {difference}; choose another OUTPUT_DIR, or replace that run with "
+        "--overwrite"
+    )
+
+
+def keep_config(path: Path, folder: str, text: str) -> None:
+    """Raise InputError if a run in `folder` would replace the file of its own --config by `text`, the whole config."""
+    if folder and path.resolve().parent == Path(folder).resolve() and path.read_text(encoding="utf-8") != text:
+        raise InputError(f"OUTPUT_DIR {folder} holds the config file {path}; choose another OUTPUT_DIR")
+
+
+def same_run(ours: Settings, folder: str | Path) -> bool:
+    """Return whether the run in a folder, finished or not, has these settings."""
+    return holds_run(Path(folder)) and first_difference(read_yaml(Path(folder, "config.yaml"), "config"), ours) is None
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether the config.yaml in a folder was written by a run: it holds every section of a config."""
+    try:
+        config = read_yaml(folder / "config.yaml", "config")
+    except InputError:
+        return False
+    sections = ("METHOD", "BACKBONE", "DATASET", "INPUT", "OPTIM", "TRAIN", "TEST")
+    return isinstance(config, Mapping) and all(isinstance(config.get(key), Mapping) for key in sections)
+
+
+def first_difference(theirs: Settings, ours: Settings) -> str | None:
+    """Return "KEY was THEIRS, here it is OURS" of the first setting that makes another run, None if there is none."""
+    was, now = dict(_flat(theirs)), dict(_flat(ours))
+    for key in [*FIRST, *now, *was]:
+        if not key.startswith(FREE) and was.get(key) != now.get(key):
+            return f"{key} was {short(was.get(key))}, here it is {short(now.get(key))}"
+    return None
+
+
+def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (SECTION.KEY, value) of a config."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
