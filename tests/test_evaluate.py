@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 from torch import nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from promptvision.engine.evaluate import evaluate, predict, scores
 from promptvision.errors import InputError
@@ -75,6 +77,19 @@ def test_calibration_error_is_the_plain_one(classes, n, scale, seed):
     logits, labels = rng.normal(size=(n, classes)) * scale, rng.integers(classes, size=n)
     found = scores(torch.tensor(logits), torch.tensor(labels))
     assert found["ece"] == pytest.approx(100 * plain_ece(logits, labels), abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 300), st.floats(0.1, 60), st.integers(0, 2**31))
+def test_scores_are_those_of_the_usual_libraries_to_the_last_bit(classes, n, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, classes, generator=generator) * scale
+    labels = torch.randint(classes, (n,), generator=generator)
+    found, predicted = scores(logits, labels), logits.argmax(dim=1)
+    assert found["macro_f1"] == 100 * f1_score(labels, predicted, average="macro", labels=labels.unique())
+    probabilities = logits.double().softmax(dim=1).float().clamp(max=1 - torch.finfo(torch.float32).eps)
+    expected = multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=15)
+    assert found["ece"] == 100 * expected.item()
 
 
 def test_certainty_shares_a_bin_with_what_is_nearly_certain():

@@ -65,9 +65,6 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     whose confidence is always 1; with two classes `roc_auc`, the mean over both classes of the area under the curve of
     their logit (as in VPT).
     """
-    from sklearn.metrics import f1_score, roc_auc_score
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
     classes = logits.shape[1]
     check_labels(labels, classes)
     broken = int((~logits.isfinite().all(dim=1)).sum())
@@ -77,18 +74,40 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     hits, top_hits = (predicted == labels).double(), (best == labels[:, None]).any(dim=1).double()
     per_class = [hits[labels == c].mean().item() * 100 if (labels == c).any() else None for c in range(classes)]
     seen = [accuracy for accuracy in per_class if accuracy is not None]
-    # torchmetrics gives a confidence of exactly 1 its own bin; just below 1 it falls into the last one
-    confidences = logits.double().softmax(dim=1).float().clamp(max=1 - torch.finfo(torch.float32).eps)
-    ece = multiclass_calibration_error(confidences, labels, num_classes=classes, n_bins=15) if classes > 1 else None
     found = {
         "n": len(labels),
         "accuracy": hits.mean().item() * 100,
         "top5": top_hits.mean().item() * 100,
         "per_class_mean": sum(seen) / len(seen),
-        "macro_f1": 100 * float(f1_score(labels, predicted, average="macro", labels=labels.unique())),
-        "ece": None if ece is None else 100 * ece.item(),
+        "macro_f1": 100 * macro_f1(predicted, labels, classes),
+        "ece": 100 * calibration_error(logits.double().softmax(dim=1).float(), labels) if classes > 1 else None,
         "per_class": per_class,
     }
     if classes == 2 and len(seen) == 2:
+        from sklearn.metrics import roc_auc_score  # a second of imports, which most runs need not spend
+
         found["roc_auc"] = 100 * float(roc_auc_score(torch.eye(2)[labels], logits, average="macro"))
     return found
+
+
+def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
+    """Return the mean over the classes in `labels` of F1, 2 hits / (images + predictions)."""
+    hits, images, predictions = (
+        torch.bincount(each, minlength=classes).double() for each in (labels[predicted == labels], labels, predicted)
+    )
+    return float((2 * hits / (images + predictions))[images > 0].numpy().mean())
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Return the mean over equal bins of |accuracy - mean confidence|, weighted by their images.
+
+    `probabilities` (N, C) in float32, `labels` (N,); the last bin includes a confidence of 1.
+    """
+    confidences, predicted = probabilities.clamp(max=1 - torch.finfo(torch.float32).eps).max(dim=1)
+    place = torch.bucketize(confidences, torch.linspace(0, 1, bins + 1), right=True) - 1
+    count, confidence, accuracy = (
+        torch.zeros(bins + 1).scatter_add_(0, place, each)
+        for each in (torch.ones_like(confidences), confidences, (predicted == labels).float())
+    )
+    gaps = (accuracy / count).nan_to_num() - (confidence / count).nan_to_num()
+    return (gaps.abs() * (count / count.sum())).sum().item()

@@ -23,8 +23,10 @@ class Events:
         from tensorboard.compat.proto import event_pb2  # takes half a second, which only training needs to spend
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._writer = event_pb2.Event, RecordWriter
-        self._path = folder / f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._event = event_pb2.Event
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("ab")  # stays open: a folder that is gone for a moment does not end the run
+        self._records = RecordWriter(self._file)
         self.write(file_version="brain.Event:2", step=purge or 0)
         if purge is not None:
             started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -32,8 +34,12 @@ class Events:
 
     def write(self, **facts: object) -> None:
         """Write one event, its fields as in TensorBoard's event.proto."""
-        with self._path.open("ab") as file:
-            self._writer(file).write(self._event(wall_time=time.time(), **facts).SerializeToString())
+        self._records.write(self._event(wall_time=time.time(), **facts).SerializeToString())
+        self._records.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def start_wandb(project: str, folder: Path, number: str, config: Mapping[str, Any]) -> Any:

@@ -152,7 +152,7 @@ class RunFolder:
     def close(self, failed: bool = False) -> None:
         """Close the files, wait for Weights & Biases, and unlock the folder."""
         LOG.removeHandler(self._handler)
-        for file in (self._handler, self._rows):
+        for file in (self._handler, self._rows, self._events):
             if file:
                 with suppress(OSError):  # a full disk was reported when it was written to
                     file.close()
