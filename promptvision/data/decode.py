@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import stat
 import struct
 import warnings
 import zlib
 from functools import lru_cache
+from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from promptvision.errors import InputError, shown
 
 LOG = logging.getLogger(__name__)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""Endings of image files, in upper or lower case, for readers that search folders."""
+HEIF = (".heic", ".heif", ".hif") if find_spec("pillow_heif") else ()
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".tga"),
+    *(".pcx", ".psd", ".qoi", ".sgi", ".rgb", ".ico", ".dds", *HEIF),
+)
+"""Endings of the image files that Pillow reads, in upper or lower case, for readers that search folders."""
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+# Image generators write megabytes of text beside the pixels; Pillow's limit for all of it together stays.
+STARTS = {
+    rb"ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)": "HEIC, as phones save it, which is read after "
+    "`pip install pillow-heif`; or convert it to JPEG",
+    rb"ftyp(avif|avis)": "AVIF, which this version of Pillow cannot read: update Pillow or convert it to JPEG",
+    rb"ftyp": "a video: extract its frames as images",
+    rb"^(\xff\x0a|\x00\x00\x00\x0cJXL )": "JPEG XL, which Pillow cannot read: convert it to JPEG or PNG",
+    rb"^%PDF": "a PDF: convert its pages to images",
+    rb"(?i)^\s*(<\?xml|<svg|<!doctype svg)": "SVG or other XML, not pixels: convert it to PNG",
+    rb"(?i)^\s*<(!doctype )?html": "it is no image but a web page: download the image itself",
+    rb"^version https://git-lfs": "it is no image but a pointer of Git LFS: run `git lfs pull`",
+}
+"""Pattern in the first bytes of a file -> what it is, and what to do."""
 BROKEN = (
     OSError,
     SyntaxError,
@@ -56,11 +78,16 @@ def read_image(source: str | bytes, name: str) -> Image.Image:
     16-bit grey almost all white, it keeps the upper 8 bits. docs/images.md has the whole table.
     """
     try:
+        if isinstance(source, str) and not stat.S_ISREG(os.stat(source).st_mode) and not os.path.isdir(source):
+            raise BadImage(f"image {shown(name)} cannot be read: it is no file but a pipe or device")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, transparency and size, without the file's name
+            _register_heif()
             with Image.open(source if isinstance(source, str) else BytesIO(source)) as image:
                 _warn_once_if_large(name, image.width, image.height)
                 return as_rgb(image)
+    except BadImage:
+        raise
     except BROKEN as error:
         raise BadImage(f"image {shown(name)} cannot be read: {_reason(source, error)}") from None
 
@@ -73,6 +100,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
     upper = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     upper.info.update(image.info)
     return upper.convert("RGB")
+
+
+@lru_cache(maxsize=1)
+def _register_heif() -> None:
+    if HEIF:
+        from pillow_heif import register_heif_opener  # a plugin that the user may have installed
+
+        register_heif_opener()
 
 
 @lru_cache(maxsize=4096)
@@ -91,9 +126,12 @@ def _reason(source: str | bytes, error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-        start = file.read(64)
+        start = file.read(256)
     if not start:
         return "it is no image, the file is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is no image but a pointer of Git LFS: run `git lfs pull`"
+    if "text" in str(error).lower() and start.startswith(b"\x89PNG"):
+        return "the text stored in this PNG is larger than Pillow allows: save the image without it"
+    for pattern, kind in STARTS.items():
+        if re.search(pattern, start[:64]):
+            return kind if kind.startswith("it is") else f"it is {kind}"
     return "it is no image, broken or cut short"

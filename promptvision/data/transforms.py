@@ -7,6 +7,7 @@ on them, which a loader does once per batch, with the same bits.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, ToTensor, v2
 
+from promptvision.data.decode import BROKEN
 from promptvision.errors import unknown
 
 Step: TypeAlias = "nn.Module | ToTensor"
@@ -122,6 +124,16 @@ def _build(
 ) -> Transform:
     if name not in table:
         raise unknown("transform", name, table)
-    rotate = [v2.Lambda(ImageOps.exif_transpose)] if upright else []
+    rotate = [v2.Lambda(exif_transpose)] if upright else []
     pair = (size, size) if isinstance(size, int) else (size[0], size[1])
     return Transform(v2.Compose([*rotate, *table[name](pair)]), tuple(mean), tuple(std))
+
+
+def exif_transpose(image: Image.Image) -> Image.Image:
+    """Return the image rotated by its EXIF orientation, or as it is if its EXIF data are damaged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, without the file's name
+        try:
+            return ImageOps.exif_transpose(image)
+        except BROKEN:
+            return image

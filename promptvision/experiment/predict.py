@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
@@ -12,26 +13,31 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from promptvision.data.decode import open_image
-from promptvision.data.readers.folder import SUFFIXES
+from promptvision.data.readers.search import LeftOut, search
 from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
-from promptvision.errors import InputError
+from promptvision.errors import InputError, shown
 from promptvision.experiment.loaders import transform_of
 from promptvision.method import Method
 
+LOG = logging.getLogger(__name__)
+
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """Return the images that files, folders (searched recursively) and globs name, each once; InputError if none."""
-    found: list[Path] = []
+    """Return files as given, the images below folders as training finds them, and globs expanded, each once.
+
+    A warning says what a search leaves out. InputError for a name that leads to no image.
+    """
+    found, left_out = list[Path](), LeftOut()
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        else:
-            matches = [path] if path.is_file() else sorted(Path(match) for match in glob(name, recursive=True))
+        given = [Path(name)] if Path(name).exists() else sorted(map(Path, glob(name, recursive=True)))
+        matches = [file for path in given for file in (search(path, left_out) if path.is_dir() else [path])]
         if not matches:
-            raise InputError(f"no image at {name}")
+            told = left_out.sentences()
+            raise InputError(f"no image at {shown(name)}" + (f"; {told[0]}" if told else ""))
         found += matches
+    for sentence in left_out.sentences():
+        LOG.warning("%s", sentence)
     return list(dict.fromkeys(found))
 
 

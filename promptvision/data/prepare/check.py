@@ -25,8 +25,8 @@ from promptvision.data.prepare.make_split import split_note
 from promptvision.data.prepare.presence import expected, root_folder
 from promptvision.data.readers import read
 from promptvision.data.readers.checks import Faults
-from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.paths import Finder
+from promptvision.data.readers.search import LeftOut, search
 from promptvision.data.scan import Seen, scan
 
 Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
@@ -73,6 +73,7 @@ def check(card: Card, root: str = "", *, jobs: int = 1, progress: Progress = lam
         with faults:
             images = read(card, root, domain, faults)
         report.add("cannot be used as it is", faults.found)
+        report.add("worth knowing", faults.notes, fault=False)
         report.add("about its split", split_note(card, root, domain), fault=False)
         if images is not None:
             counts = card.domains[domain].get("counts", {}) if domain else card.counts
@@ -129,7 +130,7 @@ def check_files(report: Report, images: Images, top: Path, paths: list[str]) -> 
 def check_folders(report: Report, top: Path, listed: list[str]) -> None:
     """Search the folders that hold listed images for images that are not listed, and for empty folders."""
     within = sorted({path.partition("/")[0] for path in listed}) if all("/" in path for path in listed) else [""]
-    found = [path.relative_to(top).as_posix() for folder in within for path in images_under(top / folder)]
+    found = [path.relative_to(top).as_posix() for folder in within for path in search(top / folder, LeftOut())]
     report.add("images that are not listed", sorted({*found} - {*listed}), fault=False)
     walked = [entry for folder in within for entry in os.walk(top / folder)]
     empty = [os.path.relpath(place, top) for place, inner, files in walked if not inner and not files]

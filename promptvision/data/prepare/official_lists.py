@@ -14,8 +14,8 @@ from pathlib import Path
 from promptvision.data.card import Card
 from promptvision.data.images import Item
 from promptvision.data.readers.class_names import class_name
-from promptvision.data.readers.folder import images_under
 from promptvision.data.readers.layout import find_file, folders_in, missing, read_lines
+from promptvision.data.readers.search import LeftOut, search
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError
 
@@ -26,7 +26,8 @@ KIND = "official list"
 def class_folders(card: Card, top: Path, images: Path, seed: int) -> Lists:
     """Split a folder per class: Caltech101, DTD, EuroSAT, Food101 and your own of this layout."""
     folders = folders_in(images)
-    listing = {name: [path.relative_to(images).as_posix() for path in images_under(images / name)] for name in folders}
+    found = {name: search(images / name, LeftOut()) for name in folders}
+    listing = {name: [path.relative_to(images).as_posix() for path in own] for name, own in found.items()}
     if not any(listing.values()):
         raise missing(card, f"{images} holds no folders of classes to make a split from")
     named = {name: class_name(card, name) for name in folders}

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from promptvision.data.card import Card
 from promptvision.data.decode import open_image
 from promptvision.data.images import Images, Item
-from promptvision.data.readers.layout import images_in, missing
+from promptvision.data.readers.layout import list_folder, missing
 from promptvision.data.readers.paths import Finder
+from promptvision.data.readers.search import LeftOut, chosen
 from promptvision.errors import InputError
+
+LOG = logging.getLogger(__name__)
 
 
 class Faults:
     """A guard around each entry that a reader parses: `with faults:` lets its InputError through, which ends a run.
 
     With `gather`, for `tools/data.py check`, it keeps the sentence in `found`, and the reader leaves the entry out.
+    Notes, such as files that are left out, are warnings of a run, and with `gather` kept in `notes`.
     """
 
     def __init__(self, *, gather: bool = False):
         self.gather = gather
         self.found: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        """Warn of something worth knowing that does not end a run."""
+        if self.gather:
+            self.notes.append(sentence)
+        else:
+            LOG.warning("%s", sentence)
 
     def __enter__(self) -> None:
         pass
@@ -34,6 +48,14 @@ class Faults:
         if kept:
             self.found.append(str(error))
         return kept
+
+
+class Pairs(dict[str, Any]):
+    """A JSON object that also keeps its keys and values as written: a key may occur twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.pairs = pairs
 
 
 def check_label(place: str, label: int, classes: int | None) -> None:
@@ -81,11 +103,16 @@ def class_items(
 ) -> list[Item]:
     """Return the images of (folder, class name) pairs in `place`, labelled in this order, with paths below `folder`."""
     items: list[Item] = []
-    inner = place.relative_to(folder).as_posix()
+    inner, left_out = place.relative_to(folder).as_posix(), LeftOut()
     for label, (name, words) in enumerate(classes):
         with faults:
             if os.path.isdir(place / name):
-                items += [(f"{inner}/{name}/{file}", label, words) for file in images_in(card, place / name)]
+                files = chosen(place / name, list_folder(place / name), left_out)
+                if not files:
+                    raise missing(card, f"the class folder {place / name} holds no images (.jpg, .png ...)")
+                items += [(f"{inner}/{name}/{file}", label, words) for file in files]
+    for sentence in left_out.sentences(place):
+        faults.note(f"{place}: {sentence}")
     return items
 
 

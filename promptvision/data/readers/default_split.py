@@ -7,26 +7,28 @@ from pathlib import Path
 
 from promptvision.data.images import Item
 from promptvision.data.readers.list_rows import Row
-from promptvision.data.readers.names import label_table
+from promptvision.data.readers.names import label_table, read_classes, whole_numbers
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError
 
-FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Name of a folder -> the split it holds."""
-SPLITS = {**FOLDERS, "training": "train", "dev": "val", "testing": "test"}
-"""Value of a column, or name of a list or shard -> the split."""
 SEED = 1
 """Seed of the splits made here: fixed, so that they depend on names alone and never change between runs."""
 
 Lists = tuple[list[Item], list[Item], list[Item]]
 
 
-def split_rows(rows: Sequence[Row], source: Path, names: Mapping[str, str]) -> Lists:
-    """Return the train, val and test items of rows with labels. InputError if only some rows name their split."""
+def split_rows(
+    rows: Sequence[Row], source: Path, names: Mapping[str, str], classes: Sequence[str] | None = None
+) -> Lists:
+    """Return the train, val and test items of rows with labels. InputError if only some rows name their split.
+
+    `classes`: the order of the classes, by default that of `classes.txt` beside `source`.
+    """
+    rows = whole_numbers(rows)
     bare = [row.place for row in rows if not row.split]
     if bare and len(bare) < len(rows):
         raise InputError(f"{bare[0]}: no split, though other images have one; give one to all of them, or to none")
-    labels = label_table(rows, source, names)
+    labels = label_table(rows, source, names, read_classes(source.parent) if classes is None else classes)
     given: dict[str, list[Item]] = {}
     for row in rows:
         given.setdefault(row.split, []).append((row.path, *labels[row.label]))

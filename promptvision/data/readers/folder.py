@@ -7,31 +7,42 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.data.card import Card
-from promptvision.data.decode import SUFFIXES, open_image
+from promptvision.data.decode import open_image
 from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import Faults
-from promptvision.data.readers.default_split import FOLDERS, complete
-from promptvision.data.readers.layout import data_root, folders_in, missing, names_in, refuse_folder
-from promptvision.data.readers.names import class_names, read_names
+from promptvision.data.readers.default_split import complete
+from promptvision.data.readers.layout import data_root, folders_in, hidden, list_folder, missing
+from promptvision.data.readers.names import class_names, in_order, read_classes, read_names
 from promptvision.data.readers.paths import composed
+from promptvision.data.readers.search import LeftOut, chosen, search
+from promptvision.data.readers.words import split_word
+from promptvision.errors import InputError
 
 
 def read_folder(card: Card, root: str, faults: Faults) -> Images:
     """Read `<root>/<class>/**` or `<root>/{train,val,test}/<class>/**`; labels follow the sorted folder names.
 
-    Class names are folder names, in Unicode's composed form, or those that `<root>/names.txt` gives. Missing splits
-    are made by `default_split.complete`. Ignored are hidden files, files without the suffix of an image (in any
-    case), and folders beside train, val and test. Symbolic links are followed, but to each folder once.
+    `<root>/classes.txt` gives another order. Class names are folder names, in Unicode's composed form, or those that
+    `<root>/names.txt` gives. Missing splits are made by `default_split.complete`. `search.search` says which files
+    are read; a note says how many others there are.
     """
     top = data_root(card, root, otherwise="")
-    listings = {split: _list_classes(card, top, folder) for split, folder in split_folders(top).items()}
+    folders, left_out = split_folders(top), LeftOut()
+    listings = {split: _list_classes(card, top, folder, left_out) for split, folder in folders.items()}
+    if folders.keys() != {""}:
+        beside = (name for name in folders_in(top) if name not in {path.split("/")[0] for path in folders.values()})
+        for name in beside:
+            for path in search(top / name, LeftOut()):
+                left_out.add("images outside the folders of the splits", path)
+    for sentence in left_out.sentences(top):
+        faults.note(f"{top}: {sentence}")
     found = []
     for name in sorted({name for listing in listings.values() for name in listing}):
         with faults:
             if not any(listing.get(name) for listing in listings.values()):
-                raise missing(card, f"the class folder {name!r} under {top} holds no images ({', '.join(SUFFIXES)})")
+                raise missing(card, f"the class folder {name!r} under {top} holds no images (.jpg, .png ...)")
             found.append(name)
-    names = class_names(found, read_names(top), top)
+    names = class_names(*in_order(found, read_classes(top), read_names(top), top), top)
     given: dict[str, list[Item]] = {}
     for split, listing in listings.items():
         given[split] = [(path, label, names[own]) for label, own in enumerate(names) for path in listing.get(own, [])]
@@ -39,40 +50,41 @@ def read_folder(card: Card, root: str, faults: Faults) -> Images:
 
 
 def split_folders(top: Path) -> dict[str, str]:
-    """Return split -> its folder; without splits, or with a train folder alone, "" -> the folder of the classes."""
+    """Return split -> its folder; without splits, or with a train folder alone, "" -> the folder of the classes.
+
+    Folders are splits if two of them are named so, or if no other folder holds images: "train" may be a class beside
+    others. A folder that holds nothing else than the folders of splits is entered (an archive unpacked in its own).
+    """
     inner = folders_in(top)
-    given = {FOLDERS[name.lower()]: name for name in inner if name.lower() in FOLDERS}
-    if len(given) > 1 and "train" in given:
-        return given
-    lone = len(inner) == 1 and inner[0].lower() == "train" and folders_in(top / inner[0])
-    return {"": inner[0] if lone else ""}
+    if len(inner) == 1 and not split_word(inner[0]):
+        below = split_folders(top / inner[0]) if sum(map(bool, map(split_word, folders_in(top / inner[0])))) > 1 else {}
+        return {split: f"{inner[0]}/{name}" for split, name in below.items()} or {"": ""}
+    given: dict[str, str] = {}
+    for name in inner:
+        split = split_word(name)
+        if split and given.setdefault(split, name) != name:
+            raise InputError(f"{top} has two folders of the {split} split, {given[split]!r} and {name!r}: merge them")
+    others = [name for name in inner if not split_word(name) and search(top / name, LeftOut())]
+    if len(given) > 1 or (given and not others and all(folders_in(top / name) for name in given.values())):
+        return {"": given["train"]} if given.keys() == {"train"} else given
+    return {"": ""}
 
 
-def _list_classes(card: Card, top: Path, folder: str) -> dict[str, list[str]]:
+def _list_classes(card: Card, top: Path, folder: str, left_out: LeftOut) -> dict[str, list[str]]:
     """Return name of a class folder -> sorted paths of its images, relative to the root, with forward slashes."""
     place = top / folder
-    classes = folders_in(place)
+    names = list_folder(place)
+    classes = [name for name in names if os.path.isdir(place / name) and not hidden(name)]
+    loose = chosen(place, [name for name in names if os.path.isfile(place / name)], LeftOut())
     if not classes:
-        loose = any(name.lower().endswith(SUFFIXES) for name in names_in(place))
         raise missing(card, f"{place} holds {'images but ' if loose else ''}no folders of classes")
+    for name in loose:
+        left_out.add("images beside the class folders", place / name)
+    for name in names:
+        if hidden(name) and os.path.isdir(place / name):
+            left_out.add("hidden folders", place / name)
     listing: dict[str, list[str]] = {}
     for name in classes:
-        own = [path.relative_to(top).as_posix() for path in images_under(place / name)]
+        own = [path.relative_to(top).as_posix() for path in search(place / name, left_out)]
         listing[composed(name)] = sorted([*listing.get(composed(name), []), *own])
     return listing
-
-
-def images_under(folder: Path) -> list[Path]:
-    """Return the images below a folder, sorted, without hidden ones; links are followed, but to each folder once."""
-    found: list[Path] = []
-    seen = {os.path.realpath(folder)}
-    for place, inner, files in os.walk(folder, onerror=refuse_folder, followlinks=True):
-        entered = []
-        for name in sorted(inner):
-            real = os.path.realpath(os.path.join(place, name))
-            if not name.startswith(".") and real not in seen:
-                seen.add(real)
-                entered.append(name)
-        inner[:] = entered
-        found += [Path(place, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    return sorted(found, key=lambda path: path.as_posix())

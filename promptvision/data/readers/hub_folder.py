@@ -24,9 +24,10 @@ from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.default_split import split_rows
 from promptvision.data.readers.layout import data_root, missing
-from promptvision.data.readers.list_rows import COLUMNS, Row
+from promptvision.data.readers.list_rows import Row
 from promptvision.data.readers.names import read_names
-from promptvision.data.readers.shards import split_of
+from promptvision.data.readers.search import LeftOut, search
+from promptvision.data.readers.words import columns_of, split_in
 from promptvision.errors import InputError, unknown
 
 LOG = logging.getLogger(__name__)
@@ -49,9 +50,8 @@ def read_hub_folder(card: Card, root: str, faults: Faults, *, image: str = "", l
         message = f"data set {card.name!r} is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
         raise InputError(message) from None
     top = data_root(card, root, otherwise="")
-    found = (path.relative_to(top) for path in top.rglob("*") if path.suffix.lower() in SUFFIXES)
-    shown = (path for path in found if not any(part.startswith(".") for part in path.parts))
-    files = sorted(path.as_posix() for path in shown if not path.name.startswith("cache-"))
+    found = search(top, LeftOut(), SUFFIXES)
+    files = [path.relative_to(top).as_posix() for path in found if not path.name.startswith("cache-")]
     if not files:
         raise missing(card, f"{top} holds no .arrow or .parquet files")
     image, label, names = find_columns(top / files[0], image, label)
@@ -72,10 +72,8 @@ def find_columns(file: Path, image: str, label: str) -> tuple[str, str, list[str
     written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
     features = {name: written[name] if isinstance(written.get(name), dict) else {} for name in schema.names}
     chosen: list[str] = []
-    for column, kind, usual in (
-        (image, "Image", COLUMNS["path"]),
-        (label, "ClassLabel", (*COLUMNS["label"], *COLUMNS["name"])),
-    ):
+    for column, kind, fields in ((image, "Image", ("path",)), (label, "ClassLabel", ("label", "name"))):
+        usual = [schema.names[n] for field in fields for n in columns_of(field, schema.names)]
         typed = [name for name, feature in features.items() if feature.get("_type") == kind]
         likely = [*(name for name in usual if name in typed), *typed, *(name for name in usual if name in features)]
         if column and column not in features:
@@ -94,7 +92,7 @@ def _rows(top: Path, file: str, label: str, names: Sequence[str], faults: Faults
     labelled = [(number, value) for number, value in enumerate(values) if value is not None and value != -1]
     if len(labelled) < len(values):
         LOG.warning("%s: %d images without a label are left out", top / file, len(values) - len(labelled))
-    rows, split = [], split_of(file)
+    rows, split = [], split_in(file)
     for number, value in labelled:
         with faults:
             place = f"{top / file}, row {number}"

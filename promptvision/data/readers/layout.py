@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from promptvision.data.card import Card
-from promptvision.data.decode import SUFFIXES
 from promptvision.errors import InputError
 
 
@@ -56,25 +55,27 @@ def find_file(card: Card, file: Path, kind: str = "file") -> Path:
     return file
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in a folder, without hidden ones."""
+def hidden(name: str) -> bool:
+    """Return whether a search leaves out a file or folder: hidden ones, and the `__MACOSX` of a Mac's archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Return the sorted names in a folder. InputError if it cannot be read."""
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        return sorted(os.listdir(folder))
     except OSError as error:
         refuse_folder(error)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the sorted names in a folder, without hidden ones."""
+    return [name for name in list_folder(folder) if not hidden(name)]
 
 
 def folders_in(folder: Path) -> list[str]:
     """Return the sorted names of the folders in a folder, without hidden ones."""
     return [name for name in names_in(folder) if os.path.isdir(folder / name)]
-
-
-def images_in(card: Card, folder: Path) -> list[str]:
-    """Return the sorted names of the images in a class folder, by their suffix. InputError if there are none."""
-    found = [name for name in names_in(folder) if name.lower().endswith(SUFFIXES)]
-    if not found:
-        raise missing(card, f"the class folder {folder} holds no images ({', '.join(SUFFIXES)})")
-    return found
 
 
 def read_text(file: Path, kind: str) -> str:

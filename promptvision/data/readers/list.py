@@ -12,11 +12,12 @@ from promptvision.data.card import Card
 from promptvision.data.decode import open_image
 from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults, missing_images
-from promptvision.data.readers.default_split import SPLITS, split_rows
+from promptvision.data.readers.default_split import split_rows
 from promptvision.data.readers.layout import data_root, missing, names_in
 from promptvision.data.readers.list_rows import READ, Row, read_rows
-from promptvision.data.readers.names import read_names
+from promptvision.data.readers.names import read_names, whole_numbers
 from promptvision.data.readers.paths import Finder, listed_path
+from promptvision.data.readers.words import SPLIT_OF, split_word
 from promptvision.errors import InputError, unknown
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def read_list(card: Card, root: str, faults: Faults, *, file: str = "", images: 
         top = data_root(card, root, otherwise="")
     lists = {top / file: ""} if file else find_lists(card, top)
     first = next(iter(lists))
-    rows = [row for found, split in lists.items() for row in _rows_with_split(found, split, faults)]
+    rows = whole_numbers([row for found, split in lists.items() for row in _rows_with_split(found, split, faults)])
     if not rows:
         raise missing(card, f"the list {first} has no rows")
     folder = top if os.path.isdir(top) else top.parent
@@ -53,7 +54,7 @@ def find_lists(card: Card, top: Path) -> dict[Path, str]:
     if os.path.isfile(top):
         return {top: ""}
     found = [top / name for name in names_in(top) if Path(name).suffix.lower() in READ]
-    splits = {file: SPLITS[file.stem.lower()] for file in found if file.stem.lower() in SPLITS}
+    splits = {file: split for file in found if (split := split_word(file.stem))}
     whole = [file for file in found if file.suffix.lower() != ".txt"]  # a .txt may be anything
     if splits or len(whole) == 1:
         return splits or {whole[0]: ""}
@@ -67,9 +68,9 @@ def _rows_with_split(file: Path, split: str, faults: Faults) -> list[Row]:
     for row in read_rows(file):
         with faults:
             own = row.split.strip().lower()
-            if own and own not in SPLITS:
-                raise InputError(f"{row.place}: {unknown('split', own, SPLITS)}")
-            rows.append(row._replace(split=SPLITS.get(own, split)))
+            if own and not split_word(own):
+                raise InputError(f"{row.place}: {unknown('split', own, SPLIT_OF)}")
+            rows.append(row._replace(split=split_word(own) or split))
     return rows
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from promptvision.data.readers.layout import read_text
@@ -15,6 +16,7 @@ from promptvision.errors import InputError
 
 LOG = logging.getLogger(__name__)
 NAMES = "names.txt"
+CLASSES = "classes.txt"
 
 
 def read_names(folder: Path) -> dict[str, str]:
@@ -31,6 +33,59 @@ def read_names(folder: Path) -> dict[str, str]:
         if names.setdefault(composed(raw), name) != name:
             raise InputError(f"{file}, line {number}: {raw!r} is {names[composed(raw)]!r} above and {name!r} here")
     return names
+
+
+def read_classes(folder: Path) -> list[str]:
+    """Read `classes.txt` in the folder of the data: a class per line, in the order of the labels; [] without it.
+
+    A number before each name, counted from 0 or 1, is dropped.
+    """
+    file = folder / CLASSES
+    text = read_text(file, "file of classes") if os.path.isfile(file) else ""
+    lines = [composed(line.strip()) for line in text.splitlines() if line.strip()]
+    pairs = [re.split(r"[\s,:]+", line, maxsplit=1) for line in lines]
+    if all(len(pair) == 2 for pair in pairs) and [pair[0] for pair in pairs] in (
+        [str(n) for n in range(len(lines))],
+        [str(n) for n in range(1, len(lines) + 1)],
+    ):
+        lines = [pair[1] for pair in pairs]
+    twice = next((name for n, name in enumerate(lines) if name in lines[:n]), None)
+    if twice is not None:
+        raise InputError(f"{file} names the class {twice!r} twice: give each class one line")
+    return lines
+
+
+def in_order(
+    raw: Sequence[str], classes: Sequence[str], names: Mapping[str, str], place: Path
+) -> tuple[list[str], Mapping[str, str]]:
+    """Return the classes of the data in the order of `classes.txt`, and their names.
+
+    Its lines are the classes themselves, or, if these are numbers that it lacks, the name of each number from 0 on.
+    InputError for a class that it does not name.
+    """
+    if not classes:
+        return list(raw), names
+    numbers = all(own.isdecimal() for own in raw) and not {composed(own) for own in raw} & {*classes}
+    known = {str(n): name for n, name in enumerate(classes)} if numbers else {name: name for name in classes}
+    key = {own: str(int(own)) if numbers else composed(own) for own in raw}
+    for own in raw:
+        if key[own] not in known:
+            near = get_close_matches(own, classes, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {len(classes)} lines"
+            raise InputError(f"{place / CLASSES} has no line for the class {own!r}; {hint}")
+    position = {name: n for n, name in enumerate(known)}
+    absent = [name for name in known if name not in key.values()]
+    if absent:
+        LOG.warning("%s: %d classes have no images, such as %r", place / CLASSES, len(absent), known[absent[0]])
+    return sorted(raw, key=lambda own: position[key[own]]), names or {composed(own): known[key[own]] for own in raw}
+
+
+def whole_numbers(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with labels as integers if all of them are whole numbers, such as the 1.0 that pandas writes."""
+    kinds = {row.label for row in rows}
+    if not all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in kinds) or not any("." in label for label in kinds):
+        return list(rows)
+    return [row._replace(label=str(int(float(row.label)))) for row in rows]
 
 
 def class_names(raw: Iterable[str], names: Mapping[str, str], place: Path) -> dict[str, str]:
@@ -58,10 +113,13 @@ def class_names(raw: Iterable[str], names: Mapping[str, str], place: Path) -> di
     return found
 
 
-def label_table(rows: Sequence[Row], place: Path, names: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+def label_table(
+    rows: Sequence[Row], place: Path, names: Mapping[str, str], classes: Sequence[str] = ()
+) -> dict[str, tuple[int, str]]:
     """Return the class of a list -> (label, name): integers in their order, others sorted; labels from 0 on.
 
-    Names are the rows' own, else those of `names`, else the labels. `place`: the list, for errors.
+    `classes`: their order, if it is given. Names are the rows' own, else those of `names`, else the labels. `place`:
+    the list, for errors.
     """
     own = {row.label for row in rows}
     numbers = all(re.fullmatch("0|-?[1-9][0-9]*", label) for label in own)
@@ -70,6 +128,7 @@ def label_table(rows: Sequence[Row], place: Path, names: Mapping[str, str]) -> d
         if row.name and given.setdefault(row.label, row.name) != row.name:
             raise InputError(f"{row.place}: label {row.label} is {given[row.label]!r} above and {row.name!r} here")
     ordered = sorted(own, key=int) if numbers else sorted(own)
+    ordered, names = in_order(ordered, classes if all(a == b for a, b in given.items()) else [], names, place.parent)
     known = class_names(ordered, {composed(label): name for label, name in given.items()} or names, place.parent)
     if numbers and not given and not names:
         LOG.warning("%s has no class names, so prompts will say the numbers: write %s beside it", place, NAMES)

@@ -49,7 +49,8 @@ class Finder:
     """A search for listed paths below a folder.
 
     Tried in turn: the path as written; with backslashes as separators; with names compared in Unicode's composed
-    form, in which a list and a file system may differ (macOS once stored decomposed names).
+    form, in which a list and a file system may differ (macOS once stored decomposed names); then all of these without
+    the blanks around the path.
     """
 
     def __init__(self, base: Path):
@@ -58,11 +59,14 @@ class Finder:
 
     def find(self, path: str) -> str | None:
         """Return the path as it is stored, or None if there is no such file."""
-        slashes = posixpath.normpath(path.replace("\\", "/"))
-        for spelling in dict.fromkeys((path, slashes)):
-            if os.path.isfile(self.base / spelling):
-                return spelling
-        return self._match(slashes, composed)
+        for own in dict.fromkeys((path, path if escapes(path.strip()) else path.strip())):
+            slashes = posixpath.normpath(own.replace("\\", "/"))
+            for spelling in dict.fromkeys((own, slashes)):
+                if os.path.isfile(self.base / spelling):
+                    return spelling
+            if found := self._match(slashes, composed):
+                return found
+        return None
 
     def nearly(self, path: str) -> str | None:
         """Return a stored path that differs only in upper and lower case, or None."""

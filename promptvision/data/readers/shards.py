@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ from promptvision.data.card import Card
 from promptvision.data.decode import SUFFIXES, BadImage, read_image
 from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults
-from promptvision.data.readers.default_split import SPLITS, split_rows
-from promptvision.data.readers.layout import data_root, missing, read_text, unreadable
+from promptvision.data.readers.default_split import split_rows
+from promptvision.data.readers.layout import data_root, hidden, missing, read_text, unreadable
 from promptvision.data.readers.list_rows import Row, row_of
 from promptvision.data.readers.names import read_names
+from promptvision.data.readers.search import LeftOut, search
+from promptvision.data.readers.words import split_in
 from promptvision.errors import InputError
 
 LABELS = ("cls", "txt", "json")
@@ -68,54 +69,64 @@ def read_shards(card: Card, root: str, faults: Faults) -> Images:
     splits are made by `default_split.complete`. Shards are indexed once, and images read in place.
     """
     top = data_root(card, root, otherwise="")
-    shards = sorted(path.relative_to(top).as_posix() for path in top.rglob("*.tar"))
+    shards = [path.relative_to(top).as_posix() for path in search(top, LeftOut(), (".tar",))]
     if not shards:
-        packed = next((path for path in sorted(top.rglob("*.tar.*"))), None)
+        packed = next(iter(search(top, LeftOut(), (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz"))), None)
         hint = f"; {packed} is compressed, so single images cannot be read: unpack it to a .tar" if packed else ""
         raise missing(card, f"{top} holds no .tar files{hint}")
     store = Shards(str(top), {})
-    rows = [row for shard in shards for row in _index(store, shard, faults)]
+    left_out = LeftOut()
+    rows = [row for shard in shards for row in _index(store, shard, faults, left_out)]
+    for sentence in left_out.sentences():
+        faults.note(f"{top}: {sentence}")
     file = top / CLASS_NAMES
     lines = read_text(file, "file of class names").splitlines() if file.is_file() else []
     names = {f"{label}": name.strip() for label, name in enumerate(lines)} or read_names(top)
     return Images(*split_rows(rows, file, names), store.open, str(top), file_of=store.shard)
 
 
-def split_of(name: str) -> str:
-    """Return the split named by a folder, or by a word of a file's name: "val/0.tar", "in1k-val-0001.tar" -> "val"."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), "")
+def _index(store: Shards, shard: str, faults: Faults, left_out: LeftOut) -> list[Row]:
+    """Return a row for each image of a shard, and enter the image into `store.members`.
 
-
-def _index(store: Shards, shard: str, faults: Faults) -> list[Row]:
-    """Return a row for each image of a shard, and enter the image into `store.members`."""
-    rows = []
-    for key, members in _samples(Path(store.root, shard), shard).items():
+    An image beside another one, or beside a label, of the key that ends at the first dot of its own is left out:
+    `1.seg.png` beside `1.jpg`.
+    """
+    rows, samples = [], _samples(Path(store.root, shard), shard, left_out)
+    for key, members in samples.items():
         image = next((suffix for suffix in members if f".{suffix}" in SUFFIXES), None)
+        label = next((suffix for suffix in LABELS if suffix in members), None)
         if image is None:
+            others = [suffix for suffix in members if suffix not in LABELS]
+            for suffix in others if label else []:
+                left_out.add(f".{suffix} files, which are not read as images", f"{shard}/{key}.{suffix}")
+            continue
+        folder, name = os.path.split(key)
+        if label is None and samples.get(os.path.join(folder, name.partition(".")[0]), members) is not members:
+            left_out.add("images of a key that has another image or the label", f"{shard}/{key}.{image}")
             continue
         with faults:
             place, path = f"{Path(store.root, shard)}, {key}", f"{shard}/{key}.{image}"
-            label = next((suffix for suffix in LABELS if suffix in members), None)
             if label is None:
                 raise InputError(f"{place}: the image has no label, which is a file {key}.cls, .txt or .json")
             if path in store.members:
                 raise InputError(f"{place}: two images of this name")
             row = _labelled(path, label, store.read(members[label]), place)
             store.members[path] = members[image]
-            rows.append(row._replace(split=split_of(shard)))
+            rows.append(row._replace(split=split_in(shard)))
     return rows
 
 
-def _samples(file: Path, shard: str) -> dict[str, dict[str, Member]]:
-    """Return key (the name up to its first dot) -> suffix -> the file in the shard."""
+def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, Member]]:
+    """Return key (the name up to its last dot, as keys may have dots) -> suffix -> the file in the shard."""
     samples: dict[str, dict[str, Member]] = {}
     try:
         with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in opened:
-                if member.isfile():
+                if any(map(hidden, Path(member.name).parts)):
+                    left_out.add("hidden files", f"{shard}/{member.name}")
+                elif member.isfile():
                     folder, name = os.path.split(member.name)
-                    key, _, suffix = name.partition(".")
+                    key, _, suffix = name.rpartition(".") if "." in name else (name, "", "")
                     own = samples.setdefault(os.path.join(folder, key).replace(os.sep, "/"), {})
                     own[suffix.lower()] = Member(shard, member.offset_data, member.size)
             raw.seek(opened.offset)

@@ -1,0 +1,77 @@
+"""The one rule by which folders are searched for images, in training, tests, checks and predictions."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptvision.data.decode import SUFFIXES
+from promptvision.data.readers.layout import hidden, refuse_folder
+from promptvision.errors import shown
+
+SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that a system writes into every folder; they are left out without a word."""
+
+
+@dataclass
+class LeftOut:
+    """Files and folders that a search leaves out: reason -> their paths."""
+
+    paths: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, path: str | Path) -> None:
+        """Count a path."""
+        if os.path.basename(path) not in SYSTEM:
+            self.paths[reason].append(str(path))
+
+    def sentences(self, top: str | Path = "") -> list[str]:
+        """Return a sentence for each reason: how many, and one of them, named relative to `top`."""
+        told = []
+        for reason, paths in self.paths.items():
+            first = min(os.path.relpath(path, top) if top else path for path in paths)
+            told.append(f"left out: {len(paths):,} {reason}, such as {shown(first)}")
+        return told
+
+
+def search(folder: Path, left_out: LeftOut, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Return the files with these suffixes below a folder, sorted, and count the others in `left_out`.
+
+    Hidden files and folders (`.x`, `._x`, `__MACOSX`, `.ipynb_checkpoints`) are left out. Links are followed, but
+    to each folder once, so that a loop of links ends.
+    """
+    found: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    for place, inner, files in os.walk(folder, onerror=refuse_folder, followlinks=True):
+        entered = []
+        for name in sorted(inner):
+            real = os.path.realpath(os.path.join(place, name))
+            if hidden(name):
+                left_out.add("hidden folders", os.path.join(place, name))
+            elif real in seen:
+                left_out.add("links to a folder that is searched already", os.path.join(place, name))
+            else:
+                seen.add(real)
+                entered.append(name)
+        inner[:] = entered
+        found += [Path(place, name) for name in chosen(place, files, left_out, suffixes)]
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def chosen(
+    folder: str | Path, names: Iterable[str], left_out: LeftOut, suffixes: Sequence[str] = SUFFIXES
+) -> list[str]:
+    """Return the sorted names with these suffixes that are not hidden, and count the others in `left_out`."""
+    kept = []
+    for name in sorted(names):
+        if hidden(name):
+            left_out.add("hidden files", os.path.join(folder, name))
+        elif name.lower().endswith(tuple(suffixes)):
+            kept.append(name)
+        else:
+            suffix = os.path.splitext(name)[1].lower()
+            kind = f"{shown(suffix)} files" if suffix else "files without a suffix"
+            left_out.add(f"{kind}, which are not read as images", os.path.join(folder, name))
+    return kept
