@@ -117,6 +117,62 @@ def test_only_changed_and_new_images_are_decoded_again(images, tmp_path):
     assert same(cache.serve(images).open("0.jpg"), images.open("0.jpg"))
 
 
+def test_exchanged_files_of_the_same_size_and_times_are_seen(images, tmp_path):
+    """As `mv`, `cp -p`, `rsync -t` and `unzip` leave them: size and modification time are those of another file."""
+    for name, colour in (("0", (200, 0, 0)), ("2", (0, 0, 200))):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"own/{name}.jpg", "BMP")
+        os.utime(tmp_path / f"own/{name}.jpg", (1, 1))
+    build_cache(images, tmp_path / "cache")
+    for old, new in (("0", "x"), ("2", "0"), ("x", "2")):
+        (tmp_path / f"own/{old}.jpg").rename(tmp_path / f"own/{new}.jpg")
+    with pytest.raises(InputError, match="lacks 2 of the 4 images or holds older ones, such as 0.jpg"):
+        CachedImages(str(tmp_path / "cache")).serve(images)
+    cache = build_cache(images, tmp_path / "cache")
+    assert cache.serve(images).open("0.jpg").getpixel((1, 1)) == (0, 0, 200)
+
+
+def test_a_copy_on_another_machine_is_known_by_its_contents(images, tmp_path):
+    build_cache(images, tmp_path / "cache")
+    shutil.copytree(tmp_path / "own", tmp_path / "copy")
+    copy = replace(images, root=str(tmp_path / "copy"), open=partial(counting, str(tmp_path / "copy")))
+    OPENED.clear()
+    cache = CachedImages(str(tmp_path / "cache"))
+    assert cache.serve(copy).open("1.jpg").size == SIZES[1]
+    stamps = (tmp_path / "cache" / image_cache.INDEX).read_text()
+    build_cache(copy, tmp_path / "cache")
+    assert OPENED == [] and (tmp_path / "cache" / image_cache.INDEX).read_text() != stamps
+
+
+def test_damaged_pixels_are_never_used(images, tmp_path):
+    build_cache(images, tmp_path / "cache")
+    with (tmp_path / "cache" / image_cache.PIXELS).open("r+b") as pixels:
+        pixels.seek(3 * 40 * 30 + 7)
+        pixels.write(b"noise")
+    cache = CachedImages(str(tmp_path / "cache")).serve(images)
+    assert same(cache.open("0.jpg"), images.open("0.jpg"))
+    for _ in range(2):
+        with pytest.raises(InputError, match="cache has damaged pixels of 1.jpg: delete the folder and build it again"):
+            cache.open("1.jpg")
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"path": "0.jpg", "at": "x"}', "7", "[" * 99999])
+def test_a_damaged_line_of_the_index_is_one_sentence(images, tmp_path, line):
+    build_cache(images, tmp_path / "cache")
+    with (tmp_path / "cache" / image_cache.INDEX).open("a") as index:
+        index.write(line + "\n")
+    with pytest.raises(InputError, match="is damaged: delete the folder and build it again"):
+        CachedImages(str(tmp_path / "cache")).serve(images)
+
+
+def test_a_cache_of_an_older_version_is_built_again(images, tmp_path):
+    build_cache(images, tmp_path / "cache")
+    index = tmp_path / "cache" / image_cache.INDEX
+    index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
+    for attempt in (lambda: build_cache(images, tmp_path / "cache"), CachedImages(str(tmp_path / "cache")).serve):
+        with pytest.raises(InputError, match="is of an older version: delete the folder and build it again"):
+            attempt(images) if attempt.__name__ == "serve" else attempt()
+
+
 def test_features_of_smaller_copies_are_not_taken_for_those_of_the_files(images, tmp_path):
     prints = {images.fingerprint(images.train)}
     for size in (0, 12, 16):

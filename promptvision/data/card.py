@@ -19,6 +19,10 @@ PROTOCOLS = (
 )
 
 
+ACCEPTED = {"two_labels": "under two labels", "two_splits": "in two splits"}
+"""Fault of a list that a card may accept -> its name in a sentence."""
+
+
 @dataclass(frozen=True)
 class Card:
     """The facts about one data set; `options` holds the keys that only its reader takes."""
@@ -41,6 +45,8 @@ class Card:
     """Further hand-written prompts, for an ensemble over texts."""
     protocols: list[str] = field(default_factory=list)
     """Benchmarks that use it, among `PROTOCOLS`."""
+    accepts: list[str] = field(default_factory=list)
+    """Faults of its published lists that a run warns of instead of refusing them, among `ACCEPTED`."""
     files: list[str] = field(default_factory=list)
     """Files and folders expected under the root."""
     download: list[dict[str, str | int]] = field(default_factory=list)

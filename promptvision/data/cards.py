@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from promptvision.data.card import PROTOCOLS, Card
+from promptvision.data.card import ACCEPTED, PROTOCOLS, Card
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
@@ -83,6 +83,9 @@ def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hint
     for protocol in facts.get("protocols", []):
         if protocol not in PROTOCOLS:
             raise InputError(f"card {path}: {unknown('protocol', protocol, PROTOCOLS)}")
+    for fault in facts.get("accepts", []):
+        if fault not in ACCEPTED:
+            raise InputError(f"card {path}: accepts: {unknown('fault', fault, ACCEPTED)}")
 
 
 def _check_keys(path: Path, where: str, facts: Mapping[Any, Any], hints: Mapping[str, Any]) -> None:

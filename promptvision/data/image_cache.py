@@ -1,16 +1,21 @@
 """Images decoded once, whole or with a smaller shorter side, in a folder that is mapped into memory.
 
 The folder holds `pixels.u8`, the RGB bytes of all images one after another, and `index.jsonl`: one line that says how
-they were made, then one line per image (path, stamp of its file, first byte, height, width; or why it cannot be read).
-A build that was interrupted resumes; an image whose file has changed is decoded again.
+they were made, then one line per image: path, stamp and SHA-256 of its file, first byte, height, width and checksum of
+its pixels; or why it cannot be read. A build that was interrupted resumes; an image whose file has changed is decoded
+again. The stamp alone cannot tell a copy of the data set from another one, so files of another stamp are compared by
+contents.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,9 @@ from promptvision.data.images import Images
 from promptvision.data.scan import scan
 from promptvision.errors import InputError, unknown
 
-FORMAT = 1
+LOG = logging.getLogger(__name__)
+FORMAT = 2
+"""Of the index: since 2 it has checksums."""
 PIXELS, INDEX, UNFINISHED = "pixels.u8", "index.jsonl", "index.unfinished.jsonl"
 FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 
@@ -87,7 +94,12 @@ def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: bool) 
     stamps = {path: images.stamp(path) for path in images.paths}
     earlier = _earlier(folder, kind)
     end = max(map(_end, earlier.values()), default=0)
-    known = {path: entry for path, entry in earlier.items() if stamps.get(path) == entry["stamp"]}
+    contents = _contents_of(images)
+    known = {
+        path: {**earlier[path], "stamp": stamp}
+        for path, stamp in stamps.items()
+        if path in earlier and _is_current(earlier[path], path, stamp, contents)
+    }
     lines = [json.dumps(line) + "\n" for line in ({"kind": vars(kind)}, *known.values())]
     write_atomically(folder / UNFINISHED, "".join(lines).encode())
     todo = [path for path in stamps if path not in known]
@@ -100,8 +112,9 @@ def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: bool) 
             height, width, data = seen.result or (0, 0, b"")
             pixels.write(data)
             pixels.flush()
-            found = {"bad": seen.fault} if seen.fault else {"height": height, "width": width}
-            index.write(json.dumps({"path": seen.path, "stamp": stamps[seen.path], "at": end, **found}) + "\n")
+            found = {"bad": seen.fault} if seen.fault else {"height": height, "width": width, "crc": zlib.crc32(data)}
+            own = {"path": seen.path, "stamp": stamps[seen.path], "sha256": contents(seen.path), "at": end}
+            index.write(json.dumps({**own, **found}) + "\n")
             index.flush()
             end += len(data)
         os.fsync(pixels.fileno())
@@ -118,10 +131,28 @@ def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:
     earlier: dict[str, Entry] = {}
     for file in found:
         made, entries = _read_index(file)
+        if made.format != FORMAT:
+            raise InputError(f"image cache {folder} is of an older version: delete the folder and build it again")
         if made != kind:
             raise InputError(f"image cache {folder} holds images {made}, not {kind}: use another folder")
         earlier |= {path: entry for path, entry in entries.items() if _end(entry) <= held}
     return earlier
+
+
+def _contents_of(images: Images) -> Callable[[str], str]:
+    """Return `images.contents`, which reads a shard once for all images that follow one another in it."""
+    if images.file_of is None:
+        return images.contents
+    file_of, of_file = images.file_of, lru_cache(maxsize=4)(replace(images, file_of=None).contents)
+    return lambda path: of_file(file_of(path))
+
+
+def _is_current(entry: Entry, path: str, stamp: str, contents: Callable[[str], str]) -> bool:
+    """Return whether a cached image is that of the file: by its stamp, else by size and contents."""
+    if entry["stamp"] == stamp:
+        return True
+    same_size = bool(stamp) and entry["stamp"].split(" ")[0] == stamp.split(" ")[0]
+    return same_size and bool(entry["sha256"]) and entry["sha256"] == contents(path)
 
 
 def _end(entry: Entry) -> int:
@@ -134,12 +165,14 @@ def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
     try:
         first, *rest = file.read_text(encoding="ascii").split("\n")
         kind = Kind(**json.loads(first)["kind"])
-        entries = [json.loads(line) for line in rest[:-1]]
+        entries = {entry["path"]: entry for entry in map(json.loads, rest[:-1])}
+        for entry in entries.values() if kind.format == FORMAT else ():
+            _ = entry["stamp"] + entry["sha256"], _end(entry), "bad" in entry or entry["crc"] + entry["height"]
     except OSError as error:
         raise InputError(f"image cache {file.parent} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"image cache {file.parent} is damaged: delete the folder and build it again") from None
-    return kind, {entry["path"]: entry for entry in entries}
+    return kind, entries
 
 
 @dataclass(frozen=True)
@@ -158,6 +191,8 @@ class CachedImages:
             state = "is not finished" if file.with_name(UNFINISHED).is_file() else "does not exist"
             raise InputError(f"image cache {self.folder} {state}: make it by `python tools/data.py cache`")
         kind, entries = _read_index(file)
+        if kind.format != FORMAT:
+            raise InputError(f"image cache {self.folder} is of an older version: delete the folder and build it again")
         held = os.path.getsize(file.with_name(PIXELS)) if file.with_name(PIXELS).is_file() else 0
         if held < max(map(_end, entries.values()), default=0):
             raise InputError(f"image cache {self.folder} has lost pixels: delete the folder and build it again")
@@ -168,6 +203,10 @@ class CachedImages:
         file = Path(self.folder, PIXELS)
         return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
 
+    @cached_property
+    def _verified(self) -> set[str]:
+        return set()
+
     @property
     def kind(self) -> Kind:
         """Recipe of the images."""
@@ -177,9 +216,9 @@ class CachedImages:
         return len(self._index[1])
 
     def open(self, path: str) -> Image.Image:
-        """Return the RGB image as it was decoded, perhaps smaller.
+        """Return the RGB image as it was decoded, perhaps smaller; its checksum is verified when it is first read.
 
-        BadImage if it could not be read, InputError if it is not in the cache.
+        BadImage if it could not be read, InputError if it is not in the cache or its pixels are damaged.
         """
         entry = self._index[1].get(path)
         if entry is None:
@@ -187,15 +226,26 @@ class CachedImages:
         if "bad" in entry:
             raise BadImage(entry["bad"])
         shape = entry["height"], entry["width"], 3
-        return Image.fromarray(self._pixels[entry["at"] : _end(entry)].reshape(shape))
+        pixels = self._pixels[entry["at"] : _end(entry)]
+        if path not in self._verified:
+            if zlib.crc32(pixels) != entry["crc"]:
+                raise InputError(
+                    f"image cache {self.folder} has damaged pixels of {path}: delete it and build it again"
+                )
+            self._verified.add(path)
+        return Image.fromarray(pixels.reshape(shape))
 
     def serve(self, images: Images) -> Images:
         """Return the same lists, opened from the cache; InputError if it lacks an image or its file has changed."""
         entries, listed = self._index[1], images.paths
-        stale = sorted(p for p in listed if p not in entries or entries[p]["stamp"] != images.stamp(p))
+        stamps, contents = {path: images.stamp(path) for path in listed}, _contents_of(images)
+        stale = sorted(p for p in listed if p not in entries or not _is_current(entries[p], p, stamps[p], contents))
         if stale:
             raise InputError(
                 f"image cache {self.folder} lacks {len(stale)} of the {len(listed)} images or holds older ones, "
                 f"such as {stale[0]}: build it again by `python tools/data.py cache`"
             )
+        moved = sum(entries[path]["stamp"] != stamp for path, stamp in stamps.items())
+        if moved:
+            LOG.info("%d files were compared by contents; `tools/data.py cache` keeps their new stamps", moved)
         return replace(images, open=self.open, made=f"cache of images, {self.kind}")

@@ -61,8 +61,19 @@ class Images:
         return digest.hexdigest()
 
     def stamp(self, path: str) -> str:
-        """Return size and modification time of the file that holds an image; "" if there is none."""
-        return " ".join(map(str, self._state(path)[1][:2]))
+        """Return size, times and inode of the file that holds an image; "" if there is none."""
+        return " ".join(map(str, self._state(path)[1]))
+
+    def contents(self, path: str) -> str:
+        """Return the SHA-256 of the file that holds an image, "" if it cannot be read."""
+        digest, file = hashlib.sha256(), self._state(path)[0]
+        try:
+            with open(file, "rb") as data:
+                while block := data.read(1 << 20):
+                    digest.update(block)
+        except (OSError, ValueError):
+            return ""
+        return digest.hexdigest()
 
     def _state(self, path: str) -> tuple[str, tuple[int, ...]]:
         """Return the file that holds an image, "" for one in memory, and its size, times and inode, if it exists."""

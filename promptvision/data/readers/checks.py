@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from promptvision.data.card import Card
+from promptvision.data.card import ACCEPTED, Card
 from promptvision.data.decode import open_image
 from promptvision.data.images import Images, Item
 from promptvision.data.readers.layout import list_folder, missing
@@ -70,9 +70,35 @@ def check_labels(source: str, items: Iterable[Item]) -> None:
     for path, label, name in items:
         if names.setdefault(label, name) != name:
             raise InputError(f"{source}: label {label} is {names[label]!r} and, at {path}, {name!r}")
-    absent = sorted(set(range(max(names, default=-1))) - set(names))
-    if absent:
-        raise InputError(f"{source}: labels must be 0 to n - 1 without gaps, but {absent[0]} never occurs")
+    absent = next((label for label in range(len(names)) if label not in names), None)
+    if absent is not None:
+        raise InputError(f"{source}: labels must be 0 to n - 1 without gaps, but {absent} never occurs")
+
+
+def check_once(card: Card, source: str, lists: Mapping[str, Sequence[Item]], faults: Faults) -> None:
+    """Raise InputError for an image under two labels or in two splits, or note it if the card accepts this fault.
+
+    Validation images that are exactly the test images are left to the protocol; they are noted.
+    """
+    if lists.get("val") and {*lists["val"]} == {*lists.get("test", [])}:
+        faults.note(f"{source}: the validation images are the test images")
+        lists = {split: items for split, items in lists.items() if split != "val"}
+    found: dict[str, list[str]] = {fault: [] for fault in ACCEPTED}
+    first: dict[str, tuple[int, str, str]] = {}
+    for split, items in lists.items():
+        for path, label, name in items:
+            earlier = first.setdefault(path, (label, name, split))
+            if earlier[0] != label:
+                found["two_labels"].append(f"lists {path!r} as {earlier[1]!r} and as {name!r}")
+            elif earlier[2] != split:
+                found["two_splits"].append(f"lists {path!r} in {earlier[2]} and in {split}")
+    for fault, sentences in found.items():
+        with faults:
+            count = f"{source} {sentences[0]}, {len(sentences):,} images {ACCEPTED[fault]}" if sentences else ""
+            if count and fault in card.accepts:
+                faults.note(f"{count}, as its card says")
+            elif count:
+                raise InputError(f"{count}; if this is how it was published, give a card `accepts: [{fault}]`")
 
 
 def missing_images(card: Card, source: object, base: Path, absent: Sequence[str], listed: int) -> InputError:
@@ -90,6 +116,7 @@ def listed_images(
     source = " and ".join(map(str, files))
     with faults:
         check_labels(source, [item for items in lists.values() for item in items])
+    check_once(card, source, lists, faults)
     with faults:
         listed = {path for items in lists.values() for path, _, _ in items}
         absent = sorted(path for path in listed if not os.path.isfile(folder / path))

@@ -9,7 +9,7 @@ from pathlib import Path
 from promptvision.atomic import read_json
 from promptvision.data.card import Card
 from promptvision.data.images import Images
-from promptvision.data.readers.checks import Faults, listed_images
+from promptvision.data.readers.checks import Faults, Pairs, listed_images
 from promptvision.data.readers.class_names import tell_apart
 from promptvision.data.readers.layout import data_root, find_file, find_folder, read_lines
 from promptvision.data.readers.paths import listed_path
@@ -41,37 +41,37 @@ def read_json_lists(
     folder = find_folder(card, data_root(card, root), folders)
     top = find_folder(card, folder, [images]) if images else folder
     files = {split: folder / f"{split}.json" for split in SPLITS}
-    listed: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    listed: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
     for split, file in files.items():
         with faults:
             listed[split] = _read_list(card, file, top, drop, faults)
-    first = {number: path for entries in reversed(listed.values()) for path, number in reversed(entries.items())}
+    first = {number: path for entries in reversed(listed.values()) for path, number in reversed(entries)}
     if names and len(names) != len(first):
         raise InputError(f"data set {card.name!r}: {folder} has {len(first)} classes, the card names {len(names)}")
     lines = read_lines(card, folder / names_file, "list of class names") if (folder / names_file).is_file() else []
     label = {number: position for position, number in enumerate(sorted(first))}
     own = names or _class_names(first, name_pattern, lines)
     lists = {
-        split: [(path, label[number], own[label[number]]) for path, number in entries.items()]
+        split: [(path, label[number], own[label[number]]) for path, number in entries]
         for split, entries in listed.items()
     }
     return listed_images(card, list(files.values()), top, lists, faults)
 
 
-def _read_list(card: Card, file: Path, top: Path, drop: str, faults: Faults) -> dict[str, int]:
-    """Return {path below `top`: class id}, where a path that does not exist loses its first folder `drop`."""
-    entries = read_json(find_file(card, file, "list"))
-    if not isinstance(entries, dict):
+def _read_list(card: Card, file: Path, top: Path, drop: str, faults: Faults) -> list[tuple[str, int]]:
+    """Return (path below `top`, class id) pairs; a path that does not exist loses its first folder `drop`."""
+    entries = read_json(find_file(card, file, "list"), Pairs)
+    if not isinstance(entries, Pairs):
         raise InputError(f"list {file} must be an object of paths and class ids")
-    found: dict[str, int] = {}
-    for path, number in entries.items():
+    found: dict[tuple[str, int], None] = {}
+    for path, number in entries.pairs:
         with faults:
             if not isinstance(number, int) or isinstance(number, bool):
                 raise InputError(f"list {file}, {path!r}: the class id must be an integer, found {number!r}")
             inner = listed_path(path, top, f"list {file}")
             bare = inner.removeprefix(f"{drop}/")
-            found[bare if bare != inner and not (top / inner).is_file() else inner] = number
-    return found
+            found[bare if bare != inner and not (top / inner).is_file() else inner, number] = None
+    return list(found)
 
 
 def _class_names(first: Mapping[int, str], pattern: str, lines: Iterable[str]) -> list[str]:
