@@ -228,7 +228,7 @@ class CachedImages:
         shape = entry["height"], entry["width"], 3
         pixels = self._pixels[entry["at"] : _end(entry)]
         if path not in self._verified:
-            if zlib.crc32(pixels) != entry["crc"]:
+            if zlib.crc32(pixels.data) != entry["crc"]:
                 raise InputError(
                     f"image cache {self.folder} has damaged pixels of {path}: delete it and build it again"
                 )

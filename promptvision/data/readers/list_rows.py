@@ -184,7 +184,7 @@ def read_json(file: Path, text: str) -> list[Row]:
         raise InputError(f"list {file} is not JSON: {error}") from None
     if isinstance(found, list):
         return [_entry(entry, "", f"{file}, entry {n}") for n, entry in enumerate(found)]
-    if not isinstance(found, dict):
+    if not isinstance(found, Pairs):
         raise InputError(f"list {file} must hold a list of objects, or an object of lists, not {type(found).__name__}")
     if found and all(isinstance(own, list) for own in found.values()):
         splits = ((split, n, entry) for split, own in found.items() for n, entry in enumerate(own))
