@@ -326,6 +326,18 @@ def test_list_of_the_real_cards(tool, monkeypatch):
     assert "built in" in world
 
 
+def test_list_is_readable_in_80_columns(tool, monkeypatch):
+    """Every data set has one line, with its whole name, classes, and whether it is here."""
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = tool("data", "list", "--root", "nowhere")
+    lines = out.splitlines()
+    assert status == 0 and all(len(line) <= 80 for line in lines)
+    for name in card_names():
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.rstrip().endswith((" no", " built in", " here", " own images")), line
+    assert any(line.split()[0] == "imagenet" and " 1,000 " in line for line in lines if line.split())
+
+
 def test_show_has_the_facts_and_draws_a_sheet(tool, root, tmp_path):
     sheets = [tmp_path / f"sheets/{n}.png" for n in range(2)]
     for sheet in sheets:

@@ -33,7 +33,7 @@ FACTS = {"title": "A test", "source": "me", "licence": "CC0", "where": "ask me",
 @pytest.fixture
 def server():
     """`files`: name -> bytes; `breaks`: after how many bytes the next connections end; `asked`: what was asked for."""
-    state = SimpleNamespace(files={}, breaks=[], asked=[], ranges=True)
+    state = SimpleNamespace(files={}, breaks=[], asked=[], ranges=True, silent=())
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -58,6 +58,13 @@ def server():
                 self.end_headers()
                 return
             self.send_response(206 if start else 200)
+            if state.silent:
+                self.send_header(*state.silent)
+                self.end_headers()
+                stop = start + state.breaks.pop(0) if state.breaks else len(content)
+                chunked = state.silent[0] == "Transfer-Encoding"
+                self.wfile.write((b"%x\r\n" % len(content) if chunked else b"") + content[start:stop])
+                return
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(content) - start))
@@ -170,6 +177,51 @@ def test_servers_that_refuse_are_quoted(server, tmp_path):
     assert "file:///etc/passwd is no http or https address" in refused("file:///etc/passwd", tmp_path / "a")
     (tmp_path / "file").touch()
     assert "cannot be written" in refused(f"{server.url}/a.zip", tmp_path / "file/a.zip")
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_chunks_that_end_early_are_an_error(server, tmp_path, ranges):
+    """Without Content-Length only the transfer coding says that the connection ended before the file did."""
+    server.files["a.zip"], server.breaks, server.ranges = CONTENT, [1000, 1000, 1000], ranges
+    server.silent = ("Transfer-Encoding", "chunked")
+    assert "a.zip broke off after 0 bytes" in refused(f"{server.url}/a.zip", tmp_path / "new/inner/a.zip")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "a.zip"])
+def test_an_archive_of_unknown_length_is_opened_before_it_gets_its_name(server, tmp_path, name):
+    members = {f"d/{n}.bin": CONTENT[n * 1000 : n * 1000 + 1024] for n in range(5)}
+    if name == "a.zip":
+        zipped(tmp_path / "whole", members)
+    else:
+        tar(tmp_path / "whole", members, "w" if name == "a.tar" else "w:gz")
+    whole = (tmp_path / "whole").read_bytes()
+    server.silent = ("Connection", "close")
+    for cut in (len(whole) // 2, 1536 if name == "a.tar" else len(whole) - 30, 0):
+        server.files[name] = whole[:cut] or b"x"
+        sentence = f"{name}: the {cut or 1:,} bytes it sent are no whole archive, and were removed"
+        assert sentence in refused(f"{server.url}/{name}", tmp_path / "new" / name)
+        assert not (tmp_path / "new").exists()
+    server.files[name] = whole
+    assert fetch(f"{server.url}/{name}", tmp_path / "new" / name)
+    assert (tmp_path / "new" / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("page", ["<html><p>Sign in</p></html>", "\n<!DOCTYPE html>\n<p>", "\ufeff<HTML>"])
+@pytest.mark.parametrize("sums", [{}, {"sha256": SHA}])
+def test_a_page_in_place_of_an_archive_is_named(server, tmp_path, page, sums):
+    server.files["a.zip"] = page.encode()
+    message = refused(f"{server.url}/a.zip", tmp_path / "new/a.zip", **sums)
+    assert f"{server.url}/a.zip sent a web page (HTML) in place of a.zip" in message and "perhaps to sign in" in message
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_download_leaves_no_empty_folder(server, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for url in (f"{server.url}/gone.zip", "http://127.0.0.1:9/a.zip", "file:///etc/passwd"):
+        refused(url, tmp_path / "new/inner/a.zip")
+        refused(url, tmp_path / "mine/a.zip")
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not list((tmp_path / "mine").iterdir())
 
 
 # unpack

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from promptvision.data.card import Card
-from promptvision.data.prepare.fetch import Progress, fetch
+from promptvision.data.prepare.fetch import Progress, fetch, no_empty_folders
 from promptvision.data.prepare.presence import IN_MEMORY, root_folder
 from promptvision.data.readers.layout import missing
 from promptvision.data.readers.paths import escapes
@@ -62,9 +62,10 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
     by_split = "split" in inspect.signature(kind).parameters
     folder = top / card.options["folders"][0] if by_split and not hasattr(kind, "base_folder") else top
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "test"):
-            kind(str(folder), **({"split": split} if by_split else {"train": split == "train"}), download=True)
+        with no_empty_folders(folder / str(getattr(kind, "__name__", "")) / "raw"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for split in ("train", "test"):
+                kind(str(folder), **({"split": split} if by_split else {"train": split == "train"}), download=True)
     except (URLError, RuntimeError, OSError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise missing(card, f"torchvision could not download it: {reason}") from None
@@ -78,7 +79,8 @@ def from_hub(card: Card, top: Path) -> list[Path]:
     repo, kind, files = str(card.hub["repo"]), str(card.hub.get("kind", "model")), list(card.hub.get("files", []))
     place = top / str(card.hub.get("into", ""))
     try:
-        snapshot_download(repo, repo_type=kind, allow_patterns=files or None, local_dir=str(place))
+        with no_empty_folders(place):
+            snapshot_download(repo, repo_type=kind, allow_patterns=files or None, local_dir=str(place))
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise missing(card, f"the collection {repo} on the Hugging Face Hub cannot be reached: {first}") from None

@@ -150,16 +150,20 @@ def predictions_table(rows: Sequence[Mapping[str, Any]]) -> RichTable:
 
 
 def cards_table(rows: Sequence[tuple[Any, str]]) -> RichTable:
-    """Return one row per (card, which of its files exist)."""
-    table = RichTable()
+    """Return one row per (card, which of its files exist); below 120 columns, one line each, without protocols."""
+    narrow = Console().width < 120
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)) if narrow else RichTable()
     table.add_column("name", no_wrap=True)
-    table.add_column("data set")
-    table.add_column("protocols")
-    table.add_column("classes", justify="right")
+    table.add_column("data set", no_wrap=narrow, max_width=28 if narrow else None)
+    if not narrow:
+        table.add_column("protocols")
+    table.add_column("classes", justify="right", no_wrap=narrow)
     table.add_column("here", no_wrap=True)
     for card, here in rows:
         protocols, classes = ", ".join(card.protocols), "" if card.classes is None else f"{card.classes:,}"
-        table.add_row(card.name, escape(card.title), protocols, classes, here)
+        table.add_row(card.name, escape(card.title), *([] if narrow else [protocols]), classes, here)
+    if narrow:
+        table.caption = "protocols: in 120 columns, or `python tools/data.py show NAME`"
     return table
 
 
