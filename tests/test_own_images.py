@@ -18,7 +18,8 @@ from promptvision.data.readers.coop_split import read_split
 from promptvision.data.readers.words import SPLITS, split_word
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.errors import InputError
-from promptvision.experiment.predict import find_images
+from promptvision.experiment.predict import find_images, in_utf8
+from promptvision.report.tables.terminal import predictions_table
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
@@ -193,6 +194,14 @@ def test_predictions_search_folders_as_training_does(tmp_path, caplog):
     (tmp_path / "sub/d.png").rename(tmp_path / "sub/d.raw")
     with pytest.raises(InputError, match="no image at .*sub; left out: .* .raw files"):
         find_images([str(tmp_path / "sub")])
+
+
+def test_names_that_are_not_utf_8_are_escaped():
+    assert in_utf8("out/caf\udce9.png") == "'out/caf\\udce9.png'" and in_utf8("out/café.png") == "out/café.png"
+    rows = [{"picture": "a[b]\x1b.png", "top": [{"class": "[red]", "probability": 1.0}]}]
+    table = predictions_table(rows)
+    cells = [str(cell) for column in table.columns for cell in column.cells]
+    assert cells == ["'a[b]\\x1b.png'", "[red] 100.0 %"]
 
 
 # One image

@@ -41,6 +41,11 @@ def find_images(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def in_utf8(name: str) -> str:
+    """Return a name as it is, or escaped if it is not in UTF-8, as files of an old archive may be."""
+    return name if name.encode("utf-8", "ignore").decode() == name else shown(name)
+
+
 @torch.no_grad()
 def predict_images(
     cfg: CfgNode, method: Method, images: Sequence[Path], top: int
@@ -57,7 +62,7 @@ def predict_images(
             for path, values, labels in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
                 guesses = zip((method.classes[label] for label in labels), values, strict=True)
                 row = [{"class": name, "probability": value} for name, value in guesses]
-                rows.append({"picture": str(path), "top": row})
+                rows.append({"picture": in_utf8(str(path)), "top": row})
     return rows, broken
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from promptvision.errors import shown
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
 from promptvision.report.tables.table import Table, counted, one_line
@@ -145,7 +146,7 @@ def predictions_table(rows: Sequence[Mapping[str, Any]]) -> RichTable:
     table.add_column("most likely")
     for row in rows:
         guesses = (f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in row["top"])
-        table.add_row(row["picture"], ", ".join(guesses))
+        table.add_row(Text(shown(row["picture"])), Text(shown(", ".join(guesses))))
     return table
 
 
