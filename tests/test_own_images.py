@@ -19,6 +19,7 @@ from promptvision.data.readers.words import SPLITS, split_word
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.errors import InputError
 from promptvision.experiment.predict import find_images, in_utf8
+from promptvision.report.figures.contact_sheet import contact_sheet, drawable
 from promptvision.report.tables.terminal import predictions_table
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -202,6 +203,12 @@ def test_names_that_are_not_utf_8_are_escaped():
     table = predictions_table(rows)
     cells = [str(cell) for column in table.columns for cell in column.cells]
     assert cells == ["'a[b]\\x1b.png'", "[red] 100.0 %"]
+
+
+def test_a_sheet_of_class_names_in_any_script(tmp_path, recwarn):
+    contact_sheet([(name, [Image.new("RGB", (4, 4))]) for name in ("犬", "แมว", "\U0001fabf")], tmp_path / "sheet.png")
+    assert not [str(each.message) for each in recwarn.list if "Glyph" in str(each.message)]
+    assert drawable("naïve") == "naïve" and drawable("\U0010fffd") == "\\U0010fffd"
 
 
 # One image
