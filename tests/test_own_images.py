@@ -424,6 +424,13 @@ def test_a_label_far_away_is_named_at_once(tmp_path):
         read(facts, tmp_path)
 
 
+def test_a_class_name_of_a_split_file_that_is_no_text_is_named(tmp_path):
+    card = published(tmp_path, "coop_split", whole_lists())
+    (tmp_path / "split.json").write_text((tmp_path / "split.json").read_text().replace('"red"', '"\\ud800"'))
+    with pytest.raises(InputError, match=r"train\[0\]: the class name .* is not text in UTF-8: rename it"):
+        read(card, tmp_path)
+
+
 @pytest.mark.skipif("PROMPTVISION_SPLITS" not in os.environ, reason="needs the published split files")
 def test_published_split_files_have_no_such_fault():
     for file in Path(os.environ["PROMPTVISION_SPLITS"]).glob("split_zhou_*.json"):

@@ -52,6 +52,8 @@ def read_entry(entry: object, classes: int | None, images: Path, place: str) -> 
     path, label, name = entry
     if not isinstance(path, str) or not isinstance(name, str) or not path or not name:
         raise InputError(f"{place}: path and class name must be texts, found {entry!r}")
+    if name.encode("utf-8", "ignore").decode() != name:
+        raise InputError(f"{place}: the class name {ascii(name)} is not text in UTF-8: rename it")
     if not isinstance(label, int) or isinstance(label, bool):
         raise InputError(f"{place}: the label must be an integer, found {label!r}")
     check_label(place, label, classes)
