@@ -135,7 +135,8 @@ def test_what_no_image_is_named_for(tmp_path):
     Image.effect_noise((64, 64), 50).convert("RGB").save(whole, "JPEG")
     contents = {
         "empty.jpg": (b"", "it is no image, the file is empty"),
-        "text.jpg": (b"<html>not found</html>", "it is no image, broken or cut short"),
+        "text.jpg": (b"not found", "it is no image, broken or cut short"),
+        "page.jpg": (b"<html>not found</html>", "it is no image but a web page: download the image itself"),
         "torn.jpg": (whole.getvalue()[:700], "it is no image, broken or cut short"),
         "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS: run `git lfs pull`"),
     }

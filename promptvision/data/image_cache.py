@@ -230,7 +230,7 @@ class CachedImages:
         if path not in self._verified:
             if zlib.crc32(pixels.data) != entry["crc"]:
                 raise InputError(
-                    f"image cache {self.folder} has damaged pixels of {path}: delete it and build it again"
+                    f"image cache {self.folder} has damaged pixels of {path}: delete the folder and build it again"
                 )
             self._verified.add(path)
         return Image.fromarray(pixels.reshape(shape))

@@ -18,7 +18,7 @@ BESIDE = {"set", "data", "dataset", "split", "image", "images", "img", "imgs", "
 COLUMNS = {
     "path": (
         *("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "imagefilename", "imagename"),
-        *("img", "imgpath", "imgfile", "imgname", "fname", "imageid", "picture", "photo"),
+        *("img", "imgpath", "imgfile", "imgname", "fname", "imageid", "picture"),
     ),
     "label": (
         *("label", "target", "class", "classes", "category", "categories", "classlabel", "classid", "classindex"),
