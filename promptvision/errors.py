@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
@@ -12,6 +13,14 @@ class InputError(ValueError):
 
 class Diverged(InputError):
     """Training whose loss is no longer finite: a search over settings continues with the next one."""
+
+
+class NotWritten(InputError):
+    """A result that was computed but whose file cannot be written: whoever prints errors shows it first."""
+
+    def __init__(self, message: str, result: dict[str, Any]):
+        super().__init__(message)
+        self.result = result
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:

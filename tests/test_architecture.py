@@ -24,7 +24,7 @@ MAY_IMPORT = {
         "promptvision",
         *(f"promptvision.{name}" for name in ("engine", "atomic", "method", "errors", "safe_yaml")),
     ],
-    "promptvision/report": ["promptvision.report", "promptvision.errors", "promptvision.safe_yaml"],
+    "promptvision/report": [f"promptvision.{name}" for name in ("report", "atomic", "errors", "safe_yaml")],
     "promptvision/experiment": [
         *(f"promptvision.{name}" for name in ("experiment", "config", "data", "backbones", "engine")),
         *(f"promptvision.{name}" for name in ("atomic", "errors", "method", "safe_yaml")),

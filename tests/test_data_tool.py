@@ -357,7 +357,7 @@ def test_show_works_without_data_and_says_why_there_is_no_sheet(tool, root, tmp_
     assert status == 2 and f"the data root {root} has no folder absent" in err
     assert tool("data", "show", "pets", "--root", root, "--output", tmp_path, "--classes", "0")[0] == 2
     status, _, err = tool("data", "show", "pets", "--root", root, "--output", tmp_path)
-    assert status == 2 and f"--output {tmp_path} cannot be written" in err
+    assert status == 2 and f"error: {tmp_path} cannot be written" in err
 
 
 # split

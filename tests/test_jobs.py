@@ -159,3 +159,33 @@ def test_ctrl_c_stops_all_and_the_sweep_goes_on(tmp_path):
     found = [[json.loads(line)["step"] for line in row.read_text().splitlines()] for row in rows]
     assert found == [list(range(120))] * 2
     assert all(row.read_bytes().startswith(text) for row, text in zip(begun, before, strict=True))
+
+
+def test_workers_end_with_a_killed_sweep_and_the_next_one_waits_for_them(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_text(yaml.safe_dump({"RUNS": {"CoOp": {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}}}))
+    words = ["--config", path, "--output", tmp_path / "out", "--jobs", "2", *QUICK, "OPTIM.EPOCHS", "400"]
+    words = list(map(str, [sys.executable, ROOT / "tools/sweep.py", *words]))
+    run = tmp_path / "out/CoOp/seed1"
+    running, deadline = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE), time.monotonic() + 240
+    while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.05)
+    running.kill()
+    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    said = (run / "log.txt").read_text()
+    assert "Stopped in epoch" in said and "Resumed from" in said
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(400))
+
+
+def test_a_run_that_another_process_trains_is_waited_for(jobs):
+    (job,) = jobs("out", "CoOp")
+    hold = "import sys, time; from promptvision.engine.run_folder import RunFolder\n"
+    hold += f"with RunFolder({job.cfg.OUTPUT_DIR!r}): print(flush=True); time.sleep(2)"
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert not do(job, FAMILIES).failures
+        assert other.wait() == 0
+    assert done(job)

@@ -80,6 +80,7 @@ def test_runs_are_found_at_any_depth_and_a_streams_tasks_are_not_runs(write_run,
     for name in ("a/seed1", "a/seed2", "b"):
         write_run(name, seed=int(name[-1]) if name[-1].isdigit() else 3, evals={"new": {"class_subset": "new"}})
     write_run("b/task_1")
+    (tmp_path / "out/b/stream.json").write_text("{}")
     runs, problems = collect(tmp_path / "out")
     assert [run.name for run in runs] == ["a/seed1", "a/seed2", "b"] and not problems
     assert runs[0].settings["DATASET.NAME"] == "dtd" and list(runs[0].evals) == ["new"]

@@ -209,6 +209,59 @@ def test_bad_benchmarks(tmp_path, content, sentence):
         load_cells(write(tmp_path / "b.yaml", content))
 
 
+GRID = {"RUNS": {"CoOp": {"CONFIG": "c.yaml"}, "CoCoOp": {"CONFIG": "c.yaml", "OPTIM.LR": 0.5}}, "SEEDS": [1, 2]}
+GRID |= {"GRID": {"DATASET.NAME": ["digits", "world_shapes"]}, "EVAL": {"new": {"DATASET.CLASSES": "new"}}}
+
+
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [
+        ([], 8),
+        (["DATASET.NAME=digits"], 4),
+        (["RUN=CoOp"], 4),
+        (['RUN="CoOp"', "SEED=1"], 2),
+        (["SEED=1", "DATASET.NAME=digits", "DATASET.NAME=world_shapes"], 4),
+        (["CoOp, digits"], 2),
+        (["CoOp, digits", "CoCoOp, world_shapes"], 4),
+        (["CoOp"], 4),
+        (["digits", "RUN=CoCoOp"], 2),
+        (["OPTIM.LR=0.5"], 4),
+        (["SEED=3"], 0),
+    ],
+)
+def test_only_takes_conditions_and_whole_names(tmp_path, only, count):
+    (tmp_path / "c.yaml").write_text("")
+    cells = load_cells(write(tmp_path / "b.yaml", GRID))
+    found = plan(cells, tmp_path, [], FAMILIES, only)
+    assert len(found) == count
+    if 'RUN="CoOp"' in only or "RUN=CoOp" in only:
+        assert {job.name for job in found} == {"CoOp, digits", "CoOp, world_shapes"}
+    with pytest.raises(InputError, match="--only DATASET.SIZE=3: DATASET.SIZE is no key of a config"):
+        plan(cells, tmp_path, [], FAMILIES, ["DATASET.SIZE=3"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["DATASET.NAME", "digits"], "DATASET.NAME digits contradicts the table: .* has DATASET.NAME world_shapes"),
+        (
+            ["OPTIM.EPOCHS", "1", "OPTIM.LR", "0.1"],
+            "OPTIM.LR 0.1 contradicts the table: CoCoOp, digits has OPTIM.LR 0.5",
+        ),
+        (["DATASET.CLASSES", "base"], "DATASET.CLASSES base contradicts the table: EVAL new of CoOp, digits sets"),
+        (["SEED", "3"], "SEED 3 contradicts the table"),
+        (["OUTPUT_DIR", "out"], "OUTPUT_DIR out contradicts the table.* use --output"),
+    ],
+)
+def test_overrides_that_contradict_the_table_are_refused(tmp_path, words, said):
+    (tmp_path / "c.yaml").write_text("")
+    cells = load_cells(write(tmp_path / "b.yaml", GRID))
+    with pytest.raises(InputError, match=said):
+        plan(cells, tmp_path, words, FAMILIES)
+    assert plan(cells, tmp_path, ["DATASET.NAME", "digits"], FAMILIES, ["DATASET.NAME=digits"])
+    assert plan(cells, tmp_path, ["OPTIM.LR", "0.1", "OPTIM.EPOCHS", "1"], FAMILIES, ["RUN=CoOp"])
+
+
 def test_only_what_matches(tool, two_rates, tmp_path):
     status, _, err = tool("sweep", "--benchmark", two_rates, "--output", tmp_path, "--only", "lo w")
     assert status == 2 and "--only lo w: no cell" in err

@@ -35,8 +35,8 @@ def evaluate(cfg, folder):
     result = retest(cfg, FAMILIES, folder)
     target = file_name(result["protocol"]["TARGET"])
     name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
-    write_json(folder / f"eval-{name}.json", result)
     Console().print(run_table(result, name), worst_classes(result))
+    write_json(folder / f"eval-{name}.json", result)
 
 
 if __name__ == "__main__":

@@ -60,11 +60,17 @@ def main():
         failures = work_off(board, FAMILIES, console, ray=args.ray, gpus=args.gpus, part_done=after)
     finally:
         results = board.results()
-        if results:
-            write_json(args.output / "table.json", results)
+        unwritten = None
+        try:
+            if results:
+                write_json(args.output / "table.json", results)
+        except InputError as error:
+            unwritten = error
     if results:
         report = load_report(args.output)
         console.print(terminal_report(report.tables, report.remarks))
+    if unwritten:
+        raise unwritten
     if results and args.html:
         write_page()
         console.print(f"page: {args.html}", highlight=False)

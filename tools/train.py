@@ -9,6 +9,7 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import dump, find_config, load_config, resolved, summary
 from promptvision.config.families import FAMILIES
 from promptvision.engine.earlier_run import earlier_result, keep_config
+from promptvision.errors import NotWritten
 
 
 def arguments():
@@ -47,7 +48,12 @@ def train(cfg, resume, overwrite):
             log_to_terminal()
         LOG.info("code in %s", promptvision.__path__[0])
         LOG.info("%s", summary(cfg, FAMILIES))
-        result = run(cfg, FAMILIES, folder, progress=is_first())
+        try:
+            result = run(cfg, FAMILIES, folder, progress=is_first())
+        except NotWritten as error:
+            if "accuracy" in error.result:  # else of one task of a stream
+                show(error.result, cfg.OUTPUT_DIR)
+            raise
         if is_first():
             show(result, cfg.OUTPUT_DIR)
         if "matrix" in result:

@@ -44,11 +44,12 @@ def main():
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
     found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None, overwrite=args.overwrite)
+    report = load_report(folder)
+    console.print(search_table(found["tuning"], found["chosen"]), terminal_report(report.tables, report.remarks))
     write_json(folder / "search.json", found)
     from promptvision.report.figures.search import draw_search  # matplotlib, which help need not import
 
-    drawn, report = draw_search(found["tuning"], folder / "search"), load_report(folder)
-    console.print(search_table(found["tuning"], found["chosen"]), terminal_report(report.tables, report.remarks))
+    drawn = draw_search(found["tuning"], folder / "search")
     if drawn:
         console.print(f"map of the search: {drawn[0]}", highlight=False)
 

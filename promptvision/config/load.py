@@ -41,7 +41,11 @@ def load_config(path: str | Path, overrides: Sequence[Any], families: Mapping[st
     given: dict[str, Setting] = {}
     for source, content in _chain(find_config(path), ()):
         given |= _settings(content, source)
-    return _assemble(given | _overrides(overrides), families)
+    wanted = _overrides(overrides)
+    names = [each["BACKBONE.NAME"].value for each in (given, wanted) if "BACKBONE.NAME" in each]
+    if len(names) == 2 and names[0] != names[1]:  # the file's size is that of its own backbone
+        given.pop("INPUT.SIZE", None)
+    return _assemble(given | wanted, families)
 
 
 def config_folder() -> Path:

@@ -136,7 +136,13 @@ KEYS = (
         "",
         "Prompt to start from, with {} for the class name, in place of the data set's own (empty).",
     ),
-    Key("INPUT.SIZE", 0, "Side of the square input in pixels; 0 takes the backbone's.", low=0),
+    Key(
+        "INPUT.SIZE",
+        0,
+        "Side of the square input in pixels; 0 takes the backbone's. The size in a file is dropped if the command line "
+        "names another backbone but no size.",
+        low=0,
+    ),
     Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
     Key(
         "INPUT.STD",

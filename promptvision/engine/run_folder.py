@@ -20,7 +20,7 @@ from promptvision.atomic import locked, write_atomically, write_json
 from promptvision.engine.earlier_run import holds_run
 from promptvision.engine.loggers import Events, start_wandb
 from promptvision.engine.metrics_file import read_rows, scalars
-from promptvision.errors import InputError
+from promptvision.errors import InputError, NotWritten
 
 LOG = logging.getLogger("promptvision")
 OTHERS = ("eval-*.json", "events.out.tfevents.*", "matrix.png", "prompt_choices.png", "stream.json")
@@ -144,8 +144,11 @@ class RunFolder:
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write result.json."""
-        write_json(self.result, result)
+        """Write result.json; raise NotWritten, which holds the result, if that fails."""
+        try:
+            write_json(self.result, result)
+        except InputError as error:
+            raise NotWritten(str(error), result) from error
         if self._wandb:
             self._wandb.summary.update(dict(scalars(result)))
 

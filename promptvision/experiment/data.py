@@ -31,6 +31,8 @@ class Data:
     classes: list[str]
     left_out: list[str] = field(default_factory=list)
     """A sentence for each image that cannot be read, if INPUT.ON_BAD_IMAGE is skip."""
+    found: dict[str, int] = field(default_factory=dict)
+    """Number of images of each split before SHOTS, CLASSES and the like choose among them."""
 
 
 def load_data(cfg: CfgNode) -> Data:
@@ -42,6 +44,7 @@ def load_data(cfg: CfgNode) -> Data:
         raise InputError("DATASET.HELD_OUT splits a target domain: name it in DATASET.TARGET")
     else:
         images = read(card, wanted.ROOT)
+    found = {split: len(getattr(images, split)) for split in ("train", "val", "test", "unlabelled")}
     train, val = _pick(cfg, images)
     for name, count in short_classes(images.train, wanted.SHOTS).items():
         LOG.warning("Class %r has only %d training images for %d shots: all are used", name, count, wanted.SHOTS)
@@ -52,7 +55,9 @@ def load_data(cfg: CfgNode) -> Data:
     if wanted.IMBALANCE > 1:
         train = long_tailed(train, len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
     chosen, left_out = _readable(cfg, replace(images, train=train, val=val, test=test, unlabelled=unlabelled))
-    return Data(card, chosen, classes, left_out)
+    used = [f"{len(getattr(chosen, split))} of {found[split]} {split}" for split in found if found[split]]
+    LOG.info("Images used: %s (DATASET.SHOTS %d; 0 takes all)", ", ".join(used), wanted.SHOTS)
+    return Data(card, chosen, classes, left_out, found)
 
 
 def match_classes(method: Method, data: Data) -> tuple[Method, Data]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,12 +59,15 @@ def collect(root: str | Path) -> tuple[list[Run], list[str]]:
         raise InputError(f"OUTPUT_DIR {root} is not a folder; give the one that holds the runs")
     for here, folders, files in os.walk(root):
         folders.sort()
+        stream = "stream.json" in files
         if "result.json" in files:
-            folders.clear()  # folders below a run are its tasks
             try:
                 runs.append(read_run(root, Path(here), problems))
+                stream = stream or "continual" in runs[-1].result
             except InputError as error:
                 problems.append(str(error))
+        if stream:  # its tasks are no runs of their own
+            folders[:] = [name for name in folders if not re.fullmatch(r"task_\d+", name)]
     if not runs:
         raise InputError("; ".join([f"{root} holds no finished run, a folder with a result.json", *problems[:3]]))
     return runs, problems

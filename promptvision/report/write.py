@@ -24,5 +24,5 @@ def write_files(report: Report, figures: Path | None, page: Path | None) -> list
             if page:
                 write_page(report, drawn, page)
     except OSError as error:
-        raise InputError(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise InputError(f"{error.filename or page or figures} cannot be written: {error.strerror}") from error
     return [path for each in drawn for path in each.paths] if figures else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from matplotlib import font_manager
 from PIL import Image
 
+from promptvision.atomic import write_atomically
 from promptvision.report.figures.style import plain, pyplot
 
 INCHES = 1.5
@@ -56,5 +58,7 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], path: str |
             if number < len(images):
                 axes.imshow(images[number])
         cell.subplots_adjust(0.03, 0.02, 0.97, 0.77, wspace=0.06)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
     pyplot.close(figure)
+    write_atomically(path, content.getvalue())

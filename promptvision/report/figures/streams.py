@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from promptvision.report.figures.matrices import heat, mean_matrix
-from promptvision.report.figures.style import pyplot
+from promptvision.report.figures.style import pyplot, save
 from promptvision.report.names import matrix_rows, task_names
 
 
@@ -19,8 +19,7 @@ def draw_matrix(result: Mapping[str, Any], path: str | Path) -> None:
     figure, axes = pyplot.subplots(figsize=(1.6 + 0.8 * len(tasks), 1.2 + 0.6 * len(rows)), layout="constrained")
     heat(axes, mean_matrix([result]), tasks, rows, 100.0, "{:.1f}")
     axes.set(title=f"{result['method']}: accuracy (%)", xlabel="on", ylabel="after learning")
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    save(figure, Path(path).with_suffix(""), [Path(path).suffix])
 
 
 def draw_choices(result: Mapping[str, Any], path: str | Path) -> None:
@@ -31,5 +30,4 @@ def draw_choices(result: Mapping[str, Any], path: str | Path) -> None:
     figure, axes = pyplot.subplots(figsize=(1.8 + 0.5 * size, 1.2 + 0.5 * len(counts)), layout="constrained")
     heat(axes, shares, [str(prompt) for prompt in range(size)], task_names(result), shares.max(), "{:.0f}")
     axes.set(title=f"{result['method']}: prompts chosen (%)", xlabel="prompt", ylabel="images of")
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    save(figure, Path(path).with_suffix(""), [Path(path).suffix])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from matplotlib import colormaps, pyplot  # noqa: E402
 from matplotlib.colors import to_hex  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from promptvision.atomic import write_atomically  # noqa: E402
 from promptvision.report.tables.table import one_line, without_folders  # noqa: E402
 
 SUFFIXES = (".png", ".svg")
@@ -107,9 +109,14 @@ def write_numbers(axes: Any, values: np.ndarray, form: str, dark: np.ndarray, si
 
 
 def save(figure: Figure, path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Write the figure to `path` with each suffix, close it, and return the files."""
+    """Write the figure to `path` with each suffix, close it, and return the files.
+
+    Raise InputError if one cannot be written.
+    """
     paths = [Path(f"{path}{suffix}") for suffix in suffixes]
     for target in paths:
-        figure.savefig(target, dpi=150, metadata={"Date": None} if target.suffix == ".svg" else {"Software": None})
+        content, metadata = io.BytesIO(), {"Date": None} if target.suffix == ".svg" else {"Software": None}
+        figure.savefig(content, format=target.suffix[1:], dpi=150, metadata=metadata)
+        write_atomically(target, content.getvalue())
     pyplot.close(figure)
     return paths

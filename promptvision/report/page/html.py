@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from promptvision.atomic import write_atomically
 from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
 from promptvision.report.page.runs import packed, run_groups
@@ -33,7 +34,7 @@ VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "o
 def write_page(report: Report, drawn: Sequence[Drawn], path: str | Path) -> None:
     """Write the page of a report with its figures."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(page(report, drawn).encode("utf-8", errors="replace"))
+    write_atomically(path, page(report, drawn).encode("utf-8", errors="replace"))
 
 
 def page(report: Report, drawn: Sequence[Drawn]) -> str:
