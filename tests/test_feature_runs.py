@@ -64,7 +64,7 @@ def test_a_run_ends_the_same_with_and_without(mode, go, seen):
     without, rows, learned = go("without", *words, "CACHE_DIR", "")
     assert (without["train_features"], without["test_features"]) == ("pictures", "pictures")
     first, first_rows, first_learned = go("first", *words)
-    assert (first["train_features"], first["test_features"]) == ("computed", "cache")  # val was tested on before
+    assert (first["train_features"], first["test_features"]) == ("computed", "computed")  # before training
     seen.clear()
     second, second_rows, second_learned = go("second", *words)
     assert (second["train_features"], second["test_features"], sum(seen)) == ("cache", "cache", 0)

@@ -55,6 +55,8 @@ def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress:
     if not any(parameter.requires_grad for parameter in method.parameters()):
         raise InputError(f"METHOD.NAME {cfg.METHOD.NAME} learns nothing step by step, so it cannot learn a stream")
     lessons = lessons_of(cfg, stream)
+    for task in stream.tasks:
+        experiment.on(task.images).check_test_images(decode=not (folder.resume and folder.config.exists()))
     _start(experiment, lessons)
     learned = [_learn(experiment, stream, lesson, len(lessons)) for lesson in lessons]
     experiment.save()

@@ -43,6 +43,12 @@ class Experiment(Setup):
             self.folder.connect_wandb(self.cfg.LOG.WANDB, resolved(self.cfg))
         self.folder.write_config(dump(self.cfg))
 
+    def starts_training(self) -> bool:
+        """Return whether training steps are ahead and none has been done."""
+        resumes = self.folder.resume and self.folder.checkpoint.exists()
+        learns = any(parameter.requires_grad for parameter in self.method.parameters())
+        return learns and self.cfg.OPTIM.EPOCHS > 0 and not resumes
+
     def prepare(self) -> None:
         """Let the method prepare on the images, and load METHOD.WEIGHTS."""
         with autocast(self.device, self.cfg.TRAIN.PRECISION):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
+from promptvision.data.decode import BadImage
 from promptvision.data.images import Images, Item
 from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.scan import scan
 from promptvision.data.transforms import FIXED, Transform, test_transform, train_transform
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.device import choose_device
@@ -73,10 +76,31 @@ class Setup:
         """Return the same setup on other images of the same classes."""
         return replace(self, data=replace(self.data, images=images))
 
-    def test(self) -> dict[str, Any]:
-        """Return the scores on TEST.SPLIT, and whether its features were cached."""
+    def check_test_images(self, decode: bool) -> TestLoader | FeatureTestLoader:
+        """Return the loader of TEST.SPLIT; InputError if the split is empty or, with `decode`, has an unreadable image.
+
+        With a cache the features are computed for this, else every image is decoded once. No global random draw is
+        used up.
+        """
+        cfg, images = self.cfg, self.data.images
+        with torch.random.fork_rng(devices=[]):
+            loader = self.test_loader(cfg.TEST.SPLIT, ahead=decode)
+            if (
+                decode
+                and isinstance(loader, TestLoader)
+                and images.root is not None
+                and cfg.INPUT.ON_BAD_IMAGE == "stop"
+            ):
+                paths = [path for path, _, _ in loader.views.items]
+                for seen in scan(images, paths, attrgetter("size"), cfg.TRAIN.WORKERS):
+                    if seen.fault:
+                        raise BadImage(seen.fault)
+        return loader
+
+    def test(self, loader: TestLoader | FeatureTestLoader | None = None) -> dict[str, Any]:
+        """Return the scores on TEST.SPLIT, read from `loader` if given, and whether its features were cached."""
         split = self.cfg.TEST.SPLIT
-        loader, title = self.test_loader(split), f"testing on {split}" if self.progress else ""
+        loader, title = loader or self.test_loader(split), f"testing on {split}" if self.progress else ""
         found = evaluate(self.method, loader, self.device, self.cfg.TRAIN.PRECISION, progress=title)
         return {"split": split, **found, "test_features": loader.source}
 

@@ -48,12 +48,13 @@ def run(
     experiment = build(cfg, families, folder, progress)
     for split in dict.fromkeys(("train", cfg.TEST.SPLIT)):
         warn_of_empty_classes(experiment.data, split)
+    loader = experiment.check_test_images(decode=experiment.starts_training()) if is_first() else None
     experiment.prepare()
     trained = experiment.train(watch)
     if not is_first():
         return trained
     experiment.finish()
-    return experiment.write(trained, experiment.test())
+    return experiment.write(trained, experiment.test(loader))
 
 
 def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
