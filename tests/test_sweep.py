@@ -77,7 +77,7 @@ def test_the_embedded_benchmark_has_every_method():
     ],
 )
 def test_published_settings(name, cell, expected):
-    jobs = plan(load_cells(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=cell)
+    jobs = plan(load_cells(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=[cell])
     jobs = [job for job in jobs if job.name == cell]
     assert [job.cfg.SEED for job in jobs] == [1, 2, 3]
     assert all({key: job.cfg.OPTIM[key] for key in expected} == expected for job in jobs)
@@ -223,7 +223,8 @@ GRID |= {"GRID": {"DATASET.NAME": ["digits", "world_shapes"]}, "EVAL": {"new": {
         (["SEED=1", "DATASET.NAME=digits", "DATASET.NAME=world_shapes"], 4),
         (["CoOp, digits"], 2),
         (["CoOp, digits", "CoCoOp, world_shapes"], 4),
-        (["CoOp"], 4),
+        (["CoOp"], 8),
+        (["CoCo"], 4),
         (["digits", "RUN=CoCoOp"], 2),
         (["OPTIM.LR=0.5"], 4),
         (["SEED=3"], 0),
@@ -248,7 +249,7 @@ def test_only_takes_conditions_and_whole_names(tmp_path, only, count):
             ["OPTIM.EPOCHS", "1", "OPTIM.LR", "0.1"],
             "OPTIM.LR 0.1 contradicts the table: CoCoOp, digits has OPTIM.LR 0.5",
         ),
-        (["DATASET.CLASSES", "base"], "DATASET.CLASSES base contradicts the table: EVAL new of CoOp, digits sets"),
+        (["DATASET.CLASSES", "base"], "DATASET.CLASSES base contradicts the table: EVAL new of CoCoOp, digits sets"),
         (["SEED", "3"], "SEED 3 contradicts the table"),
         (["OUTPUT_DIR", "out"], "OUTPUT_DIR out contradicts the table.* use --output"),
     ],

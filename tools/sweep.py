@@ -25,7 +25,13 @@ def arguments():
         "--config", "--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID, SEEDS and EVAL"
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for the runs and table.json")
-    parser.add_argument("--only", default="", help="run only the cells whose name contains this")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="KEY=VALUE, RUN=NAME, or (part of) a name",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
@@ -44,7 +50,7 @@ def main():
     args, console = arguments(), wide_console()
     jobs = plan(load_cells(args.config), args.output, args.overrides, FAMILIES, args.only)
     if not jobs:
-        raise InputError(f"--only {args.only}: no cell of {args.config} has that in its name")
+        raise InputError(f"--only {' --only '.join(args.only)}: no cell of {args.config} is that")
     jobs = [replace(job, overwrite=args.overwrite) for job in jobs]
     refuse_others(jobs)
     board = Board(jobs, [done(job) for job in jobs], args.jobs)

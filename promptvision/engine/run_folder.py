@@ -40,9 +40,10 @@ class RunFolder:
     `write_config` starts a new run and removes an earlier one, except its log. With `resume`, an earlier run continues
     if it has a checkpoint; its config is replaced after `fit` has found the checkpoint to belong to this run.
     `overwrite`: whether the run may replace another one, which `experiment.run` refuses otherwise.
+    `wait`: wait for another process that holds the folder.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False):
+    def __init__(self, path: str | Path, *, resume: bool = False, overwrite: bool = False, wait: bool = False):
         self.path, self.resume, self.overwrite = Path(path), resume and not overwrite, overwrite
         self.config, self.metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
         self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
@@ -56,9 +57,9 @@ class RunFolder:
         self._purge_from: int | None = None
         self._text = b""
         self._lock = ExitStack()
-        self._open()
+        self._open(wait)
 
-    def _open(self) -> None:
+    def _open(self, wait: bool) -> None:
         """Create the folder, log to it, lock it, and remove the half-written files of a killed run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -68,9 +69,10 @@ class RunFolder:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
-        busy = f"OUTPUT_DIR {self.path} is in use by another run; wait for it or choose another folder"
+        busy = f"OUTPUT_DIR {self.path} is in use by another run"
+        busy += ": waiting for it" if wait else "; wait for it or choose another folder"
         try:
-            self._lock.enter_context(locked(self.path / ".lock", busy))
+            self._lock.enter_context(locked(self.path / ".lock", busy, wait=wait))
         except InputError:
             self.close()
             raise

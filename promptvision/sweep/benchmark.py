@@ -25,7 +25,8 @@ class Cell:
     """One number of a table: a config with its overrides, to be run once per seed and tested again at each place of
     `evals` (name -> overrides of the test), or searched (`search`: a file of configs/vpt/grids).
 
-    `name` is unique in its file, `folder` the place of its runs below the output folder.
+    `name` is unique in its file, `folder` the place of its runs below the output folder. `run` is the name of its row,
+    `settled` what row and GRID set: overrides of a whole sweep must not contradict it.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Cell:
     seeds: Sequence[int]
     evals: Mapping[str, Mapping[str, Any]]
     part: str = ""
+    run: str = ""
+    settled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,25 @@ class Benchmark:
                 title = ", ".join([name, *values])
                 if title not in seen:
                     seen.add(title)
-                    folder, found = Path(file_name(self.part), file_name(title)), self.overrides(name, row, crossed)
-                    title = f"{self.part}: {title}" if self.part else title
-                    seeds = row.seeds or self.seeds
-                    yield Cell(title, folder, row.config, found, row.search, seeds, self.evals, self.part)
+                    settled: dict[str, Any] = {}
+                    for keys, value in crossed.items():
+                        settled |= zip(keys.split(), value, strict=True) if " " in keys else {keys: value}
+                    settled |= row.overrides
+                    yield Cell(
+                        f"{self.part}: {title}" if self.part else title,
+                        Path(file_name(self.part), file_name(title)),
+                        row.config,
+                        self.overrides(name, settled),
+                        row.search,
+                        row.seeds or self.seeds,
+                        self.evals,
+                        self.part,
+                        name,
+                        settled,
+                    )
 
-    def overrides(self, name: str, row: Row, crossed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the overrides of a row with these values of the grid: the row's win over them, SET over both."""
-        values: dict[str, Any] = {}
-        for keys, value in crossed.items():
-            values |= zip(keys.split(), value, strict=True) if " " in keys else {keys: value}
-        values |= row.overrides
+    def overrides(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the overrides of a row with these values of row and GRID: SET wins over them."""
         known, found = {"RUN": name, **values}, dict[str, Any]()
         for setting in self.settings:
             wanted = {key: each if isinstance(each, list) else [each] for key, each in setting.get("WHEN", {}).items()}

@@ -42,8 +42,8 @@ def once(
 ) -> dict[str, Any]:
     """Return the result of the run in `folder` (empty: OUTPUT_DIR); start or resume it unless it is finished.
 
-    Another run there raises InputError, or is replaced with `overwrite`. `watch` may stop a run early, which raises
-    Pruned.
+    Another run there raises InputError, or is replaced with `overwrite`; a process that trains there is waited for.
+    `watch` may stop a run early, which raises Pruned.
     """
     folder = folder or cfg.OUTPUT_DIR
     found = earlier_result(resolved(cfg), folder, overwrite=overwrite)
@@ -52,8 +52,9 @@ def once(
     from promptvision.engine.run_folder import RunFolder
     from promptvision.experiment.run import run  # torch, which a dry run need not spend seconds on
 
-    same = started(cfg, folder)
-    with RunFolder(folder, resume=same, overwrite=overwrite and not same) as open_folder:
+    with RunFolder(folder, wait=True) as open_folder:
+        open_folder.resume = started(cfg, folder)
+        open_folder.overwrite = overwrite and not open_folder.resume
         return run(cfg, families, open_folder, progress=progress, watch=watch)
 
 

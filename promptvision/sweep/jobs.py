@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from promptvision.sweep.completed import Families, config_hash, finished, once, 
 from promptvision.sweep.search import Search, load_search, search
 
 Result = dict[str, Any]
+CONDITION = re.compile(r"(RUN|SEED|[A-Z_]+(\.[A-Z_0-9]+)+)=")
+"""The start of a KEY=VALUE word of `--only`."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,72 @@ class Outcome(NamedTuple):
 
 
 def plan(
-    cells: Iterable[Cell], output: str | Path, overrides: Sequence[Any], families: Families, only: str = ""
+    cells: Iterable[Cell], output: str | Path, overrides: Sequence[Any], families: Families, only: Sequence[str] = ()
 ) -> list[Job]:
-    """Return the jobs of all cells whose name contains `only`; `overrides` (KEY, VALUE, ...) hold in every run."""
-    jobs = []
-    for cell in (cell for cell in cells if only in cell.name):
+    """Return the jobs that `only` selects, all if it is empty; `overrides` (KEY, VALUE, ...) hold in every run.
+
+    `only`: KEY=VALUE words, of which those with one KEY are alternatives (RUN is the name of a row), and names of
+    cells: a word that is no whole name selects the cells that contain it. InputError for overrides that contradict a
+    selected cell.
+    """
+    cells, jobs = list(cells), []
+    names = [word for word in only if not CONDITION.match(word)]
+    whole = {word for word in names if any(cell.name == word for cell in cells)}
+    wanted: dict[str, list[str]] = {}
+    for word in (word for word in only if CONDITION.match(word)):
+        key, _, value = word.partition("=")
+        wanted.setdefault(key, []).append(value.strip("\"'"))
+    for cell in cells:
+        if names and cell.name not in whole and not any(word in cell.name for word in names if word not in whole):
+            continue
+        known = {**cell.settled, "RUN": cell.run}
+        if any(key in known and str(known[key]) not in values for key, values in wanted.items()):
+            continue
         folder, given = Path(output) / cell.folder, [*_words(cell.overrides), *overrides]
         cfg = load_config(cell.config, given, families)
         if cell.search:
-            jobs.append(Job(cell.name, _placed(cfg, folder), search=load_search(cell.search), part=cell.part))
+            if _matches(cfg, wanted):
+                _refuse_contradictions(cell, overrides)
+                jobs.append(Job(cell.name, _placed(cfg, folder), search=load_search(cell.search), part=cell.part))
             continue
         tests = {name: load_config(cell.config, [*given, *_words(each)], families) for name, each in cell.evals.items()}
         for seed in cell.seeds:
             place = folder / f"seed{seed}"
+            if not _matches(_placed(cfg, place, seed), wanted):
+                continue
+            _refuse_contradictions(cell, overrides)
             evals = {name: _placed(each, place, seed) for name, each in tests.items()}
             jobs.append(Job(cell.name, _placed(cfg, place, seed), evals, part=cell.part))
     return jobs
+
+
+def _matches(cfg: CfgNode, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a config has one of the wanted values of each key."""
+    for key, values in wanted.items():
+        if key != "RUN":
+            value: Any = cfg
+            for part in key.split("."):
+                if not isinstance(value, CfgNode) or part not in value:
+                    raise InputError(f"--only {key}={values[0]}: {key} is no key of a config")
+                value = value[part]
+            if str(value) not in values:
+                return False
+    return True
+
+
+def _refuse_contradictions(cell: Cell, overrides: Sequence[Any]) -> None:
+    """Raise InputError if an override of the whole sweep changes what the table says of a cell."""
+    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
+        if key in ("SEED", "OUTPUT_DIR"):
+            instead = "SEEDS of the file, or --only SEED=N" if key == "SEED" else "--output"
+            raise InputError(f"{key} {value} contradicts the table, which has a folder for each seed; use {instead}")
+        if key in cell.settled and str(cell.settled[key]) != str(value):
+            raise InputError(
+                f"{key} {value} contradicts the table: {cell.name} has {key} {cell.settled[key]}; change the file, or "
+                f"choose cells with --only {key}={cell.settled[key]}"
+            )
+        if place := next((name for name, test in cell.evals.items() if key in test), None):
+            raise InputError(f"{key} {value} contradicts the table: EVAL {place} of {cell.name} sets {key}")
 
 
 def _words(pairs: Mapping[str, Any]) -> list[Any]:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
@@ -127,12 +128,16 @@ class Worker:
 
 
 def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
-    """Do the jobs that come in, and send their outcomes, until the other end closes; Ctrl-C is left to the parent."""
+    """Do the jobs that come in, and send their outcomes, until the other end closes; Ctrl-C is left to the parent.
+
+    If the parent dies in the middle of a job, the worker stops as if it had been terminated: it saves first.
+    """
     from promptvision.sweep.shared_backbone import sharing
 
     os.setsid()
     logging.getLogger("promptvision").propagate = False  # the log of a run is in its folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
     families = sharing({name: importlib.import_module(module) for name, module in modules.items()})
     while True:
         try:
@@ -140,3 +145,11 @@ def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
         except EOFError:
             return
         pipe.send(do(job, families))
+
+
+def _stop_with_parent() -> None:
+    """Wait for the end of the parent process, then stop this one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
