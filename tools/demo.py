@@ -34,8 +34,9 @@ def arguments():
 
 def main():
     args, console = arguments(), wide_console()
-    every = plan(load_cells(config_folder() / "benchmarks/embedded.yaml"), args.output, args.overrides, FAMILIES)
-    jobs = [replace(job, overwrite=args.overwrite) for job in every if job.name in MAIN]
+    cells = load_cells(config_folder() / "benchmarks/embedded.yaml")
+    jobs = plan(cells, args.output, args.overrides, FAMILIES, MAIN)
+    jobs = [replace(job, overwrite=args.overwrite) for job in jobs]
     refuse_others(jobs)
     failures = work_off(Board(jobs, [done(job) for job in jobs], args.jobs), FAMILIES, console)
     if failures:
