@@ -9,7 +9,6 @@ from pathlib import Path
 
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
-from promptvision.config.load import config_folder
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
@@ -34,7 +33,7 @@ def arguments():
 
 def main():
     args, console = arguments(), wide_console()
-    cells = load_cells(config_folder() / "benchmarks/embedded.yaml")
+    cells = load_cells("benchmarks/embedded.yaml")
     jobs = plan(cells, args.output, args.overrides, FAMILIES, MAIN)
     jobs = [replace(job, overwrite=args.overwrite) for job in jobs]
     refuse_others(jobs)

@@ -116,13 +116,14 @@ def corners(kind: str, numbers: tuple[float, ...]) -> np.ndarray:
 
 def polygon_distance(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the signed distance (P,) of points (P, 2) to a closed polygon, negative inside (even-odd rule)."""
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    edge, offset = end - start, points[:, None] - start
-    along = np.clip((offset * edge).sum(2) / (edge**2).sum(1), 0, 1)
-    nearest = np.sqrt(((offset - along[..., None] * edge) ** 2).sum(2).min(1))
-    spans = (start[:, 1] > points[:, None, 1]) != (end[:, 1] > points[:, None, 1])
-    rise = np.where(edge[:, 1] == 0, 1, edge[:, 1])
-    left = points[:, None, 0] < start[:, 0] + offset[..., 1] * edge[:, 0] / rise
+    x, y = points[:, :1], points[:, 1:]
+    start_x, start_y = polygon.T
+    edge_x, edge_y = (np.roll(polygon, -1, axis=0) - polygon).T
+    dx, dy = x - start_x, y - start_y
+    along = np.clip((dx * edge_x + dy * edge_y) / (edge_x**2 + edge_y**2), 0, 1)
+    nearest = np.sqrt(((dx - along * edge_x) ** 2 + (dy - along * edge_y) ** 2).min(1))
+    spans = (start_y > y) != (np.roll(start_y, -1) > y)
+    left = x < start_x + dy * edge_x / np.where(edge_y == 0, 1, edge_y)
     return np.where((spans & left).sum(1) % 2 == 1, -nearest, nearest)
 
 
