@@ -16,7 +16,7 @@ class Diverged(InputError):
 
 
 class NotWritten(InputError):
-    """A result that was computed but whose file cannot be written: whoever prints errors shows it first."""
+    """A result that was computed but whose file cannot be written; the tools print it before the error."""
 
     def __init__(self, message: str, result: dict[str, Any]):
         super().__init__(message)

@@ -102,7 +102,7 @@ def test_options_are_those_of_the_nearest_constructor(table, name):
 
 
 def test_a_default_that_is_no_literal_is_refused(table):
-    with pytest.raises(InputError, match="option size of the method constant needs a default that is a literal"):
+    with pytest.raises(InputError, match="option size of the method constant needs a literal as default"):
         table.options("constant")
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill, shorten
 from typing import Any
 
-from promptvision.config.key import Key
 from promptvision.config.methods import MethodTable
 from promptvision.config.schema import KEYS
 
@@ -26,7 +25,8 @@ def often_set() -> str:
 def keys_help(begin: str = "") -> str:
     """Return the keys whose names begin so, each with its default and its meaning."""
     keys = [key for key in KEYS if key.name.startswith(begin)]
-    return "".join(_paragraph(f"{key.name} ({_default(key.default)}): {_meaning(key)}") for key in keys)
+    lines = [f"{key.name} ({_default(key.default)}): {key.meaning}" for key in keys]
+    return "".join(fill(line, WIDTH, subsequent_indent="    ") + "\n" for line in lines)
 
 
 def methods_help(families: Mapping[str, Any]) -> str:
@@ -42,51 +42,39 @@ def methods_help(families: Mapping[str, Any]) -> str:
 def method_help(methods: MethodTable, name: str) -> str:
     """Return what there is to say of a method: its paper, its docstring, and its options with defaults and meanings."""
     docs = methods.docs(name)
-    options = [
-        _paragraph(f"  {option} ({_default(default)}): {docs.meanings.get(option, '')}")
-        for option, default in docs.defaults.items()
-    ]
-    title = f"METHOD.FAMILY {methods.family} METHOD.NAME {name}\n{docs.paper}\n\n{docs.text}\n\n"
-    return title + ("METHOD.OPTIONS, each with its default:\n" + "".join(options) if options else "No options.\n")
+    lines = [f"METHOD.FAMILY {methods.family} METHOD.NAME {name}", docs.paper, "", docs.text, ""]
+    lines.append("METHOD.OPTIONS, each with its default:" if docs.defaults else "No options.")
+    for option, default in docs.defaults.items():
+        text = f"  {option} ({_default(default)}): {docs.meanings.get(option, '')}"
+        lines.append(fill(text, WIDTH, subsequent_indent="    "))
+    return "\n".join([*lines, ""])
 
 
 def config_page(families: Mapping[str, Any]) -> str:
-    """Return docs/config.md: every key by section, then every method's options."""
-    lines = [
-        "# Config keys",
-        "",
-        "Generated from `promptvision/config/schema.py` and the methods' docstrings by `python tools/docs.py`.",
-        "",
-        "| key | default | meaning |",
-        "|---|---|---|",
-    ]
-    lines += [f"| `{key.name}` | {_code(key.default)} | {_meaning(key)} |" for key in KEYS]
+    """Return docs/config.md: every key, then every method's options."""
+    source = "Generated from `promptvision/config/schema.py` and the methods' docstrings by `python tools/docs.py`."
+    lines = ["# Config keys", "", source, "", *_table("key", [(key.name, key.default, key.meaning) for key in KEYS])]
     for name, family in families.items():
         lines += ["", f"## METHOD.OPTIONS of the `{name}` family"]
         for method in family.METHODS:
             docs = family.METHODS.docs(method)
-            meanings = {option: docs.meanings.get(option, "").replace("|", "\\|") for option in docs.defaults}
-            rows = [f"| `{option}` | {_code(docs.defaults[option])} | {text} |" for option, text in meanings.items()]
+            rows = [(option, default, docs.meanings.get(option, "")) for option, default in docs.defaults.items()]
             lines += ["", f"### `{method}`", "", docs.summary, ""]
-            lines += ["| option | default | meaning |", "|---|---|---|", *rows] if rows else ["No options."]
+            lines += _table("option", rows) if rows else ["No options."]
     return "\n".join(lines) + "\n"
 
 
-def _paragraph(text: str) -> str:
-    return fill(text, WIDTH, subsequent_indent="    ") + "\n"
-
-
-def _meaning(key: Key) -> str:
-    complete = all(choice in key.help for choice in key.choices)
-    return key.help if complete else f"{key.help} One of {', '.join(key.choices)}."
+def _table(title: str, rows: Sequence[tuple[str, Any, str]]) -> list[str]:
+    """Return the lines of a Markdown table of names, defaults and meanings."""
+    lines = [f"| {title} | default | meaning |", "|---|---|---|"]
+    for name, default, meaning in rows:
+        value, text = (each.replace("|", "\\|") for each in (_default(default), meaning))
+        lines.append(f"| `{name}` | `{value}` | {text} |")
+    return lines
 
 
 def _default(value: Any) -> str:
-    """Return a default as YAML has it."""
+    """Return a default as it is written in YAML."""
     if isinstance(value, str):
         return f'"{value}"' if not value or " " in value else value
     return str(list(value) if isinstance(value, tuple) else value)
-
-
-def _code(value: Any) -> str:
-    return f"`{_default(value)}`".replace("|", "\\|")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from reprlib import Repr
@@ -12,6 +13,7 @@ from typing import Any
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import WRONG, parse
 
+OPTIONS = "METHOD.OPTIONS"
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -43,6 +45,12 @@ class Key:
     def initial(self) -> Any:
         """The default as the config stores it: a new list for a list or tuple."""
         return list(self.default) if isinstance(self.default, list | tuple) else self.default
+
+    @property
+    def meaning(self) -> str:
+        """The help, with the choices if it does not name them all."""
+        complete = all(choice in self.help for choice in self.choices)
+        return self.help if complete else f"{self.help} One of {', '.join(self.choices)}."
 
     def decode(self, text: str) -> Any:
         """Parse a command-line value: text for a text key, otherwise YAML, or text if it is not YAML."""
@@ -96,3 +104,14 @@ def _scalar(kind: type, value: Any, where: str, lists: bool = True) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where} takes a finite number, not {value}")
     return value
+
+
+def option_rows(options: Mapping[str, Any]) -> dict[str, Key]:
+    """Return the options of a method, with their defaults, as keys of the config."""
+    rows = {}
+    for option, default in options.items():
+        # the entries of a list have the type of the default's entries, any type if it has none
+        kinds = {type(item) for item in default} if isinstance(default, list | tuple) else set()
+        items = float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else object
+        rows[f"{OPTIONS}.{option}"] = Key(f"{OPTIONS}.{option}", default, items=items)
+    return rows

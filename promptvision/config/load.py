@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from yacs.config import CfgNode
 
-from promptvision.config.key import Key, short
+from promptvision.config.key import OPTIONS, Key, option_rows, short
 from promptvision.config.schema import KEYS
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 
-OPTIONS = "METHOD.OPTIONS"
 ROWS = {key.name: key for key in KEYS}
 SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
@@ -86,8 +87,8 @@ def dump(cfg: CfgNode) -> str:
 def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
     """Return one `KEY: value` line for each key that identifies the run or overrides its default."""
     always = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.SHOTS")
-    rows = ROWS | _option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME))
-    values = {name: _get(cfg, name) for name in rows}
+    rows = ROWS | option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME))
+    values = {name: reduce(getitem, name.split("."), cfg) for name in rows}
     return "\n".join(
         f"{name}: {value}" for name, value in values.items() if name in always or value != rows[name].initial
     )
@@ -159,49 +160,34 @@ def _check_name(name: str, source: str) -> None:
 
 
 def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgNode:
-    family = _value(replace(ROWS["METHOD.FAMILY"], choices=tuple(families)), given)
-    name = _value(replace(ROWS["METHOD.NAME"], choices=tuple(families[family].METHODS)), given)
-    options = _option_rows(families[family].options(name))
-    for key, setting in given.items():
-        if key not in ROWS and key not in options:
-            raise _unknown_option(key, [*options], setting.source, f"{family} method {name}")
+    """Return the frozen config of these settings, checked, with defaults for all other keys."""
+
+    def value(row: Key) -> Any:
+        content, source, typed = given.get(row.name) or Setting(row.initial, "default")
+        return row.accept(row.decode(content) if typed else content, source)
+
+    family = value(replace(ROWS["METHOD.FAMILY"], choices=tuple(families)))
+    name = value(replace(ROWS["METHOD.NAME"], choices=tuple(families[family].METHODS)))
+    options = option_rows(families[family].options(name))
+    _check_options(given, options, f"{family} method {name}")
     cfg = CfgNode({section: {} for section in sorted(SECTIONS - {OPTIONS})})
     cfg.METHOD.OPTIONS = CfgNode()
     for key, row in (ROWS | options).items():
-        section, _, last = key.rpartition(".")
-        (_get(cfg, section) if section else cfg)[last] = _value(row, given)
+        *sections, last = key.split(".")
+        reduce(getitem, sections, cfg)[last] = value(row)
     cfg.freeze()
     return cfg
 
 
-def _value(row: Key, given: Mapping[str, Setting]) -> Any:
-    """Return the checked value of a key, in the key's type: as set, or the default."""
-    value, source, typed = given.get(row.name) or Setting(row.initial, "default")
-    return row.accept(row.decode(value) if typed else value, source)
-
-
-def _option_rows(options: Mapping[str, Any]) -> dict[str, Key]:
-    """Return a method's options as rows of the schema."""
-    names = {name: f"{OPTIONS}.{name}" for name in options}
-    return {names[name]: Key(names[name], value, items=_item_type(value)) for name, value in options.items()}
-
-
-def _item_type(default: Any) -> type:
-    """Return the type of an option's list entries: that of the default's entries, any type if it has none."""
-    kinds = {type(item) for item in default} if isinstance(default, list | tuple) else set()
-    return float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else object
-
-
-def _unknown_option(key: str, options: Sequence[str], source: str, method: str) -> InputError:
-    option, *known = (name.removeprefix(f"{OPTIONS}.") for name in (key, *options))
-    if f"COMPUTE.{option.upper()}" in ROWS:
-        return InputError(f"{source}: {key} is no option of the {method}; set COMPUTE.{option.upper()}")
-    if not known:
-        return InputError(f"{source}: {key} does not exist; the {method} has no options")
-    return InputError(f"{source}: {unknown(f'METHOD.OPTIONS of the {method}:', option, known)}")
-
-
-def _get(cfg: CfgNode, name: str) -> Any:
-    for part in name.split("."):
-        cfg = cfg[part]
-    return cfg
+def _check_options(given: Mapping[str, Setting], options: Mapping[str, Key], method: str) -> None:
+    """Raise InputError for a setting of an option that the method does not have, with the nearest that it has."""
+    known = [key.removeprefix(f"{OPTIONS}.") for key in options]
+    for key, setting in given.items():
+        if key in ROWS or key in options:
+            continue
+        option, source = key.removeprefix(f"{OPTIONS}."), setting.source
+        if f"COMPUTE.{option.upper()}" in ROWS:
+            raise InputError(f"{source}: {key} is no option of the {method}; set COMPUTE.{option.upper()}")
+        if not known:
+            raise InputError(f"{source}: {key} does not exist; the {method} has no options")
+        raise InputError(f"{source}: {unknown(f'METHOD.OPTIONS of the {method}:', option, known)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import UserDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,24 +19,12 @@ from typing import Any
 from promptvision.errors import InputError, unknown
 
 
-class LazyTable(Mapping[str, Any]):
+class LazyTable(UserDict[str, Any]):
     """Modules ("vpt") or their attributes ("coop.coop:CoOp") by name: `table[name]` imports, all else does not."""
 
-    def __init__(self, paths: Mapping[str, str]):
-        self.paths = dict(paths)
-
     def __getitem__(self, name: str) -> Any:
-        module, _, attribute = self.paths[name].partition(":")
+        module, _, attribute = self.data[name].partition(":")
         return getattr(import_module(module), attribute) if attribute else import_module(module)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.paths
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
 
 @dataclass(frozen=True)
@@ -69,39 +58,37 @@ class MethodTable(LazyTable):
     def options(self, name: str) -> dict[str, Any]:
         """Return the keyword-only arguments of a method, in upper case, with their defaults."""
         self.check(name)
-        for statement in (each for found in lineage(self.paths[name]) for each in found.body):
-            if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-                pairs = zip(statement.args.kwonlyargs, statement.args.kw_defaults, strict=True)
-                return {each.arg.upper(): _literal(name, each.arg, default) for each, default in pairs}
-        return {}
+        statements = (each for found in lineage(self.data[name]) for each in found.body)
+        maker = next(each for each in statements if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+        options: dict[str, Any] = {}
+        for argument, default in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
+            assert default, f"option {argument.arg} of the method {name} has no default"
+            try:
+                options[argument.arg.upper()] = ast.literal_eval(default)
+            except ValueError as error:
+                raise InputError(f"option {argument.arg} of the method {name} needs a literal as default") from error
+        return options
 
     def docs(self, name: str) -> MethodDocs:
         """Return the documentation of a method; meanings that its own docstring lacks are those of its bases."""
         defaults, meanings = self.options(name), dict[str, str]()
-        texts = [ast.get_docstring(each) or "" for each in lineage(self.paths[name])]
+        texts = [ast.get_docstring(each) or "" for each in lineage(self.data[name])]
         for option, meaning in (pair for text in texts for pair in option_texts(text)):
             if option in defaults:
                 meanings.setdefault(option, self._resolved(option, meaning))
-        module = ast.get_docstring(_source(self.paths[name].partition(":")[0])) or ""
+        module = ast.get_docstring(_source(self.data[name].partition(":")[0])) or ""
         return MethodDocs(module.partition("\n")[0], texts[0], defaults, meanings)
 
     def _resolved(self, option: str, meaning: str) -> str:
         """Replace "as in CoOp" (a class or a method of the family) by what that says of the option."""
         other = re.match(r"as in `?(\w+)", meaning)
-        names = [name for name in self if other and other[1] in (name, self.paths[name].rpartition(":")[2])]
+        names = [name for name in self if other and other[1] in (name, self.data[name].rpartition(":")[2])]
         return self.docs(names[0]).meanings.get(option, meaning) if names else meaning
 
     def check(self, name: str) -> None:
         """Raise InputError for a name that is not in the table."""
         if name not in self:
             raise unknown(f"{self.family} method", name, self)
-
-
-def _literal(method: str, option: str, default: ast.expr | None) -> Any:
-    try:
-        return ast.literal_eval(default)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise InputError(f"option {option} of the method {method} needs a default that is a literal") from error
 
 
 def option_texts(text: str) -> Iterator[tuple[str, str]]:
