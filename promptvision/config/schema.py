@@ -1,6 +1,6 @@
-"""Every key a config may hold: its default, what it may be, and one sentence of help.
+"""Every key of a config: its default, its allowed values and one sentence of help.
 
-The default config, `--help` and docs/config.md are all made from this table. The keys of METHOD.OPTIONS are not
+The default config, `promptvision help` and docs/config.md are made from this table. The keys of METHOD.OPTIONS are not
 here: they are the keyword-only arguments of the method's class.
 """
 
@@ -12,7 +12,7 @@ KEYS = (
     Key(
         "SEED",
         1,
-        "Seed of everything random: picked images, initial values, order, views, dropout.",
+        "Seed of all random choices: picked images, initial values, order of images, augmented views, dropout.",
         low=0,
         high=2**32 - 1,
     ),
@@ -25,12 +25,14 @@ KEYS = (
         "CACHE_DIR",
         "auto",
         "Folder where image features of frozen towers are kept for later runs: auto is $PROMPTVISION_CACHE, or "
-        "promptvision in the user's cache (~/.cache); empty keeps none, and the tower sees every image every time.",
+        "promptvision in the user's cache (~/.cache); empty disables it, and every epoch encodes every image "
+        "again.",
     ),
     Key(
         "LOG.WANDB",
         "",
-        "Project at Weights & Biases that the curves also go to (pip install 'promptvision[wandb]'); empty for none.",
+        "Project at Weights & Biases that also receives the curves (pip install 'promptvision[wandb]'); empty for "
+        "none.",
     ),
     Key("METHOD.FAMILY", "coop", "Family of the method: coop prompts a CLIP, vpt prompts an image tower."),
     Key("METHOD.NAME", "coop", "Name of the method within its family."),
@@ -53,15 +55,15 @@ KEYS = (
     Key(
         "BACKBONE.RESIZE",
         "timm",
-        "How position embeddings are brought to INPUT.SIZE: timm (bicubic, antialiased) or official (VPT's and "
-        "Google's: linear, corners kept).",
+        "Interpolation of position embeddings to INPUT.SIZE: timm (bicubic, antialiased) or official (VPT's and "
+        "Google's: linear, corners aligned).",
         choices=("timm", "official"),
     ),
     Key(
         "BACKBONE.POOL",
         "default",
-        "What a timm ViT's feature is: default (the model's own), token (class token), or avg (mean of the patches, "
-        "then a norm, as MAE is fine-tuned).",
+        "Feature of a timm ViT: default (the model's own), token (class token), or avg (mean of the patches, then "
+        "a norm, as MAE is fine-tuned).",
         choices=("default", "token", "avg"),
     ),
     Key(
@@ -74,11 +76,11 @@ KEYS = (
         "",
         "Folder that holds the data sets (empty: `data`), or your own images; some data sets need none.",
     ),
-    Key("DATASET.SHOTS", 16, "Training images per class; 0 takes every one.", low=0),
+    Key("DATASET.SHOTS", 16, "Training images per class; 0 for all.", low=0),
     Key(
         "DATASET.TRAIN",
         "train",
-        "Images to train on; train+val leaves none to validate on (final runs of VTAB-1k).",
+        "Images to train on; train+val leaves no validation images (final runs of VTAB-1k).",
         choices=("train", "train+val"),
     ),
     Key(
@@ -90,64 +92,67 @@ KEYS = (
     Key(
         "DATASET.FEW_SHOT",
         "coop",
-        "Whose few-shot picks: those of coop's index files, or of clip_lora's own code (other images, same seed).",
+        "Code that picks the few-shot images: coop (CoOp's published index files) or clip_lora (other images for "
+        "the same seed).",
         choices=("coop", "clip_lora"),
     ),
     Key(
         "DATASET.IMBALANCE",
         1.0,
-        "Training images of the first class over those of the last, which are thinned to that; 1 for none.",
+        "Ratio of training images of the first class to those of the last, which is reached by dropping images; 1 "
+        "for none.",
         low=1,
         high=1e6,
     ),
     Key(
         "DATASET.IMBALANCE_SHAPE",
         "exponential",
-        "How the numbers fall from the first class to the last: exponential (long-tailed), or in one step at half.",
+        "Decline of the class sizes from the first class to the last: exponential (long-tailed), or one step at "
+        "half of the classes.",
         choices=("exponential", "step"),
     ),
     Key(
         "DATASET.VALIDATION",
         "own",
-        "Validation images: the data set's own; none; held_out of the training images (those not picked); or the "
-        "test images, as some official code selects, which every table marks.",
+        "Validation images: own (the data set's), none, held_out (training images that were not picked), or test "
+        "(the test images, as some official code selects; every table marks it).",
         choices=("own", "none", "held_out", "test"),
     ),
     Key(
         "DATASET.SOURCE",
         "",
-        "Domains of the data set to train and validate on, joined by commas; empty for all.",
+        "Domains to train and validate on, separated by commas; empty for all.",
     ),
     Key(
         "DATASET.TARGET",
         "",
-        "Domains to test on, and to see unlabelled, joined by commas; empty for all.",
+        "Domains to test on, whose unlabelled images are available in training, separated by commas; empty for all.",
     ),
     Key(
         "DATASET.HELD_OUT",
         0.0,
-        "Share of a target that is tested and never seen unlabelled, where it has no test list of its own; 0 tests on "
-        "all of it and shows all of it unlabelled, as published.",
+        "Share of the target images reserved for testing, if the target has no test list; 0 uses all of them both "
+        "unlabelled and for testing, as published.",
         low=0,
         high=1,
     ),
     Key(
         "DATASET.TEMPLATE",
         "",
-        "Prompt to start from, with {} for the class name, in place of the data set's own (empty).",
+        "Prompt template with {} for the class name; empty for the data set's own.",
     ),
     Key(
         "INPUT.SIZE",
         0,
-        "Side of the square input in pixels; 0 takes the backbone's. The size in a file is dropped if the command line "
-        "names another backbone but no size.",
+        "Side of the square input in pixels; 0 takes the backbone's. The size in a file is dropped if the command "
+        "line names another backbone but no size.",
         low=0,
     ),
     Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
     Key(
         "INPUT.STD",
         [],
-        "Deviation of the three colour channels; empty takes the backbone's.",
+        "Standard deviation of the three colour channels; empty takes the backbone's.",
         lengths=(0, 3),
         low=1e-6,
     ),
@@ -160,15 +165,14 @@ KEYS = (
     Key(
         "INPUT.EXIF",
         "ignore",
-        "Whether images are turned by their EXIF orientation (photos of phones): ignore, as the published codes do, "
-        "or apply.",
+        "EXIF orientation of images (photos of phones): ignore, as the published codes do, or apply.",
         choices=("ignore", "apply"),
     ),
     Key(
         "INPUT.ON_BAD_IMAGE",
         "stop",
-        "What an image that cannot be read does: stop ends the run with its name; skip looks at all images first, "
-        "leaves the bad ones out, and result.json names them.",
+        "Effect of an unreadable image: stop ends the run with the image's name; skip checks all images first, "
+        "leaves unreadable ones out, and lists them in result.json.",
         choices=("stop", "skip"),
     ),
     Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p or center."),
@@ -176,38 +180,45 @@ KEYS = (
     Key(
         "OPTIM.NAME",
         "sgd",
-        "Optimiser; vpt_adamw is that of VPT's code: it decays by 0.01 whatever WEIGHT_DECAY says, and for 0 is sgd.",
+        "Optimiser; vpt_adamw is that of VPT's code: it decays by 0.01 whatever WEIGHT_DECAY says, and is sgd if "
+        "WEIGHT_DECAY is 0.",
         choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw"),
     ),
     Key("OPTIM.LR", 0.002, "Base learning rate.", low=0, high=1e6),
     Key(
         "OPTIM.SCALE_LR",
         False,
-        "Whether LR is meant for 256 images per step and scaled to BATCH_SIZE (LR x BATCH_SIZE / 256), as in VPT.",
+        "Scale LR, given for 256 images per step, to BATCH_SIZE (LR x BATCH_SIZE / 256), as in VPT.",
     ),
     Key(
         "OPTIM.BIAS_MULTIPLIER",
         1.0,
-        "Biases, but for the head's last, learn at so many times the rate.",
+        "Factor of the learning rate of biases, except the head's last.",
         low=0,
         high=1e6,
     ),
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
     Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
-    Key("OPTIM.CLIP", 0.0, "Largest norm of the gradient of all learned tensors together; 0 for any.", low=0, high=1e6),
+    Key(
+        "OPTIM.CLIP",
+        0.0,
+        "Largest norm of the gradient of all learned tensors; 0 for no limit.",
+        low=0,
+        high=1e6,
+    ),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key(
         "OPTIM.ITERATIONS",
         0,
-        "Steps of the whole run, however many epochs they make; 0 for EPOCHS. EPOCHS 0 trains nothing, even so.",
+        "Steps of the whole run, instead of EPOCHS; 0 for EPOCHS. EPOCHS 0 trains nothing in either case.",
         low=0,
         high=100_000_000,
     ),
     Key(
         "OPTIM.SCALE_ITERATIONS",
         False,
-        "Whether ITERATIONS are meant for one shot and multiplied by DATASET.SHOTS, as in CLIP-LoRA.",
+        "Multiply ITERATIONS, given for one shot, by DATASET.SHOTS, as in CLIP-LoRA.",
     ),
     Key("OPTIM.BATCH_SIZE", 32, "Training images per step.", low=1),
     Key(
@@ -219,12 +230,18 @@ KEYS = (
     Key(
         "OPTIM.SCHEDULE_PER",
         "epoch",
-        "What the schedule counts: epochs; steps, STEPS and WARMUP_EPOCHS too; or epoch_as_step: a schedule over "
-        "EPOCHS that every step moves on, as in DAPL's code, whose cosine falls and rises every 2 EPOCHS steps.",
+        "Unit of the schedule: epoch; step, also of STEPS and WARMUP_EPOCHS; or epoch_as_step, a schedule over "
+        "EPOCHS that advances at every step, as in DAPL's code, where the cosine falls and rises every 2 EPOCHS "
+        "steps.",
         choices=("epoch", "step", "epoch_as_step"),
     ),
-    Key("OPTIM.MIN_LR", 0.0, "Where the schedule ends, in place of 0; the vpt_ ones end at 0.", low=0, high=1e6),
-    Key("OPTIM.STEPS", [], "Epochs of multi_step's drops; the last entry is single_step's period.", items=int),
+    Key("OPTIM.MIN_LR", 0.0, "Learning rate at the end of the schedule; the vpt_ ones end at 0.", low=0, high=1e6),
+    Key(
+        "OPTIM.STEPS",
+        [],
+        "Epochs of multi_step's drops; the last entry is the period of single_step.",
+        items=int,
+    ),
     Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
     Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0),
     Key(
@@ -243,61 +260,63 @@ KEYS = (
     Key(
         "OPTIM.WARMUP_RECOUNT",
         True,
-        "Whether the schedule starts counting after the warm-up (as published) or includes it.",
+        "Start the schedule after the warm-up (as published) instead of counting the warm-up as part of it.",
     ),
     Key(
         "TRAIN.DEVICE",
         "auto",
-        "Where to compute: auto, cpu, cuda or cuda:N.",
+        "Device: auto, cpu, cuda or cuda:N.",
         choices=("auto", "cpu", "cuda"),
         pattern=r"cuda:\d+",
     ),
     Key(
         "TRAIN.PRECISION",
         "fp32",
-        "Arithmetic of the backbone; learned tensors stay fp32.",
+        "Precision of the backbone; learned tensors stay fp32.",
         choices=("fp32", "fp16", "bf16"),
     ),
-    Key("TRAIN.WORKERS", 0, "Processes that read images; 0 reads in the main one.", low=0),
-    Key("TRAIN.THREADS", 0, "CPU threads; 0 takes torch's choice, 1 repeats bit for bit.", low=0),
+    Key("TRAIN.WORKERS", 0, "Processes that read images; 0 reads in the main process.", low=0),
+    Key("TRAIN.THREADS", 0, "CPU threads; 0 for torch's default, 1 for results that repeat bit for bit.", low=0),
     Key(
         "TRAIN.VIEWS",
         0,
-        "Augmented views of each training image: 0 a fresh one in every epoch, as published; n take turns.",
+        "Augmented views of each training image, used in turn; 0 for a new one in every epoch, as published.",
         low=0,
     ),
     Key(
         "TRAIN.CACHE",
         "auto",
-        "Train on image features computed ahead, if the image tower stays frozen: auto where views come back (VIEWS, "
-        "or a recipe without chance); all also for fresh views, epochs x images x feature length x 4 bytes of disk; "
-        "off never.",
+        "Train on image features computed in advance, if the image tower stays frozen: auto where views repeat "
+        "(VIEWS, or a recipe without random choices); all also for new views, epochs x images x feature length x "
+        "4 bytes of disk; off never.",
         choices=("auto", "all", "off"),
     ),
     Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
     Key(
         "TRAIN.CHECKPOINT_SECONDS",
         600.0,
-        "Seconds after which a checkpoint is written within an epoch too; 0 for never.",
+        "Seconds after which a checkpoint is also written within an epoch; 0 for never.",
         low=0,
     ),
     Key(
         "TRAIN.DETERMINISTIC",
         False,
-        "Let a GPU repeat a run bit for bit: only algorithms that do, which may be slower; the CPU does so anyway.",
+        "Use deterministic GPU algorithms only, which may be slower, so that runs repeat bit for bit; a CPU needs "
+        "no such setting.",
     ),
     Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation images; 0 for none.", low=0),
     Key(
         "TRAIN.KEEP",
         "last",
-        "Learned tensors of a run: those of the last epoch, or of the first with the best validation accuracy.",
+        "Learned tensors that a run keeps: those of the last epoch, or those of the best, the first with the "
+        "highest validation accuracy.",
         choices=("last", "best"),
     ),
     Key(
         "COMPUTE.WAY",
         "auto",
-        "How prompts are encoded: plain runs every block of a tower as it is, fast computes what prompts share once "
-        "(equal up to rounding), auto is fast wherever the tower allows it.",
+        "Encoding of prompts: plain runs every block of a tower unchanged, fast computes what prompts share only "
+        "once (equal up to rounding), auto is fast wherever the tower allows it.",
         choices=("auto", "fast", "plain"),
     ),
     Key(
@@ -315,23 +334,24 @@ KEYS = (
     ),
     Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
-    Key("CONTINUAL.TASKS", 0, "Number of tasks that the classes are split into; 0 for no stream.", low=0),
+    Key("CONTINUAL.TASKS", 0, "Number of tasks that the classes are split into; 0 for no stream of tasks.", low=0),
     Key(
         "CONTINUAL.SEED",
         -1,
-        "Seed of the order in which classes come, LAMDA-PILOT's; -1 takes them in the order of their labels, as L2P.",
+        "Seed of the class order, as in LAMDA-PILOT; -1 for the order of the labels, as in L2P.",
         low=-1,
         high=2**32 - 1,
     ),
-    Key("CONTINUAL.ORDER", [], "Labels of all classes in the order in which they come, in place of SEED.", items=int),
-    Key("CONTINUAL.DATASETS", [], "Data sets that come one after the other, in place of DATASET.NAME.", items=str),
-    Key("CONTINUAL.CLASS_MASK", True, "Whether training chooses among the classes of the task at hand alone."),
+    Key("CONTINUAL.ORDER", [], "All labels in the order of learning, instead of SEED.", items=int),
+    Key("CONTINUAL.DATASETS", [], "Data sets to learn one after the other, instead of DATASET.NAME.", items=str),
+    Key("CONTINUAL.CLASS_MASK", True, "Restrict training to the classes of the current task."),
     Key(
         "CONTINUAL.COMPETE",
         "seen",
-        "Classes that a test image is told from: seen, those of all tasks so far (class-incremental); task, those of "
-        "its own (task-incremental); all, also those to come, as in the official code of L2P.",
+        "Classes among which a test image is classified: seen, those of all tasks so far (class-incremental); "
+        "task, those of its own task (task-incremental); all, future ones included, as in the official code of "
+        "L2P.",
         choices=("seen", "task", "all"),
     ),
-    Key("CONTINUAL.JOINT", False, "Train once, on all tasks together: the reference that cannot forget."),
+    Key("CONTINUAL.JOINT", False, "Train once on all tasks together: the reference without forgetting."),
 )
