@@ -241,7 +241,7 @@ def test_a_template_of_ones_own(tool, tmp_path):
     words = ["--config", config, "OUTPUT_DIR", tmp_path]
     assert tool("train", *words, "DATASET.TEMPLATE", "a drawing of a {}.")[0] == 0
     assert json.loads((tmp_path / "result.json").read_text())["templates"] == ["a drawing of a {}."]
-    status, _, err = tool("train", *words, "DATASET.TEMPLATE", "a drawing")
+    status, _, err = tool("train", *words[:-1], tmp_path / "other", "DATASET.TEMPLATE", "a drawing")
     assert status == 2 and "DATASET.TEMPLATE 'a drawing' has no {} for the class name" in err
 
 

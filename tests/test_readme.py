@@ -58,9 +58,11 @@ def test_a_data_set_is_one_card(tmp_path):
     card = tmp_path / "my_birds.yaml"
     card.write_text(block("yaml", "# datasets/my_birds.yaml"))
     (tmp_path / "birds/images").mkdir(parents=True)
-    Image.new("RGB", (9, 9)).save(tmp_path / "birds/images/1.png")
-    rows = [["1.png", 0, "robin"]]
-    (tmp_path / "birds/split.json").write_text(json.dumps({"train": rows, "val": rows, "test": rows}))
+    splits = {"train": "1.png", "val": "2.png", "test": "3.png"}
+    for name in splits.values():
+        Image.new("RGB", (9, 9)).save(tmp_path / "birds/images" / name)
+    rows = {split: [[name, 0, "robin"]] for split, name in splits.items()}
+    (tmp_path / "birds/split.json").write_text(json.dumps(rows))
     images = read(load_card(str(card)), tmp_path)
     assert images.classes == ["robin"] and images.open("1.png").size == (9, 9)
 

@@ -264,7 +264,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, said):
     train(tmp_path, identity=identity)
     with pytest.raises(InputError, match="last.ckpt does not fit this run: " + re.escape(said)) as error:
         train(tmp_path, resume=True, **{"identity": identity, **change})
-    assert "choose another OUTPUT_DIR, or start from scratch" in str(error.value)
+    assert "choose another OUTPUT_DIR, or replace that run with --overwrite" in str(error.value)
 
 
 @pytest.mark.parametrize(
