@@ -4,6 +4,7 @@ import ast
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -102,6 +103,24 @@ def test_no_import_circle():
 def test_the_root_holds_ground_files_only():
     loose = {path.stem for path in (ROOT / "promptvision").glob("*.py")}
     assert loose <= {*GROUND, "__init__", "__main__"}
+
+
+def test_functions_are_worth_the_jump():
+    """Half of the functions have eight lines or more, and few helpers serve one file; accessors do not count."""
+    trees = [ast.parse(path.read_text()) for path in modules().values()]
+    accessors = {"property", "cached_property", "setter"}
+    lengths = [
+        node.end_lineno - node.lineno + 1
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and not accessors & {ast.unparse(each).rpartition(".")[2] for each in node.decorator_list}
+        and (node.name == "__init__" or not node.name.startswith("__"))
+    ]
+    helpers = [node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+    lines = sum(len(path.read_text().splitlines()) for path in modules().values())
+    assert median(lengths) >= 8
+    assert sum(name.startswith("_") for name in helpers) <= 12 * lines / 1000
 
 
 def test_no_folder_has_two_roles():
