@@ -25,10 +25,10 @@ SCALINGS = {"sqrt": math.sqrt, "linear": float}
 class ClipLora(FeatureMethod):
     """Low-rank changes W x + b + s B A x of attention weights in CLIP's two towers; the classes are texts.
 
-    `rank`: r. `alpha` and `scaling`: s is alpha / sqrt(r) for "sqrt" (the official code; rsLoRA, arXiv:2312.03732),
-    alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or text.
-    `vision_layers`, `text_layers`: indices of the changed blocks, from 0; all if empty. `dropout`: on the input of A,
-    drawn for every token of every image and text. `logit_scale`: factor of the cosine, 0 for the backbone's own
+    `rank`: rank r. `alpha` and `scaling`: s is alpha / sqrt(r) for "sqrt" (the official code; rsLoRA,
+    arXiv:2312.03732), alpha / r for "linear". `targets`: which weights, any of q, k, v, o. `encoder`: both, vision or
+    text. `vision_layers`, `text_layers`: indices of the changed blocks, from 0; all if empty. `dropout`: on the input
+    of A, drawn for every token of every image and text. `logit_scale`: factor of the cosine, 0 for the backbone's own
     (published: 100). `template`: a text with `{}` for the class name. The texts of all classes run through the changed
     tower in every step.
     Learns `[visual.]transformer.resblocks.{i}.attn.{q_proj,k_proj,v_proj,proj}.w_lora_{A,B}`, (r, D) and (D, r).

@@ -21,13 +21,14 @@ class DAPL(FeatureMethod):
     """Contexts shared by two domains and contexts of each, "[ctx] [domain vectors] class , a {domain} image..".
 
     The source's prompts classify the labelled source, the target's the unlabelled target, where an image that zero-shot
-    CLIP (with `template`) is sure of has its prediction as label. loss = CE(source) + `weight` x mean of CE over the
+    CLIP (with `template`) is sure of has its prediction as label. loss = CE(source) + weight x mean of CE over the
     sure target images, 0 if there are none (section 3.3; the official code divides by their number even if it is 0).
     The target's prompts make the predictions.
 
     `n_ctx`, `n_dmx`: vectors of both kinds. `csc`: a `ctx` for every class. `source_domain`, `target_domain`: names in
     the prompts; empty for DATASET.SOURCE and DATASET.TARGET. `temperature`: divides zero-shot logits; `threshold`: the
-    probability from which a zero-shot label counts. Learns `ctx` (M, D), or (C, M, D) with `csc`, and `domain_vectors`
+    probability from which a zero-shot label counts; `template`: text of the zero-shot labels, with `{}` for the class
+    name. `weight`: factor of the target's loss. Learns `ctx` (M, D), or (C, M, D) with `csc`, and `domain_vectors`
     (2, N, D), the source's first.
     """
 

@@ -38,8 +38,9 @@ def gradient(loss: Tensor, tensor: Tensor) -> Tensor:
 class ProGrad(ContextMethod):
     """CoOp with steps that never oppose zero-shot CLIP: the gradient of the cross-entropy is projected.
 
-    G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, `strength`
-    (the paper's lambda) times the part of G_d along G_g is removed. `temperature`: of both predictions in the KL.
+    G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, lambda times
+    the part of G_d along G_g is removed. `strength`: the paper's lambda. `temperature`: of both
+    predictions in the KL.
     `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
     Learns `ctx` (M, D).
     """

@@ -28,12 +28,15 @@ class PromptKD(FeatureMethod):
     """Visual prompts and a projector learn to predict as a larger teacher does, from images without labels.
 
     Both compare images with the teacher's class features, which are computed once; `projector` maps the student's
-    (B, E) into their space. The objective is `weight` times `divergence` at `temperature`, without labels: the training
-    images serve as unlabelled ones (all of them with DATASET.SHOTS 0). `teacher`: the folder of a run on the same
-    classes; or a CLIP as in BACKBONE.NAME, with `teacher_weights` as in BACKBONE.PRETRAINED and the texts of
-    `templates`; empty for the student's own CLIP without prompts. `n_ctx`, `depth`: of the visual prompts, as in vpt.
-    The official code also divides by the number of classes, and weighs with 1000. Its projector is E -> E' -> E', with
-    batch norm and ReLU between. Learns `image_encoder` as vpt does, and `projector`.
+    (B, E) into their space. The objective needs no labels: the training images serve as unlabelled ones (all of them
+    with DATASET.SHOTS 0).
+
+    `teacher`: the folder of a run on the same classes, or a CLIP by its BACKBONE.NAME; empty for the student's own CLIP
+    without prompts. `teacher_weights`: weights of such a CLIP, like BACKBONE.PRETRAINED; `templates`: texts of such a
+    CLIP, with `{}` for the class name. `weight`: factor of the objective, `divergence`; the official code has 1000 and
+    also divides by the number of classes. `temperature`: of both predictions in the divergence. `n_ctx`, `depth` as in
+    `vpt`. The official projector is E -> E' -> E', with batch norm and ReLU between. Learns `image_encoder` as vpt
+    does, and `projector`.
     """
 
     vectors: Tensor

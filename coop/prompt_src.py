@@ -21,11 +21,12 @@ TEMPLATES = ENSEMBLES["imagenet"][:60]
 class PromptSRC(IndependentPrompts):
     """Prompts in both towers that three terms keep close to the CLIP without prompts, averaged over the epochs.
 
-    `text_weight`, `image_weight`: of the mean absolute difference between normalised features with prompts and
-    without; `logits_weight`: of the Kullback-Leibler divergence of the logits, divided by batch times classes. The
-    teacher's text features are the normalised mean of those of `teacher_templates`, 60 of CLIP's if empty, which are
-    not normalised before. `gpa_mean`, `gpa_std`: of the Gaussian, in epochs from 1, that weighs the prompts at the ends
-    of epochs; training ends with their average. The other options and the learned tensors are those of IVLP.
+    `text_weight`, `image_weight`: weight of the mean absolute difference between normalised features with prompts and
+    without; `logits_weight`: weight of the Kullback-Leibler divergence of the logits, divided by batch times classes.
+    `teacher_templates`: texts with `{}` for the class name, 60 of CLIP's if empty, whose features make the teacher's:
+    their mean, normalised only then. `gpa_mean`, `gpa_std`: mean and deviation of the Gaussian, in epochs from 1, that
+    weighs the prompts at the ends of epochs; training ends with their average. `n_ctx_text`, `n_ctx_vision`,
+    `depth_text`, `depth_vision`, `ctx_init` as in IVLP, and so are the learned tensors.
     """
 
     def __init__(

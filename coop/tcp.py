@@ -29,12 +29,12 @@ def embedding(feature_dim: int, out: int) -> nn.Sequential:
 class TCP(ContextMethod):
     """Contexts that one block of the text tower replaces by tokens made of each class's hand-written features.
 
-    Contexts shared by the classes enter the tower; at the entrance of block `layer`, counted from 0, `meta_net(t_c)`
-    takes their places, (M, D) for each class with normalised zero-shot feature t_c. Layer 0 means two thirds of the
-    tower's depth: the official block 8 of 12. The objective is the cross-entropy plus `weight` times KgCoOp's term
-    (`squared_distance`). As in the official code, the bottleneck of E / 4 has QuickGELU, and nothing remains of the
-    replaced contexts. `templates`: the hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in
-    CoOp. Learns `ctx` (M, D) and `meta_net`.
+    Contexts shared by the classes enter the tower; at the entrance of one block `meta_net(t_c)` takes their places,
+    (M, D) for each class with normalised zero-shot feature t_c. As in the official code, the bottleneck of E / 4 has
+    QuickGELU, and nothing remains of the replaced contexts. `layer`: the block, counted from 0; 0 means two thirds of
+    the tower's depth, the official block 8 of 12. `weight`: weight of KgCoOp's term (`squared_distance`) beside the
+    cross-entropy. `templates`: the hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
+    Learns `ctx` (M, D) and `meta_net`.
     """
 
     def __init__(

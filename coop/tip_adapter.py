@@ -47,7 +47,7 @@ def search(
 class TipAdapter(ZeroShot):
     """Zero-shot logits plus alpha times a vote of the training images: exp(-beta (1 - cosine)) of each one's class.
 
-    `templates`, `ensemble`, `texts`: as for zero_shot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
+    `templates`, `ensemble`, `texts` as in ZeroShot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
     upper ends of beta and alpha, which are then chosen on the validation images; an empty list keeps the given values.
     Learns `keys` (N, E), the normalised features of the images (without augmentation; the official code averages ten
     augmented views), `values` (N, C), `alpha` and `beta`. The images vote for their own classes, not for new ones.

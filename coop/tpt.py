@@ -51,10 +51,11 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 class TPT(ContextMethod):
     """Contexts tuned to every test image by itself, without labels, and reset for the next.
 
-    The method predicts `views` of the image, keeps the `share` with least entropy, and lowers the entropy of their mean
-    prediction by `steps` of AdamW at rate `lr` (weight decay 0.01); then it classifies the image itself.
-    `smallest_crop`: least share of the area that a view covers. `seed`: of the views. `n_ctx`, `ctx_init` as in CoOp.
-    COMPUTE.IMAGES_AT_ONCE images, 4 by default, are tuned together, each with contexts of its own.
+    The method predicts views of the image, keeps those with least entropy, and lowers the entropy of their mean
+    prediction by steps of AdamW (weight decay 0.01); then it classifies the image itself. `views`: views of
+    an image; `share`: share of the views that is kept; `steps`: steps of AdamW; `lr`: learning rate of the steps.
+    `smallest_crop`: least share of the area that a view covers. `seed`: seed of the views. `n_ctx`, `ctx_init` as in
+    CoOp. COMPUTE.IMAGES_AT_ONCE images, 4 by default, are tuned together, each with contexts of its own.
     Learns `ctx` (M, D), the start of tuning. With OPTIM.EPOCHS 0 it stays at `ctx_init`, as published; training it
     is CoOp, and METHOD.WEIGHTS accepts CoOp's official checkpoints (the paper's "TPT + CoOp").
     """

@@ -21,6 +21,14 @@ def test_options_read_from_the_source_are_those_of_the_class(family, name):
     assert [*map(type, found.values())] == [*map(type, option_defaults(method).values())]
 
 
+@pytest.mark.parametrize(("family", "name"), EVERY)
+def test_every_option_has_a_meaning(family, name):
+    docs = FAMILIES[family].METHODS.docs(name)
+    assert docs.defaults.keys() == docs.meanings.keys(), "the docstring of the class says what each option means"
+    assert all(len(meaning) > 5 and not meaning.startswith("as in ") for meaning in docs.meanings.values())
+    assert docs.paper and docs.summary
+
+
 def test_a_table_imports_what_is_asked_for_and_nothing_else():
     code = (
         "import sys\n"
