@@ -119,7 +119,8 @@ def measures_table(result: Mapping[str, Any]) -> RichTable:
         if result.get(key) is not None:
             table.add_row(name, f"{result[key]:.2f}")
     for name, accuracy in result.get("average_accuracy_by_choice", {}).items():
-        table.add_row(f"average accuracy, prompts chosen per {name}", f"{accuracy:.2f}")
+        unit = "image" if name == "picture" else name
+        table.add_row(f"average accuracy, prompts chosen per {unit}", f"{accuracy:.2f}")
     table.add_row("learned parameters", f"{result['learned_parameters']:,}")
     table.add_row("seconds of training", f"{result['seconds']:.1f}")
     return table
