@@ -29,21 +29,21 @@ class Method(nn.Module):
     """Names of learned tensors without weight decay."""
 
     frozen_images: bool = False
-    """Whether images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
+    """True if images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
     features (B, E) in place of images (`ImageTower.as_features`), which can be computed once and cached."""
 
     wants_unlabelled: bool = False
-    """Whether `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
+    """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
 
     loss_is_mean: bool = True
-    """Whether `loss` is a mean over the images of a batch, apart from terms without images: then several processes can
+    """True if `loss` is a mean over the images of a batch, apart from terms without images: then several processes can
     share a batch."""
 
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
 
     new_classes: bool = False
-    """Whether `for_classes` can name classes that the method was not trained on."""
+    """True if `for_classes` can name classes that the method was not trained on."""
 
     task: int = 0
     """Index of the current task in a stream of `tasks`; training chooses among `task_labels`, all if empty."""

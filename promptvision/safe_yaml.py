@@ -14,7 +14,7 @@ LARGEST = 1 << 20
 VALUES = 1_000_000
 """Values in a file, each counted as often as aliases repeat it: of aliases of aliases of aliases there is no end."""
 WRONG = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError, ArithmeticError)
-"""What PyYAML raises for text that is no YAML, or has a tag that does not fit its value (`!!int x`)."""
+"""Errors that PyYAML raises for text that is not YAML, or has a tag that does not fit its value (`!!int x`)."""
 
 
 class PlainLoader(yaml.SafeLoader):

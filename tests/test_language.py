@@ -34,3 +34,5 @@ def test_first_words_of_docstrings():
     nodes = [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     docs = [(path.name, doc) for path, node in nodes if isinstance(node, kinds) and (doc := ast.get_docstring(node))]
     assert not [(name, doc) for name, doc in docs if doc.split()[0].strip(",:") in STILTED]
+    values = [(path.name, line.strip()) for path in CODE for line in path.read_text(encoding="utf-8").splitlines()]
+    assert not [line for line in values if re.match(rf'"""({"|".join(STILTED)}) ', line[1])]

@@ -22,9 +22,9 @@ class Constants:
     """Tensors that stay the same from step to step, for one set of weights."""
 
     frozen: Cache
-    """Of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
+    """Keys and values of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
     fixed: Cache
-    """Of the classes' tokens before any context, (T, H, F, D / H) per block."""
+    """Keys and values of the classes' tokens before any context, (T, H, F, D / H) per block."""
     live: Tensor
     """(trunk - frozen, D): the trunk's other tokens as they enter, without context vectors."""
     tokens: Tensor

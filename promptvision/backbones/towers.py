@@ -37,7 +37,7 @@ class ImageTower(nn.Module):
     compute: Compute = Compute()
     """Settings of how prompted images are encoded, which change no result."""
     pools_first: bool = False
-    """Whether the feature depends on the first token only, so that `pool(tokens[:, :1])` is enough."""
+    """True if the feature depends on the first token only, so that `pool(tokens[:, :1])` is enough."""
 
     why_no_tokens: str = "has no tokens to put prompts among; choose a ViT"
     """The reason that `refusal` gives for a tower without `blocks`."""

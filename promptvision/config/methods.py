@@ -35,7 +35,7 @@ class MethodDocs:
     text: str
     defaults: Mapping[str, Any]
     meanings: Mapping[str, str]
-    """Of each option whose meaning a docstring states: `` `n_ctx`: number of vectors M. ``"""
+    """Meaning of each option, where a docstring states it: `` `n_ctx`: number of vectors M. ``"""
 
     @property
     def summary(self) -> str:

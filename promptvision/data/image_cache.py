@@ -32,7 +32,7 @@ from promptvision.errors import InputError, unknown
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2
-"""Of the index: since 2 it has checksums."""
+"""Format of the index, which has checksums since 2."""
 PIXELS, INDEX, UNFINISHED = "pixels.u8", "index.jsonl", "index.unfinished.jsonl"
 FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 

@@ -33,7 +33,7 @@ class Job:
     search: Search | None = None
     part: str = ""
     overwrite: bool = False
-    """Whether its runs may replace other runs in their folders."""
+    """True if its runs may replace other runs in their folders."""
 
     @property
     def title(self) -> str:

@@ -27,11 +27,11 @@ VARIANTS = {
     "cached": "TRAIN.CACHE all TRAIN.CHECKPOINT_SECONDS 0 CACHE_DIR cache",
     "plain": "TRAIN.CHECKPOINT_SECONDS 0.05 CACHE_DIR",
 }
-"""What runs differ in, in turn: processes that read, features from files, checkpoints within an epoch."""
+"""Variants of a run, taken in turn: processes that read, features from files, checkpoints within an epoch."""
 KILLS = 6
 """Most kills that one run takes before it may end."""
 OWN = {"seconds", "preparation_seconds", "peak_memory_bytes", "train_features", "test_features"}
-"""What result.json tells of this very run: times, memory, and whether features came from a file."""
+"""Keys of result.json that differ between equal runs: times, memory, and whether features came from a file."""
 COLUMNS = ("method", "kills", "runs", "before training", "in training", "writing a file", "after training", "different")
 
 

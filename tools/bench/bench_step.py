@@ -39,7 +39,7 @@ OPTIONS = {
 The texts of a teacher, which are encoded before the count, are few here. A row is `method`, or `method, what`."""
 ROWS = [*dict.fromkeys([*(name for name in coop.METHODS if name not in UNTRAINED), *OPTIONS])]
 SHOTS = 16
-"""Of Tip-Adapter-F's cache."""
+"""Shots of Tip-Adapter-F's cache."""
 
 
 def add_options(parser):
