@@ -258,7 +258,7 @@ REPORTED = {
     "train_views": 0,
     "image_size": 224,
 }
-"""What a report reads of a result.json."""
+"""Fields of a result.json that a report reads."""
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def test_a_stopped_run_ends_the_same(epoch, batch, tmp_path):
 
 
 def test_an_epoch_whose_validation_fails_is_not_added_twice(tmp_path):
-    """What is saved then is the state after the epoch's last step and its share of the average."""
+    """The checkpoint then holds the state after the epoch's last step and its share of the average."""
 
     def fail(epoch):
         if epoch == 1:

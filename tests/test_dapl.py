@@ -48,7 +48,7 @@ def target(inputs, expected):
 
 
 def all_logits(method, images):
-    """Of the source's prompts, the target's and zero-shot, side by side."""
+    """Return the logits of the source's prompts, the target's and zero-shot, side by side."""
     texts = [method.domain_features(0), method.domain_features(1), method.features]
     return torch.cat([method.logits(method.image_features(images), text) for text in texts], dim=1)
 

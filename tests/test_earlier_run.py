@@ -17,7 +17,7 @@ TASKS = ["CONTINUAL.TASKS", "2", "DATASET.SHOTS", "1", "OPTIM.EPOCHS", "1", "TES
 
 
 def contents(folder):
-    """What a folder holds, without its locks and logs."""
+    """Return the contents of a folder, without its locks and logs."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.name not in (".lock", "log.txt")}
 

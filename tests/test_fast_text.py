@@ -194,7 +194,7 @@ def test_coop_on_a_text_tower_without_causal_mask(computed):
 
 
 def test_chunks_keep_less_for_backward(computed, double):
-    """What autograd keeps of a forward pass no longer grows with the classes."""
+    """The memory that autograd keeps of a forward pass no longer grows with the classes."""
     ctx = torch.randn(4, 32, dtype=torch.float64, requires_grad=True)
     kept = {}
     for chunk in (0, 8):

@@ -1,4 +1,4 @@
-"""What may befall a run from outside: nothing that was computed is lost, and one sentence tells what happened."""
+"""Faults from outside a run: nothing that was computed is lost, and one sentence says what happened."""
 
 import contextlib
 import os

@@ -25,7 +25,7 @@ SHORT = ["OPTIM.EPOCHS", 3, "OPTIM.BATCH_SIZE", 4, "TRAIN.THREADS", 1]
 
 @pytest.fixture
 def seen(monkeypatch):
-    """How many images each call of the embedded image tower got."""
+    """Record the number of images in each call of the embedded image tower."""
     forward, found = OpenClipImage.forward, []
     monkeypatch.setattr(OpenClipImage, "forward", lambda self, x: found.append(len(x)) or forward(self, x))
     return found

@@ -57,7 +57,7 @@ SEEN = []
 
 @pytest.fixture
 def seen():
-    """How many images each call of `Tower` got."""
+    """Record the number of images in each call of `Tower`."""
     SEEN.clear()
     return SEEN
 

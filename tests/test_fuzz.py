@@ -127,7 +127,7 @@ def damaged(content, changes, length):
 
 
 def refused(path, read):
-    """Whether `read(path)` refuses the file; it may do so with an InputError that names it, and with nothing else."""
+    """Return whether `read(path)` refuses the file, which it may do only with an InputError that names it."""
     try:
         read(path)
     except InputError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("promptvision", "coop", "vpt", "tools")
+TESTS = sorted((ROOT / "tests").glob("*.py"))
 CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PROSE = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").rglob("*.yaml")])
 
@@ -34,5 +35,7 @@ def test_first_words_of_docstrings():
     nodes = [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     docs = [(path.name, doc) for path, node in nodes if isinstance(node, kinds) and (doc := ast.get_docstring(node))]
     assert not [(name, doc) for name, doc in docs if doc.split()[0].strip(",:") in STILTED]
-    values = [(path.name, line.strip()) for path in CODE for line in path.read_text(encoding="utf-8").splitlines()]
+    values = [
+        (path.name, line.strip()) for path in [*CODE, *TESTS] for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     assert not [line for line in values if re.match(rf'"""({"|".join(STILTED)}) ', line[1])]

@@ -1,4 +1,4 @@
-"""What every method promises: its options are recorded, and what it learns does not depend on `requires_grad`."""
+"""The promises of every method: its options are recorded, and what it learns does not depend on `requires_grad`."""
 
 import copy
 import pickle

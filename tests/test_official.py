@@ -226,7 +226,7 @@ def evaluate(folder, *words):
 
 
 def test_a_run_starts_from_an_official_checkpoint(scheduler, tmp_path):
-    """What is evaluated is the prompt of the file: a good one, far from a random start."""
+    """The evaluated prompt is that of the file: a good one, far from a random start."""
     clip = load_clip("embedded")
     words = clip.text.embed(clip.text.tokenize(["a red shape on a"]))[0, 1:6]
     good = save(tmp_path / "model.pth.tar-50", {"ctx": words}, scheduler)

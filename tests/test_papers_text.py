@@ -144,7 +144,7 @@ def pro_grad(clip, **options):
 
 
 def separate_gradients(method, images, labels, temperature=1.0):
-    """Of the cross-entropy and of KL(zero-shot || prompts), the latter as the sum over classes p (log p - log q)."""
+    """Return the gradients of the cross-entropy and of KL(zero-shot || prompts), summed over classes, not averaged."""
     logits = method(images)
     zero_shot = coop.build("zero_shot", method.backbone, NAMES, templates=TEMPLATES[:1])(images).detach()
     p, q = (zero_shot / temperature).softmax(-1), (logits / temperature).softmax(-1)

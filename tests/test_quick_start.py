@@ -1,4 +1,4 @@
-"""What is said before anything is computed takes no heavy library: sys.modules is looked at, not the clock."""
+"""Commands that compute nothing import no heavy library: the tests look at sys.modules, not at the clock."""
 
 import subprocess
 import sys

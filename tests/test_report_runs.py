@@ -1,4 +1,4 @@
-"""What a report reads of a folder: runs, cells, scores; and what it says of files that it cannot use."""
+"""Runs, cells and scores that a report reads from a folder, and its remarks on files that it cannot use."""
 
 import json
 import math

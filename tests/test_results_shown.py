@@ -1,4 +1,4 @@
-"""What was computed is shown even if its file cannot be written, and no older file is lost with it."""
+"""Computed results are shown even if their file cannot be written, and no older file is lost."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What the OPTIM keys say of time: steps, epochs, rates; and that the loop heeds them."""
+"""Steps, epochs and rates from the OPTIM keys, and the loop that follows them."""
 
 import json
 import math

@@ -8,7 +8,7 @@ from promptvision.report.tables.terminal import matrix_table, measures_table, ru
 
 
 def result(seed=1, accuracy=50.0, train="a", test="t", **changes):
-    """What a table reads of a result.json."""
+    """Fields of a result.json that a table reads."""
     protocol = {"SHOTS": 16, "CLASSES": "base", "VALIDATION": "own", "SOURCE": "", "TARGET": "", "HELD_OUT": 0.0}
     return {
         "seed": seed,
