@@ -27,6 +27,9 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 collect_ignore = [] if BROWSER and shutil.which("chromedriver") else ["test_report_browser.py"]
 
 ROOT = Path(__file__).parents[1]
+FAULTS = ("files", "results", "code", "memory", "text", "parsing", "limits", "versions")
+"""Kinds of `@pytest.mark.fault(kind)`: files lost, wrong results without a word, code that runs unasked, memory and
+hanging, text that acts as markup, files that do not parse, values out of range, versions and systems."""
 GOLDEN = Path(os.environ.get("PROMPTVISION_GOLDEN", Path(__file__).parent / "golden"))
 
 
@@ -43,6 +46,15 @@ def pytest_generate_tests(metafunc):
         names = sorted(str(path.relative_to(GOLDEN).with_suffix("")) for path in GOLDEN.glob(mark.args[0] + ".json"))
         assert names, f"no golden file matches {mark.args[0]} under {GOLDEN}"
         metafunc.parametrize("case", names)
+
+
+def pytest_collection_modifyitems(items):
+    """Write the kind of each `@pytest.mark.fault(kind)` into the test's report, for `tools/bench.py faults`."""
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            (kind,) = mark.args
+            assert kind in FAULTS, f"{item.nodeid}: no kind of fault {kind!r}; one of {', '.join(FAULTS)}"
+            item.user_properties.append(("fault", kind))
 
 
 @pytest.fixture(scope="session")
