@@ -32,6 +32,29 @@ def test_a_size_in_a_file_that_names_no_backbone_is_kept(tmp_path):
     assert load_config(tmp_path / "c.yaml", ["BACKBONE.NAME", "ViT-B-16"], FAMILIES).INPUT.SIZE == 64
 
 
+@pytest.mark.parametrize(
+    ("files", "words", "size"),
+    [
+        ("BACKBONE: {NAME: embedded}", [], 0),
+        ("BACKBONE: {NAME: ViT-B-16}", [], 224),
+        ("BACKBONE: {NAME: embedded}\nINPUT: {SIZE: 64}", [], 64),
+        ("BACKBONE: {NAME: embedded}", ["INPUT.SIZE", "64"], 64),
+        ("INPUT: {SIZE: 64}", ["BACKBONE.NAME", "embedded"], 64),
+        ("BACKBONE: {NAME: embedded}\nINPUT: {SIZE: 64}", ["BACKBONE.NAME", "ViT-B-32"], 0),
+        ("BACKBONE: {NAME: embedded}\n---\nSEED: 2", [], 0),
+        ("BACKBONE: {NAME: embedded}\n---\nINPUT: {SIZE: 64}", [], 64),
+        ("INPUT: {SIZE: 64}\n---\nBACKBONE: {NAME: embedded}", [], 64),
+        ("BACKBONE: {NAME: embedded}\nINPUT: {SIZE: 64}\n---\nBACKBONE: {NAME: ViT-B-32}", [], 0),
+    ],
+)
+def test_a_file_with_another_backbone_than_its_base_takes_that_image_size(tmp_path, files, words, size):
+    base = VIT_B16
+    for number, content in enumerate(files.split("---\n")):
+        (tmp_path / f"{number}.yaml").write_text(f"_BASE_: {base}\n{content}\n")
+        base = tmp_path / f"{number}.yaml"
+    assert size == load_config(base, words, FAMILIES).INPUT.SIZE
+
+
 def test_a_preset_on_the_embedded_backbone_runs_at_its_size(tool, tmp_path):
     words = ["BACKBONE.NAME", "embedded", "BACKBONE.PRETRAINED", "default", "DATASET.NAME", "digits"]
     words += ["DATASET.SHOTS", "1", "OPTIM.EPOCHS", "0", "OUTPUT_DIR", tmp_path / "run"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import coop
@@ -14,6 +15,7 @@ from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.continual import accuracy, competing, load_stream
+from promptvision.experiment.data import load_data
 from promptvision.experiment.run import load_run, run
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,7 @@ def test_a_stream_leaves_its_matrix_its_choices_and_drawings(tool, tmp_path):
     status, out, err = tool("train", "--config", CONFIG, *QUICK, "OUTPUT_DIR", tmp_path)
     assert status == 0, err
     result = json.loads((tmp_path / "result.json").read_text())
+    assert result["pictures_found"] == load_data(configured()).found and result["pictures"]["train"] == 20
     assert [len(row) for row in result["matrix"]] == [1, 2, 3]
     assert [len(task["classes"]) for task in result["tasks"]] == [4, 3, 3]
     last = result["matrix"][-1]
@@ -114,10 +117,27 @@ def test_all_tasks_at_once_is_one_lesson(tmp_path):
 
 
 def test_data_sets_one_after_the_other():
-    card, found = load_stream(configured("CONTINUAL.TASKS", "0", "CONTINUAL.DATASETS", "[digits, world_shapes]"))
-    assert [task.name for task in found.tasks] == ["digits", "world_shapes"] and card.name == "digits"
+    words = ["CONTINUAL.TASKS", "0", "CONTINUAL.DATASETS", "[digits, world_shapes]"]
+    data, found = load_stream(configured(*words))
+    assert [task.name for task in found.tasks] == ["digits", "world_shapes"] and data.card.name == "digits"
+    each = [load_data(configured("DATASET.NAME", name)).found for name in ("digits", "world_shapes")]
+    assert data.found == {split: each[0][split] + each[1][split] for split in each[0]}
     assert found.classes[0] == "digits: zero" and found.classes[10].startswith("world_shapes: ")
     assert min(found.tasks[1].labels) == 10 == len(found.tasks[0].labels)
+
+
+def test_images_that_cannot_be_read_are_counted_in_a_stream_too(tmp_path):
+    for name in ("red", "green"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.new("RGB", (32, 32), name).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "red/3.png").write_bytes(b"cut")
+    words = ["DATASET.NAME", "folder", "DATASET.ROOT", str(tmp_path), "INPUT.ON_BAD_IMAGE", "skip"]
+    data, found = load_stream(configured(*words, "CONTINUAL.TASKS", "2", "DATASET.SHOTS", "0"))
+    assert len(data.left_out) == 1 and "red/3.png" in data.left_out[0]
+    used = sum(len(getattr(data.images, split)) for split in ("train", "val", "test"))
+    assert sum(data.found.values()) == 12 and used == 11
+    assert len(found.tasks) == 2
 
 
 def test_a_stream_is_learned_by_one_process(tmp_path, monkeypatch):

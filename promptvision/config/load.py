@@ -39,14 +39,8 @@ def load_config(path: str | Path, overrides: Sequence[Any], families: Mapping[st
 
     Raises InputError for anything wrong with a file, a key or a value.
     """
-    given: dict[str, Setting] = {}
-    for source, content in _chain(find_config(path), ()):
-        given |= _settings(content, source)
-    wanted = _overrides(overrides)
-    names = [each["BACKBONE.NAME"].value for each in (given, wanted) if "BACKBONE.NAME" in each]
-    if len(names) == 2 and names[0] != names[1]:  # the file's size is that of its own backbone
-        given.pop("INPUT.SIZE", None)
-    return _assemble(given | wanted, families)
+    layers = [_settings(content, source) for source, content in _chain(find_config(path), ())]
+    return _assemble(_merged([*layers, _overrides(overrides)]), families)
 
 
 def config_folder() -> Path:
@@ -142,6 +136,24 @@ def _overrides(words: Sequence[Any]) -> dict[str, Setting]:
         _check_name(str(name), "command line")
         found[name] = Setting(value, "command line", typed=isinstance(value, str))
     return found
+
+
+def _merged(layers: Sequence[Mapping[str, Setting]]) -> dict[str, Setting]:
+    """Return the settings of all layers, later ones on top.
+
+    An image size that is set beside the name of a backbone is that backbone's: a later layer with another one drops it.
+    """
+    given: dict[str, Setting] = {}
+    sized = None  # the backbone of INPUT.SIZE
+    for layer in layers:
+        name = layer["BACKBONE.NAME"].value if "BACKBONE.NAME" in layer else None
+        if "INPUT.SIZE" in layer:
+            sized = name
+        elif None not in (name, sized) and name != sized:
+            del given["INPUT.SIZE"]
+            sized = None
+        given |= layer
+    return given
 
 
 def _check_name(name: str, source: str) -> None:

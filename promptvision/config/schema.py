@@ -144,8 +144,8 @@ KEYS = (
     Key(
         "INPUT.SIZE",
         0,
-        "Side of the square input in pixels; 0 takes the backbone's. The size in a file is dropped if the command "
-        "line names another backbone but no size.",
+        "Side of the square input in pixels; 0 takes the backbone's. The size beside a backbone's name is dropped if a "
+        "file with this _BASE_, or the command line, names another backbone but no size.",
         low=0,
     ),
     Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),

@@ -12,7 +12,6 @@ from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
 from promptvision.config import dump, resolved
-from promptvision.data.card import Card
 from promptvision.data.images import Images
 from promptvision.data.splits import subset_hash
 from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
@@ -49,8 +48,8 @@ def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress:
     """
     if part()[1] > 1:
         raise InputError("a stream of tasks (CONTINUAL) is learned by one process; start it without torchrun")
-    card, stream = load_stream(cfg)
-    experiment = build(cfg, families, folder, progress, Data(card, joined(stream), stream.classes))
+    data, stream = load_stream(cfg)
+    experiment = build(cfg, families, folder, progress, data)
     method = experiment.method
     if not any(parameter.requires_grad for parameter in method.parameters()):
         raise InputError(f"METHOD.NAME {cfg.METHOD.NAME} learns nothing step by step, so it cannot learn a stream")
@@ -66,22 +65,24 @@ def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress:
     return result
 
 
-def load_stream(cfg: CfgNode) -> tuple[Card, Stream]:
-    """Return the card of the (first) data set and the configured stream."""
-    wanted = cfg.CONTINUAL
+def load_stream(cfg: CfgNode) -> tuple[Data, Stream]:
+    """Return the configured stream, and the data of all tasks together, with the card of the (first) data set."""
+    wanted, own, read = cfg.CONTINUAL, cfg.clone(), list[Data]()
+    own.defrost()
+    for name in wanted.DATASETS or [cfg.DATASET.NAME]:
+        own.DATASET.NAME = name
+        read.append(load_data(own))
     if wanted.DATASETS:
-        own, found = cfg.clone(), []
-        own.defrost()
-        for name in wanted.DATASETS:
-            own.DATASET.NAME = name
-            found.append(load_data(own))
-        return found[0].card, data_set_incremental([(data.card.name, data.images) for data in found])
-    data = load_data(cfg)
-    try:
-        parts = class_incremental(data.classes, wanted.TASKS, wanted.SEED, wanted.ORDER)
-    except InputError as error:
-        raise InputError(f"CONTINUAL: {error}") from error
-    return data.card, split_classes(data.images, parts)
+        stream = data_set_incremental([(data.card.name, data.images) for data in read])
+    else:
+        try:
+            parts = class_incremental(read[0].classes, wanted.TASKS, wanted.SEED, wanted.ORDER)
+        except InputError as error:
+            raise InputError(f"CONTINUAL: {error}") from error
+        stream = split_classes(read[0].images, parts)
+    left_out = [sentence for data in read for sentence in data.left_out]
+    found = {split: sum(data.found[split] for data in read) for split in read[0].found}
+    return Data(read[0].card, joined(stream), stream.classes, left_out, found), stream
 
 
 def lessons_of(cfg: CfgNode, stream: Stream) -> list[Lesson]:
