@@ -52,7 +52,7 @@ setup(
         "yacs",
         "safetensors",
         "matplotlib",
-        "rich",
+        "rich>=14.1",  # a bar within a bar
         "tensorboard",
         "scikit-learn",
         "scipy",

@@ -10,12 +10,11 @@
 NAME is a card of datasets/ or a card file of your own. --root is DATASET.ROOT; without it, the folder data.
 """
 
-from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.data.cards import card_names, load_card
@@ -25,10 +24,9 @@ from promptvision.data.prepare.presence import IN_MEMORY, presence, root_folder
 from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
+from promptvision.engine.progress import Meter, log_to_terminal, track
 from promptvision.errors import InputError
 from promptvision.report.tables.terminal import card_table, cards_table
-
-BARS = Console(stderr=True)
 
 
 def arguments():
@@ -119,8 +117,7 @@ def check_one(card, args):
     """Check one card, print its findings and return the reports."""
     from promptvision.data.prepare.check import check
 
-    bar = partial(track, description=f"decoding {card.name}", transient=True, console=BARS)
-    reports = check(card, args.root, jobs=args.jobs, progress=lambda seen, total: bar(seen, total=total))
+    reports = check(card, args.root, jobs=args.jobs, progress=partial(decoding, card.name))
     for report in reports:
         sizes = ", ".join(f"{split} {n:,} images of {c:,} classes" for split, (n, c) in report.sizes.items())
         print(f"{report.name}: {sizes or 'nothing could be read'}")
@@ -135,9 +132,20 @@ def check_one(card, args):
     return reports
 
 
+def decoding(name, seen, total):
+    """Yield the decoded images of a data set and show the progress."""
+    return track(seen, f"decoding {name}", "images", total)
+
+
 def download_(args):
     card = load_card(args.name)
-    with bytes_bar() as progress:
+    with Meter(f"downloading {card.name}", None, "bytes") as meter:
+
+        def progress(have, of):
+            if of != meter.total:
+                meter.expect(of or None, have)
+            meter.update(have)
+
         files = download(card, args.root, args.source, progress)
     for file in files:
         print(file)
@@ -145,26 +153,11 @@ def download_(args):
     print("next: " + ", then ".join(f"python tools/data.py {step} {args.name}" for step in steps))
 
 
-@contextmanager
-def bytes_bar():
-    """Yield a progress function whose bar appears with the first byte."""
-    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=BARS)
-    task = bar.add_task("downloading", total=None)
-
-    def advance(have, of):
-        bar.start()
-        bar.update(task, completed=have, total=of or None)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
-
-
 def prepare_(args):
     card = load_card(args.name)
-    with BARS.status(f"unpacking {card.name}") as status:
-        new = prepare(card, args.root, lambda name: status.update(f"unpacking {name}"))
+    number = count(1)
+    with Meter(f"unpacking {card.name}", None, "files") as meter:
+        new = prepare(card, args.root, lambda name: meter.update(next(number), f"unpacking {name}"))
     print(f"{card.name}: {new:,} new files" if new else f"{card.name}: everything was in place already")
 
 
@@ -184,12 +177,15 @@ def cache(args):
         raise InputError("--jobs takes a number from 1")
     card = load_card(args.name)
     images, jobs = read(card, args.root), args.jobs
-    made = build_cache(images, args.output, args.size, filter=args.filter, jobs=jobs, progress=True)
+    made = build_cache(
+        images, args.output, args.size, filter=args.filter, jobs=jobs, progress=partial(decoding, card.name)
+    )
     print(f"{args.output}: {len(made):,} images of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
 
 
 def main():
     args = arguments()
+    log_to_terminal()
     args.action(args)
 
 

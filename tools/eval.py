@@ -23,19 +23,17 @@ def main():
 
 def evaluate(cfg, folder):
     """Test the run in `folder` by a checked config; write and print the result."""
-    from rich.console import Console
-
     from promptvision.atomic import write_json
-    from promptvision.engine.run_folder import log_to_terminal
+    from promptvision.engine.progress import log_to_terminal
     from promptvision.experiment.run import retest
-    from promptvision.report.tables.terminal import run_table, worst_classes
+    from promptvision.report.tables.terminal import run_table, wide_console, worst_classes
     from promptvision.sweep.benchmark import file_name
 
     log_to_terminal()
     result = retest(cfg, FAMILIES, folder)
     target = file_name(result["protocol"]["TARGET"])
     name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
-    Console().print(run_table(result, name), worst_classes(result))
+    wide_console().print(run_table(result, name), worst_classes(result))
     write_json(folder / f"eval-{name}.json", result)
 
 

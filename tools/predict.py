@@ -28,11 +28,9 @@ def main():
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
-        from rich.console import Console
+        from promptvision.report.tables.terminal import predictions_table, wide_console
 
-        from promptvision.report.tables.terminal import predictions_table
-
-        Console().print(predictions_table(rows))
+        wide_console().print(predictions_table(rows))
     for sentence in broken:
         sys.stderr.write(f"error: {sentence}\n")
     raise SystemExit(2 if broken else 0)
@@ -40,11 +38,13 @@ def main():
 
 def classify(cfg, args):
     """Return the most likely classes of each image, and a sentence for each that cannot be read."""
+    from promptvision.engine.progress import log_to_terminal
     from promptvision.experiment.predict import find_images, predict_images
     from promptvision.experiment.run import load_run
 
+    log_to_terminal()
     images = find_images(args.images)
-    return predict_images(cfg, load_run(cfg, FAMILIES, args.run), images, args.top)
+    return predict_images(cfg, load_run(cfg, FAMILIES, args.run), images, args.top, progress=True)
 
 
 if __name__ == "__main__":

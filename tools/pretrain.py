@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.transformer import text_global_pool
-from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from promptvision.data.world.captions import captions, vocabulary
 from promptvision.data.world.render import render
 from promptvision.data.world.scene import COLOURS, PRETRAINING, SIZES, STYLES, TEXTURES, Scenes, held_out, sample
 from promptvision.data.world.shapes import SHAPES
+from promptvision.engine.progress import log_to_terminal, track
 
 MODEL = {
     "embed_dim": 128,
@@ -134,7 +134,7 @@ def train(words: Words, steps: int, seed: int) -> CLIP:
     model = build(len(words.ids)).train()
     heads = nn.ModuleDict({name: nn.Linear(MODEL["embed_dim"], len(values)) for name, (values, _) in HEADS.items()})
     adamw = build_optimizer(model, heads)
-    for step in track(range(steps), description="pretraining"):
+    for step in track(range(steps), "pretraining", "steps"):
         scenes = sample(rng, BATCH, PRETRAINING)
         loss = sum(losses(model, heads, scenes, words(captions(rng, scenes))))
         adamw.param_groups[0]["lr"] = adamw.param_groups[1]["lr"] = rate(step, steps)
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="more than one is faster, but not bit-identical")
     arguments = parser.parse_args()
+    log_to_terminal()
     torch.set_num_threads(arguments.threads)
     words, start = Words(), time.perf_counter()
     model = train(words, arguments.steps, arguments.seed)

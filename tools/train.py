@@ -40,7 +40,7 @@ def train(cfg, resume, overwrite):
     """Run a checked config and print its tables; torch is imported here, after the user's mistakes were found."""
     import promptvision
     from promptvision.engine.distributed import is_first, process_group, run_folder
-    from promptvision.engine.run_folder import LOG, log_to_terminal
+    from promptvision.engine.progress import LOG, log_to_terminal
     from promptvision.experiment.run import run
 
     with process_group(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite) as folder:
@@ -62,14 +62,18 @@ def train(cfg, resume, overwrite):
 
 def show(result, name):
     """Print the tables of a result."""
-    from rich.console import Console
-
-    from promptvision.report.tables.terminal import matrix_table, measures_table, run_table, worst_classes
+    from promptvision.report.tables.terminal import (
+        matrix_table,
+        measures_table,
+        run_table,
+        wide_console,
+        worst_classes,
+    )
 
     if "matrix" in result:  # of a stream of tasks
-        Console().print(matrix_table(result, name), measures_table(result))
+        wide_console().print(matrix_table(result, name), measures_table(result))
     else:
-        Console().print(run_table(result, name), worst_classes(result))
+        wide_console().print(run_table(result, name), worst_classes(result))
 
 
 def draw(result, folder):

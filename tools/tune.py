@@ -10,7 +10,7 @@ from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.engine.run_folder import log_to_terminal
+from promptvision.engine.progress import log_to_terminal
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import search_table, terminal_report, wide_console

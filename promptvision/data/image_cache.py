@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 from torchvision.transforms import InterpolationMode, v2
 
 from promptvision.atomic import locked, write_atomically
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images
-from promptvision.data.scan import scan
+from promptvision.data.scan import Progress, scan
 from promptvision.errors import InputError, unknown
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ def build_cache(
     *,
     filter: str = "bicubic",
     jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = lambda seen, total: seen,
 ) -> CachedImages:
     """Decode every image of all lists into `folder` by `jobs` processes, and open the cache.
 
@@ -89,7 +88,7 @@ def build_cache(
     return CachedImages(str(folder))
 
 
-def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: bool) -> None:
+def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: Progress) -> None:
     """Append the images that are missing; the index gets its final name when it is complete."""
     stamps = {path: images.stamp(path) for path in images.paths}
     earlier = _earlier(folder, kind)
@@ -103,7 +102,7 @@ def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: bool) 
     lines = [json.dumps(line) + "\n" for line in ({"kind": vars(kind)}, *known.values())]
     write_atomically(folder / UNFINISHED, "".join(lines).encode())
     todo = [path for path in stamps if path not in known]
-    decoded = track(scan(images, todo, kind, jobs), "decoding images", len(todo), transient=True, disable=not progress)
+    decoded = progress(scan(images, todo, kind, jobs), len(todo))
     (folder / PIXELS).touch()
     with (folder / PIXELS).open("r+b") as pixels, (folder / UNFINISHED).open("a", encoding="ascii") as index:
         pixels.truncate(end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -41,6 +41,10 @@ class _Decoding(Dataset):
             return Seen(path, self.ask(self.open(path)))
         except BadImage as error:
             return Seen(path, fault=str(error))
+
+
+Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
+"""Wraps the decoded images and takes their number, to show the progress."""
 
 
 def scan(images: Images, paths: Sequence[str], ask: Callable[[Image.Image], Any], jobs: int = 1) -> Iterator[Seen]:

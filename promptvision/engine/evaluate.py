@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from promptvision.engine.device import autocast
 from promptvision.engine.interrupt import heed
+from promptvision.engine.progress import track
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -30,7 +30,7 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Return logits (N, C) in float32 and labels (N,) of all batches in order, both on the CPU, in eval mode.
 
-    `progress`: title of a progress bar; empty for none. While `fit` validates, Ctrl-C and SIGTERM raise Stopped
+    `progress`: title of the progress; empty to show none. While `fit` validates, Ctrl-C and SIGTERM raise Stopped
     before the next batch.
     """
     was_training = method.training
@@ -38,7 +38,7 @@ def predict(
     logits, labels = [], []
     with autocast(device, precision):
         predictor = method.predictor()
-        for images, targets in track(batches, progress, transient=True) if progress else batches:
+        for images, targets in track(batches, progress, "batches", shown=bool(progress)):
             heed()
             logits.append(predictor(images.to(device)).float().cpu())
             labels.append(targets.cpu())

@@ -13,9 +13,6 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from promptvision.atomic import locked, write_atomically, write_json
 from promptvision.engine.earlier_run import holds_run
 from promptvision.engine.loggers import Events, start_wandb
@@ -25,13 +22,6 @@ from promptvision.errors import InputError, NotWritten
 LOG = logging.getLogger("promptvision")
 OTHERS = ("eval-*.json", "events.out.tfevents.*", "matrix.png", "prompt_choices.png", "stream.json")
 """Further files of a run, which no checkpoint refers to."""
-
-
-def log_to_terminal() -> None:
-    """Show the library's log on the terminal, above progress bars, and nowhere else."""
-    if not any(isinstance(handler, RichHandler) for handler in LOG.handlers):
-        LOG.addHandler(RichHandler(console=Console(stderr=True), show_path=False))
-    LOG.propagate = False
 
 
 class RunFolder:

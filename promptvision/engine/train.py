@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -21,6 +20,7 @@ from promptvision.engine.distributed import agreed, part, shared_mean, start_ali
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.interrupt import Pruned, Stopped, signals
 from promptvision.engine.optim import set_rate
+from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
@@ -29,6 +29,8 @@ from promptvision.method import Method
 LOG = logging.getLogger(__name__)
 Watch = Callable[[int, Mapping[str, float]], bool]
 """Called with the epoch (from 0) and the scores of every validation; returns whether to prune the run."""
+FEW = 20
+"""Up to so many epochs, a log without a terminal has a line for each, however short they are."""
 
 
 class Loader(Protocol):
@@ -95,9 +97,8 @@ def fit(
     work = f"{steps} step{'s' * (steps != 1)} in {epochs} epoch{'s' * (epochs != 1)}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
     started, start = time.monotonic() - saver.at.seconds, saver.at
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with signals() as stop, Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("training", total=steps, completed=start.epoch * size + start.batch)
+    meter = Meter("Training", steps, "steps", done=start.epoch * size + start.batch, shown=progress, stays=True)
+    with signals() as stop, meter:
         for epoch in range(start.epoch, epochs):
             method.train()
             first, last = saver.at.batch, min(size, steps - epoch * size)
@@ -113,7 +114,9 @@ def fit(
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
                 seconds = round(time.monotonic() - started, 3)
                 folder.row(step=step, epoch=epoch, loss=loss, lr=rate, seconds=seconds)
-                bar.update(task, advance=1, description=f"epoch {epoch + 1}/{epochs}, loss {loss:.4f}")
+                pause = EVERY if batch + 1 < last else SOON if FEW < epochs > epoch + 1 else 0.0
+                title, details = f"Epoch {epoch + 1}/{epochs}, loss {loss:.4f}", f", learning rate {rate:.4g}"
+                meter.update(step + 1, title, details, pause=pause)
                 if batch + 1 == last:  # before anything is saved: a run resumed from here must not do it again
                     method.end_epoch(epoch, epochs)
                 saver.reach(Position(epoch, batch + 1, seconds, loss), agreed(stop, device))

@@ -136,7 +136,8 @@ class Experiment(Setup):
         return Best(self.folder, self.method)
 
     def _validate(self, val: Batches, epoch: int, best: Best | None) -> dict[str, Any]:
-        found = evaluate(self.method, val, self.device, self.cfg.TRAIN.PRECISION)
+        title = "validating" if self.progress else ""
+        found = evaluate(self.method, val, self.device, self.cfg.TRAIN.PRECISION, progress=title)
         if best:
             best.note(epoch, found)
         return found

@@ -19,7 +19,6 @@ from typing import Any
 
 import PIL
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from promptvision.backbones import ImageTower
@@ -28,6 +27,7 @@ from promptvision.data.images import Images
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
+from promptvision.engine.progress import track
 from promptvision.experiment import feature_file
 
 LOG = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class FeatureCache:
     def get(self, loader: TestLoader, images: str, title: str = "") -> tuple[Tensor, str]:
         """Return the features (N, E) of all images in order, on the CPU, and their source: "cache" or "computed".
 
-        `images`: the fingerprint of the loader's images. `title`: of a progress bar; empty for none.
+        `images`: the fingerprint of the loader's images. `title`: of the progress; empty to show none.
         """
         if self.folder:
             key = self._key(loader, images)
@@ -98,7 +98,7 @@ class FeatureCache:
     def _compute(self, loader: TestLoader, title: str) -> Iterator[Tensor]:
         """Yield the features of each batch."""
         shown = self.progress and bool(title)
-        for images, _ in track(loader, f"image features, {title}", transient=True, disable=not shown):
+        for images, _ in track(loader, f"image features, {title}", "batches", shown=shown):
             with autocast(self.device, self.precision):
                 features = self.tower(images.to(self.device))
             yield features.cpu()
@@ -126,7 +126,7 @@ class FeatureCache:
 class FeatureTestLoader:
     """`TestLoader`'s batches with features (B, E) in place of images, computed on first use.
 
-    `title`: of the progress bar then; empty for none.
+    `title`: of the progress then; empty to show none.
     """
 
     def __init__(self, loader: TestLoader, cache: FeatureCache, images: Images, title: str = ""):

@@ -20,6 +20,7 @@ from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.device import choose_device
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import evaluate
+from promptvision.engine.progress import track
 from promptvision.errors import InputError
 from promptvision.experiment.data import Data
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
@@ -92,7 +93,8 @@ class Setup:
                 and cfg.INPUT.ON_BAD_IMAGE == "stop"
             ):
                 paths = [path for path, _, _ in loader.views.items]
-                for seen in scan(images, paths, attrgetter("size"), cfg.TRAIN.WORKERS):
+                found = scan(images, paths, attrgetter("size"), cfg.TRAIN.WORKERS)
+                for seen in track(found, "decoding test images", "images", len(paths), shown=self.progress):
                     if seen.fault:
                         raise BadImage(seen.fault)
         return loader

@@ -16,6 +16,7 @@ from promptvision.data.decode import open_image
 from promptvision.data.readers.search import LeftOut, search
 from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
+from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
 from promptvision.experiment.loaders import transform_of
 from promptvision.method import Method
@@ -48,14 +49,14 @@ def in_utf8(name: str) -> str:
 
 @torch.no_grad()
 def predict_images(
-    cfg: CfgNode, method: Method, images: Sequence[Path], top: int
+    cfg: CfgNode, method: Method, images: Sequence[Path], top: int, *, progress: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the `top` most likely classes of each image, and a sentence for each image that cannot be read."""
     device, count = choose_device(cfg.TRAIN.DEVICE), min(top, len(method.classes))
     method.eval()
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
-    with autocast(device, cfg.TRAIN.PRECISION):
+    with autocast(device, cfg.TRAIN.PRECISION), Meter("predicting", len(images), "images", shown=progress) as meter:
         predictor = method.predictor()
         for paths, batch in _batches(images, transform_of(cfg, method), cfg.TEST.BATCH_SIZE, broken):
             best = predictor(batch.to(device)).float().softmax(dim=-1).topk(count)
@@ -63,6 +64,7 @@ def predict_images(
                 guesses = zip((method.classes[label] for label in labels), values, strict=True)
                 row = [{"class": name, "probability": value} for name, value in guesses]
                 rows.append({"picture": in_utf8(str(path)), "top": row})
+            meter.update(len(rows) + len(broken))
     return rows, broken
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from rich.console import Console, Group
 from rich.live import Live
 
+from promptvision.engine.progress import log_to_terminal
 from promptvision.sweep.completed import Families
 from promptvision.sweep.jobs import Job
 from promptvision.sweep.local import Event, do_here, do_in_workers
@@ -35,10 +36,7 @@ def work_off(
     """
     todo = [number for number, outcome in enumerate(board.outcomes) if outcome is None]
     if not console.is_terminal:
-        from promptvision.engine.run_folder import log_to_terminal
-
         log_to_terminal()
-        LOG.setLevel("INFO")
     events = start([board.jobs[number] for number in todo], families, board.at_once, ray, gpus, console.is_terminal)
     live = Live(console=console, get_renderable=lambda: Group(board.table(ROWS), board.line()), refresh_per_second=2)
     with live if console.is_terminal else nullcontext(), closing(events):

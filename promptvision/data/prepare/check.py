@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +26,7 @@ from promptvision.data.readers import read
 from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.paths import Finder
 from promptvision.data.readers.search import LeftOut, search
-from promptvision.data.scan import Seen, scan
-
-Progress = Callable[[Iterable[Seen], int], Iterable[Seen]]
-"""Wraps the decoded images and takes their number, for a progress bar."""
+from promptvision.data.scan import Progress, scan
 
 
 @dataclass(frozen=True)
