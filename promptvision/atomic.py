@@ -31,9 +31,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            file.close()  # Windows moves and removes no open file
             os.chmod(file.name, 0o666 & ~umask)
             os.replace(file.name, path)
         except BaseException:
+            file.close()
             with suppress(FileNotFoundError):
                 os.unlink(file.name)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -52,6 +53,8 @@ def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:
 
     The iterator itself checks its workers every few seconds.
     """
+    if sys.platform == "win32":
+        return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
     if threading.current_thread() is threading.main_thread() and before is not None:

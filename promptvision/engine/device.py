@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import sys
 
 import torch
@@ -50,8 +49,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes in use so far: of GPU memory by tensors, or of main memory by this process."""
+    """Return the most bytes so far of GPU memory in tensors, or of main memory in this process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

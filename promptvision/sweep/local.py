@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -134,7 +135,8 @@ def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
     """
     from promptvision.sweep.shared_backbone import sharing
 
-    os.setsid()
+    if sys.platform != "win32":
+        os.setsid()
     logging.getLogger("promptvision").propagate = False  # the log of a run is in its folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
