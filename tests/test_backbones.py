@@ -8,9 +8,12 @@ import open_clip
 import pytest
 import timm
 import torch
+from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from promptvision.backbones import CLIP, load_clip, load_vit
+from promptvision.backbones.clip import OpenClipImage
+from promptvision.backbones.image import run_blocks
 from promptvision.backbones.weights import expand_rows, read_weights
 from promptvision.errors import InputError
 
@@ -208,6 +211,30 @@ def test_image_towers_of_clips_for_the_vit_family(tmp_path):
         assert tower.feature_dim == 24 and tower(images).shape == (2, 24)
     with torch.device("meta"):  # a name of both libraries
         assert type(load_vit("convnext_tiny", "none")).__name__ == "TimmTower"
+
+
+POOLS = {
+    "token": {},
+    "mean": dict(pool_type="avg"),
+    "norm after the mean": dict(pool_type="avg", final_ln_after_pool=True),
+    "attention": dict(attentional_pool=True, attn_pooler_queries=3, attn_pooler_heads=2),
+}
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_clip_pools_its_tokens_as_open_clip_does(kind):
+    torch.manual_seed(0)
+    sizes = dict(image_size=32, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2, output_dim=32)
+    tower = OpenClipImage(VisionTransformer(**sizes, **POOLS[kind])).eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(tower.pool(run_blocks(tower, images, {})), tower.model(images))
+
+
+def test_a_clip_of_an_untried_way_to_pool_is_refused_as_a_place_for_prompts():
+    sizes = dict(image_size=32, patch_size=16, width=32, layers=1, heads=2, mlp_ratio=2, output_dim=32)
+    tower = OpenClipImage(VisionTransformer(**sizes, attentional_pool="cascade", attn_pooler_heads=2))
+    with pytest.raises(InputError, match="has no tokens to put prompts among"):
+        tower.embed(torch.randn(1, 3, 32, 32))
 
 
 def test_text_tower_without_causal_mask_looks_at_every_position():

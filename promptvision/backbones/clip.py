@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -56,7 +56,9 @@ class OpenClipImage(ImageTower):
 
     @property
     def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
-        return self.model.transformer.resblocks if isinstance(self.model, VisionTransformer) else ()
+        visual = self.model
+        known = isinstance(visual, VisionTransformer) and visual.pool_type != "none"
+        return cast(VisionTransformer, visual).transformer.resblocks if known else ()
 
     def forward(self, images: Tensor) -> Tensor:
         if self.projected:
@@ -94,7 +96,13 @@ class OpenClipImage(ImageTower):
         return self.model.positional_embedding[0] if self.blocks else super().class_position  # type: ignore[index]
 
     def pool(self, tokens: Tensor) -> Tensor:
-        return self.project(self.model._pool(tokens)[0])  # type: ignore[operator]
+        visual: Any = self.model
+        late = visual.final_ln_after_pool and visual.attn_pool is None
+        if visual.attn_pool is not None:
+            tokens = visual.attn_pool(tokens)
+        tokens = tokens if late else self.normalize(tokens)
+        pooled = tokens[:, 0] if visual.pool_type == "tok" else tokens[:, 1:].mean(dim=1)
+        return self.project(self.normalize(pooled) if late else pooled)
 
 
 def load_clip(

@@ -91,7 +91,8 @@ def _attention(attention: Any, tokens: Tensor, mask: Tensor | None, count: int) 
     query, key, value = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(2, 3) for part in attention.qkv(tokens).chunk(3, dim=-1)
     )
-    bias = attention._get_rel_pos_bias()
+    bias = attention.relative_position_bias_table[attention.relative_position_index.flatten()]
+    bias = bias.unflatten(0, (attention.window_area, -1)).permute(2, 0, 1)[None]
     bias = bias if mask is None else bias + mask[:, None]
     bias = F.pad(bias, (count, 0, count, 0)).to(query.dtype)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

@@ -98,10 +98,6 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
             raise unknown("backbone", name, timm.list_pretrained(f"{architecture}.*"))
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    except (AssertionError, TypeError, ValueError) as error:
-        if not options:
-            raise
-        raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -109,6 +105,10 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
             f"the weights of {name} could not be downloaded through timm ({type(error).__name__}); give a file: "
             f"BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
         ) from error
+    except (AssertionError, TypeError, ValueError) as error:
+        if not options:
+            raise
+        raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
 
 
 def _from_file(path: Path) -> nn.Module:
@@ -123,7 +123,7 @@ def _from_file(path: Path) -> nn.Module:
             f"BACKBONE.NAME <timm name> BACKBONE.PRETRAINED {path}"
         )
     try:
-        content = json.loads(facts.read_text())
+        content = json.loads(facts.read_text(encoding="utf-8"))
         if "timm_constructor" in content:
             call: Any = ast.parse(content["timm_constructor"], mode="eval").body
             model: nn.Module = VisionTransformer(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
