@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from promptvision.config.docs import often_set
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 
 
 @contextmanager
@@ -42,10 +41,7 @@ def tool_parser(description: str, *, config: str = "", overrides: str = "") -> A
     keys are listed at the end. Neither argument exists if its help is empty.
     """
     program = Path(sys.argv[0]).name
-    if program.startswith("promptvision "):  # the command of an installation, where tools/ does not exist
-        description = re.sub(r"python tools/(\w+)\.py", r"promptvision \1", description)
-        description = re.sub(r"tools/(\w+)\.py", r"-m promptvision \1", description)
-    parser = ArgumentParser(program, description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser = ArgumentParser(program, description=as_called(description), formatter_class=RawDescriptionHelpFormatter)
     if config:
         parser.add_argument("--config", required=True, help=config)
     if overrides:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -37,3 +40,15 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
 def shown(name: str) -> str:
     """Return a name for a one-line message: unchanged, or with unprintable characters escaped."""
     return name if name.isprintable() else ascii(name)
+
+
+def as_called(text: str) -> str:
+    """Return a text for the user whose commands are those that work here.
+
+    `python tools/data.py` is `promptvision data` in an installation, which has no tools/, and below that command.
+    """
+    installed = (Path(__file__).parent / "commands").is_dir()
+    if not installed and not Path(sys.argv[0]).name.startswith("promptvision"):
+        return text
+    text = re.sub(r"(torchrun [^;]*?)tools/(\w+)\.py", r"\1-m promptvision \2", text)
+    return re.sub(r"(?:python )?tools/(\w+)\.py", r"promptvision \1", text)

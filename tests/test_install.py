@@ -1,7 +1,9 @@
 """The wheel: what it holds, and the command `promptvision`, installed outside the checkout and inside it."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +109,11 @@ def test_installed_command_explains_itself(call):
     said = call("train", "--help")
     assert call("help", "train") == said and call("help") == listed
     assert said.startswith("usage: promptvision train ") and "tools/" not in said
+    said = call("train", "--config", "coop/embedded.yaml", "INPUT.CACHE", "nowhere", status=2)
+    assert said.endswith("make it by `promptvision data cache`\n")
+    assert "`promptvision data show NAME`" in call("data", "list") and "tools/" not in call(
+        "data", "show", "hub_folder"
+    )
     said = call("train", "--config", "coop/embeded.yaml", status=2)
     assert said == "error: config file coop/embeded.yaml does not exist; did you mean coop/embedded.yaml?\n"
 
@@ -120,3 +127,34 @@ def test_the_command_of_a_checkout_runs_its_tools(tmp_path):
     words = ["train", "--config", "configs/coop/embedded.yaml", "OPTIM.LRR", "1"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 2 and "did you mean OPTIM.LR?" in done.stderr
+
+
+def test_the_library_names_commands_that_exist(installed, tmp_path):
+    text = "torchrun --nproc-per-node 4 tools/train.py; `python tools/data.py cache`, tools/eval.py"
+    code = f"from promptvision.errors import as_called; print(as_called({text!r}))"
+    said = {}
+    for folder in (ROOT, installed):
+        env = {**os.environ, "PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=env
+        )
+        said[folder] = done.stdout.strip()
+    assert said[ROOT] == text
+    wanted = "torchrun --nproc-per-node 4 -m promptvision train; `promptvision data cache`, promptvision eval"
+    assert said[installed] == wanted
+
+
+def test_every_sentence_with_a_command_says_it_as_called():
+    """A string with `tools/x.py` is a docstring, which is for readers of the code, or an argument of `as_called`."""
+    for package in ("promptvision", "coop", "vpt", "tools"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path.name in ("docs.py", "docs_page.py", "bench_kill.py"):  # pages and a benchmark of the checkout
+                continue
+            tree = ast.parse(path.read_text())
+            told = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            free = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            for call in ast.walk(tree):
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "as_called":
+                    free |= {id(node) for node in ast.walk(call)}
+            stray = [node.value for node in told if id(node) not in free and re.search(r"tools/\w+\.py", node.value)]
+            assert not stray, f"{path}: {stray}"

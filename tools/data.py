@@ -25,7 +25,7 @@ from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
 from promptvision.engine.progress import Meter, log_to_terminal, track
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 from promptvision.report.tables.terminal import card_table, cards_table
 
 
@@ -150,7 +150,7 @@ def download_(args):
     for file in files:
         print(file)
     steps = [*(["prepare"] if archives(card, args.root) else []), "check"]
-    print("next: " + ", then ".join(f"python tools/data.py {step} {args.name}" for step in steps))
+    print("next: " + ", then ".join(as_called(f"python tools/data.py {step} {args.name}") for step in steps))
 
 
 def prepare_(args):

@@ -5,19 +5,20 @@ from pathlib import Path
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 
 
 def arguments():
     parser = tool_parser(__doc__, overrides="keys to override")
-    parser.add_argument("--run", required=True, type=Path, help="folder of a run of tools/train.py")
+    parser.add_argument("--run", required=True, type=Path, help="folder of a run")
     return parser.parse_args()
 
 
 def main():
     args = arguments()
     if "METHOD.WEIGHTS" in args.overrides:
-        raise InputError("a run is tested with what it learned; test other tensors by tools/train.py OPTIM.EPOCHS 0")
+        other = as_called("python tools/train.py OPTIM.EPOCHS 0")
+        raise InputError(f"a run is tested with what it learned; test other tensors by {other}")
     evaluate(load_config(args.run / "config.yaml", args.overrides, FAMILIES), args.run)
 
 

@@ -12,7 +12,7 @@ from promptvision.errors import InputError
 
 def arguments():
     parser = tool_parser(__doc__)
-    parser.add_argument("--run", required=True, type=Path, help="folder of a run of tools/train.py")
+    parser.add_argument("--run", required=True, type=Path, help="folder of a run")
     parser.add_argument("images", nargs="+", help="files, folders (searched recursively) and globs")
     parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")

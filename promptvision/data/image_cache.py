@@ -27,7 +27,7 @@ from promptvision.atomic import locked, write_atomically
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images
 from promptvision.data.scan import Progress, scan
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, as_called, unknown
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2
@@ -188,7 +188,8 @@ class CachedImages:
         file = Path(self.folder, INDEX)
         if not file.is_file():
             state = "is not finished" if file.with_name(UNFINISHED).is_file() else "does not exist"
-            raise InputError(f"image cache {self.folder} {state}: make it by `python tools/data.py cache`")
+            command = as_called("python tools/data.py cache")
+            raise InputError(f"image cache {self.folder} {state}: make it by `{command}`")
         kind, entries = _read_index(file)
         if kind.format != FORMAT:
             raise InputError(f"image cache {self.folder} is of an older version: delete the folder and build it again")
@@ -239,12 +240,13 @@ class CachedImages:
         entries, listed = self._index[1], images.paths
         stamps, contents = {path: images.stamp(path) for path in listed}, _contents_of(images)
         stale = sorted(p for p in listed if p not in entries or not _is_current(entries[p], p, stamps[p], contents))
+        command = as_called("python tools/data.py cache")
         if stale:
             raise InputError(
                 f"image cache {self.folder} lacks {len(stale)} of the {len(listed)} images or holds older ones, "
-                f"such as {stale[0]}: build it again by `python tools/data.py cache`"
+                f"such as {stale[0]}: build it again by `{command}`"
             )
         moved = sum(entries[path]["stamp"] != stamp for path, stamp in stamps.items())
         if moved:
-            LOG.info("%d files were compared by contents; `tools/data.py cache` keeps their new stamps", moved)
+            LOG.info("%d files were compared by contents; `%s` keeps their new stamps", moved, command)
         return replace(images, open=self.open, made=f"cache of images, {self.kind}")

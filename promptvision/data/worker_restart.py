@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 
 LOG = logging.getLogger(__name__)
 DEATHS = 3
@@ -43,7 +43,7 @@ def batches(
             if deaths == DEATHS:
                 raise InputError(
                     f"workers that decode images died {DEATHS} times in a row, perhaps for lack of memory; "
-                    "use fewer: TRAIN.WORKERS, or --jobs of tools/data.py"
+                    + as_called("use fewer: TRAIN.WORKERS, or --jobs of `python tools/data.py`")
                 ) from error
             LOG.warning("a worker that decodes images died: new workers continue at batch %d", done)
 

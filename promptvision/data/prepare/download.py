@@ -11,7 +11,7 @@ from promptvision.data.prepare.fetch import Progress, fetch, no_empty_folders
 from promptvision.data.prepare.presence import IN_MEMORY, root_folder
 from promptvision.data.readers.layout import missing
 from promptvision.data.readers.paths import escapes
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, as_called, unknown
 
 SOURCES = ("official", "hub")
 
@@ -23,11 +23,11 @@ def download(card: Card, root: str, source: str = "", progress: Progress = lambd
     names no source, and if the download fails.
     """
     if card.reader in IN_MEMORY:
-        raise InputError(f"data set {card.name!r} needs no download: {card.where}")
+        raise InputError(f"data set {card.name!r} needs no download: {as_called(card.where)}")
     official = card.reader == "torchvision" or card.download
     known = [name for name, exists in zip(SOURCES, (official, card.hub), strict=True) if exists]
     if not known:
-        raise InputError(f"data set {card.name!r} cannot be downloaded by this tool: {card.where}")
+        raise InputError(f"data set {card.name!r} cannot be downloaded by this tool: {as_called(card.where)}")
     if source and source not in known:
         raise unknown(f"source of data set {card.name!r}", source, known)
     top = root_folder(root)

@@ -10,7 +10,7 @@ from promptvision.data.card import Card
 from promptvision.data.prepare.official_lists import official_split
 from promptvision.data.readers.coop_split import SPLITS
 from promptvision.data.readers.layout import data_root, find_folder
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 
 
 def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
@@ -27,7 +27,7 @@ def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
         raise InputError(f"{file} exists already and is not overwritten; move it away to make another one")
     images = find_folder(card, top, [card.options["images"]])
     lists = dict(zip(SPLITS, official_split(card, top, images, seed), strict=True))
-    note = f"not the published split: made by tools/data.py split, seed {seed}"
+    note = as_called(f"not the published split: made by tools/data.py split, seed {seed}")
     write_atomically(file, json.dumps({"note": note, "seed": seed, **lists}).encode())
     return file, {split: len(items) for split, items in lists.items()}
 

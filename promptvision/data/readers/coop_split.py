@@ -11,7 +11,7 @@ from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import Faults, check_label, listed_images
 from promptvision.data.readers.layout import data_root, find_folder, missing
 from promptvision.data.readers.paths import listed_path
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 
 SPLITS = ("train", "val", "test")
 
@@ -25,7 +25,7 @@ def read_coop_split(card: Card, root: str, faults: Faults, *, folders: list[str]
     file = folder / split
     if not os.path.isfile(file):
         lacks = missing(card, f"the split file {file} is missing")
-        command = f"python tools/data.py split {card.name}"
+        command = as_called(f"python tools/data.py split {card.name}")
         raise InputError(f"{lacks}, or make another split, not the published one, with `{command}`")
     inner = find_folder(card, folder, [images])
     return listed_images(card, [file], inner, read_split(file, card.classes, inner, faults), faults)

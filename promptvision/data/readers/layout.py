@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from promptvision.data.card import Card
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 
 
 def missing(card: Card, what: str) -> InputError:
     """Return the error for something that a dataset lacks; it ends with how to get the dataset."""
-    return InputError(f"data set {card.name!r}: {what}; {card.where}")
+    return InputError(f"data set {card.name!r}: {what}; {as_called(card.where)}")
 
 
 def unreadable(file: Path, error: Exception, reason: str) -> InputError:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from promptvision.errors import shown
+from promptvision.errors import as_called, shown
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
 from promptvision.report.tables.table import Table, counted, one_line
@@ -165,7 +165,7 @@ def cards_table(rows: Sequence[tuple[Any, str]]) -> RichTable:
         protocols, classes = ", ".join(card.protocols), "" if card.classes is None else f"{card.classes:,}"
         table.add_row(card.name, escape(card.title), *([] if narrow else [protocols]), classes, here)
     if narrow:
-        table.caption = "protocols: in 120 columns, or `python tools/data.py show NAME`"
+        table.caption = as_called("protocols: in 120 columns, or `python tools/data.py show NAME`")
     return table
 
 
@@ -179,7 +179,7 @@ def card_table(card: Any, here: str) -> RichTable:
         del facts[key]
     for key, fact in facts.items():
         if fact not in (None, "", [], {}):
-            table.add_row(key, escape(fact_text(fact)))
+            table.add_row(key, escape(as_called(fact_text(fact))))
     return table
 
 
