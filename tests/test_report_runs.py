@@ -256,13 +256,14 @@ def test_options_that_make_another_method_name_it(write_run, tmp_path):
         ("c", "prompt_ablations", {"DEEP": True, "PREFIX": True}),
         ("h", "prompt_ablations", {"DEEP": True, "PREFIX": False}),
         ("d", "adapter", {"PARALLEL": True}),
+        ("i", "adapter", {"PARALLEL": True, "READS": "stream"}),
         ("e", "linear", {"HIDDEN_LAYERS": 2}),
         ("f", "partial", {"BLOCKS": 3}),
         ("g", "full", {"FROM_SCRATCH": True}),
     ):
         write_run(name, family="vpt", method=method, options=options)
     wanted = {"VPT-deep", "VPT-shallow", "prefix-tuning", "VPT-deep, ablation", "parallel adapter", "MLP-3"}
-    wanted |= {"partial-3", "from scratch"}
+    wanted |= {"partial-3", "from scratch", "AdaptFormer"}
     assert names(tmp_path) == wanted
 
 

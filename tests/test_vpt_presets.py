@@ -45,7 +45,20 @@ def test_the_options_that_make_each_rival():
     assert options["side"].SIDE_WEIGHTS == "default"
 
 
-@pytest.mark.parametrize("name", [*(f"vit_b16_{rival}" for rival in RIVALS), *(f"embedded_{m}" for m in EMBEDDED)])
+def test_adapt_former_is_set_as_in_its_image_runs():
+    """main_image.py: 64 units, rate 0.1 per 256 images from 0 over 20 of 100 epochs, 48 steps each, then a cosine."""
+    cfg = load("configs/vpt/vit_b16_adaptformer.yaml")
+    options, each = cfg.METHOD.OPTIONS, rates(cfg, 48)
+    assert 768 // options.REDUCTION == 64 and options.PARALLEL and options.READS == "stream"
+    assert (options.SCALE, options.LEARNED_SCALE, options.NORM, options.DROPOUT) == (0.1, False, "none", 0.1)
+    assert options.HEAD_NORM and (cfg.OPTIM.NAME, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY) == ("sgd", 0.9, 0.0)
+    assert len(each) == 4800 and each[0] == 0 and each[480] == pytest.approx(0.2)
+    assert max(each) == each[960] == pytest.approx(0.4) and each[2880] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer")), *(f"embedded_{m}" for m in EMBEDDED)]
+)
 def test_the_first_comment_holds_a_command_that_is_understood(name):
     first = (ROOT / f"configs/vpt/{name}.yaml").read_text().partition("\n")[0]
     words = shlex.split(first[first.index("python") :])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from promptvision.backbones import ImageTower
+from promptvision.errors import InputError
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 """(module, positional arguments, output) to the output that replaces it, or None to keep it."""
@@ -43,3 +44,14 @@ def mlp_linears(block: nn.Module) -> list[nn.Linear]:
     """Return the linear layers of a block's MLP, in order; none if it has no MLP."""
     mlp = getattr(block, "mlp", None)
     return [part for part in mlp.modules() if isinstance(part, nn.Linear)] if isinstance(mlp, nn.Module) else []
+
+
+def mlp_norm(block: nn.Module) -> nn.Module:
+    """Return the norm before (in Swin v2 after) a block's MLP: of ViTs and Swin, of CLIP's ViT, of ConvNeXt."""
+    for name in ("norm2", "ln_2", "norm"):
+        if isinstance(getattr(block, name, None), nn.Module):
+            return getattr(block, name)
+    raise InputError(
+        f"blocks of type {type(block).__name__} have no norm of a known name before their MLP; "
+        f"set METHOD.OPTIONS.READS normed"
+    )

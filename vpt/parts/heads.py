@@ -19,16 +19,27 @@ class Head(nn.Module):
     `init`: "small" is N(0, 0.01) with zero biases; "published" is Kaiming normal by fan-out with biases -log 99, which
     is far larger for few classes and starts worse (equal biases do not change a softmax). A hidden layer is Linear,
     ReLU, BatchNorm1d, Dropout, all of width E: `projection.{0, 4, ...}` are the linear layers, `projection.{2, 6, ...}`
-    the norms (KMnP/vpt `src/models/mlp.py`; its MLP_NUM is `hidden`).
+    the norms (KMnP/vpt `src/models/mlp.py`; its MLP_NUM is `hidden`). `norm`: a batch norm without weights comes first,
+    as in linear probes of MAE and in AdaptFormer's image runs.
     """
 
-    def __init__(self, feature_dim: int, classes: int, init: str = "small", hidden: int = 0, dropout: float = 0.1):
+    def __init__(
+        self,
+        feature_dim: int,
+        classes: int,
+        init: str = "small",
+        hidden: int = 0,
+        dropout: float = 0.1,
+        norm: bool = False,
+    ):
         super().__init__()
         if init not in INITS:
             raise unknown("head_init", init, INITS)
         if hidden < 0 or not 0 <= dropout < 1:
             raise InputError(f"hidden_layers is {hidden}, head_dropout {dropout}; take 0 or more, and 0 to below 1")
         self.projection = nn.Sequential()
+        if norm:
+            self.projection.append(nn.BatchNorm1d(feature_dim, affine=False, eps=1e-6))
         for _ in range(hidden):
             linear = nn.Linear(feature_dim, feature_dim)
             nn.init.kaiming_normal_(linear.weight, mode="fan_out")
@@ -43,7 +54,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.training and len(self.projection) and len(features) < 2:
-            raise InputError("a head with hidden layers normalises over a batch: it cannot train on a single image")
+            raise InputError("a head with a batch norm normalises over a batch: it cannot train on a single image")
         return self.last_layer(self.projection(features))
 
 
