@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from promptvision.config.docs import often_set
-from promptvision.errors import InputError, as_called
+from promptvision.errors import InputError, OwnCodeFailed, as_called
 
 
 @contextmanager
@@ -26,6 +27,8 @@ def one_sentence() -> Iterator[None]:
         yield
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
+        if isinstance(error, OwnCodeFailed):
+            traceback.print_exception(error.__cause__)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -48,3 +51,9 @@ def tool_parser(description: str, *, config: str = "", overrides: str = "") -> A
         parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=overrides)
         parser.epilog = often_set()
     return parser
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """Add `--trust` to the command of a tool that opens runs."""
+    help = "call the function that the run's config names; it is looked for on PYTHONPATH, not in the current folder"
+    parser.add_argument("--trust", action="store_true", help=help)

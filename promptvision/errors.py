@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ class InputError(ValueError):
 
 class Diverged(InputError):
     """Training whose loss is no longer finite: a search over settings continues with the next one."""
+
+
+class OwnCodeFailed(InputError):
+    """An error in a function that the user named; the tools print the traceback of its cause below the sentence."""
 
 
 class NotWritten(InputError):
@@ -52,3 +57,24 @@ def as_called(text: str) -> str:
         return text
     text = re.sub(r"(torchrun [^;]*?)tools/(\w+)\.py", r"\1-m promptvision \2", text)
     return re.sub(r"(?:python )?tools/(\w+)\.py", r"promptvision \1", text)
+
+
+def names_function(name: object) -> bool:
+    """Return whether a name is of the form `package.module:function`, which is imported and called."""
+    module, colon, function = str(name).partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Raise OwnCodeFailed for whatever the user's own code raises; `what` names the code."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        raise InputError(f"{what}: no module {error.name!r}; is its folder on PYTHONPATH?") from error
+    except SystemExit as error:
+        raise InputError(f"{what} ended the process (status {error.code}) instead of returning") from error
+    except Exception as error:
+        raise OwnCodeFailed(f"{what} raised {type(error).__name__}: the code is your own, see its traceback") from error

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import add_trust, one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError, as_called
@@ -11,6 +11,7 @@ from promptvision.errors import InputError, as_called
 def arguments():
     parser = tool_parser(__doc__, overrides="keys to override")
     parser.add_argument("--run", required=True, type=Path, help="folder of a run")
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -19,7 +20,7 @@ def main():
     if "METHOD.WEIGHTS" in args.overrides:
         other = as_called("python tools/train.py OPTIM.EPOCHS 0")
         raise InputError(f"a run is tested with what it learned; test other tensors by {other}")
-    evaluate(load_config(args.run / "config.yaml", args.overrides, FAMILIES), args.run)
+    evaluate(load_config(args.run / "config.yaml", args.overrides, FAMILIES, trust=args.trust, of_run=True), args.run)
 
 
 def evaluate(cfg, folder):

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import add_trust, one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
@@ -16,6 +16,7 @@ def arguments():
     parser.add_argument("images", nargs="+", help="files, folders (searched recursively) and globs")
     parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -23,7 +24,8 @@ def main():
     args = arguments()
     if args.top < 1:
         raise InputError(f"--top is {args.top}; it must be at least 1")
-    rows, broken = classify(load_config(args.run / "config.yaml", [], FAMILIES), args)
+    cfg = load_config(args.run / "config.yaml", [], FAMILIES, trust=args.trust, of_run=True)
+    rows, broken = classify(cfg, args)
     if args.json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))

@@ -5,7 +5,7 @@ On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; eac
 
 import sys
 
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import add_trust, one_sentence, tool_parser
 from promptvision.config import dump, find_config, load_config, resolved, summary
 from promptvision.config.families import FAMILIES
 from promptvision.engine.earlier_run import earlier_result, keep_config
@@ -18,6 +18,7 @@ def arguments():
         "--resume", choices=("never", "auto"), default="never", help="auto: continue from last.ckpt, if there is one"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run in OUTPUT_DIR and its evaluations")
+    add_trust(parser)
     args = parser.parse_args()
     if args.overwrite and args.resume == "auto":
         parser.error("--overwrite trains again, --resume auto continues: choose one")
@@ -26,7 +27,7 @@ def arguments():
 
 def main():
     args = arguments()
-    cfg = load_config(args.config, args.overrides, FAMILIES)
+    cfg = load_config(args.config, args.overrides, FAMILIES, trust=args.trust)
     keep_config(find_config(args.config), cfg.OUTPUT_DIR, dump(cfg))
     found = earlier_result(resolved(cfg), cfg.OUTPUT_DIR, resume=args.resume == "auto", overwrite=args.overwrite)
     if found and not args.overwrite:

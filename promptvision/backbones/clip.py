@@ -18,14 +18,14 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from promptvision.backbones.compute import Compute
-from promptvision.backbones.custom import call_custom, is_custom
+from promptvision.backbones.custom import call_custom
 from promptvision.backbones.hf_text import HuggingFaceText
 from promptvision.backbones.image import run_blocks
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, names_function, unknown
 
 EMBEDDED = Path(__file__).with_name("embedded.safetensors")
 FILES = (".safetensors", ".pth", ".pt", ".bin")
@@ -127,7 +127,7 @@ def load_clip(
     """
     if pool != "default":
         raise InputError(f"BACKBONE.POOL {pool}: a CLIP has one way to pool; leave it at default")
-    if is_custom(name):
+    if names_function(name):
         clip = call_custom(str(name))
     elif name == "embedded" or Path(name).suffix in FILES:
         random = name == "embedded" and pretrained in (None, False, "none")
@@ -136,9 +136,8 @@ def load_clip(
         options = {"force_image_size": image_size} if image_size and resize == "timm" else {}
         clip = _wrap(_from_name(str(name), pretrained, quick_gelu, options), str(name))
     if not isinstance(clip, CLIP):
-        raise InputError(
-            f"BACKBONE.NAME {name} gives a {type(clip).__name__}; it must give a promptvision.backbones.CLIP"
-        )
+        kind = type(clip).__name__
+        raise InputError(f"BACKBONE.NAME {name} gives a {kind}; it must give a promptvision.backbones.CLIP")
     if image_size:
         check_size(clip.image, image_size)
         clip.image = resize_positions(clip.image, image_size, resize)
@@ -157,7 +156,7 @@ def _wrap(model: Any, name: str) -> CLIP:
 
 def _from_name(name: str, pretrained: str | bool | None, quick_gelu: bool | None, options: dict[str, Any]) -> nn.Module:
     """Create the open_clip model of a name, with the weights of a tag or a file, or random ones."""
-    if get_model_config(name) is None:
+    if name not in open_clip.list_models():  # get_model_config would also open folders and the Hub
         raise unknown("CLIP backbone", name, ["embedded", *open_clip.list_models()])
     if pretrained in (None, False, "none", ""):
         return _create(name, None, bool(quick_gelu), options)

@@ -1,30 +1,46 @@
-"""Your own backbone: `module:function`, called without arguments, with no edit here."""
+"""Backbones from elsewhere: your own `module:function`, called without arguments, and folders with models."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from typing import Any
 
-from promptvision.errors import InputError, unknown
+from torch import nn
 
-
-def is_custom(name: Any) -> bool:
-    """Return whether a backbone's name is of the form `package.module:function`."""
-    module, colon, function = str(name).partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+from promptvision.errors import InputError, own_code, unknown
 
 
-def call_custom(name: str) -> Any:
-    """Return the result of `function()` of `module`, which may be in the current folder."""
+def call_custom(name: str) -> nn.Module:
+    """Return the backbone that `function()` of `module` builds; the module may be in the current folder."""
     module_name, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
+    what = f"BACKBONE.NAME {name}"
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"{what}: {module_name} is a module of Python itself, which builds no backbone; name your own")
+    if module_name not in sys.modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    try:
+    with own_code(f"{what}: importing {module_name}"):
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"BACKBONE.NAME {name}: no module {error.name!r}; is its folder on PYTHONPATH?") from error
-    if not callable(getattr(module, function, None)):
-        raise unknown(f"function in {module_name} (BACKBONE.NAME {name})", function, vars(module))
-    return getattr(module, function)()
+    build = getattr(module, function, None)
+    if not callable(build):
+        raise unknown(f"function in {module_name} ({what})", function, vars(module))
+    try:
+        inspect.signature(build).bind()
+    except TypeError as error:
+        raise InputError(f"{what} is called without arguments, but it takes some: {error}") from error
+    except ValueError:  # a function in C, which does not say
+        pass
+    with own_code(what):
+        backbone = build()
+    if not isinstance(backbone, nn.Module):
+        raise InputError(f"{what} returned a {type(backbone).__name__}; it must return a module of torch")
+    return backbone
+
+
+def not_loaded(name: str, library: str, error: Exception) -> InputError:
+    """Return the error for a `local-dir:` or `hf-hub:` name of which a library makes no model."""
+    kind, _, place = name.partition(":")
+    where = f"the folder {place}" if kind == "local-dir" else f"{place} on the Hugging Face Hub"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"BACKBONE.NAME {name}: {where} gives no model of {library} ({reason})")

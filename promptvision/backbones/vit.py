@@ -15,13 +15,15 @@ from torch import nn
 from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
-from promptvision.backbones.custom import call_custom, is_custom
+from promptvision.backbones.custom import call_custom, not_loaded
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, names_function, unknown
 
+ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Arguments of timm that load other files, which the description of a weight file has no say in."""
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 
 
@@ -60,7 +62,7 @@ def _tower(
     """Return the tower that a name, or a module, stands for."""
     if isinstance(name, nn.Module):
         return name if isinstance(name, ImageTower) else TimmTower(name)
-    if is_custom(name):
+    if names_function(name):
         return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
     if name == "embedded" or (name in open_clip.list_models() and not timm.is_model(str(name))):
         image = load_clip(EMBEDDED if name == "embedded" else name, pretrained).image
@@ -91,7 +93,8 @@ def _from_timm(name: str, pretrained: str | bool | None, image_size: int, resize
 def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     """Create a timm model without classifier, after checking its name."""
     architecture = name.partition(".")[0]
-    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+    elsewhere = name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+    if not elsewhere:
         if not timm.is_model(architecture):
             raise unknown("backbone", name, ["embedded", *timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
         if "." in name and name not in timm.list_pretrained(f"{architecture}.*"):
@@ -99,13 +102,17 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (OSError, RuntimeError) as error:
+        if elsewhere and (not pretrained or name.startswith("local-dir:")):
+            raise not_loaded(name, "timm", error) from error
         if not pretrained:
             raise
         raise InputError(
             f"the weights of {name} could not be downloaded through timm ({type(error).__name__}); give a file: "
             f"BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
         ) from error
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if elsewhere:
+            raise not_loaded(name, "timm", error) from error
         if not options:
             raise
         raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
@@ -128,7 +135,8 @@ def _from_file(path: Path) -> nn.Module:
             call: Any = ast.parse(content["timm_constructor"], mode="eval").body
             model: nn.Module = VisionTransformer(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
         else:
-            model = timm.create_model(content["architecture"], **{"num_classes": 0, **content.get("model_args", {})})
+            given = {key: value for key, value in content.get("model_args", {}).items() if key not in ELSEWHERE}
+            model = timm.create_model(content["architecture"], **{"num_classes": 0, **given})
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError) as error:
         raise InputError(f"{facts}: no timm architecture with its arguments ({error})") from error
     return _fill(model, path)

@@ -40,6 +40,10 @@ class Key:
     """Type of a list's entries; `object` for any plain value."""
     lengths: tuple[int, ...] = ()
     """Allowed lengths of a list; empty for any."""
+    code: bool = False
+    """True if the value may name a function, `module:function`, which a run calls."""
+    place: bool = False
+    """True if the value says where a run writes."""
 
     @property
     def initial(self) -> Any:

@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 
 from promptvision.config.key import OPTIONS, Key, option_rows, short
 from promptvision.config.schema import KEYS
+from promptvision.config.trust import COMMAND_LINE, check_functions, holds_run, without_places
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 
@@ -34,13 +35,27 @@ class Setting(NamedTuple):
     """True for a word of the command line, which still has to be parsed as the key's type."""
 
 
-def load_config(path: str | Path, overrides: Sequence[Any], families: Mapping[str, Any]) -> CfgNode:
+def load_config(
+    path: str | Path,
+    overrides: Sequence[Any],
+    families: Mapping[str, Any],
+    *,
+    trust: bool = False,
+    of_run: bool = False,
+) -> CfgNode:
     """Return the frozen config of a file and its bases, with `overrides` (KEY, VALUE, KEY, VALUE ...) on top.
 
-    Raises InputError for anything wrong with a file, a key or a value.
+    `trust`: call functions that a file in the folder of a run names, even if no override repeats them. `of_run`: open
+    a run, whose config does not say where to write. Raises InputError for a wrong file, key or value.
     """
-    layers = [_settings(content, source) for source, content in _chain(find_config(path), ())]
-    return _assemble(_merged([*layers, _overrides(overrides)]), families)
+    files = _chain(find_config(path), ())
+    layers = [_settings(content, source) for source, content in files]
+    layers = [without_places(layer) for layer in layers] if of_run else layers
+    settings = _merged([*layers, _overrides(overrides)])
+    folders = [Path(source).parent for source, _ in files]
+    if runs := [folder for folder in reversed(folders) if of_run or holds_run(folder)]:
+        check_functions(settings, runs[0], trust)
+    return _assemble(settings, families)
 
 
 def config_folder() -> Path:
@@ -133,8 +148,8 @@ def _overrides(words: Sequence[Any]) -> dict[str, Setting]:
         raise InputError(f"overrides come as KEY VALUE pairs; the last one, {words[-1]!r}, is alone")
     found: dict[str, Setting] = {}
     for name, value in zip(words[::2], words[1::2], strict=True):
-        _check_name(str(name), "command line")
-        found[name] = Setting(value, "command line", typed=isinstance(value, str))
+        _check_name(str(name), COMMAND_LINE)
+        found[name] = Setting(value, COMMAND_LINE, typed=isinstance(value, str))
     return found
 
 

@@ -20,19 +20,22 @@ KEYS = (
         "OUTPUT_DIR",
         "out",
         "Folder of the run: config, metrics, result, learned tensors, checkpoint and log.",
+        place=True,
     ),
     Key(
         "CACHE_DIR",
         "auto",
         "Folder where image features of frozen towers are kept for later runs: auto is $PROMPTVISION_CACHE, or "
         "promptvision in the user's cache (~/.cache); empty disables it, and every epoch encodes every image "
-        "again.",
+        "again. eval takes it from its own command line, not from the run.",
+        place=True,
     ),
     Key(
         "LOG.WANDB",
         "",
         "Project at Weights & Biases that also receives the curves (pip install 'promptvision[wandb]'); empty for "
         "none.",
+        place=True,
     ),
     Key("METHOD.FAMILY", "coop", "Family of the method: coop prompts a CLIP, vpt prompts an image tower."),
     Key("METHOD.NAME", "coop", "Name of the method within its family."),
@@ -45,7 +48,9 @@ KEYS = (
     Key(
         "BACKBONE.NAME",
         "embedded",
-        "A timm or open_clip model, a weights file, `module:function`, or the shipped `embedded`.",
+        "A timm or open_clip model, a weights file, `module:function`, or the shipped `embedded`. A function in the "
+        "config of an existing run is called only if the command line repeats it or says --trust.",
+        code=True,
     ),
     Key(
         "BACKBONE.PRETRAINED",

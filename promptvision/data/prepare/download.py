@@ -8,9 +8,8 @@ from urllib.error import URLError
 
 from promptvision.data.card import Card
 from promptvision.data.prepare.fetch import Progress, fetch, no_empty_folders
-from promptvision.data.prepare.presence import IN_MEMORY, root_folder
+from promptvision.data.prepare.presence import IN_MEMORY, below_root, root_folder
 from promptvision.data.readers.layout import missing
-from promptvision.data.readers.paths import escapes
 from promptvision.errors import InputError, as_called, unknown
 
 SOURCES = ("official", "hub")
@@ -45,12 +44,10 @@ def from_addresses(card: Card, top: Path, progress: Progress) -> list[Path]:
     """Download the card's `download` entries."""
     files = []
     for entry in card.download:
-        name = str(entry["file"])
-        if escapes(name):
-            raise InputError(f"data set {card.name!r}: its card would write {name}, outside the root")
+        file = below_root(card, top, entry["file"])
         sums = {key: str(entry.get(key, "")) for key in ("sha256", "md5")}
-        fetch(str(entry["url"]), top / name, **sums, size=int(entry.get("size", 0)), progress=progress)
-        files.append(top / name)
+        fetch(str(entry["url"]), file, **sums, size=int(entry.get("size", 0)), progress=progress)
+        files.append(file)
     return files
 
 
@@ -60,7 +57,8 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
 
     kind = getattr(datasets, card.options["dataset"])
     by_split = "split" in inspect.signature(kind).parameters
-    folder = top / card.options["folders"][0] if by_split and not hasattr(kind, "base_folder") else top
+    own = below_root(card, top, card.options["folders"][0])
+    folder = own if by_split and not hasattr(kind, "base_folder") else top
     try:
         with no_empty_folders(folder / str(getattr(kind, "__name__", "")) / "raw"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +67,7 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
     except (URLError, RuntimeError, OSError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise missing(card, f"torchvision could not download it: {reason}") from None
-    return [top / card.options["folders"][0]]
+    return [own]
 
 
 def from_hub(card: Card, top: Path) -> list[Path]:
@@ -77,7 +75,7 @@ def from_hub(card: Card, top: Path) -> list[Path]:
     from huggingface_hub import snapshot_download
 
     repo, kind, files = str(card.hub["repo"]), str(card.hub.get("kind", "model")), list(card.hub.get("files", []))
-    place = top / str(card.hub.get("into", ""))
+    place = below_root(card, top, card.hub.get("into", ""))
     try:
         with no_empty_folders(place):
             snapshot_download(repo, repo_type=kind, allow_patterns=files or None, local_dir=str(place))

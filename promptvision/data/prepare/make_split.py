@@ -8,6 +8,7 @@ from pathlib import Path
 from promptvision.atomic import write_atomically
 from promptvision.data.card import Card
 from promptvision.data.prepare.official_lists import official_split
+from promptvision.data.prepare.presence import below_root
 from promptvision.data.readers.coop_split import SPLITS
 from promptvision.data.readers.layout import data_root, find_folder
 from promptvision.errors import InputError, as_called
@@ -21,8 +22,9 @@ def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
     """
     if card.reader != "coop_split":
         raise InputError(f"data set {card.name!r} has no split file to make: its reader is {card.reader}")
+    below_root(card, Path(root), *card.options["folders"])
     top = find_folder(card, data_root(card, root), card.options["folders"])
-    file = top / card.options["split"]
+    file = below_root(card, top, card.options["split"])
     if file.exists():
         raise InputError(f"{file} exists already and is not overwritten; move it away to make another one")
     images = find_folder(card, top, [card.options["images"]])

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from promptvision.data.card import Card
+from promptvision.data.readers.paths import escapes
+from promptvision.errors import InputError
 
 IN_MEMORY = ("world", "digits")
 """Readers that need no root."""
@@ -14,6 +16,14 @@ IN_MEMORY = ("world", "digits")
 def root_folder(root: str) -> Path:
     """Return DATASET.ROOT as the readers take it: empty is `data`."""
     return Path(root or "data").expanduser()
+
+
+def below_root(card: Card, root: Path, *names: object) -> Path:
+    """Return the path that a card names to write to. InputError if it is outside the root."""
+    for name in map(str, names):
+        if escapes(name):
+            raise InputError(f"data set {card.name!r}: its card would write {name}, outside the root")
+    return root.joinpath(*map(str, names))
 
 
 def expected(card: Card, root: str) -> dict[str, bool]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from promptvision.data.card import Card
 from promptvision.data.prepare.imagenet import unpack_imagenet
-from promptvision.data.prepare.presence import presence, root_folder
+from promptvision.data.prepare.presence import below_root, presence, root_folder
 from promptvision.data.readers.layout import missing
 from promptvision.data.readers.paths import escapes
 from promptvision.errors import InputError
@@ -70,11 +70,12 @@ def archives(card: Card, root: str) -> list[Archive]:
     top = root_folder(root)
     found = []
     for entry in card.download:
-        file = top / str(entry["file"])
-        into = top / str(entry["into"]) if "into" in entry else file.parent
+        file = below_root(card, top, entry["file"])
+        into = below_root(card, top, entry["into"]) if "into" in entry else file.parent
         found.append(Archive(file, into, str(entry.get("part", ""))))
-    inner = top / str(card.hub.get("into", ""))
-    found += [Archive(inner / name, (inner / name).parent) for name in card.hub.get("files", [])]
+    inner = below_root(card, top, card.hub.get("into", ""))
+    packed = [below_root(card, inner, name) for name in card.hub.get("files", [])]
+    found += [Archive(file, file.parent) for file in packed]
     return [archive for archive in found if archive.file.name.lower().endswith(SUFFIXES)]
 
 
@@ -85,7 +86,7 @@ def prepare(card: Card, root: str, progress: Progress = lambda name: None) -> in
     its folder, a link, or another file in place of one that exists.
     """
     if card.name == "imagenet" and presence(card, root) != "here":
-        return unpack_imagenet(root_folder(root) / card.options["folders"][0])
+        return unpack_imagenet(below_root(card, root_folder(root), card.options["folders"][0]))
     known = archives(card, root)
     here = [archive for archive in known if archive.file.is_file()]
     if not here and presence(card, root) != "here":
