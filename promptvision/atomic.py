@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from promptvision.errors import InputError
+from promptvision.errors import InputError, NotWritten
 
 LOG = logging.getLogger(__name__)
 
@@ -66,6 +67,14 @@ def write_json(path: str | Path, content: Any) -> None:
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def write_result(path: str | Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON; raise NotWritten, which holds the result, if that fails."""
+    try:
+        write_json(path, result)
+    except InputError as error:
+        raise NotWritten(str(error), result) from error
+
+
 def read_json(path: str | Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the contents of a JSON file; `pairs` makes its objects. InputError if it cannot be read."""
     try:
@@ -74,6 +83,18 @@ def read_json(path: str | Path, pairs: Callable[[list[tuple[str, Any]]], Any] | 
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file's contents, "" if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+    except (OSError, ValueError):
+        return ""
+    return digest.hexdigest()
 
 
 @contextmanager

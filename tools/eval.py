@@ -26,6 +26,7 @@ def main():
 def evaluate(cfg, folder):
     """Test the run in `folder` by a checked config; write and print the result."""
     from promptvision.atomic import write_json
+    from promptvision.engine.evaluation_file import evaluation_file
     from promptvision.engine.progress import log_to_terminal
     from promptvision.experiment.run import retest
     from promptvision.report.tables.terminal import run_table, wide_console, worst_classes
@@ -35,8 +36,9 @@ def evaluate(cfg, folder):
     result = retest(cfg, FAMILIES, folder)
     target = file_name(result["protocol"]["TARGET"])
     name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
-    wide_console().print(run_table(result, name), worst_classes(result))
-    write_json(folder / f"eval-{name}.json", result)
+    file = evaluation_file(folder, name, result)
+    wide_console().print(run_table(result, file.stem.removeprefix("eval-")), worst_classes(result))
+    write_json(file, result)
 
 
 if __name__ == "__main__":

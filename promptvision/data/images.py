@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from promptvision.atomic import file_hash
 from promptvision.errors import InputError
 
 Item = tuple[str, int, str]
@@ -66,14 +67,7 @@ class Images:
 
     def contents(self, path: str) -> str:
         """Return the SHA-256 of the file that holds an image, "" if it cannot be read."""
-        digest, file = hashlib.sha256(), self._state(path)[0]
-        try:
-            with open(file, "rb") as data:
-                while block := data.read(1 << 20):
-                    digest.update(block)
-        except (OSError, ValueError):
-            return ""
-        return digest.hexdigest()
+        return file_hash(self._state(path)[0])
 
     def _state(self, path: str) -> tuple[str, tuple[int, ...]]:
         """Return the file that holds an image, "" for one in memory, and its size, times and inode, if it exists."""

@@ -73,11 +73,16 @@ def holds_run(folder: Path) -> bool:
 
 def first_difference(theirs: Settings, ours: Settings) -> str | None:
     """Return "KEY was THEIRS, here it is OURS" of the first setting that makes another run, None if there is none."""
-    was, now = dict(_flat(theirs)), dict(_flat(ours))
-    for key in [*FIRST, *now, *was]:
-        if not key.startswith(FREE) and was.get(key) != now.get(key):
-            return f"{key} was {short(was.get(key))}, here it is {short(now.get(key))}"
+    for key, (was, now) in differences(theirs, ours).items():
+        return f"{key} was {short(was)}, here it is {short(now)}"
     return None
+
+
+def differences(theirs: Settings, ours: Settings) -> dict[str, tuple[Any, Any]]:
+    """Return {KEY: (their value, our value)} of the settings that make another run, those of FIRST first."""
+    was, now = dict(_flat(theirs)), dict(_flat(ours))
+    keys = (key for key in dict.fromkeys([*FIRST, *now, *was]) if not key.startswith(FREE))
+    return {key: (was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)}
 
 
 def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

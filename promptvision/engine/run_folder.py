@@ -13,11 +13,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from promptvision.atomic import locked, write_atomically, write_json
+from promptvision.atomic import locked, write_atomically, write_result
 from promptvision.engine.earlier_run import holds_run
 from promptvision.engine.loggers import Events, start_wandb
 from promptvision.engine.metrics_file import read_rows, scalars
-from promptvision.errors import InputError, NotWritten
+from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")
 OTHERS = ("eval-*.json", "events.out.tfevents.*", "matrix.png", "prompt_choices.png", "stream.json")
@@ -137,10 +137,7 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json; raise NotWritten, which holds the result, if that fails."""
-        try:
-            write_json(self.result, result)
-        except InputError as error:
-            raise NotWritten(str(error), result) from error
+        write_result(self.result, result)
         if self._wandb:
             self._wandb.summary.update(dict(scalars(result)))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from yacs.config import CfgNode
@@ -9,10 +12,14 @@ from yacs.config import CfgNode
 from promptvision.config import dump, resolved
 from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory
+from promptvision.engine.earlier_run import differences
 from promptvision.engine.environment import facts
 from promptvision.experiment.data import Data
-from promptvision.experiment.loaders import image_tower
+from promptvision.experiment.loaders import image_tower, transform_of
 from promptvision.method import Method
+
+TESTED = ("METHOD.", "BACKBONE.")
+"""Sections of settings that change the score of a trained run, apart from those of images and texts."""
 
 
 def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
@@ -58,6 +65,22 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "std": list(cfg.INPUT.STD or tower.std),
         "precision": cfg.TRAIN.PRECISION,
     }
+
+
+def evaluation_hash(cfg: CfgNode, data: Data, method: Method, trained: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a later test evaluates: images with their labels, texts, transform, precision, and
+    how its settings differ from those of the run (`trained`, the run's config) where they change a score."""
+    items = getattr(data.images, cfg.TEST.SPLIT)
+    changes = {key: now for key, (_, now) in differences(trained, resolved(cfg)).items() if key.startswith(TESTED)}
+    parts = {
+        "pictures": [data.images.fingerprint(items), subset_hash(items)],
+        "texts": [method.classes, getattr(method, "templates", []), cfg.DATASET.TEMPLATE or data.card.template],
+        "transform": repr(transform_of(cfg, method)),
+        "precision": cfg.TRAIN.PRECISION,
+        "together": cfg.TEST.BATCH_SIZE if getattr(method, "batchwise_test", False) else 1,
+        "changes": changes,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def environment(method: Method) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from promptvision.atomic import file_hash
 from promptvision.config import resolved
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.distributed import is_first
@@ -19,7 +20,7 @@ from promptvision.experiment.continual import run_stream
 from promptvision.experiment.data import load_data, match_classes, warn_of_empty_classes
 from promptvision.experiment.experiment import build
 from promptvision.experiment.loaders import Setup, feature_cache
-from promptvision.experiment.result import describe, environment
+from promptvision.experiment.result import describe, environment, evaluation_hash
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
 
@@ -74,9 +75,15 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
 
 
 def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bool = True) -> dict[str, Any]:
-    """Evaluate a trained run again, perhaps on other data, whose classes are matched with its own."""
+    """Evaluate a trained run again, perhaps on other data, whose classes are matched with its own.
+
+    The result names the run and what was evaluated, by `run_hash` and `evaluation_hash`.
+    """
     data = load_data(cfg)
     warn_of_empty_classes(data, cfg.TEST.SPLIT)
     method, data = match_classes(load_run(cfg, families, folder), data)
     found = Setup(cfg, data, method, feature_cache(cfg, method, progress=progress), progress).test()
-    return {**found, **describe(cfg, data, method), **environment(method)}
+    learned = Path(folder) / "learned.safetensors"
+    evaluated = evaluation_hash(cfg, data, method, parse(load_learned(learned)[1]["config"]))
+    names = {"run_hash": file_hash(learned), "evaluation_hash": evaluated}
+    return {**found, **describe(cfg, data, method), **environment(method), **names}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptvision.atomic import file_hash
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
 
@@ -75,10 +76,14 @@ def collect(root: str | Path) -> tuple[list[Run], list[str]]:
 
 def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
     """Read one run folder, and add a sentence to `problems` for each of its files that cannot be used."""
-    result, evals, config = read_result(folder / "result.json"), {}, folder / "config.yaml"
-    for path in sorted(folder.glob("eval-*.json")):
+    result, evals = read_result(folder / "result.json"), dict[str, dict[str, Any]]()
+    config, learned = folder / "config.yaml", folder / "learned.safetensors"
+    for path in sorted(folder.glob("eval-*.json"), key=lambda path: path.stem):
         try:
-            evals[path.stem.removeprefix("eval-")] = read_result(path)
+            test = read_result(path)
+            if (run := test.get("run_hash")) and learned.is_file() and run != file_hash(learned):
+                raise InputError(f"{path} is left out: it evaluates another run than the one in its folder")
+            evals[path.stem.removeprefix("eval-")] = test
         except InputError as error:
             problems.append(str(error))
     try:

@@ -44,6 +44,8 @@ MEASURES = {
     "accuracy": "accuracy over all images",
 }
 """Keys of a stream's result.json in per cent: their columns."""
+AGAIN = ", tested as "
+"""Part of the name of a column for a second test where another column has the first."""
 PER_CLASS = ("visda17",)
 """Data sets whose papers report the mean over classes of each class's accuracy."""
 
@@ -78,13 +80,17 @@ def test_kind(cell: Cell, test: Mapping[str, Any]) -> str:
 
 
 def places(cell: Cell, kind: str) -> dict[str, str]:
-    """Return {column: name of the later test} of the tests that belong to this kind of table."""
-    found = {}
-    for name, test in cell.evals.items():
+    """Return {column: name of the later test} of the tests that belong to this kind of table.
+
+    A second test in a column, with other images or settings, has a column of its own that says so.
+    """
+    found = dict[str, str]()
+    for name, test in sorted(cell.evals.items()):
         if test_kind(cell, test) == kind:
             dataset, target = str(test["dataset"]), str((test.get("protocol") or {}).get("TARGET") or "")
             elsewhere = target if target and dataset == cell.dataset else f"{dataset} {target}".strip()
-            found["new" if kind == "base_to_new" else elsewhere] = name
+            column = "new" if kind == "base_to_new" else elsewhere
+            found[f"{column}{AGAIN}{name}" if column in found else column] = name
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from promptvision.report.cells import Cell, labels
-from promptvision.report.kinds import COOP, FGVC, MEASURES, TITLES, VTAB, kinds, metric, places
+from promptvision.report.kinds import AGAIN, COOP, FGVC, MEASURES, TITLES, VTAB, kinds, metric, places
 from promptvision.report.names import method_order
 from promptvision.report.scores import Score, average, harmonic
 
@@ -66,8 +66,9 @@ def section(kind: str, found: Sequence[Cell]) -> Section:
 def cell_scores(kind: str, cell: Cell) -> dict[str, Score]:
     """Return {column: score} of one cell."""
     if kind == "base_to_new":
-        return base_new_h(cell.score(), cell.score(test=places(cell, kind).get("new", "")))
-    if kind == "continual":
+        tests = {where: cell.score(test=name) for where, name in places(cell, kind).items()}
+        found = {**base_new_h(cell.score(), tests.pop("new", None)), **tests}
+    elif kind == "continual":
         found = {name: cell.score(key) for key, name in MEASURES.items()}
     elif kind in ("cross_dataset", "domain_generalization"):
         found = {SOURCE: cell.score(), **{where: cell.score(test=name) for where, name in places(cell, kind).items()}}
@@ -113,7 +114,7 @@ def _averaged_columns(kind: str, columns: Sequence[str]) -> dict[str, list[str]]
     if kind == "vtab":
         groups = {name: [f"vtab_{task}" for task in tasks] for name, tasks in VTAB.items()}
         return {**groups, "mean": [task for tasks in groups.values() for task in tasks]}
-    over = list(FGVC) if kind == "fgvc" else [name for name in columns if name != SOURCE]
+    over = list(FGVC) if kind == "fgvc" else [name for name in columns if name != SOURCE and AGAIN not in name]
     datasets = {name.partition(":")[0] for name in over}
     if kind == "uda" and len(datasets) > 1:
         return {f"{each} average": [name for name in over if name.startswith(f"{each}:")] for each in sorted(datasets)}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
-from promptvision.atomic import read_json, write_json
+from promptvision.atomic import read_json, write_result
 from promptvision.config import dump, resolved
 from promptvision.engine.earlier_run import earlier_result, same_run
+from promptvision.engine.evaluation_file import evaluation_file, stored_evaluations
 
 if TYPE_CHECKING:
     from promptvision.engine.train import Watch
@@ -59,20 +60,20 @@ def once(
 
 
 def retested(cfg: CfgNode, folder: str | Path, name: str) -> dict[str, Any] | None:
-    """Return the result in `eval-<name>.json` of the run in a folder, if it was tested with this config."""
-    path = Path(folder) / f"eval-{name}.json"
-    found = read_json(path) if path.is_file() else {}
-    return found if found.get("config_hash") == config_hash(cfg) else None
+    """Return the result stored as `eval-<name>` beside the run in a folder, if it was tested with this config."""
+    ours = config_hash(cfg)
+    return next((each for each in stored_evaluations(folder, name) if each.get("config_hash") == ours), None)
 
 
 def retest_once(cfg: CfgNode, families: Families, folder: str | Path, name: str) -> dict[str, Any]:
-    """Return the result in `eval-<name>.json` of the finished run in a folder, after testing it unless it is done."""
+    """Return the result stored as `eval-<name>` beside the finished run in a folder, after testing it unless it is
+    done."""
     found = retested(cfg, folder, name)
     if found is None:
         from promptvision.experiment.run import retest
 
         found = {"config_hash": config_hash(cfg), **retest(cfg, families, folder, progress=False)}
-        write_json(Path(folder) / f"eval-{name}.json", found)
+        write_result(evaluation_file(folder, name, found), found)
     return found
 
 
