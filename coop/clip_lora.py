@@ -14,7 +14,7 @@ from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import class_features, filled
 from promptvision.backbones import CLIP, lora
 from promptvision.backbones.lora_text import ChangedTexts
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}
 """The official names of the changed layers, by target."""
@@ -89,8 +89,8 @@ class ClipLora(FeatureMethod):
         self._check_metadata(metadata)
         if len(weights) != len(places):
             raise InputError(
-                f"it changes {len(weights)} blocks (position {metadata.get('position')!r}), this method {len(places)}: "
-                "set METHOD.OPTIONS.TEXT_LAYERS and VISION_LAYERS to the numbers of its blocks"
+                f"it changes {counted(len(weights), 'block')} (position {metadata.get('position')!r}), this method "
+                f"{len(places)}: set METHOD.OPTIONS.TEXT_LAYERS and VISION_LAYERS to the numbers of its blocks"
             )
         return {
             f"{place}.attn.{layer}.{name}": tensor.float()

@@ -16,7 +16,7 @@ from coop.parts.objective import Step
 from coop.parts.teacher import Teacher, squared_distance
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 
 def embedding(feature_dim: int, out: int) -> nn.Sequential:
@@ -49,7 +49,9 @@ class TCP(ContextMethod):
                 f"the text tower of {backbone.name!r} is not a causal one of known blocks, which TCP needs"
             )
         if not 1 <= self.layer < depth:
-            raise InputError(f"layer is {self.layer}; the text tower has {depth} blocks, so it can be 1 to {depth - 1}")
+            raise InputError(
+                f"layer is {self.layer}; the text tower has {counted(depth, 'block')}, so it can be 1 to {depth - 1}"
+            )
         self.encoder = context_prompts(backbone.text, classes, count, prefix=ctx_init, class_specific=True)
         self.meta_net = embedding(backbone.image.feature_dim, count * backbone.text.width)
         self.templates = given_templates(templates)

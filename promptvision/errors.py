@@ -42,6 +42,12 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return `1 image`, `2,000 images`, `3 classes`, `4 batches`; `many` is a plural that is formed in another way."""
+    plural = many or one + ("es" if one.endswith(("s", "x", "ch")) else "s")
+    return f"{count:,} {one if count == 1 else plural}"
+
+
 def shown(name: str) -> str:
     """Return a name for a one-line message: unchanged, or with unprintable characters escaped."""
     return name if name.isprintable() else ascii(name)

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from promptvision.errors import counted
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("promptvision", "coop", "vpt", "tools")
 TESTS = sorted((ROOT / "tests").glob("*.py"))
@@ -18,6 +20,27 @@ WORDS = re.compile(
 """Words that read as translated; each has a plainer one."""
 KEYS = re.compile(r"[\"'`](?:pictures?|pictures_from|bad_pictures)[\"'`]|real_pictures|(?:blurry )picture")
 """Keys of results, a benchmark's file name, and words of the embedded world's captions, which stay as they are."""
+
+
+BEFORE_PLURAL = re.compile(
+    r"(?:\{len\([^{}]*\)(?::,)?\}|%d) (?:[a-z]+ )?(?:images|classes|files|folders|runs|lists|blocks|labels|figures)\b"
+)
+"""A number that may be 1 in front of a plural; `errors.counted` says both."""
+GUARDED = re.compile(r" if |none of the |elif absent|%d classes have no %s images: ")
+"""Lines that are reached with more than one, or sentences that are right with one."""
+
+
+def test_numbers_agree_with_their_nouns():
+    assert counted(1, "image") == "1 image" and counted(2000, "class") == "2,000 classes"
+    assert counted(3, "batch") == "3 batches"
+    assert counted(0, "file was", "files were") == "0 files were"
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in CODE
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if BEFORE_PLURAL.search(line) and not GUARDED.search(line)
+    ]
+    assert not found
 
 
 def test_words_that_read_as_translated():

@@ -158,7 +158,7 @@ def test_what_macs_and_notebooks_leave_is_left_out_and_counted(tmp_path, caplog)
     image(tmp_path / "red/__MACOSX/1.png")
     images = folder(tmp_path)
     assert images.classes == ["blue", "green", "red"] and len(everything(images)) == 12
-    assert "left out: 1 hidden files, such as red/._0.png" in caplog.text
+    assert "left out: 1 hidden file, such as red/._0.png" in caplog.text
     assert "left out: 3 hidden folders, such as .ipynb_checkpoints" in caplog.text and "DS_Store" not in caplog.text
 
 
@@ -169,8 +169,8 @@ def test_images_outside_of_classes_and_splits_are_counted(tmp_path, caplog):
     image(tmp_path / "more/red/1.png")
     (tmp_path / "annotations").mkdir()
     folder(tmp_path)
-    assert "1 images beside the class folders, such as train/loose.png" in caplog.text
-    assert "1 images outside the folders of the splits, such as more/red/1.png" in caplog.text
+    assert "1 image beside the class folders, such as train/loose.png" in caplog.text
+    assert "1 image outside the folders of the splits, such as more/red/1.png" in caplog.text
 
 
 def test_links_are_followed_once(tmp_path, caplog):
@@ -179,7 +179,7 @@ def test_links_are_followed_once(tmp_path, caplog):
     (tmp_path / "own/red/loop").symlink_to(tmp_path / "own/red")
     (tmp_path / "own/red/away").symlink_to(tmp_path / "elsewhere")
     assert sorted(everything(folder(tmp_path / "own")))[-1] == "red/away/far.png"
-    assert "1 links to a folder that is searched already, such as red/loop" in caplog.text
+    assert "1 link to a folder that is searched already, such as red/loop" in caplog.text
     assert len(find_images([str(tmp_path / "own")])) == 13
 
 
@@ -189,11 +189,11 @@ def test_predictions_search_folders_as_training_does(tmp_path, caplog):
     (tmp_path / "notes.txt").touch()
     found = [tmp_path / name for name in ("a.png", "b.JFIF", "sub/d.png")]
     assert find_images([str(tmp_path)]) == found
-    assert "left out: 1 .txt files" in caplog.text and "left out: 2 hidden folders" in caplog.text
+    assert "left out: 1 .txt file, which" in caplog.text and "left out: 2 hidden folders" in caplog.text
     assert find_images([str(tmp_path / "s*")]) == found[2:]
     assert find_images([str(tmp_path / "._a.png")]) == [tmp_path / "._a.png"]
     (tmp_path / "sub/d.png").rename(tmp_path / "sub/d.raw")
-    with pytest.raises(InputError, match="no image at .*sub; left out: .* .raw files"):
+    with pytest.raises(InputError, match="no image at .*sub; left out: .* .raw file"):
         find_images([str(tmp_path / "sub")])
 
 
@@ -392,7 +392,7 @@ def test_one_image_under_two_labels_or_in_two_splits_is_refused(tmp_path, caplog
     two_labels["train"].append(("train/0.png", 1))
     two_splits["test"] += [("train/0.png", 0), ("./train/1.png", 1)]
     cases = {
-        "two_labels": (two_labels, "lists 'train/0.png' as 'red' and as 'green', 1 images under two labels"),
+        "two_labels": (two_labels, "lists 'train/0.png' as 'red' and as 'green', 1 image under two labels"),
         "two_splits": (two_splits, "lists 'train/0.png' in train and in test, 2 images in two splits"),
     }
     for fault, (lists, sentence) in cases.items():
@@ -478,7 +478,7 @@ def test_mistakes_in_the_order_of_classes(tmp_path, caplog):
     assert "classes.txt names the class 'red' twice" in refused("folder", tmp_path)
     (tmp_path / "classes.txt").write_text("yellow\nred\ngreen\nblue\n")
     assert folder(tmp_path).classes == ["red", "green", "blue"]
-    assert "1 classes have no images, such as 'yellow'" in caplog.text
+    assert "1 class has no images, such as 'yellow'" in caplog.text
 
 
 # Shards
@@ -520,4 +520,4 @@ def test_members_of_shards_that_are_left_out_are_counted(tmp_path, caplog):
     (tmp_path / "._0.tar").write_bytes(b"x")
     assert len(everything(read(load_card("shards"), tmp_path))) == 4
     assert "2 images of a key that has another image or the label, such as 0.tar/0.seg.png" in caplog.text
-    assert "1 .heic files" in caplog.text and "1 hidden files, such as 0.tar/__MACOSX/._1.png" in caplog.text
+    assert "1 .heic file," in caplog.text and "1 hidden file, such as 0.tar/__MACOSX/._1.png" in caplog.text

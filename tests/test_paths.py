@@ -91,7 +91,7 @@ def test_strange_names_of_files(tmp_path, name):
         images.open(f"a/{name}")
     assert "\n" not in str(caught.value)
     (tmp_path / "a" / name).unlink()
-    assert "1 of the 1 images" in refused(tmp_path, f"a/{name}")
+    assert "1 of the 1 image " in refused(tmp_path, f"a/{name}")
 
 
 @pytest.mark.parametrize(("listed", "stored"), [(NFC, NFD), (NFD, NFC), (NFC, NFC), (NFD, NFD)])
@@ -119,7 +119,7 @@ def test_a_list_may_name_files_through_links(tmp_path):
 
 def test_a_path_that_no_system_can_hold(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps([{"path": "a\0b.png", "label": "a"}]))
-    with pytest.raises(InputError, match="1 of the 1 images"):
+    with pytest.raises(InputError, match="1 of the 1 image "):
         read(load_card("list"), tmp_path / "my.json")
 
 

@@ -47,7 +47,7 @@ def test_tools_without_a_terminal_print_plain_lines(tmp_path):
 
     Image.new("RGB", (8, 8)).save(image)
     out, err = without_terminal("-c", EAGER, "tools/predict.py", "--run", long, image)
-    assert "predicting: 1 of 1 images, 0:00:00 left" in err and str(image) in out
+    assert "predicting: 1 of 1 image, 0:00:00 left" in err and str(image) in out
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def clock(monkeypatch):
 def test_lines_come_after_ten_seconds_then_every_minute_and_at_the_end(clock, caplog):
     caplog.set_level(logging.INFO)
     seen = []
-    for number in track(range(100), "testing", "batches"):
+    for number in track(range(100), "testing", "batch"):
         clock[0] += 4.0
         seen.append(number)
     said = caplog.messages
@@ -69,15 +69,15 @@ def test_lines_come_after_ten_seconds_then_every_minute_and_at_the_end(clock, ca
     assert said[0] == "testing: 3 of 100 batches, 0:06:28 left" and said[1].startswith("testing: 18 of")
     assert said[-1] == "testing: 100 of 100 batches, 0:00:00 left" and len(said) == 8
     caplog.clear()
-    assert list(track(iter("ab"), "testing", "batches", 2)) == ["a", "b"] and not caplog.messages, "short work"
-    for _ in track(range(100), "testing", "batches", shown=False):
+    assert list(track(iter("ab"), "testing", "batch", 2)) == ["a", "b"] and not caplog.messages, "short work"
+    for _ in track(range(100), "testing", "batch", shown=False):
         clock[0] += 4.0
     assert not caplog.messages
 
 
 def test_lines_about_work_of_unknown_or_resumed_size(clock, caplog):
     caplog.set_level(logging.INFO)
-    with Meter("downloading", None, "bytes") as meter:
+    with Meter("downloading", None, "byte") as meter:
         clock[0] += 10
         meter.update(5_000_000)
         meter.expect(40_000_000, 20_000_000)
@@ -99,8 +99,8 @@ def test_the_log_without_a_terminal_is_one_plain_line_per_message(monkeypatch, c
 
 def test_a_terminal_shows_a_bar_and_no_lines():
     code = "from promptvision.engine import progress\nprogress.SOON = 0.0\nprogress.log_to_terminal()\n"
-    code += "with progress.Meter('training', 2, 'steps'):\n"
-    code += "  for _ in progress.track(range(3), 'validating', 'batches'): pass"
+    code += "with progress.Meter('training', 2, 'step'):\n"
+    code += "  for _ in progress.track(range(3), 'validating', 'batch'): pass"
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env, stdout=theirs, stderr=theirs) as process:

@@ -212,5 +212,5 @@ def test_base_and_new_part_the_classes(n):
 def test_unknown_and_empty_class_subsets_are_named():
     with pytest.raises(InputError, match="class subset 'bas'; did you mean 'base'"):
         subset_classes(["a", "b"], "bas")
-    with pytest.raises(InputError, match="class subset 'new' of 1 classes is empty"):
+    with pytest.raises(InputError, match="class subset 'new' of 1 class is empty"):
         class_subset([("1.jpg", 0, "a")], "new", ["a"])

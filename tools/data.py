@@ -25,7 +25,7 @@ from promptvision.data.prepare.samples import samples
 from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
 from promptvision.engine.progress import Meter, log_to_terminal, track
-from promptvision.errors import InputError, as_called
+from promptvision.errors import InputError, as_called, counted
 from promptvision.report.tables.terminal import card_table, cards_table
 
 
@@ -79,7 +79,7 @@ def show(args):
     if args.classes < 1 or args.images < 1:
         raise InputError("--classes and --images take numbers from 1")
     rows, classes = samples(read(card, args.root), args.classes, args.images)
-    some = f", {len(rows)} of {classes} classes" if len(rows) < classes else ""
+    some = f", {len(rows)} of {counted(classes, 'class')}" if len(rows) < classes else ""
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(rows, args.output, f"{card.title}{some}")
@@ -107,7 +107,7 @@ def present_cards(root):
     names = [name for name, found in state.items() if found in ("here", "in part")]
     absent = [name for name, found in state.items() if found == "no"]
     if not names:
-        raise InputError(f"none of the {len(absent)} data sets of the cards is under {root_folder(root)}")
+        raise InputError(f"none of the {counted(len(absent), 'data set')} of the cards is under {root_folder(root)}")
     if absent:
         print(f"not under {root_folder(root)}: {', '.join(absent)}\n")
     return names
@@ -119,7 +119,9 @@ def check_one(card, args):
 
     reports = check(card, args.root, jobs=args.jobs, progress=partial(decoding, card.name))
     for report in reports:
-        sizes = ", ".join(f"{split} {n:,} images of {c:,} classes" for split, (n, c) in report.sizes.items())
+        sizes = ", ".join(
+            f"{split} {counted(n, 'image')} of {counted(c, 'class')}" for split, (n, c) in report.sizes.items()
+        )
         print(f"{report.name}: {sizes or 'nothing could be read'}")
         for finding in report.findings:
             print(f"  {'WRONG' if finding.fault else 'note'}: {finding.what} ({len(finding.cases):,})")
@@ -134,12 +136,12 @@ def check_one(card, args):
 
 def decoding(name, seen, total):
     """Yield the decoded images of a data set and show the progress."""
-    return track(seen, f"decoding {name}", "images", total)
+    return track(seen, f"decoding {name}", "image", total)
 
 
 def download_(args):
     card = load_card(args.name)
-    with Meter(f"downloading {card.name}", None, "bytes") as meter:
+    with Meter(f"downloading {card.name}", None, "byte") as meter:
 
         def progress(have, of):
             if of != meter.total:
@@ -156,9 +158,9 @@ def download_(args):
 def prepare_(args):
     card = load_card(args.name)
     number = count(1)
-    with Meter(f"unpacking {card.name}", None, "files") as meter:
+    with Meter(f"unpacking {card.name}", None, "file") as meter:
         new = prepare(card, args.root, lambda name: meter.update(next(number), f"unpacking {name}"))
-    print(f"{card.name}: {new:,} new files" if new else f"{card.name}: everything was in place already")
+    print(f"{card.name}: {counted(new, 'new file')}" if new else f"{card.name}: everything was in place already")
 
 
 def split(args):
@@ -180,7 +182,10 @@ def cache(args):
     made = build_cache(
         images, args.output, args.size, filter=args.filter, jobs=jobs, progress=partial(decoding, card.name)
     )
-    print(f"{args.output}: {len(made):,} images of {card.name}, {made.kind}; train with INPUT.CACHE {args.output}")
+    print(
+        f"{args.output}: {counted(len(made), 'image')} of {card.name}, {made.kind}; "
+        f"train with INPUT.CACHE {args.output}"
+    )
 
 
 def main():

@@ -134,7 +134,7 @@ def train(words: Words, steps: int, seed: int) -> CLIP:
     model = build(len(words.ids)).train()
     heads = nn.ModuleDict({name: nn.Linear(MODEL["embed_dim"], len(values)) for name, (values, _) in HEADS.items()})
     adamw = build_optimizer(model, heads)
-    for step in track(range(steps), "pretraining", "steps"):
+    for step in track(range(steps), "pretraining", "step"):
         scenes = sample(rng, BATCH, PRETRAINING)
         loss = sum(losses(model, heads, scenes, words(captions(rng, scenes))))
         adamw.param_groups[0]["lr"] = adamw.param_groups[1]["lr"] = rate(step, steps)

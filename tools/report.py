@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from promptvision.cli import one_sentence, tool_parser
+from promptvision.errors import counted
 from promptvision.report.report import load_report
 from promptvision.report.tables.table import one_line
 from promptvision.report.tables.terminal import TerminalTable, wide_console
@@ -40,7 +41,9 @@ def main():
     said = list(report.remarks)
     if args.figures or args.html:
         files = write_files(report, args.figures, args.html)
-        said += [f"{len(files) // 2} figures, each as .png and .svg, in {args.figures}"] if args.figures else []
+        said += (
+            [f"{counted(len(files) // 2, 'figure')}, each as .png and .svg, in {args.figures}"] if args.figures else []
+        )
         said += [f"page: {args.html}"] if args.html else []
     for sentence in said:
         Console(stderr=True, soft_wrap=True).print(one_line(sentence), highlight=False, markup=False)

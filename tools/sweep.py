@@ -9,7 +9,7 @@ from pathlib import Path
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import terminal_report, wide_console
 from promptvision.report.write import write_files
@@ -55,7 +55,11 @@ def main():
     refuse_others(jobs)
     board = Board(jobs, [done(job) for job in jobs], args.jobs)
     if args.dry_run:
-        console.print(board.table(), board.line(), f"{sum(job.runs for job in jobs)} runs and tests in all")
+        console.print(
+            board.table(),
+            board.line(),
+            f"{counted(sum(job.runs for job in jobs), 'run or test', 'runs and tests')} in all",
+        )
         return
 
     def write_page():
@@ -82,7 +86,7 @@ def main():
         console.print(f"page: {args.html}", highlight=False)
     if failures:
         count = sum(job.runs for job in jobs)
-        raise InputError("; ".join([f"{len(failures)} of {count} runs failed", *failures]))
+        raise InputError("; ".join([f"{len(failures)} of {counted(count, 'run')} failed", *failures]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.prefix import Prefix, prefixed_features
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from vpt.parts.heads import HeadMethod
 from vpt.parts.pool import check_tower, class_head, image_query, prefix_layers
 
@@ -59,7 +59,9 @@ class CODAPrompt(HeadMethod):
 
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
         if tasks > self.size:
-            raise InputError(f"size is {self.size}, but the stream has {tasks} tasks: each needs a component")
+            raise InputError(
+                f"size is {self.size}, but the stream has {counted(tasks, 'task')}: each needs a component"
+            )
         super().start_task(task, tasks, labels)
 
     def in_use(self, tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.prefix import Prefix, prefixed_features
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from vpt.parts.pool import (
     PoolMethod,
     PromptPool,
@@ -74,7 +74,9 @@ class DualPrompt(PoolMethod):
 
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
         if tasks > self.size:
-            raise InputError(f"size is {self.size}, but the stream has {tasks} tasks: each needs its own E-prompt")
+            raise InputError(
+                f"size is {self.size}, but the stream has {counted(tasks, 'task')}: each needs its own E-prompt"
+            )
         super().start_task(task, tasks, labels)
         if self.shared_pool and task > 0:
             self.e_prompt.share(slice(task - 1, task), slice(task, task + 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from promptvision.backbones import TextTower
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.prompt_encoder import PromptEncoder
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 POSITIONS = ("end", "middle", "front")
 PLACEHOLDER = "X"
@@ -66,8 +66,8 @@ def context_prompts(
     if length > room:
         name = classes[longest] if len(classes[longest]) <= 60 else f"{classes[longest][:60]}..."
         raise InputError(
-            f"{n_ctx} context vectors and the longest class name, {name!r}, make {length} tokens; the text tower takes "
-            f"{room} between start and end"
+            f"{counted(n_ctx, 'context vector')} and the longest class name, {name!r}, make {length} tokens; the "
+            f"text tower takes {room} between start and end"
         )
     ids = text.tokenize(prompts)
     order = token_order(position, text.starts, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)

@@ -14,7 +14,7 @@ from coop.parts.context import class_text, context_prompts, initial_context, noi
 from coop.parts.objective import FeatureMethod
 from promptvision.backbones import CLIP, ImageTower, TextTower
 from promptvision.backbones.fast_image import prompted_features
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 
 class DeepPrompts(nn.Module):
@@ -51,13 +51,15 @@ def check_image_depth(tower: ImageTower, depth: int, option: str) -> None:
     if not tower.depth:
         raise tower.refusal()
     if not 1 <= depth <= tower.depth:
-        raise InputError(f"{option} is {depth}; backbone {tower.name!r} has {tower.depth} blocks, and 1 is shallow")
+        raise InputError(
+            f"{option} is {depth}; backbone {tower.name!r} has {counted(tower.depth, 'block')}, and 1 is shallow"
+        )
 
 
 def check_text_depth(tower: TextTower, depth: int, option: str) -> None:
     """Raise InputError for depths beyond the number of blocks; depth 1 works without access to any."""
     if not 1 <= depth <= max(1, len(tower.blocks)):
-        here = f"has {len(tower.blocks)} blocks" if tower.blocks else "shows no blocks"
+        here = f"has {counted(len(tower.blocks), 'block')}" if tower.blocks else "shows no blocks"
         raise InputError(f"{option} is {depth}; the text tower {here}, and 1 is shallow")
 
 

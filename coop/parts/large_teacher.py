@@ -12,7 +12,7 @@ from torch import Tensor
 from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.weights import read_weights
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
 
@@ -81,7 +81,9 @@ def check_classes(folder: Path, theirs: Sequence[str], ours: Sequence[str]) -> N
         return
     label = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
     shown = f"its class {label} is {theirs[label]!r}, here {ours[label]!r}" if label is not None else "the first agree"
-    raise InputError(f"teacher {folder} was trained on {len(theirs)} classes, not these {len(ours)} ({shown})")
+    raise InputError(
+        f"teacher {folder} was trained on {counted(len(theirs), 'class')}, not these {len(ours)} ({shown})"
+    )
 
 
 def build(name: str, clip: CLIP, classes: Sequence[str], options: Mapping[str, Any]) -> Method:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coop.parts.context import class_text
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.safe_yaml import WRONG, parse
 
 
@@ -46,7 +46,7 @@ def texts_of(name: str, given: Mapping[str, Any], path: Path) -> list[str]:
     key = class_text(name)
     if key not in given:
         near = get_close_matches(key, given, n=1)
-        hint = f"; did you mean its {near[0]!r}?" if near else f"; it has {len(given)} other classes"
+        hint = f"; did you mean its {near[0]!r}?" if near else f"; it has {counted(len(given), 'other class')}"
         raise InputError(f"texts: {path} has no text for class {name!r}{hint}")
     texts = [given[key]] if isinstance(given[key], str) else given[key]
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from promptvision.backbones.positions import take_grid
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 CLASSIFIERS = ("head.", "head_dist.", "fc.", "classifier.")
 
@@ -97,7 +97,7 @@ def _check_npz(shapes: dict[str, tuple[int, ...]], model: Any, path: Path) -> No
     """Raise InputError if an .npz with arrays of these shapes has other blocks or patches; take its grid."""
     blocks = {int(found[1]) for key in shapes if (found := re.search(r"encoderblock_(\d+)/", key))}
     if blocks and len(blocks) != len(model.blocks):
-        raise InputError(f"{path} holds {len(blocks)} blocks, the model has {len(model.blocks)}")
+        raise InputError(f"{path} holds {counted(len(blocks), 'block')}, the model has {len(model.blocks)}")
     kernel = next((shape for key, shape in shapes.items() if key.endswith("embedding/kernel")), ())
     if kernel and "conv_root" not in " ".join(shapes):
         own = tuple(model.patch_embed.proj.weight.shape)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from promptvision.backbones.blocks import BlockView, view_block
 from promptvision.backbones.towers import ImageTower
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 Prefix = tuple[Tensor, Tensor]
 """Keys and values, each (P, D), the same for every image, or (B, P, D)."""
@@ -29,7 +29,10 @@ def prefixed_tokens(
     of a prefixed last block are computed, None for all. The sequence keeps its length.
     """
     if len(prefixes) > tower.depth:
-        raise InputError(f"{len(prefixes)} layers of prefixes; backbone {tower.name!r} has {tower.depth} blocks")
+        raise InputError(
+            f"{counted(len(prefixes), 'layer')} of prefixes; backbone {tower.name!r} has "
+            f"{counted(tower.depth, 'block')}"
+        )
     given = [*prefixes, *[None] * (tower.depth - len(prefixes))]
     for index, (block, prefix) in enumerate(zip(tower.blocks, given, strict=True)):
         if prefix is None:

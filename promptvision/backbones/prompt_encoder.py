@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.fast_text import PackedPrompts, known_views
 from promptvision.backbones.towers import TextTower
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 
 class PromptEncoder(torch.nn.Module):
@@ -43,7 +43,9 @@ class PromptEncoder(torch.nn.Module):
         arXiv:2210.03117, section 3.2.1); after the last of them the tokens pass on unchanged.
         """
         if len(deep) >= max(1, len(tower.blocks)):
-            raise InputError(f"{len(deep) + 1} layers of prompts; this text tower shows {len(tower.blocks)} blocks")
+            raise InputError(
+                f"{len(deep) + 1} layers of prompts; this text tower shows {counted(len(tower.blocks), 'block')}"
+            )
         single = ctx.dim() == (3 if self.class_specific else 2)
         layers = [layer[None] if single else layer for layer in (ctx, *deep)]
         views = tower.compute.views(

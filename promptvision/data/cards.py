@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from promptvision.data.card import ACCEPTED, PROTOCOLS, Card
 from promptvision.data.readers import READERS
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 from promptvision.safe_yaml import read_yaml
 
 
@@ -76,7 +76,7 @@ def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hint
             raise InputError(f"card {path} lacks the key {key!r}")
     names, classes = facts.get("names"), facts.get("classes")
     if names and classes and len(names) != classes:
-        raise InputError(f"card {path}: names holds {len(names)} names, classes says {classes}")
+        raise InputError(f"card {path}: names holds {counted(len(names), 'name')}, classes says {classes}")
     for template in [facts["template"], *facts.get("templates", [])]:
         if "{}" not in template:
             raise InputError(f"card {path}: template {template!r} has no {{}} for the class name")

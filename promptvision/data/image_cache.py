@@ -27,7 +27,7 @@ from promptvision.atomic import locked, write_atomically
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images
 from promptvision.data.scan import Progress, scan
-from promptvision.errors import InputError, as_called, unknown
+from promptvision.errors import InputError, as_called, counted, unknown
 
 LOG = logging.getLogger(__name__)
 FORMAT = 2
@@ -243,10 +243,11 @@ class CachedImages:
         command = as_called("python tools/data.py cache")
         if stale:
             raise InputError(
-                f"image cache {self.folder} lacks {len(stale)} of the {len(listed)} images or holds older ones, "
-                f"such as {stale[0]}: build it again by `{command}`"
+                f"image cache {self.folder} lacks {len(stale)} of the {counted(len(listed), 'image')} or holds older "
+                f"ones, such as {stale[0]}: build it again by `{command}`"
             )
         moved = sum(entries[path]["stamp"] != stamp for path, stamp in stamps.items())
         if moved:
-            LOG.info("%d files were compared by contents; `%s` keeps their new stamps", moved, command)
+            were = counted(moved, "file was", "files were")
+            LOG.info("%s compared by contents; `%s` keeps the new stamps", were, command)
         return replace(images, open=self.open, made=f"cache of images, {self.kind}")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from promptvision.data.images import Item
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 CLASS_SUBSETS: dict[str, Callable[[int], range]] = {
     "all": lambda n: range(n),
@@ -92,7 +92,7 @@ def _labels(n: int, which: str) -> range:
         raise unknown("class subset", which, CLASS_SUBSETS)
     labels = CLASS_SUBSETS[which](n)
     if not labels:
-        raise InputError(f"the class subset {which!r} of {n} classes is empty")
+        raise InputError(f"the class subset {which!r} of {counted(n, 'class')} is empty")
     return labels
 
 

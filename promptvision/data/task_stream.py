@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from promptvision.data.images import Images
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 NATURAL = -1
 """Seed that means the order of the labels."""
@@ -44,7 +44,9 @@ def class_incremental(
     that of LAMDA-PILOT, `numpy.random.seed(seed); numpy.random.permutation(len(classes))`; L2P uses label order.
     """
     if not 1 <= tasks <= len(classes):
-        raise InputError(f"{len(classes)} classes cannot be split into {tasks} tasks; take 1 to {len(classes)}")
+        raise InputError(
+            f"{counted(len(classes), 'class')} cannot be split into {counted(tasks, 'task')}; take 1 to {len(classes)}"
+        )
     natural = range(len(classes))
     ordered = list(order) or list(natural if seed == NATURAL else np.random.RandomState(seed).permutation(len(classes)))
     parts = [[int(label) for label in part] for part in np.array_split(ordered, tasks)]

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,8 +23,7 @@ def choose_device(name: str = "auto") -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         raise InputError(
-            f"TRAIN.DEVICE {name}: torch {torch.__version__} sees {count or 'no'} CUDA device{'s' * (count != 1)}; "
-            "use auto or cpu"
+            f"TRAIN.DEVICE {name}: torch {torch.__version__} sees {counted(count, 'CUDA device')}; use auto or cpu"
         )
     return device
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from promptvision.engine.run_folder import RunFolder
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.method import Method
 
 PATIENCE = timedelta(hours=12)
@@ -75,7 +75,7 @@ def check(method: Method, batch: int) -> None:
     if count == 1:
         return
     if batch < count:
-        raise InputError(f"{count} processes cannot share batches of {batch} images; start at most {batch}")
+        raise InputError(f"{count} processes cannot share batches of {counted(batch, 'image')}; start at most {batch}")
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     if norms or not method.loss_is_mean or method.wants_unlabelled:
         why = "a batch norm in training mode" if norms else "a loss that is not a mean over the images of a batch"

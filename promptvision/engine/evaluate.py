@@ -11,7 +11,7 @@ from torch import Tensor
 from promptvision.engine.device import autocast
 from promptvision.engine.interrupt import heed
 from promptvision.engine.progress import track
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.method import Method
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -21,7 +21,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
     """Raise InputError for labels (B,) that are not 0 .. classes - 1."""
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
-        raise InputError(f"label {int(wrong[0])} is out of range: the method has {classes} classes, 0 to {classes - 1}")
+        raise InputError(
+            f"label {int(wrong[0])} is out of range: the method has {counted(classes, 'class')}, 0 to {classes - 1}"
+        )
 
 
 @torch.no_grad()
@@ -38,7 +40,7 @@ def predict(
     logits, labels = [], []
     with autocast(device, precision):
         predictor = method.predictor()
-        for images, targets in track(batches, progress, "batches", shown=bool(progress)):
+        for images, targets in track(batches, progress, "batch", shown=bool(progress)):
             heed()
             logits.append(predictor(images.to(device)).float().cpu())
             labels.append(targets.cpu())
@@ -69,7 +71,7 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     check_labels(labels, classes)
     broken = int((~logits.isfinite().all(dim=1)).sum())
     if broken:
-        raise InputError(f"the method gives NaN or infinite logits for {broken} of {len(logits)} images")
+        raise InputError(f"the method gives NaN or infinite logits for {broken} of {counted(len(logits), 'image')}")
     predicted, best = logits.argmax(dim=1), logits.topk(min(5, classes), dim=1).indices
     hits, top_hits = (predicted == labels).double(), (best == labels[:, None]).any(dim=1).double()
     per_class = [hits[labels == c].mean().item() * 100 if (labels == c).any() else None for c in range(classes)]

@@ -20,6 +20,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from promptvision.errors import counted
+
 LOG = logging.getLogger("promptvision")
 Each = TypeVar("Each")
 SOON, EVERY = 10.0, 60.0
@@ -43,7 +45,7 @@ class Meter:
     """The progress of one piece of work, used in a `with` statement: a bar on stderr, or lines of log without a
     terminal.
 
-    `total`, of which `done` was done earlier, counts in `unit`; None if unknown. Nothing is shown unless `shown`.
+    `total`, of which `done` was done earlier, counts each `unit`; None if unknown. Nothing is shown unless `shown`.
     `stays`: whether the bar remains when the work is finished.
     """
 
@@ -63,7 +65,7 @@ class Meter:
         console = Console(stderr=True)
         self.bar: Progress | None = None
         if shown and (console.is_terminal or console.is_jupyter):
-            in_bytes = unit == "bytes"
+            in_bytes = unit == "byte"
             counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
             columns: Any = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
             self.bar = Progress(*columns, console=console, transient=not stays)
@@ -84,14 +86,14 @@ class Meter:
         due = min(pause, SOON) if self.said < 0 else pause
         if self.bar or not self.shown or done == self.said or now - self.spoke < due:
             return
-        size = 1e6 if self.unit == "bytes" else 1
-        count, unit = f"{done / size:,.0f}", "MB" if self.unit == "bytes" else self.unit
-        rest = ""
+        size = 1e6 if self.unit == "byte" else 1
+        of, rest = "", ""
         if self.total is not None:
-            count += f" of {self.total / size:,.0f}"
             left = (now - self.started) / max(done - self.first, 1e-9) * (self.total - done)
-            rest = f", {timedelta(seconds=round(left))} left"
-        LOG.info("%s: %s %s%s", (title or self.title) + details, count, unit, rest)
+            of, rest = f"{done / size:,.0f} of ", f", {timedelta(seconds=round(left))} left"
+        whole = round((done if self.total is None else self.total) / size)
+        work = f"{whole:,} MB" if self.unit == "byte" else counted(whole, self.unit)
+        LOG.info("%s: %s%s%s", (title or self.title) + details, of, work, rest)
         self.spoke, self.said = now, done
 
     def __enter__(self) -> Meter:

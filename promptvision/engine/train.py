@@ -23,7 +23,7 @@ from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
 from promptvision.engine.run_folder import RunFolder
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -94,10 +94,10 @@ def fit(
     identity = {**(identity or {}), **ours}
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds)
     saver.restore()
-    work = f"{steps} step{'s' * (steps != 1)} in {epochs} epoch{'s' * (epochs != 1)}"
+    work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
     started, start = time.monotonic() - saver.at.seconds, saver.at
-    meter = Meter("Training", steps, "steps", done=start.epoch * size + start.batch, shown=progress, stays=True)
+    meter = Meter("Training", steps, "step", done=start.epoch * size + start.batch, shown=progress, stays=True)
     with signals() as stop, meter:
         for epoch in range(start.epoch, epochs):
             method.train()

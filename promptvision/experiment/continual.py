@@ -20,7 +20,7 @@ from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import predict
 from promptvision.engine.resume import check_identity
 from promptvision.engine.run_folder import LOG, RunFolder
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.experiment.build import Families
 from promptvision.experiment.continual_metrics import measures
 from promptvision.experiment.data import Data, load_data
@@ -121,7 +121,8 @@ def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -
             LOG.info("Task %d is already learned", lesson.number + 1)
             method.load_learned_state(load_learned(own.learned)[0])
             return read_json(own.result)
-        LOG.info("Task %d of %d: %d training images", lesson.number + 1, count, len(lesson.images.train))
+        images = counted(len(lesson.images.train), "training image")
+        LOG.info("Task %d of %d: %s", lesson.number + 1, count, images)
         task = replace(experiment.on(lesson.images), folder=own)
         if lesson.number == 0:
             task.prepare()

@@ -16,7 +16,7 @@ from promptvision.data.long_tail import long_tailed
 from promptvision.data.readers import read
 from promptvision.data.scan import leave_out_bad
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
-from promptvision.errors import InputError, shown
+from promptvision.errors import InputError, counted, shown
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +47,9 @@ def load_data(cfg: CfgNode) -> Data:
     found = {split: len(getattr(images, split)) for split in ("train", "val", "test", "unlabelled")}
     train, val = _pick(cfg, images)
     for name, count in short_classes(images.train, wanted.SHOTS).items():
-        LOG.warning("Class %r has only %d training images for %d shots: all are used", name, count, wanted.SHOTS)
+        LOG.warning(
+            "Class %r has only %s for %d shots: all are used", name, counted(count, "training image"), wanted.SHOTS
+        )
     train, val, test, unlabelled = (
         class_subset(items, wanted.CLASSES, images.classes) for items in (train, val, images.test, images.unlabelled)
     )
@@ -81,9 +83,10 @@ def match_classes(method: Method, data: Data) -> tuple[Method, Data]:
             for items in (images.train, images.val, images.test)
         )
         theirs, ours = len(data.classes), len(method.classes)
-        LOG.info("The data set has %d of the %d classes of the run: all %d compete", theirs, ours, ours)
+        LOG.info("The data set has %d of the %s of the run: all compete", theirs, counted(ours, "class"))
         return method, replace(data, classes=method.classes, images=replace(images, train=train, val=val, test=test))
-    LOG.info("The run was trained on %d other classes; naming %d new ones", len(method.classes), len(data.classes))
+    trained, named = counted(len(method.classes), "other class"), counted(len(data.classes), "new one")
+    LOG.info("The run was trained on %s; naming %s", trained, named)
     return other, data
 
 

@@ -28,6 +28,7 @@ from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
 from promptvision.engine.progress import track
+from promptvision.errors import counted
 from promptvision.experiment import feature_file
 
 LOG = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class FeatureCache:
     def _compute(self, loader: TestLoader, title: str) -> Iterator[Tensor]:
         """Yield the features of each batch."""
         shown = self.progress and bool(title)
-        for images, _ in track(loader, f"image features, {title}", "batches", shown=shown):
+        for images, _ in track(loader, f"image features, {title}", "batch", shown=shown):
             with autocast(self.device, self.precision):
                 features = self.tower(images.to(self.device))
             yield features.cpu()
@@ -177,8 +178,8 @@ class FeatureTrainLoader:
         process, count = self.loader.part
         first = len(views) * process // count
         views = views[first:] + views[:first]
-        megabytes, plural = len(views) * len(self.labels) * self.cache.bytes_each / 1e6, "s" * (len(views) != 1)
-        LOG.info("Training on cached image features (%d view%s, %.1f MB)", len(views), plural, megabytes)
+        megabytes = len(views) * len(self.labels) * self.cache.bytes_each / 1e6
+        LOG.info("Training on cached image features (%s, %.1f MB)", counted(len(views), "view"), megabytes)
         for number, view in enumerate(views, start=1):
             if self.cache.folder or self.loader.views:
                 self._view(view, f"training view {number} of {len(views)}")

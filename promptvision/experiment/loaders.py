@@ -94,7 +94,7 @@ class Setup:
             ):
                 paths = [path for path, _, _ in loader.views.items]
                 found = scan(images, paths, attrgetter("size"), cfg.TRAIN.WORKERS)
-                for seen in track(found, "decoding test images", "images", len(paths), shown=self.progress):
+                for seen in track(found, "decoding test images", "image", len(paths), shown=self.progress):
                     if seen.fault:
                         raise BadImage(seen.fault)
         return loader

@@ -56,7 +56,7 @@ def predict_images(
     method.eval()
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
-    with autocast(device, cfg.TRAIN.PRECISION), Meter("predicting", len(images), "images", shown=progress) as meter:
+    with autocast(device, cfg.TRAIN.PRECISION), Meter("predicting", len(images), "image", shown=progress) as meter:
         predictor = method.predictor()
         for paths, batch in _batches(images, transform_of(cfg, method), cfg.TEST.BATCH_SIZE, broken):
             best = predictor(batch.to(device)).float().softmax(dim=-1).topk(count)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from promptvision.backbones import ImageTower
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from promptvision.method import Batches
 from vpt.parts.thaw import class_token
 
@@ -54,5 +54,5 @@ def class_token_embeddings(tower: ImageTower, train: Batches, classes: int, coun
         sums.index_add_(0, rows, layerwise_class_tokens(tower, images.to(device)).float())
         members += torch.bincount(rows, minlength=count)
     if not members.all():
-        raise InputError(f"the training images are too few to start {count} prompts from their class tokens")
+        raise InputError(f"the training images are too few to start {counted(count, 'prompt')} from their class tokens")
     return sums / members[:, None, None]

@@ -13,7 +13,7 @@ from timm.models import named_apply
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 from vpt.parts.attach import own_blocks
 
 FINAL_NORMS = ("norm", "fc_norm", "head.norm", "ln_post")
@@ -31,7 +31,10 @@ def last_parts(tower: ImageTower, count: int) -> list[nn.Module]:
     if not parts:
         raise InputError(f"backbone {tower.name!r} has neither blocks nor stages of which the last could be tuned")
     if not 0 <= count <= len(parts):
-        raise InputError(f"blocks is {count}; backbone {tower.name!r} has {len(parts)} blocks or stages to tune")
+        raise InputError(
+            f"blocks is {count}; backbone {tower.name!r} has "
+            f"{counted(len(parts), 'block or stage', 'blocks or stages')} to tune"
+        )
     norms = [modules[name] for name in FINAL_NORMS if name in modules]
     return [*parts[len(parts) - count :], *norms]
 

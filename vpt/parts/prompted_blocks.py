@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def prompted_blocks(depth: int, *, deep: bool, layers: int = 0, last: int = 0, k
         if value and not deep:
             raise InputError(f"{name} is {value}, but only deep prompts have layers to choose; set deep to true")
         if not 0 <= value <= depth:
-            raise InputError(f"{name} is {value}; the backbone has {depth} blocks (0 takes all of them)")
+            raise InputError(f"{name} is {value}; the backbone has {counted(depth, 'block')} (0 takes all of them)")
     if layers and last:
         raise InputError(f"layers is {layers} and last is {last}; choose the first or the last blocks, not both")
     if last:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from promptvision.data.images import Item
+from promptvision.errors import counted
 
 Lists = Mapping[str, Sequence[Item]]
 K = TypeVar("K")
@@ -28,10 +29,10 @@ def wrong_counts(lists: Lists, counts: Mapping[str, int], classes: int | None) -
     for split, expected in counts.items():
         count = len(lists.get(split, []))
         if count != expected:
-            wrong.append(f"{split} has {count:,} images, the card says {expected:,}")
+            wrong.append(f"{split} has {counted(count, 'image')}, the card says {expected:,}")
     found = {label for items in lists.values() for _, label, _ in items}
     if classes is not None and len(found) != classes:
-        wrong.append(f"there are images of {len(found):,} classes, the card says {classes:,}")
+        wrong.append(f"there are images of {counted(len(found), 'class')}, the card says {classes:,}")
     return wrong
 
 

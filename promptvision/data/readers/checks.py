@@ -16,7 +16,7 @@ from promptvision.data.images import Images, Item
 from promptvision.data.readers.layout import list_folder, missing
 from promptvision.data.readers.paths import Finder
 from promptvision.data.readers.search import LeftOut, chosen
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ class Pairs(dict[str, Any]):
 def check_label(place: str, label: int, classes: int | None) -> None:
     """Raise InputError for a label below 0 or beyond the number of classes."""
     if label < 0 or (classes is not None and label >= classes):
-        raise InputError(f"{place}: label {label} is out of range, the data set has {classes} classes")
+        known = "" if classes is None else f", the data set has {counted(classes, 'class')}"
+        raise InputError(f"{place}: label {label} is out of range{known}")
 
 
 def check_labels(source: str, items: Iterable[Item]) -> None:
@@ -94,7 +95,9 @@ def check_once(card: Card, source: str, lists: Mapping[str, Sequence[Item]], fau
                 found["two_splits"].append(f"lists {path!r} in {earlier[2]} and in {split}")
     for fault, sentences in found.items():
         with faults:
-            count = f"{source} {sentences[0]}, {len(sentences):,} images {ACCEPTED[fault]}" if sentences else ""
+            count = (
+                f"{source} {sentences[0]}, {counted(len(sentences), 'image')} {ACCEPTED[fault]}" if sentences else ""
+            )
             if count and fault in card.accepts:
                 faults.note(f"{count}, as its card says")
             elif count:
@@ -105,7 +108,7 @@ def missing_images(card: Card, source: object, base: Path, absent: Sequence[str]
     """Return the error for listed images that do not exist, with a file that differs from the first only in case."""
     near = Finder(base).nearly(absent[0])
     hint = f" (there is {near!r}, in other upper and lower case)" if near else ""
-    share = f"{len(absent)} of the {listed} images that {source} lists are missing"
+    share = f"{len(absent)} of the {counted(listed, 'image')} that {source} lists are missing"
     return missing(card, f"{share}, such as {str(base / absent[0])!r}{hint}")
 
 

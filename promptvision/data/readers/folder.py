@@ -33,7 +33,7 @@ def read_folder(card: Card, root: str, faults: Faults) -> Images:
         beside = (name for name in folders_in(top) if name not in {path.split("/")[0] for path in folders.values()})
         for name in beside:
             for path in search(top / name, LeftOut()):
-                left_out.add("images outside the folders of the splits", path)
+                left_out.add(path, "image", why=" outside the folders of the splits")
     for sentence in left_out.sentences(top):
         faults.note(f"{top}: {sentence}")
     found = []
@@ -79,10 +79,10 @@ def _list_classes(card: Card, top: Path, folder: str, left_out: LeftOut) -> dict
     if not classes:
         raise missing(card, f"{place} holds {'images but ' if loose else ''}no folders of classes")
     for name in loose:
-        left_out.add("images beside the class folders", place / name)
+        left_out.add(place / name, "image", why=" beside the class folders")
     for name in names:
         if hidden(name) and os.path.isdir(place / name):
-            left_out.add("hidden folders", place / name)
+            left_out.add(place / name, "hidden folder")
     listing: dict[str, list[str]] = {}
     for name in classes:
         own = [path.relative_to(top).as_posix() for path in search(place / name, left_out)]

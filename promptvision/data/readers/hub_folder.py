@@ -28,7 +28,7 @@ from promptvision.data.readers.list_rows import Row
 from promptvision.data.readers.names import read_names
 from promptvision.data.readers.search import LeftOut, search
 from promptvision.data.readers.words import columns_of, split_in
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".arrow", ".parquet")
@@ -91,7 +91,8 @@ def _rows(top: Path, file: str, label: str, names: Sequence[str], faults: Faults
         values = Table(top / file).column(label)
     labelled = [(number, value) for number, value in enumerate(values) if value is not None and value != -1]
     if len(labelled) < len(values):
-        LOG.warning("%s: %d images without a label are left out", top / file, len(values) - len(labelled))
+        left = counted(len(values) - len(labelled), "image without a label is", "images without a label are")
+        LOG.warning("%s: %s left out", top / file, left)
     rows, split = [], split_in(file)
     for number, value in labelled:
         with faults:

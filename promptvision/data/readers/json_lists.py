@@ -13,7 +13,7 @@ from promptvision.data.readers.checks import Faults, Pairs, listed_images
 from promptvision.data.readers.class_names import tell_apart
 from promptvision.data.readers.layout import data_root, find_file, find_folder, read_lines
 from promptvision.data.readers.paths import listed_path
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 SPLITS = ("train", "val", "test")
 
@@ -47,7 +47,9 @@ def read_json_lists(
             listed[split] = _read_list(card, file, top, drop, faults)
     first = {number: path for entries in reversed(listed.values()) for path, number in reversed(entries)}
     if names and len(names) != len(first):
-        raise InputError(f"data set {card.name!r}: {folder} has {len(first)} classes, the card names {len(names)}")
+        raise InputError(
+            f"data set {card.name!r}: {folder} has {counted(len(first), 'class')}, the card names {len(names)}"
+        )
     lines = read_lines(card, folder / names_file, "list of class names") if (folder / names_file).is_file() else []
     label = {number: position for position, number in enumerate(sorted(first))}
     own = names or _class_names(first, name_pattern, lines)

@@ -18,7 +18,7 @@ from promptvision.data.readers.list_rows import READ, Row, read_rows
 from promptvision.data.readers.names import read_names, whole_numbers
 from promptvision.data.readers.paths import Finder, listed_path
 from promptvision.data.readers.words import SPLIT_OF, split_word
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 LOG = logging.getLogger(__name__)
 
@@ -100,5 +100,5 @@ def _once(rows: Sequence[Row], source: Path, faults: Faults) -> list[Row]:
             if earlier.split != row.split:
                 raise InputError(f"{source} lists {row.path!r} in {earlier.split} and in {row.split}")
     if len(first) < len(rows):
-        LOG.warning("%s lists %d images more than once: each is taken once", source, len(rows) - len(first))
+        LOG.warning("%s lists %s more than once: each is taken once", source, counted(len(rows) - len(first), "image"))
     return list(first.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 from promptvision.data.readers.layout import read_text
 from promptvision.data.readers.list_rows import Row
 from promptvision.data.readers.paths import composed
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 LOG = logging.getLogger(__name__)
 NAMES = "names.txt"
@@ -71,12 +71,13 @@ def in_order(
     for own in raw:
         if key[own] not in known:
             near = get_close_matches(own, classes, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {len(classes)} lines"
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {counted(len(classes), 'line')}"
             raise InputError(f"{place / CLASSES} has no line for the class {own!r}; {hint}")
     position = {name: n for n, name in enumerate(known)}
     absent = [name for name in known if name not in key.values()]
     if absent:
-        LOG.warning("%s: %d classes have no images, such as %r", place / CLASSES, len(absent), known[absent[0]])
+        without = counted(len(absent), "class has", "classes have")
+        LOG.warning("%s: %s no images, such as %r", place / CLASSES, without, known[absent[0]])
     return sorted(raw, key=lambda own: position[key[own]]), names or {composed(own): known[key[own]] for own in raw}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from promptvision.data.decode import SUFFIXES
 from promptvision.data.readers.layout import hidden, refuse_folder
-from promptvision.errors import shown
+from promptvision.errors import counted, shown
 
 SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that a system writes into every folder; they are left out without a word."""
@@ -18,21 +18,21 @@ SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 @dataclass
 class LeftOut:
-    """Files and folders that a search leaves out: reason -> their paths."""
+    """Files and folders that a search leaves out: (noun, plural, reason) -> their paths."""
 
-    paths: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    paths: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, reason: str, path: str | Path) -> None:
-        """Count a path."""
+    def add(self, path: str | Path, one: str, many: str = "", why: str = "") -> None:
+        """Count a path, which is `one` of `many` (if its plural takes no s) that are left out."""
         if os.path.basename(path) not in SYSTEM:
-            self.paths[reason].append(str(path))
+            self.paths[one, many, why].append(str(path))
 
     def sentences(self, top: str | Path = "") -> list[str]:
         """Return a sentence for each reason: how many, and one of them, named relative to `top`."""
         told = []
-        for reason, paths in self.paths.items():
+        for (one, many, why), paths in self.paths.items():
             first = min(os.path.relpath(path, top) if top else path for path in paths)
-            told.append(f"left out: {len(paths):,} {reason}, such as {shown(first)}")
+            told.append(f"left out: {counted(len(paths), one, many)}{why}, such as {shown(first)}")
         return told
 
 
@@ -49,9 +49,9 @@ def search(folder: Path, left_out: LeftOut, suffixes: Sequence[str] = SUFFIXES) 
         for name in sorted(inner):
             real = os.path.realpath(os.path.join(place, name))
             if hidden(name):
-                left_out.add("hidden folders", os.path.join(place, name))
+                left_out.add(os.path.join(place, name), "hidden folder")
             elif real in seen:
-                left_out.add("links to a folder that is searched already", os.path.join(place, name))
+                left_out.add(os.path.join(place, name), "link", why=" to a folder that is searched already")
             else:
                 seen.add(real)
                 entered.append(name)
@@ -67,11 +67,15 @@ def chosen(
     kept = []
     for name in sorted(names):
         if hidden(name):
-            left_out.add("hidden files", os.path.join(folder, name))
+            left_out.add(os.path.join(folder, name), "hidden file")
         elif name.lower().endswith(tuple(suffixes)):
             kept.append(name)
         else:
-            suffix = os.path.splitext(name)[1].lower()
-            kind = f"{shown(suffix)} files" if suffix else "files without a suffix"
-            left_out.add(f"{kind}, which are not read as images", os.path.join(folder, name))
+            left_out.add(os.path.join(folder, name), *unread(os.path.splitext(name)[1].lower()))
     return kept
+
+
+def unread(suffix: str) -> tuple[str, str]:
+    """Return singular and plural of files with a suffix that are not read as images."""
+    kinds = [f"{shown(suffix)} {word}" if suffix else f"{word} without a suffix" for word in ("file", "files")]
+    return f"{kinds[0]}, which is not read as an image", f"{kinds[1]}, which are not read as images"

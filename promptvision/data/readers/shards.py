@@ -19,7 +19,7 @@ from promptvision.data.readers.default_split import split_rows
 from promptvision.data.readers.layout import data_root, hidden, missing, read_text, unreadable
 from promptvision.data.readers.list_rows import Row, row_of
 from promptvision.data.readers.names import read_names
-from promptvision.data.readers.search import LeftOut, search
+from promptvision.data.readers.search import LeftOut, search, unread
 from promptvision.data.readers.words import split_in
 from promptvision.errors import InputError
 
@@ -98,11 +98,11 @@ def _index(store: Shards, shard: str, faults: Faults, left_out: LeftOut) -> list
         if image is None:
             others = [suffix for suffix in members if suffix not in LABELS]
             for suffix in others if label else []:
-                left_out.add(f".{suffix} files, which are not read as images", f"{shard}/{key}.{suffix}")
+                left_out.add(f"{shard}/{key}.{suffix}", *unread(f".{suffix}"))
             continue
         folder, name = os.path.split(key)
         if label is None and samples.get(os.path.join(folder, name.partition(".")[0]), members) is not members:
-            left_out.add("images of a key that has another image or the label", f"{shard}/{key}.{image}")
+            left_out.add(f"{shard}/{key}.{image}", "image", why=" of a key that has another image or the label")
             continue
         with faults:
             place, path = f"{Path(store.root, shard)}, {key}", f"{shard}/{key}.{image}"
@@ -123,7 +123,7 @@ def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, M
         with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in opened:
                 if any(map(hidden, Path(member.name).parts)):
-                    left_out.add("hidden files", f"{shard}/{member.name}")
+                    left_out.add(f"{shard}/{member.name}", "hidden file")
                 elif member.isfile():
                     folder, name = os.path.split(member.name)
                     key, _, suffix = name.rpartition(".") if "." in name else (name, "", "")

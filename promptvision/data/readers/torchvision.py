@@ -22,7 +22,7 @@ from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.layout import data_root, find_file, find_folder, missing, unreadable
 from promptvision.data.splits import read_and_split, split_trainval
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, counted, unknown
 
 SEED = 1
 """Seed of the splits made here: fixed, so that every run sees the same validation images."""
@@ -103,7 +103,10 @@ def read_idx(card: Card, folder: Path, split: str) -> Arrays:
     images = _load_idx(card, folder / f"{part}-images-idx3-ubyte", read_image_file)
     labels = _load_idx(card, folder / f"{part}-labels-idx1-ubyte", read_label_file)
     if len(images) != len(labels):
-        raise InputError(f"data set {card.name!r}: {folder} has {len(images)} {part} images but {len(labels)} labels")
+        raise InputError(
+            f"data set {card.name!r}: {folder} has {counted(len(images), f'{part} image')} but "
+            f"{counted(len(labels), 'label')}"
+        )
     return images, labels
 
 
@@ -154,7 +157,7 @@ def read_stl10(card: Card, folder: Path, split: str) -> Arrays:
     files = [find_file(card, folder / f"{split}_{kind}.bin") for kind in "Xy"]
     pixels, labels = (np.fromfile(file, dtype=np.uint8) for file in files)
     if len(pixels) != len(labels) * 3 * 96 * 96:
-        raise InputError(f"{files[0]} cannot be read: it does not hold {len(labels)} images of 96x96 pixels")
+        raise InputError(f"{files[0]} cannot be read: it does not hold {counted(len(labels), 'image')} of 96x96 pixels")
     return np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)), labels.astype(np.int64) - 1
 
 

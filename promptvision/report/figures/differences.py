@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
+from promptvision.errors import counted
 from promptvision.report.figures.style import COLOURS, Drawing, Figure, pyplot, tidy, wrapped, write_numbers
 from promptvision.report.figures.values import Values, datasets, figure_title, values, zero_shot
 from promptvision.report.sections import Section
 from promptvision.report.tables.over_shots import over_shots
-from promptvision.report.tables.table import counted
 
 
 def against_zero_shot(section: Section) -> Iterator[Drawing]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from promptvision.errors import counted
 from promptvision.report.figures.style import (
     COLOURS,
     MARKERS,
@@ -33,7 +34,6 @@ from promptvision.report.figures.values import (
     zero_shot,
 )
 from promptvision.report.sections import Section
-from promptvision.report.tables.table import counted
 
 MOST_ACROSS = 6
 """Panels in a row."""

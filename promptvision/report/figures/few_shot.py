@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
 
+from promptvision.errors import counted
 from promptvision.report.figures.dots import dots_in_rows
 from promptvision.report.figures.panels import few_shot_panels
 from promptvision.report.figures.style import COLOURS, Drawing, Figure, plain, pyplot, wrapped
@@ -14,7 +15,6 @@ from promptvision.report.figures.values import Mean, complete, in_words, is_comp
 from promptvision.report.scores import Score
 from promptvision.report.sections import Section
 from promptvision.report.tables.over_shots import by_shots, shots_name
-from promptvision.report.tables.table import counted
 
 Seeds = Mapping[str, Mapping[int, Sequence[float]]]
 """{method: {shots: accuracies over seeds}}"""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from promptvision.errors import counted
 from promptvision.report.figures.style import Drawing, Figure, panels, plain, wrapped, write_numbers
 from promptvision.report.figures.values import datasets
 from promptvision.report.names import matrix_rows, task_names
 from promptvision.report.sections import Section
-from promptvision.report.tables.table import counted
 
 ACROSS = 3
 """Panels in a row."""

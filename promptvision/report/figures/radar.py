@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from promptvision.errors import counted
 from promptvision.report.figures.style import COLOURS, Drawing, Figure, plain, pyplot, wrapped
 from promptvision.report.figures.values import datasets, figure_title, values
 from promptvision.report.sections import SOURCE, Section
-from promptvision.report.tables.table import counted
 
 KINDS = ("few_shot", "full", "vtab", "fgvc", "cross_dataset", "domain_generalization")
 """Kinds of table whose columns are datasets."""

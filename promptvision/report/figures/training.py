@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from promptvision.errors import counted
 from promptvision.report.figures.losses import Progress, progress
 from promptvision.report.figures.panels import training_panels
 from promptvision.report.figures.style import Drawing
 from promptvision.report.figures.values import figure_title
 from promptvision.report.sections import Section
 from promptvision.report.tables.over_shots import shot_counts, shots_name
-from promptvision.report.tables.table import counted
 
 MOST_RUNS = 20
 """Runs in one panel; of more, the panel shows the first seed of each cell."""

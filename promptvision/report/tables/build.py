@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from promptvision.errors import counted
 from promptvision.report.cells import Cell, inner_differences
 from promptvision.report.comparable import notes
 from promptvision.report.kinds import TITLES, metric, places
@@ -117,7 +118,8 @@ def row_notes(section: Section) -> dict[int, list[str]]:
             found[owners[name]] |= dict.fromkeys(sentences)
     for row in section.rows:
         left = sum(int(sum(_numbers(cell.results, "bad_pictures"))) for cell in row.cells)
-        said = [f"{left} images that cannot be read were left out; each run names its own"] if left else []
+        unread = counted(left, "image that cannot be read was", "images that cannot be read were")
+        said = [f"{unread} left out; each run names its own"] if left else []
         said += [sentence for cell in row.cells for sentence in _wide_seeds(section.kind, cell)]
         found[id(row)] |= dict.fromkeys([*said, *(f"within this row {each}" for each in inner_differences(row.cells))])
     return {key: list(sentences) for key, sentences in found.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from promptvision.errors import counted
 from promptvision.report.scores import Score
 from promptvision.report.sections import Row, Section
-from promptvision.report.tables.table import counted
 
 
 def shot_counts(section: Section) -> list[int]:

@@ -25,11 +25,6 @@ def without_folders(text: str) -> str:
     return PATH.sub("…/", text)
 
 
-def counted(count: int, word: str) -> str:
-    """Return `1 method`, `2,000 methods`."""
-    return f"{count:,} {word}{'s' * (count != 1)}"
-
-
 @dataclass(frozen=True)
 class Column:
     """`name`, its head; `number`, whether it is aligned right and sorted by value; `score`, whether its entries are

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from promptvision.errors import as_called, shown
+from promptvision.errors import as_called, counted, shown
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
-from promptvision.report.tables.table import Table, counted, one_line
+from promptvision.report.tables.table import Table, one_line
 from promptvision.report.tables.writers import text_below
 
 STYLES = {"best": "bold", "level": "dim", "within": "green", "outside": "red", "unjudged": "dim"}
