@@ -37,6 +37,15 @@ def one_sentence() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class ToolParser(ArgumentParser):
+    """A parser that takes options before, between and after KEY VALUE words."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override, no-untyped-def]
+        """Return the parsed command line; argparse itself cannot mix options into the words of a sub-command."""
+        parse = super().parse_args if self._subparsers else super().parse_intermixed_args
+        return parse(args, namespace)
+
+
 def tool_parser(description: str, *, config: str = "", overrides: str = "") -> ArgumentParser:
     """Return a parser whose help begins with a tool's docstring.
 
@@ -44,7 +53,7 @@ def tool_parser(description: str, *, config: str = "", overrides: str = "") -> A
     keys are listed at the end. Neither argument exists if its help is empty.
     """
     program = Path(sys.argv[0]).name
-    parser = ArgumentParser(program, description=as_called(description), formatter_class=RawDescriptionHelpFormatter)
+    parser = ToolParser(program, description=as_called(description), formatter_class=RawDescriptionHelpFormatter)
     if config:
         parser.add_argument("--config", required=True, help=config)
     if overrides:
