@@ -89,3 +89,28 @@ def test_flops_are_two_for_each_product(tools):
     assert tools.measure.counted(lambda: left @ right)[1] == 2 * 3 * 5 * 7
     assert tools.measure.counted(lambda: (left @ right).sum().backward())[1] == 3 * 2 * 3 * 5 * 7
     assert tools.measure.counted(lambda: torch.autograd.grad((left @ right).sum(), left))[1] == 2 * 2 * 3 * 5 * 7
+
+
+def test_attacks_are_counted_by_kind_and_a_failure_at_their_end_counts(tools, monkeypatch):
+    import bench_faults
+
+    def tests(words, plugins):
+        for kind, name, when, outcome in REPORTS:
+            properties = [("fault", kind)] if kind else []
+            report = SimpleNamespace(user_properties=properties, nodeid=name, when=when, outcome=outcome)
+            plugins[0].pytest_runtest_logreport(report)
+
+    monkeypatch.setattr(bench_faults.pytest, "main", tests)
+    found = list(bench_faults.rows(SimpleNamespace(workers=0, tests=[])))
+    assert found == [("code", "1", "1", "1"), ("text", "1", "0", "0"), ("all", "2", "1", "1")]
+
+
+REPORTS = [
+    ("code", "a", "setup", "passed"),
+    ("code", "a", "call", "passed"),
+    ("code", "a", "teardown", "passed"),
+    ("code", "b", "setup", "skipped"),
+    ("text", "c", "call", "passed"),
+    ("text", "c", "teardown", "failed"),
+    ("", "d", "call", "passed"),
+]

@@ -5,6 +5,7 @@ CoCoOp's step with many classes or images at once: python tools/bench.py cocoop 
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 Loading images: python tools/bench.py data --images 256
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop prompt
+Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
 FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are the most that autograd
 keeps for backward at a time. The plain way is the official one: every prompt whole, all 77 tokens of it.
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent / "bench"))
 
 import bench_cocoop
 import bench_data
+import bench_faults
 import bench_image
 import bench_kill
 import bench_step
@@ -35,6 +37,7 @@ KINDS = {
     "image": ("VPT's step, ViT-B/16 sizes", bench_image),
     "step": ("A training step of a CLIP method", bench_step),
     "data": ("JPEGs of 500x375 pixels", bench_data),
+    "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
 }
 
