@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed
+import torch
+import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
@@ -13,8 +14,8 @@ from promptvision.backbones.towers import ImageTower
 from promptvision.errors import InputError, unknown
 
 WAYS: dict[str, dict[str, Any]] = {
-    "timm": {"interpolation": "bicubic", "antialias": True},
-    "official": {"interpolation": "bilinear", "antialias": False, "align_corners": True},
+    "timm": {"mode": "bicubic", "antialias": True},
+    "official": {"mode": "bilinear", "align_corners": True},
 }
 """Methods of resizing a grid of position embeddings: timm's and open_clip's, or that of Google's and VPT's code, which
 is scipy's `zoom(order=1)`: linear, corners kept. Prefix tokens keep theirs."""
@@ -78,11 +79,11 @@ def _resize_timm(model: Any, image_size: int, way: str) -> None:
     Swin keeps its largest window of each stage: timm cuts windows to a smaller grid.
     """
     positions, before = getattr(model, "pos_embed", None), model.patch_embed.grid_size
-    options: dict[str, Any] = {}
-    if isinstance(model, SwinTransformer):
-        stages: Any = model.layers
-        options["window_size"] = [max(block.window_size for block in stage.blocks) for stage in stages]
-    model.set_input_size(img_size=(image_size, image_size), **options)
+    stages: Any = model.layers if isinstance(model, SwinTransformer) else ()
+    (model.patch_embed if stages else model).set_input_size(img_size=(image_size, image_size))
+    for index, stage in enumerate(stages):
+        grid = tuple(-(-side // 2 ** max(index - 1, 0)) for side in model.patch_embed.grid_size)
+        stage.set_input_size(feat_size=grid, window_size=max(block.window_size for block in stage.blocks))
     if isinstance(positions, Tensor):
         model.pos_embed = _resampled(positions, before, model.patch_embed.grid_size, _prefix(model), way)
 
@@ -100,10 +101,11 @@ def _resampled(
     positions: Tensor, before: tuple[int, int], after: tuple[int, int], prefix: int, way: str
 ) -> nn.Parameter:
     """Resize positions (1, prefix + h w, D) from a grid of `before` to one of `after`."""
-    resampled = resample_abs_pos_embed(
-        positions.detach(), new_size=list(after), old_size=list(before), num_prefix_tokens=prefix, **WAYS[way]
-    )
-    return nn.Parameter(resampled, requires_grad=positions.requires_grad)
+    own, grid = positions.detach().split([prefix, before[0] * before[1]], dim=1)
+    if before != after:
+        pixels = grid.unflatten(1, before).permute(0, 3, 1, 2).float()
+        grid = F.interpolate(pixels, size=after, **WAYS[way]).flatten(2).transpose(1, 2).to(own.dtype)
+    return nn.Parameter(torch.cat([own, grid], dim=1), requires_grad=positions.requires_grad)
 
 
 def _prefix(model: Any) -> int:
