@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 import coop
 import vpt
 from promptvision.backbones.clip import OpenClipImage
+from promptvision.config import changed as changed_config
 from promptvision.config import load_config
 from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
@@ -172,3 +174,57 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(go, tmp_path, caplog)
     assert len([record for record in caplog.records if "CACHE_DIR" in record.getMessage()]) == 1
     assert torch.equal(other["ctx"], learned["ctx"]) and result["accuracy"] == kept["accuracy"]
     assert result["train_features"] == "computed"
+
+
+OWN = {
+    "own_tower/__init__.py": "from own_tower.tower import Tower as build\nSCALE = 1.0\n",
+    "own_tower/tower.py": """
+import importlib, pathlib
+import torch
+from promptvision.backbones import ImageTower
+from .middle import through
+
+class Tower(ImageTower):
+    name, feature_dim, image_size = "mean colour", 3, 32
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+    def forward(self, images):
+        from own_tower import late, SCALE
+        read = float(pathlib.Path(__file__).with_name("a.txt").read_text())
+        named = importlib.import_module("own_named").VALUE
+        return images.mean((2, 3)) * self.weight * late.value() * SCALE * through() * named * read
+""",
+    "own_tower/middle.py": "import own_far\ndef through():\n    return own_far.CONSTANT\n",
+    "own_tower/late.py": "def value():\n    return 1.0\n",
+    "own_tower/a.txt": "1.0",
+    "own_far.py": "CONSTANT = 1.0\n",
+    "own_named.py": "VALUE = 1.0\n",
+}
+"""An own backbone whose features depend on seven files."""
+
+
+def forget_modules():
+    for name in [name for name in sys.modules if name.partition("_")[0] == "own"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("changed", [name for name in OWN if name != "own_tower/tower.py"])
+def test_features_of_an_own_backbone_follow_every_file_that_it_reads(changed, go, tmp_path, monkeypatch):
+    for name, content in OWN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    words = [*VPT, "METHOD.NAME", "linear", "BACKBONE.NAME", "own_tower:build", "OPTIM.EPOCHS", 1]
+    forget_modules()
+    go("run", *words)
+    cfg = load_config(tmp_path / "run" / "config.yaml", [], FAMILIES)
+    first = retest(cfg, FAMILIES, tmp_path / "run")
+    assert first["test_features"] == "cache"
+    forget_modules()
+    (tmp_path / changed).write_text(OWN[changed].replace("1.0", "-1.5"))
+    again = retest(cfg, FAMILIES, tmp_path / "run")
+    uncached = retest(changed_config(cfg, ["CACHE_DIR", ""], FAMILIES), FAMILIES, tmp_path / "run")
+    forget_modules()
+    assert again["test_features"] == "computed" and again["ece"] == uncached["ece"] != first["ece"]

@@ -19,7 +19,8 @@ def fingerprint(tower: nn.Module) -> str:
     """Return the SHA-256 of everything that decides a tower's output.
 
     That is weights, buffers, the plain attributes and hooks of its modules (number of heads, kind of pooling,
-    activations), and the source files of their classes and base classes.
+    activations), and the source files of their classes and base classes. What these files import or read is left
+    out: `FeatureCache` compares a batch where a tower is the user's own.
     """
     digest = hashlib.sha256()
     for name, module in tower.named_modules():

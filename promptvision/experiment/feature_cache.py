@@ -56,11 +56,21 @@ class FeatureCache:
 
     Of several processes that want the same file, one computes it and the others wait. Features are the same bit for
     bit whether they come from a file or not; those of `TestLoader`'s batches are what the tower returns for each
-    batch. Without a writable folder they are kept in memory.
+    batch. Without a writable folder they are kept in memory. `compare`: for a tower whose code the fingerprint cannot
+    cover, such as the modules and files that your own code reads: the first batch of a file is computed and compared.
     """
 
-    def __init__(self, tower: ImageTower, folder: Path | None, precision: str = "fp32", *, progress: bool = False):
+    def __init__(
+        self,
+        tower: ImageTower,
+        folder: Path | None,
+        precision: str = "fp32",
+        *,
+        progress: bool = False,
+        compare: bool = False,
+    ):
         self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
+        self.compare = compare
         self.device = next(tower.parameters()).device
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
 
@@ -73,17 +83,27 @@ class FeatureCache:
             key = self._key(loader, images)
             path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
             damaged = os.path.isfile(path)
-            found = feature_file.read(path, key)
+            found = self._read(path, key, loader)
             if found is not None:
                 return found, "cache"
             with feature_file.claimed(path) as waited:
                 if waited or not damaged:  # another process may have written it just now
-                    found = feature_file.read(path, key)
+                    found = self._read(path, key, loader)
                 if found is None:
                     found = self._write(path, key, loader, title)
             if found is not None:
                 return found, "computed"
         return torch.cat(list(self._compute(loader, title))), "computed"
+
+    def _read(self, path: Path, key: str, loader: TestLoader) -> Tensor | None:
+        """Return the features of a file, None if it does not exist, is damaged, or is not what the tower computes."""
+        found = feature_file.read(path, key)
+        if found is not None and self.compare:
+            (first,) = self._encode(loader.views.batches(loader.indices[:1], 0))
+            if not torch.equal(first, found[: len(first)]):
+                LOG.info("The backbone's code or files have changed: its image features are computed again")
+                return None
+        return found
 
     def _write(self, path: Path, key: str, loader: TestLoader, title: str) -> Tensor | None:
         """Compute and write a file and return its features; after a failure, stop using the folder."""
@@ -95,11 +115,15 @@ class FeatureCache:
             self.folder = None
         return feature_file.read(path, key)
 
-    @torch.no_grad()
     def _compute(self, loader: TestLoader, title: str) -> Iterator[Tensor]:
-        """Yield the features of each batch."""
+        """Yield the features of each batch of a loader."""
         shown = self.progress and bool(title)
-        for images, _ in track(loader, f"image features, {title}", "batch", shown=shown):
+        return self._encode(track(loader, f"image features, {title}", "batch", shown=shown))
+
+    @torch.no_grad()
+    def _encode(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+        """Yield the features of each batch."""
+        for images, _ in batches:
             with autocast(self.device, self.precision):
                 features = self.tower(images.to(self.device))
             yield features.cpu()

@@ -11,6 +11,7 @@ import torch
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
+from promptvision.backbones.custom import is_custom
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images, Item
 from promptvision.data.loader import TestLoader, TrainLoader
@@ -54,7 +55,8 @@ def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> Fe
     trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
     if folder is None or trainable or not method.frozen_images:
         return None
-    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress)
+    own = any(is_custom(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
+    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own)
 
 
 @dataclass(frozen=True)
