@@ -10,6 +10,7 @@ import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,6 +214,37 @@ def test_a_page_in_place_of_an_archive_is_named(server, tmp_path, page, sums):
     server.files["a.zip"] = page.encode()
     message = refused(f"{server.url}/a.zip", tmp_path / "new/a.zip", **sums)
     assert f"{server.url}/a.zip sent a web page (HTML) in place of a.zip" in message and "perhaps to sign in" in message
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"nonsense\r\n\r\n", "does not answer as HTTP servers do: BadStatusLine"),
+        (b"HTTP/1.1 abc OK\r\n\r\n", "does not answer as HTTP servers do: BadStatusLine"),
+        (b"", "does not answer as HTTP servers do: RemoteDisconnected"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200 + b"\r\n", "does not answer as HTTP servers do: HTTPException"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", "does not answer as HTTP servers do: LineTooLong"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\ncut", "the 3 bytes it sent are no whole archive"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\ncut", "the 3 bytes it sent are no whole archive"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", "broke off after 0 bytes"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[::1/x\r\n\r\n", "does not answer as HTTP servers do: ValueError"),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "answers 302 Found"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /a.zip\r\n\r\n", "answers 302 The HTTP server returned a redirect error"),
+    ],
+)
+def test_answers_that_are_no_http_are_one_sentence(tmp_path, answer, reason):
+    class Handler(StreamRequestHandler):
+        def handle(self):
+            self.request.recv(1 << 16)
+            self.wfile.write(answer)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/a.zip"
+        message = refused(url, tmp_path / "new/a.zip")
+        server.shutdown()
+    assert message.startswith(url) and reason in message
     assert not (tmp_path / "new").exists()
 
 

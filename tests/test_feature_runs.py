@@ -195,7 +195,7 @@ class Tower(ImageTower):
         named = importlib.import_module("own_named").VALUE
         return images.mean((2, 3)) * self.weight * late.value() * SCALE * through() * named * read
 """,
-    "own_tower/middle.py": "import own_far\ndef through():\n    return own_far.CONSTANT\n",
+    "own_tower/middle.py": "import own_far\ndef through():\n    return 1.0 * own_far.CONSTANT\n",
     "own_tower/late.py": "def value():\n    return 1.0\n",
     "own_tower/a.txt": "1.0",
     "own_far.py": "CONSTANT = 1.0\n",
@@ -219,7 +219,7 @@ def test_features_of_an_own_backbone_follow_every_file_that_it_reads(changed, go
     words = [*VPT, "METHOD.NAME", "linear", "BACKBONE.NAME", "own_tower:build", "OPTIM.EPOCHS", 1]
     forget_modules()
     go("run", *words)
-    cfg = load_config(tmp_path / "run" / "config.yaml", [], FAMILIES)
+    cfg = load_config(tmp_path / "run" / "config.yaml", ["BACKBONE.NAME", "own_tower:build"], FAMILIES)
     first = retest(cfg, FAMILIES, tmp_path / "run")
     assert first["test_features"] == "cache"
     forget_modules()

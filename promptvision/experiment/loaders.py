@@ -11,7 +11,6 @@ import torch
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
-from promptvision.backbones.custom import is_custom
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images, Item
 from promptvision.data.loader import TestLoader, TrainLoader
@@ -22,7 +21,7 @@ from promptvision.engine.device import choose_device
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.progress import track
-from promptvision.errors import InputError
+from promptvision.errors import InputError, names_function
 from promptvision.experiment.data import Data
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
 from promptvision.experiment.schedule import epochs
@@ -55,7 +54,7 @@ def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> Fe
     trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
     if folder is None or trainable or not method.frozen_images:
         return None
-    own = any(is_custom(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
+    own = any(names_function(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
     return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own)
 
 

@@ -147,7 +147,7 @@ class Transfer:
                 return self.copy(answer, start if resumes and answer.status == 206 else 0)
         except HTTPError as error:
             if error.code != 416 or not start:
-                raise InputError(f"{self.url} answers {error.code} {error.reason}") from None
+                raise InputError(f"{self.url} answers {error.code} {' '.join(str(error.reason).split())}") from None
             if (error.headers.get("Content-Range") or "") == f"bytes */{start}":  # whole already
                 return start
             self.part.unlink()
@@ -155,7 +155,12 @@ class Transfer:
         except URLError as error:
             reason = getattr(error.reason, "strerror", "") or error.reason
             raise InputError(f"{self.url} cannot be reached: {reason}") from None
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+            ValueError,
+        ) as error:  # ValueError: a redirection
             raise InputError(f"{self.url} does not answer as HTTP servers do: {type(error).__name__}") from None
 
     def copy(self, answer: http.client.HTTPResponse, have: int) -> int:
