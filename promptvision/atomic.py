@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, JSON files, and file locks."""
+"""Files that appear whole or not at all, the door for files from elsewhere, JSON, and file locks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,10 @@ from filelock import FileLock, Timeout
 from promptvision.errors import InputError, NotWritten
 
 LOG = logging.getLogger(__name__)
+LARGEST = 1 << 30
+"""Bytes of a text file that is read as a whole: a list of ten million images has half of it."""
+DIGITS = 300
+"""Digits of a whole number, so that it is also a finite float."""
 
 
 @contextmanager
@@ -75,14 +80,51 @@ def write_result(path: str | Path, result: dict[str, Any]) -> None:
         raise NotWritten(str(error), result) from error
 
 
+def refuse_special(path: str | Path, name: str) -> os.stat_result:
+    """Return the state of a file, links followed; InputError, which begins with `name`, for a pipe, socket or device.
+
+    OSError, or ValueError for a NUL in the path, if there is none. To open a pipe would wait for a writer for good.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{name} cannot be read: it is no file but a pipe or device")
+    return found
+
+
+def read_bytes(path: str | Path, what: str = "", largest: int = LARGEST) -> bytes:
+    """Return the contents of a file, which errors call `what`; InputError if it cannot be read or is larger."""
+    name = f"{what} {path}".strip()
+    try:
+        if refuse_special(path, name).st_size > largest:
+            raise InputError(f"{name} has more than {largest >> 20} MB: it is no such file")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{ascii(name)} cannot be read: {error}") from error
+
+
 def read_json(path: str | Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the contents of a JSON file; `pairs` makes its objects. InputError if it cannot be read."""
+    return parse_json(read_bytes(path), str(path), pairs)
+
+
+def parse_json(text: str | bytes, name: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the plain values in a JSON text; `pairs` makes its objects. InputError, which begins with `name`."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=pairs)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+        return json.loads(text, object_pairs_hook=pairs, parse_int=_whole_number)
+    except RecursionError as error:
+        raise InputError(f"{name} is not JSON: it is nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"{name} is not JSON: {error}") from error
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits")
+    return int(digits)
 
 
 def file_hash(path: str | Path) -> str:

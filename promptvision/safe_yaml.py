@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from promptvision.atomic import DIGITS, read_bytes
 from promptvision.errors import InputError
 
 LARGEST = 1 << 20
@@ -27,6 +28,23 @@ class PlainLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"more than {VALUES:,} values", node.start_mark)
         return node
 
+    def construct_scalar(self, node: Any) -> Any:
+        """The text of a plain value, in which no NUL can stand: no path and no name has one."""
+        text = super().construct_scalar(node)
+        if "\0" in str(text):
+            raise yaml.constructor.ConstructorError(None, None, "a NUL character", node.start_mark)
+        return text
+
+    def construct_whole_number(self, node: Any) -> int:
+        """A whole number that is also a finite float, as those of base 60 need not be."""
+        number = self.construct_yaml_int(node)
+        if abs(number) >= 10**DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {DIGITS} digits", node.start_mark)
+        return number
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_whole_number)
+
 
 def _size(node: Any, known: dict[int, int]) -> int:
     """Values in a node, and in those it holds; in itself a node is nothing more."""
@@ -45,13 +63,7 @@ def parse(text: str) -> Any:
 
 def read_yaml(path: Path, what: str) -> Any:
     """The plain values in a YAML file, which errors call `what`."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{what} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(content) > LARGEST:
-        raise InputError(f"{what} {path} has more than {LARGEST >> 20} MB: it is no such file")
+    content = read_bytes(path, what, LARGEST)
     try:
         return parse(content.decode("utf-8"))
     except WRONG as error:
@@ -60,6 +72,8 @@ def read_yaml(path: Path, what: str) -> Any:
 
 def _cause(error: Exception) -> str:
     """Return the problem that a parser found and its place, on one line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem

@@ -16,10 +16,10 @@ MAY_IMPORT = {
     "promptvision/errors.py": [],
     "promptvision/atomic.py": ["promptvision.errors"],
     "promptvision/cli.py": ["promptvision.config", "promptvision.errors"],
-    "promptvision/safe_yaml.py": ["promptvision.errors"],
+    "promptvision/safe_yaml.py": ["promptvision.atomic", "promptvision.errors"],
     "promptvision/method.py": ["promptvision.errors"],
     "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
-    "promptvision/backbones": ["promptvision.backbones", "promptvision.errors"],
+    "promptvision/backbones": ["promptvision.atomic", "promptvision.backbones", "promptvision.errors"],
     "promptvision/data": [f"promptvision.{name}" for name in ("data", "atomic", "errors", "safe_yaml")],
     "promptvision/engine": [
         "promptvision",
@@ -39,7 +39,10 @@ MAY_IMPORT = {
     "vpt": ["vpt", *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors"))],
     "coop": [
         "coop",
-        *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors", "safe_yaml")),
+        *(
+            f"promptvision.{name}"
+            for name in ("backbones", "config.methods", "method", "errors", "atomic", "safe_yaml")
+        ),
     ],
 }
 OURS = ("promptvision", "vpt", "coop", "tools")

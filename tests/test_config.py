@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from promptvision.config import dump, families, load_config, method_options, resolved, summary
 from promptvision.config.docs import config_page, keys_help
+from promptvision.config.key import option_rows
 from promptvision.config.schema import KEYS
 from promptvision.errors import InputError
 
@@ -136,7 +137,7 @@ def test_overrides_are_read_in_the_type_of_their_key(write, key, given, expected
         (["OPTIM.LR", "big"], "command line: OPTIM.LR takes a number, not 'big'"),
         (["OPTIM.LR", "true"], "command line: OPTIM.LR takes a number, not True"),
         (["OPTIM.LR", "nan"], "command line: OPTIM.LR takes a finite number, not nan"),
-        (["OPTIM.LR", "9" * 400], "command line: OPTIM.LR takes a number, not 99999"),
+        (["OPTIM.LR", "9" * 400], "command line: OPTIM.LR takes a finite number, not inf"),
         (["OPTIM.WARMUP_RECOUNT", "1"], "command line: OPTIM.WARMUP_RECOUNT takes True or False, not 1"),
         (["OPTIM.STEPS", "30,60"], "command line: OPTIM.STEPS takes a list such as [1, 2], not '30,60'"),
         (["OPTIM.STEPS", "[a]"], "an entry of command line: OPTIM.STEPS takes a whole number, not 'a'"),
@@ -170,7 +171,7 @@ def test_a_wrong_override_is_one_sentence(write, overrides, said):
         ("- a", "a.yaml should hold KEY: value lines, not ['a']"),
         ("SEED: [", "a.yaml is not plain YAML: expected the node content"),
         ("SEED: 2020-13-45", "a.yaml is not plain YAML: month must be in 1..12"),
-        ("SEED: " + "[" * 5000, "a.yaml is not plain YAML: maximum recursion depth exceeded"),
+        ("SEED: " + "[" * 5000, "a.yaml is not plain YAML: it is nested too deeply"),
         ("SEED: !!python/object/apply:os.getcwd []", "constructor for the tag 'tag:yaml.org,2002:python/object/apply:"),
         ("SEED: \x00", "a.yaml is not plain YAML: "),
         ("_BASE_: [a, b]", "a.yaml: _BASE_ takes the path of one file, not ['a', 'b']"),
@@ -203,6 +204,28 @@ def test_aliases_that_multiply_are_refused_without_being_written_out(write):
         for text in ("METHOD: {OPTIONS: {SEED: [%s]}}", "INPUT: {MEAN: [%s]}", "SEED: [%s]"):
             said = refusal(write(text % ", ".join(lists[:depth])))
             assert reason in said and len(said) < 1000
+
+
+@pytest.mark.parametrize("text", ["SEED: 59" + ":59" * 3000, "SEED: 1" + "0" * 5000, '_BASE_: "a\\0b"'])
+def test_values_that_no_parser_bears_are_one_sentence(write, text):
+    assert "a.yaml is not plain YAML: " in refusal(write(text))
+
+
+@pytest.mark.parametrize("value", [2**40, 2**64, -(2**70), 10**299])
+def test_every_number_has_a_limit(write, value):
+    rows = [key for key in KEYS if type(key.default) in (int, float) or (key.default == [] and key.items is not str)]
+    for key in [*rows, *option_rows({"N_CTX": 4, "SCALE": 0.5, "LAYERS": (1, 2), "ANY": ()}).values()]:
+        several = isinstance(key.default, list | tuple)
+        wanted = float(value) if (key.items if several else type(key.default)) is float else value
+        with pytest.raises(InputError, match=f"{key.name} must be at (most|least)"):
+            key.accept([wanted] * 3 if several else wanted, "file")
+
+
+def test_ten_bases_are_enough(write):
+    for level in range(12):
+        path = write(f"_BASE_: {level - 1}.yaml\n" if level else "SEED: 7", f"{level}.yaml")
+    assert load(path.with_name("10.yaml")).SEED == 7
+    assert "11.yaml has more than 10 levels of _BASE_" in refusal(path)
 
 
 def test_missing_files_are_named_with_the_nearest(write, tmp_path):

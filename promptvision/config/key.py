@@ -14,6 +14,10 @@ from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import WRONG, parse
 
 OPTIONS = "METHOD.OPTIONS"
+MOST: dict[type, float] = {int: 1_000_000, float: 1e9}
+"""Limit of a number, on both sides of 0, for keys that state none."""
+MOST_OF_OPTION = 10_000
+"""Limit of a method's whole numbers: tokens, layers, ranks, views."""
 KINDS: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -84,10 +88,14 @@ class Key:
         return [self._in_range(_scalar(self.items, item, f"an entry of {where}"), where) for item in value]
 
     def _in_range(self, value: Any, where: str) -> Any:
-        if self.low is not None and value < self.low:
-            raise InputError(f"{where} must be at least {self.low:g}, not {short(value)}")
-        if self.high is not None and value > self.high:
-            raise InputError(f"{where} must be at most {self.high:.0f}, not {short(value)}")
+        if type(value) not in MOST:
+            return value
+        low = -MOST[type(value)] if self.low is None else self.low
+        high = MOST[type(value)] if self.high is None else self.high
+        if value < low:
+            raise InputError(f"{where} must be at least {low:g}, not {short(value)}")
+        if value > high:
+            raise InputError(f"{where} must be at most {high:.0f}, not {short(value)}")
         return value
 
 
@@ -117,5 +125,6 @@ def option_rows(options: Mapping[str, Any]) -> dict[str, Key]:
         # the entries of a list have the type of the default's entries, any type if it has none
         kinds = {type(item) for item in default} if isinstance(default, list | tuple) else set()
         items = float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else object
-        rows[f"{OPTIONS}.{option}"] = Key(f"{OPTIONS}.{option}", default, items=items)
+        high = 2**32 - 1 if option == "SEED" else MOST_OF_OPTION if int in (type(default), items) else None
+        rows[f"{OPTIONS}.{option}"] = Key(f"{OPTIONS}.{option}", default, high=high, items=items)
     return rows

@@ -22,6 +22,8 @@ from promptvision.config.trust import COMMAND_LINE, check_functions, holds_run, 
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 
+BASES = 10
+"""Files that a chain of `_BASE_` may have."""
 ROWS = {key.name: key for key in KEYS}
 SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
@@ -107,6 +109,8 @@ def _chain(path: Path, children: tuple[Path, ...]) -> list[tuple[str, dict[Any, 
     """Return the contents of a file's bases and of the file itself, the most distant base first."""
     if path.resolve() in (child.resolve() for child in children):
         raise InputError(f"the _BASE_ of {children[-1]} closes a loop: {' -> '.join(map(str, (*children, path)))}")
+    if len(children) > BASES:
+        raise InputError(f"{children[0]} has more than {BASES} levels of _BASE_, up to {path}: merge some of them")
     content = _read(path, f"the _BASE_ of {children[-1]}," if children else "config file")
     base = content.pop("_BASE_", None)
     if base is None:

@@ -152,6 +152,7 @@ KEYS = (
         "Side of the square input in pixels; 0 takes the backbone's. The size beside a backbone's name is dropped if a "
         "file with this _BASE_, or the command line, names another backbone but no size.",
         low=0,
+        high=10_000,
     ),
     Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
     Key(
@@ -246,9 +247,10 @@ KEYS = (
         [],
         "Epochs of multi_step's drops; the last entry is the period of single_step.",
         items=int,
+        high=100_000_000,
     ),
     Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
-    Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0),
+    Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0, high=100_000_000),
     Key(
         "OPTIM.WARMUP_TYPE",
         "constant",
@@ -272,7 +274,7 @@ KEYS = (
         "auto",
         "Device: auto, cpu, cuda or cuda:N.",
         choices=("auto", "cpu", "cuda"),
-        pattern=r"cuda:\d+",
+        pattern=r"cuda:\d{1,3}",
     ),
     Key(
         "TRAIN.PRECISION",
@@ -280,8 +282,14 @@ KEYS = (
         "Precision of the backbone; learned tensors stay fp32.",
         choices=("fp32", "fp16", "bf16"),
     ),
-    Key("TRAIN.WORKERS", 0, "Processes that read images; 0 reads in the main process.", low=0),
-    Key("TRAIN.THREADS", 0, "CPU threads; 0 for torch's default, 1 for results that repeat bit for bit.", low=0),
+    Key("TRAIN.WORKERS", 0, "Processes that read images; 0 reads in the main process.", low=0, high=1000),
+    Key(
+        "TRAIN.THREADS",
+        0,
+        "CPU threads; 0 for torch's default, 1 for results that repeat bit for bit.",
+        low=0,
+        high=1000,
+    ),
     Key(
         "TRAIN.VIEWS",
         0,

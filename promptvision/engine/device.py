@@ -17,7 +17,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """Return the device `auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:N`; InputError if it is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))
     device = torch.device(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
