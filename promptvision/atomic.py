@@ -131,6 +131,7 @@ def file_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file's contents, "" if it cannot be read."""
     digest = hashlib.sha256()
     try:
+        refuse_special(path, str(path))
         with open(path, "rb") as data:
             while block := data.read(1 << 20):
                 digest.update(block)

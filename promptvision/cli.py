@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from promptvision.config.docs import often_set
-from promptvision.errors import InputError, OwnCodeFailed, as_called
+from promptvision.errors import InputError, OwnCodeFailed, as_called, lacks_memory
 
 
 @contextmanager
@@ -29,6 +29,11 @@ def one_sentence() -> Iterator[None]:
         sys.stderr.write(f"error: {error}\n")
         if isinstance(error, OwnCodeFailed):
             traceback.print_exception(error.__cause__)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not lacks_memory(error):
+            raise
+        sys.stderr.write("error: the machine is out of memory: end other programs, or give this one smaller inputs\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from errno import ENOMEM
 from pathlib import Path
 from typing import Any
+
+TOLD = 20
+"""Sentences of one kind that are shown; the others are counted."""
 
 
 class InputError(ValueError):
@@ -84,3 +88,17 @@ def own_code(what: str) -> Iterator[None]:
         raise InputError(f"{what} ended the process (status {error.code}) instead of returning") from error
     except Exception as error:
         raise OwnCodeFailed(f"{what} raised {type(error).__name__}: the code is your own, see its traceback") from error
+
+
+def briefly(sentences: Sequence[str]) -> list[str]:
+    """Return the first sentences, and the number of the others."""
+    more = [f"and {len(sentences) - TOLD:,} more"] if len(sentences) > TOLD else []
+    return [*sentences[:TOLD], *more]
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error of Python, numpy, torch, CUDA or the system says that the memory is exhausted."""
+    if isinstance(error, OSError):
+        return error.errno == ENOMEM
+    said = r"out of memory|(can.t|cannot) allocate|not enough memory|ALLOC_FAILED|size calculation overflow"
+    return isinstance(error, MemoryError) or re.search(said, str(error), re.IGNORECASE) is not None

@@ -61,9 +61,9 @@ def parse(text: str) -> Any:
     return yaml.load(text, PlainLoader)
 
 
-def read_yaml(path: Path, what: str) -> Any:
+def read_yaml(path: Path, what: str, largest: int = LARGEST) -> Any:
     """The plain values in a YAML file, which errors call `what`."""
-    content = read_bytes(path, what, LARGEST)
+    content = read_bytes(path, what, largest)
     try:
         return parse(content.decode("utf-8"))
     except WRONG as error:

@@ -99,7 +99,7 @@ def test_wrong_files_of_learned_tensors_are_named(tmp_path):
     with pytest.raises(InputError, match="was not written by promptvision: its metadata lacks 'classes'"):
         load_learned(path)
     save_file({"a": torch.ones(1)}, path, {"classes": "["})
-    with pytest.raises(InputError, match="is damaged or not a safetensors file"):
+    with pytest.raises(InputError, match="is damaged: its metadata 'classes' is not JSON"):
         load_learned(path)
     save_learned(path, STATE | {"nested": torch.ones(3)}, {"classes": ["a"]})
     whole = path.read_bytes()

@@ -147,8 +147,8 @@ BAD_TEXTS = {
     "list": ("[cat, dog]", "should hold lines 'class name: text'"),
     "nothing": ("", "should hold lines 'class name: text'"),
     "name": ("{1: a one}", "class name 1 in .* is no text; put it in quotes"),
-    "yaml": ("{cat: [", "is neither YAML nor JSON"),
-    "python": ("cat: !!python/object/apply:os.getpid []", "is neither YAML nor JSON"),
+    "yaml": ("{cat: [", "is not plain YAML"),
+    "python": ("cat: !!python/object/apply:os.getpid []", "is not plain YAML"),
 }
 
 
@@ -161,14 +161,14 @@ def test_bad_texts_are_one_sentence(case, clip, tmp_path):
 
 
 def test_texts_that_would_grow_are_refused(clip, tmp_path, yaml_bomb, little_memory):
-    with pytest.raises(InputError, match="texts.yaml is neither YAML nor JSON: more than 1,000,000 values"):
+    with pytest.raises(InputError, match="texts.yaml is not plain YAML: more than 1,000,000 values"):
         coop.build("zero_shot", clip, NAMES, texts=write(tmp_path / "texts.yaml", yaml_bomb))
 
 
 def test_texts_that_are_missing_or_no_json(clip, tmp_path):
     with pytest.raises(InputError, match="gone.yaml cannot be read: No such file"):
         coop.build("zero_shot", clip, NAMES, texts=str(tmp_path / "gone.yaml"))
-    with pytest.raises(InputError, match="neither YAML nor JSON"):
+    with pytest.raises(InputError, match="t.json is not JSON"):
         coop.build("zero_shot", clip, NAMES, texts=write(tmp_path / "t.json", "{cat: x}"))
 
 

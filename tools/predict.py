@@ -7,7 +7,7 @@ from pathlib import Path
 from promptvision.cli import add_trust, one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.errors import InputError
+from promptvision.errors import InputError, briefly
 
 
 def arguments():
@@ -33,7 +33,7 @@ def main():
         from promptvision.report.tables.terminal import predictions_table, wide_console
 
         wide_console().print(predictions_table(rows))
-    for sentence in broken:
+    for sentence in briefly(broken):
         sys.stderr.write(f"error: {sentence}\n")
     raise SystemExit(2 if broken else 0)
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from promptvision.backbones.safe_pickle import read_inert
+from promptvision.backbones.weights import DAMAGE, reason
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -21,7 +22,6 @@ WHOLE = {"prompt_learner.ctx", "image_encoder.VPT"}
 """A state with one of these is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC and VPT save."""
 WRAPPERS = {"module", "prompt_learner"}
 """Parts of a name that depend on which module was saved, and on whether DataParallel wrapped it."""
-DAMAGE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
 def load_official(path: str | Path, method: Method | None = None) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     try:
         content = read_inert(path)
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
-        raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later") from error
+        raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later: {reason(error)}") from error
     if isinstance(content, dict) and "weights" in content:
         return read_layers(path, content, method)
     state = content.get("state_dict", content) if isinstance(content, dict) else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from coop.parts.context import class_text
+from promptvision.atomic import read_json
 from promptvision.errors import InputError, counted
-from promptvision.safe_yaml import WRONG, parse
+from promptvision.safe_yaml import read_yaml
 
 
 def given_templates(templates: Sequence[str]) -> list[str]:
@@ -25,13 +25,7 @@ def read_texts(path: str | Path, classes: Sequence[str]) -> list[list[str]]:
     Names can have spaces or underscores; the file can contain other classes too.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else parse(text)
-    except OSError as error:
-        raise InputError(f"texts: {path} cannot be read: {error.strerror}") from error
-    except WRONG as error:
-        raise InputError(f"texts: {path} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    content = read_json(path) if path.suffix == ".json" else read_yaml(path, "texts:", 1 << 26)
     if not isinstance(content, dict) or not content:
         raise InputError(f"texts: {path} should hold lines 'class name: text', or 'class name: [text, text]'")
     for name in content:

@@ -25,7 +25,7 @@ from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
-from promptvision.errors import InputError, names_function, unknown
+from promptvision.errors import InputError, lacks_memory, names_function, unknown
 
 EMBEDDED = Path(__file__).with_name("embedded.safetensors")
 FILES = (".safetensors", ".pth", ".pt", ".bin")
@@ -184,7 +184,7 @@ def _create(name: str, tag: str | None, quick_gelu: bool, options: dict[str, Any
     try:
         return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu, **options)
     except (OSError, RuntimeError) as error:
-        if tag is None:
+        if tag is None or lacks_memory(error):
             raise
         raise InputError(
             f"the weights {tag!r} of {name} could not be downloaded through open_clip; give a file: "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from promptvision.backbones.positions import take_grid
+from promptvision.backbones.safe_pickle import check_entries
+from promptvision.backbones.weights import DAMAGE, reason
 from promptvision.errors import InputError, counted
 
 CLASSIFIERS = ("head.", "head_dist.", "fc.", "classifier.")
@@ -71,14 +76,28 @@ def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor
 def fill_from_npz(model: Any, path: Path) -> None:
     """Load an .npz of Google's ViTs through timm, after checking sizes: timm drops what a smaller model lacks."""
     try:
-        with np.load(path) as file:
-            shapes = {key: file[key].shape for key in file.files if "encoderblock" in key or "embedding" in key}
-        _check_npz(shapes, model, path)
+        with zipfile.ZipFile(path) as archive:
+            check_entries(archive, path)
+            shapes = {entry.filename.removesuffix(".npy"): _shape(archive, entry) for entry in archive.infolist()}
+        _check_npz(
+            {key: shape for key, shape in shapes.items() if re.search("encoderblock|embedding", key)}, model, path
+        )
         model.load_pretrained(str(path))
-    except (ValueError, KeyError, OSError, AssertionError, AttributeError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not an .npz of the published ViT layout for this model ({error})") from error
+        sentence = f"{path} is not an .npz of the published ViT layout for this model ({reason(error)})"
+        raise InputError(sentence) from error
+
+
+def _shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
+    """Return the shape of an array; ValueError unless its entry holds as many numbers as its header says."""
+    with archive.open(entry) as file:
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[np.lib.format.read_magic(file)[0]](file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
+            raise ValueError(f"its array {entry.filename} {shape} is not as large as what the file stores")
+    return shape
 
 
 def _known_to_timm(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from promptvision.atomic import read_json
 from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
@@ -20,7 +20,7 @@ from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
-from promptvision.errors import InputError, names_function, unknown
+from promptvision.errors import InputError, lacks_memory, names_function, unknown
 
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments of timm that load other files, which the description of a weight file has no say in."""
@@ -104,7 +104,7 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     except (OSError, RuntimeError) as error:
         if elsewhere and (not pretrained or name.startswith("local-dir:")):
             raise not_loaded(name, "timm", error) from error
-        if not pretrained:
+        if not pretrained or lacks_memory(error):
             raise
         raise InputError(
             f"the weights of {name} could not be downloaded through timm ({type(error).__name__}); give a file: "
@@ -130,14 +130,16 @@ def _from_file(path: Path) -> nn.Module:
             f"BACKBONE.NAME <timm name> BACKBONE.PRETRAINED {path}"
         )
     try:
-        content = json.loads(facts.read_text(encoding="utf-8"))
+        content = read_json(facts)
         if "timm_constructor" in content:
             call: Any = ast.parse(content["timm_constructor"], mode="eval").body
             model: nn.Module = VisionTransformer(**{k.arg: ast.literal_eval(k.value) for k in call.keywords})
         else:
             given = {key: value for key, value in content.get("model_args", {}).items() if key not in ELSEWHERE}
             model = timm.create_model(content["architecture"], **{"num_classes": 0, **given})
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{facts}: no timm architecture with its arguments ({error})") from error
     return _fill(model, path)
 

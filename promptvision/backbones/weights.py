@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from promptvision.backbones.safe_pickle import Inert, is_torchscript, read_inert
+from promptvision.backbones.safe_pickle import Inert, check_entries, check_tensor, is_torchscript, read_inert
 from promptvision.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
 """Keys of the weights in the .pth files of training scripts."""
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError),
+    *(MemoryError, struct.error),
+)
+"""Errors raised when reading a damaged file."""
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -30,9 +37,17 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if is_torchscript(path):
             return _module_tensors(read_inert(path, scripted=True)), {}
         return _pickled_tensors(path), {}
-    except (SafetensorError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot read weights from {path}: {reason}") from error
+    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read weights from {path}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of a library's error, without its advice to load the file with less care."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    unsafe = any(word in str(error) for word in ("weights_only", "allow_pickle", "pickle_module"))
+    return "it holds more than tensors and plain values, or is damaged" if unsafe else first
 
 
 def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
@@ -66,6 +81,9 @@ def _pickled_tensors(path: Path) -> dict[str, Tensor]:
 
     torch's reader also knows the files of torch < 1.6; files with more than plain values become `Inert` objects.
     """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_entries(archive, path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -75,9 +93,11 @@ def _pickled_tensors(path: Path) -> dict[str, Tensor]:
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
         raise InputError(f"{path} holds no named tensors")
-    return {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    return {name.removeprefix("module."): check_tensor(value) for name, value in tensors.items()}
 
 
 def _module_tensors(module: Any, prefix: str = "") -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from promptvision.atomic import read_bytes
 from promptvision.data.card import ACCEPTED, PROTOCOLS, Card
 from promptvision.data.readers import READERS
 from promptvision.errors import InputError, counted, unknown
@@ -52,11 +53,11 @@ def load_card(name: str) -> Card:
 
 def _read_names(card: Path, file: str) -> list[str]:
     """Return class names from a text file beside the card, one per line."""
+    what = f"card {card}: names"
     try:
-        return (card.parent / file).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not plain text"
-        raise InputError(f"card {card}: names {card.parent / file} cannot be read: {reason}") from None
+        return read_bytes(card.parent / file, what).decode().splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {card.parent / file} cannot be read: it is not plain text") from None
 
 
 def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hints: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import stat
 import struct
 import warnings
 import zlib
@@ -16,6 +15,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from promptvision.atomic import refuse_special
 from promptvision.errors import InputError, shown
 
 LOG = logging.getLogger(__name__)
@@ -78,17 +78,17 @@ def read_image(source: str | bytes, name: str) -> Image.Image:
     16-bit grey almost all white, it keeps the upper 8 bits. docs/images.md has the whole table.
     """
     try:
-        if isinstance(source, str) and not stat.S_ISREG(os.stat(source).st_mode) and not os.path.isdir(source):
-            raise BadImage(f"image {shown(name)} cannot be read: it is no file but a pipe or device")
+        if isinstance(source, str):
+            refuse_special(source, f"image {shown(name)}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, transparency and size, without the file's name
             _register_heif()
             with Image.open(source if isinstance(source, str) else BytesIO(source)) as image:
                 _warn_once_if_large(name, image.width, image.height)
                 return as_rgb(image)
-    except BadImage:
-        raise
     except BROKEN as error:
+        if isinstance(error, InputError):
+            raise BadImage(str(error)) from None
         raise BadImage(f"image {shown(name)} cannot be read: {_reason(source, error)}") from None
 
 

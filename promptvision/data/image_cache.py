@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from promptvision.atomic import locked, write_atomically
+from promptvision.atomic import locked, parse_json, read_bytes, write_atomically
 from promptvision.data.decode import BadImage
 from promptvision.data.images import Images
 from promptvision.data.scan import Progress, scan
@@ -161,17 +161,24 @@ def _end(entry: Entry) -> int:
 
 def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
     """Return how images were made, and their entries by path, without a last line that was cut short."""
+    damaged = f"image cache {file.parent} is damaged: delete the folder and build it again"
     try:
-        first, *rest = file.read_text(encoding="ascii").split("\n")
-        kind = Kind(**json.loads(first)["kind"])
-        entries = {entry["path"]: entry for entry in map(json.loads, rest[:-1])}
-        for entry in entries.values() if kind.format == FORMAT else ():
-            _ = entry["stamp"] + entry["sha256"], _end(entry), "bad" in entry or entry["crc"] + entry["height"]
-    except OSError as error:
-        raise InputError(f"image cache {file.parent} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"image cache {file.parent} is damaged: delete the folder and build it again") from None
+        first, *rest = read_bytes(file, "index of the image cache").decode("ascii").split("\n")
+        kind = Kind(**parse_json(first, damaged)["kind"])
+        entries = {entry["path"]: entry for entry in (parse_json(line, damaged) for line in rest[:-1])}
+        sound = all(map(_is_sound, entries.values())) and type(kind.size) is int
+    except (UnicodeDecodeError, KeyError, TypeError):
+        raise InputError(damaged) from None
+    if kind.format == FORMAT and not sound:
+        raise InputError(damaged)
     return kind, entries
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Return whether an entry has all keys, in their types, and no number below 0."""
+    numbers = [entry.get(key) for key in ("at", *(() if "bad" in entry else ("height", "width", "crc")))]
+    texts = [entry.get(key) for key in ("path", "stamp", "sha256", *(("bad",) if "bad" in entry else ()))]
+    return all(type(n) is int and n >= 0 for n in numbers) and all(isinstance(text, str) for text in texts)
 
 
 @dataclass(frozen=True)

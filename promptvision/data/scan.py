@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from promptvision.data.decode import BadImage
 from promptvision.data.images import LISTS, Images
 from promptvision.data.worker_restart import batches
+from promptvision.errors import briefly
 
 LOG = logging.getLogger(__name__)
 CHUNK = 8
@@ -69,7 +70,7 @@ def leave_out_bad(images: Images, jobs: int = 1) -> tuple[Images, list[str]]:
     if images.root is None:
         return images, []
     faults = {seen.path: seen.fault for seen in scan(images, images.paths, attrgetter("size"), jobs) if seen.fault}
-    for fault in faults.values():
+    for fault in briefly(list(faults.values())):
         LOG.warning("left out: %s", fault)
     train, val, test, unlabelled = ([item for item in getattr(images, name) if item[0] not in faults] for name in LISTS)
     return replace(images, train=train, val=val, test=test, unlabelled=unlabelled), list(faults.values())

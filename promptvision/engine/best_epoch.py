@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptvision.atomic import parse_json
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
@@ -48,9 +49,9 @@ def kept(path: Path) -> dict[str, Any] | None:
         return None
     metadata = load_learned(path)[1]
     try:
-        found = json.loads(metadata["kept"])
+        found = parse_json(metadata["kept"], f"the metadata of {path}")
         return {"epoch": int(found["epoch"]), "accuracy": float(found["accuracy"])}
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{path} does not say which epoch it holds; train the run again") from error
 
 

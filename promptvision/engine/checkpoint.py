@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from promptvision.atomic import write_atomically
+from promptvision.atomic import parse_json, write_atomically
 from promptvision.errors import InputError
 
 FORMAT = "promptvision checkpoint 1"
@@ -91,10 +91,7 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged: its checksum does not match")
     if "classes" not in metadata:
         raise InputError(f"{path} was not written by promptvision: its metadata lacks 'classes'")
-    try:
-        classes = json.loads(metadata["classes"])
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged or not a safetensors file") from error
+    classes = parse_json(metadata["classes"], f"{path} is damaged: its metadata 'classes'")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
     return state, {**metadata, "classes": classes}

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from promptvision.engine.best_epoch import check_kept, kept
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
 from promptvision.engine.run_folder import RunFolder
-from promptvision.errors import Diverged, InputError
+from promptvision.errors import Diverged, InputError, lacks_memory
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -85,6 +85,8 @@ class Saver:
             try:
                 self._load(state)
             except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+                if lacks_memory(error):
+                    raise
                 reason = str(error).partition("\n")[0]
                 raise InputError(f"{path} does not fit this run: {reason}") from error
             LOG.info("Resumed from %s at epoch %d, batch %d", path, self.at.epoch, self.at.batch)

@@ -19,6 +19,7 @@ from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
 from promptvision.experiment.loaders import transform_of
+from promptvision.experiment.memory import naming_sizes
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def in_utf8(name: str) -> str:
     return name if name.encode("utf-8", "ignore").decode() == name else shown(name)
 
 
+@naming_sizes
 @torch.no_grad()
 def predict_images(
     cfg: CfgNode, method: Method, images: Sequence[Path], top: int, *, progress: bool = False

@@ -14,6 +14,7 @@ from promptvision.data.splits import subset_hash
 from promptvision.engine.device import peak_memory
 from promptvision.engine.earlier_run import differences
 from promptvision.engine.environment import facts
+from promptvision.errors import briefly
 from promptvision.experiment.data import Data
 from promptvision.experiment.loaders import image_tower, transform_of
 from promptvision.method import Method
@@ -55,7 +56,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         **{f"{split}_hash": subset_hash(getattr(images, split)) for split in ("train", "val", "test")},
         "pictures_from": images.made or "files",
         "bad_pictures": len(data.left_out),
-        "left_out": data.left_out,
+        "left_out": briefly(data.left_out),
         "templates": getattr(method, "templates", []),
         "train_transform": cfg.INPUT.TRAIN,
         "train_views": cfg.TRAIN.VIEWS,

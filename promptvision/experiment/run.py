@@ -20,11 +20,13 @@ from promptvision.experiment.continual import run_stream
 from promptvision.experiment.data import load_data, match_classes, warn_of_empty_classes
 from promptvision.experiment.experiment import build
 from promptvision.experiment.loaders import Setup, feature_cache
+from promptvision.experiment.memory import naming_sizes
 from promptvision.experiment.result import describe, environment, evaluation_hash
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
 
 
+@naming_sizes
 def run(
     cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True, watch: Watch | None = None
 ) -> dict[str, Any]:
@@ -58,6 +60,7 @@ def run(
     return experiment.write(trained, experiment.test(loader))
 
 
+@naming_sizes
 def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     """Return the trained method of a run folder, for the classes it was trained on."""
     path = Path(folder) / "learned.safetensors"
@@ -65,15 +68,20 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     check_origin(cfg, path, metadata)
     try:
         trained = parse(metadata["config"])["DATASET"]
+        domains = {key: trained.get(key, "") for key in ("SOURCE", "TARGET")}
+        task, tasks = int(metadata.get("task", 0)), int(metadata.get("tasks", 1))
+        if not 0 <= task < tasks or not all(isinstance(names, str) for names in domains.values()):
+            raise ValueError
     except WRONG as error:
         raise InputError(f"{path} does not hold the config it was trained with; train it again") from error
-    method = load_method(cfg, families, metadata["classes"], trained)
-    if "task" in metadata:  # of a stream: what later tasks would learn is not used
-        method.start_task(int(metadata["task"]), int(metadata["tasks"]))
+    method = load_method(cfg, families, metadata["classes"], domains)
+    if tasks > 1:  # of a stream: what later tasks would learn is not used
+        method.start_task(task, tasks)
     method.load_learned_state(state)
     return method
 
 
+@naming_sizes
 def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bool = True) -> dict[str, Any]:
     """Evaluate a trained run again, perhaps on other data, whose classes are matched with its own.
 

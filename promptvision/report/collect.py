@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptvision.atomic import file_hash
+from promptvision.atomic import file_hash, read_json
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
 
@@ -99,11 +98,9 @@ def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
 def read_result(path: Path) -> dict[str, Any]:
     """Read and check a result.json or eval-*.json; raise InputError with one sentence if a table cannot use it."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} is left out: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is left out: it is not valid JSON") from error
+        result = read_json(path)
+    except InputError as error:
+        raise InputError(f"{path} is left out: {str(error).removeprefix(f'{path} ')}") from error
     if not isinstance(result, dict):
         raise InputError(f"{path} is left out: it is not a result")
     for key, kinds in {**NEEDED, **(STREAM if "continual" in result else {})}.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from promptvision.atomic import write_atomically
+from promptvision.atomic import read_json, write_atomically
 from promptvision.data.card import Card
 from promptvision.data.prepare.official_lists import official_split
 from promptvision.data.prepare.presence import below_root
@@ -41,7 +41,7 @@ def split_note(card: Card, root: str, domain: str = "") -> list[str]:
         return []
     try:
         file = find_folder(card, data_root(card, root), options["folders"]) / options["split"]
-        note = json.loads(file.read_text(encoding="utf-8")).get("note")
-    except (OSError, ValueError, AttributeError):
+        note = read_json(file).get("note")
+    except (InputError, AttributeError):
         return []
     return [f"{file} is {note}"] if isinstance(note, str) else []

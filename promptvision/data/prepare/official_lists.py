@@ -6,11 +6,11 @@ set, 20 % of the other images validate (`split_trainval`); else 50/20/30 (`read_
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from promptvision.atomic import read_json
 from promptvision.data.card import Card
 from promptvision.data.images import Item
 from promptvision.data.readers.class_names import class_name
@@ -47,7 +47,7 @@ def oxford_pets(card: Card, top: Path, images: Path, seed: int) -> Lists:
 def oxford_flowers(card: Card, top: Path, images: Path, seed: int) -> Lists:
     """Read `imagelabels.mat`, labels from 1 in the order of the images, and `cat_to_name.json`."""
     labels = read_matlab(card, top / "imagelabels.mat")["labels"].ravel().tolist()
-    names = json.loads("\n".join(read_lines(card, top / "cat_to_name.json", KIND)))
+    names = read_json(find_file(card, top / "cat_to_name.json", KIND))
     listing = defaultdict(list)
     for number, label in enumerate(labels, 1):
         listing[f"{label:03d}"].append(f"image_{number:05d}.jpg")

@@ -14,7 +14,7 @@ from promptvision.data.card import ACCEPTED, Card
 from promptvision.data.decode import open_image
 from promptvision.data.images import Images, Item
 from promptvision.data.readers.layout import list_folder, missing
-from promptvision.data.readers.paths import Finder
+from promptvision.data.readers.paths import Finder, exists
 from promptvision.data.readers.search import LeftOut, chosen
 from promptvision.errors import InputError, counted
 
@@ -122,7 +122,7 @@ def listed_images(
     check_once(card, source, lists, faults)
     with faults:
         listed = {path for items in lists.values() for path, _, _ in items}
-        absent = sorted(path for path in listed if not os.path.isfile(folder / path))
+        absent = sorted(path for path in listed if not exists(folder / path))
         if absent:
             raise missing_images(card, source, folder, absent, len(listed))
     return image_files(folder, lists)

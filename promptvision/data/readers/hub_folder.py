@@ -5,7 +5,6 @@ They are read with pyarrow (`pip install promptvision[hub]`), without the packag
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import posixpath
@@ -18,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from promptvision.atomic import parse_json, refuse_special
 from promptvision.data.card import Card
 from promptvision.data.decode import BadImage, read_image
 from promptvision.data.images import Images
@@ -69,8 +69,11 @@ def find_columns(file: Path, image: str, label: str) -> tuple[str, str, list[str
     """
     with reading(file):
         schema = Table(file).schema
-    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
-    features = {name: written[name] if isinstance(written.get(name), dict) else {} for name in schema.names}
+    written = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), f"the Hub's metadata in {file}")
+    for key in ("info", "features"):
+        written = written.get(key) if isinstance(written, dict) else None
+    described = written if isinstance(written, dict) else {}
+    features = {name: own if isinstance(own := described.get(name), dict) else {} for name in schema.names}
     chosen: list[str] = []
     for column, kind, fields in ((image, "Image", ("path",)), (label, "ClassLabel", ("label", "name"))):
         usual = [schema.names[n] for field in fields for n in columns_of(field, schema.names)]
@@ -82,7 +85,10 @@ def find_columns(file: Path, image: str, label: str) -> tuple[str, str, list[str
             what = "labels" if chosen else "images"
             raise InputError(f"{file} has no column of {what}: its columns are {', '.join(features)}")
         chosen.append(column or likely[0])
-    return chosen[0], chosen[1], list(features[chosen[1]].get("names", []))
+    names = features[chosen[1]].get("names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"the Hub's metadata in {file}: the names of {chosen[1]!r} are no list of texts")
+    return chosen[0], chosen[1], names
 
 
 def _rows(top: Path, file: str, label: str, names: Sequence[str], faults: Faults) -> list[Row]:
@@ -112,6 +118,7 @@ class Table:
         import pyarrow.parquet as pq
 
         self.read: Callable[[int, str], Any]
+        size = refuse_special(file, str(file)).st_size
         if file.suffix.lower() == ".parquet":
             parquet = pq.ParquetFile(file)
             self.schema = parquet.schema_arrow
@@ -121,6 +128,8 @@ class Table:
             table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
             self.schema, self.read, sizes = table.schema, lambda group, name: table.column(name), [len(table)]
         self.starts = [0, *accumulate(sizes)]
+        if self.starts[-1] > size:  # an image takes a byte or more; a column of nothing takes none
+            raise InputError(f"{file} says that it has {self.starts[-1]:,} rows, more than its {size:,} bytes can hold")
         self.kept: dict[tuple[str, int], Any] = {}
 
     def column(self, name: str) -> list[Any]:

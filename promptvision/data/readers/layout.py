@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from promptvision.atomic import read_bytes
 from promptvision.data.card import Card
 from promptvision.errors import InputError, as_called
 
@@ -80,11 +81,9 @@ def folders_in(folder: Path) -> list[str]:
 
 def read_text(file: Path, kind: str) -> str:
     """Read a text in UTF-8, or in UTF-16 as spreadsheets save it; `kind` is what the error calls the file."""
+    data = read_bytes(file, kind)
     try:
-        data = file.read_bytes()
         return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{kind} {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{kind} {file} is not UTF-8 text: save it as UTF-8") from None
 

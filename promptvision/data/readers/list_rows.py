@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from promptvision.atomic import parse_json
 from promptvision.data.decode import SUFFIXES
 from promptvision.data.readers.checks import Pairs
 from promptvision.data.readers.layout import read_text
@@ -178,10 +178,7 @@ def _entry(entry: object, split: str, place: str) -> Row:
 
 def read_json(file: Path, text: str) -> list[Row]:
     """Read a list of entries; {"train": [...], "test": [...]} of entries; or {path: label}."""
-    try:
-        found = json.loads(text, object_pairs_hook=Pairs)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"list {file} is not JSON: {error}") from None
+    found = parse_json(text, f"list {file}", Pairs)
     if isinstance(found, list):
         return [_entry(entry, "", f"{file}, entry {n}") for n, entry in enumerate(found)]
     if not isinstance(found, Pairs):
@@ -198,11 +195,7 @@ def read_json_lines(file: Path, text: str) -> list[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         place = f"{file}, line {number}"
         if line.strip():
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{place} is not JSON: {error}") from None
-            rows.append(_entry(entry, "", place))
+            rows.append(_entry(parse_json(line, place), "", place))
     return rows
 
 

@@ -65,7 +65,7 @@ def in_order(
     """
     if not classes:
         return list(raw), names
-    numbers = all(own.isdecimal() for own in raw) and not {composed(own) for own in raw} & {*classes}
+    numbers = all(re.fullmatch(r"\d{1,18}", own) for own in raw) and not {composed(own) for own in raw} & {*classes}
     known = {str(n): name for n, name in enumerate(classes)} if numbers else {name: name for name in classes}
     key = {own: str(int(own)) if numbers else composed(own) for own in raw}
     for own in raw:
@@ -84,9 +84,11 @@ def in_order(
 def whole_numbers(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with labels as integers if all of them are whole numbers, such as the 1.0 that pandas writes."""
     kinds = {row.label for row in rows}
-    if not all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in kinds) or not any("." in label for label in kinds):
+    if not all(re.fullmatch(r"-?\d{1,18}(\.0*)?", label) for label in kinds) or not any(
+        "." in label for label in kinds
+    ):
         return list(rows)
-    return [row._replace(label=str(int(float(row.label)))) for row in rows]
+    return [row._replace(label=str(int(row.label.partition(".")[0]))) for row in rows]
 
 
 def class_names(raw: Iterable[str], names: Mapping[str, str], place: Path) -> dict[str, str]:
@@ -123,7 +125,7 @@ def label_table(
     the list, for errors.
     """
     own = {row.label for row in rows}
-    numbers = all(re.fullmatch("0|-?[1-9][0-9]*", label) for label in own)
+    numbers = all(re.fullmatch("0|-?[1-9][0-9]{,17}", label) for label in own)
     given: dict[str, str] = {}
     for row in rows:
         if row.name and given.setdefault(row.label, row.name) != row.name:

@@ -29,6 +29,11 @@ def escapes(path: str) -> bool:
     return climbs or plain.startswith("/") or plain[1:2] == ":"
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a file; a pipe or device counts, as opening it makes it a bad image."""
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
 def listed_path(path: str, base: Path, place: str) -> str:
     """Return a listed path relative to `base`, normalized; an absolute path below `base` becomes relative.
 
@@ -62,7 +67,7 @@ class Finder:
         for own in dict.fromkeys((path, path if escapes(path.strip()) else path.strip())):
             slashes = posixpath.normpath(own.replace("\\", "/"))
             for spelling in dict.fromkeys((own, slashes)):
-                if os.path.isfile(self.base / spelling):
+                if exists(self.base / spelling):
                     return spelling
             if found := self._match(slashes, composed):
                 return found
@@ -89,7 +94,7 @@ class Finder:
             if stored is None:
                 return None
             found = f"{found}/{stored}" if found else stored
-        return found if os.path.isfile(self.base / found) else None
+        return found if exists(self.base / found) else None
 
     def _stored(self, folder: str, form: Callable[[str], str]) -> dict[str, str]:
         """Return form -> name of everything in a folder; each folder is listed once for each form."""

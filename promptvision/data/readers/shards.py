@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from promptvision.atomic import parse_json, refuse_special
 from promptvision.data.card import Card
 from promptvision.data.decode import SUFFIXES, BadImage, read_image
 from promptvision.data.images import Images
@@ -25,6 +25,8 @@ from promptvision.errors import InputError
 
 LABELS = ("cls", "txt", "json")
 """Suffixes of an image's label, in the order in which they are tried: an integer or name, or an object with one."""
+MOST_OF_LABEL = 1 << 20
+"""Bytes of such a file."""
 CLASS_NAMES = "classnames.txt"
 
 
@@ -110,6 +112,8 @@ def _index(store: Shards, shard: str, faults: Faults, left_out: LeftOut) -> list
                 raise InputError(f"{place}: the image has no label, which is a file {key}.cls, .txt or .json")
             if path in store.members:
                 raise InputError(f"{place}: two images of this name")
+            if members[label].size > MOST_OF_LABEL:
+                raise InputError(f"{place}.{label} has more than {MOST_OF_LABEL >> 20} MB: it is no label")
             row = _labelled(path, label, store.read(members[label]), place)
             store.members[path] = members[image]
             rows.append(row._replace(split=split_in(shard)))
@@ -120,6 +124,7 @@ def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, M
     """Return key (the name up to its last dot, as keys may have dots) -> suffix -> the file in the shard."""
     samples: dict[str, dict[str, Member]] = {}
     try:
+        refuse_special(file, str(file))
         with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in opened:
                 if any(map(hidden, Path(member.name).parts)):
@@ -132,7 +137,9 @@ def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, M
             raw.seek(opened.offset)
             if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError  # tarfile takes a cut or damaged header for the end, and the rest would be lost silently
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         raise unreadable(file, error, "it is no tar file, broken or cut short") from None
     return samples
 
@@ -141,7 +148,7 @@ def _labelled(path: str, suffix: str, data: bytes, place: str) -> Row:
     """Return the row of an image from the file of its label."""
     try:
         text = data.decode("utf-8-sig").strip()
-        label = json.loads(text) if suffix == "json" else text
-    except ValueError:
+    except UnicodeDecodeError:
         raise InputError(f"{place}.{suffix} is not {'JSON' if suffix == 'json' else 'UTF-8 text'}") from None
+    label = parse_json(text, f"{place}.{suffix}") if suffix == "json" else text
     return row_of({**label, "path": path} if isinstance(label, dict) else {"path": path, "label": label}, place)

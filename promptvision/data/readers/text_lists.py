@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +32,7 @@ def read_text_lists(
 
     def parse(place: str, line: str) -> Item:
         path, _, label = line.rpartition(" ")
-        if not path or not label.removeprefix("-").isdecimal():
+        if not path or not re.fullmatch(r"-?\d{1,18}", label):
             raise InputError(f"{place}: expected a path and a label, found {line!r}")
         check_label(place, int(label), len(names) if names else card.classes)
         return path, int(label), names[int(label)] if names else PurePosixPath(path).parent.name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from promptvision.atomic import parse_json
+from promptvision.errors import InputError
 from promptvision.report.collect import Run
 
 MOST_POINTS = 30
@@ -45,8 +46,8 @@ def _rows(run: Run) -> Iterator[Mapping[str, Any]]:
         step = 0.0
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = parse_json(line, "row")
+            except InputError:
                 continue
             if isinstance(row, dict) and _is_number(row.get("step")):
                 step = float(row["step"])

@@ -1,0 +1,45 @@
+"""The sentence for a run that does not fit into memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from yacs.config import CfgNode
+
+from promptvision.errors import InputError, lacks_memory
+
+SIZES = ("OPTIM.BATCH_SIZE", "TEST.BATCH_SIZE", "INPUT.SIZE", "COMPUTE.CHUNK", "COMPUTE.IMAGES_AT_ONCE")
+"""Settings that decide how much memory a run takes, beside the whole numbers among the method's options."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def naming_sizes(compute: Callable[Concatenate[CfgNode, P], T]) -> Callable[Concatenate[CfgNode, P], T]:
+    """Let a function of a config raise an InputError that names the sizes to lower when the memory is exhausted."""
+
+    @wraps(compute)
+    def computed(cfg: CfgNode, *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return compute(cfg, *args, **options)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not lacks_memory(error):
+                raise
+            raise InputError(sentence(cfg, error)) from error
+
+    return computed
+
+
+def sentence(cfg: CfgNode, error: BaseException) -> str:
+    """Return what is out of memory, and the sizes to lower with their present values."""
+    sizes = {name: cfg[name.partition(".")[0]][name.partition(".")[2]] for name in SIZES}
+    sizes |= {f"METHOD.OPTIONS.{name}": value for name, value in cfg.METHOD.OPTIONS.items() if type(value) is int}
+    given = [f"{name} ({value})" for name, value in sizes.items() if value > 0]
+    unset = [name for name, value in sizes.items() if not value and name.startswith("COMPUTE.")]
+    amount = re.search(r"allocate ([\d.,]+ ?[KMGTP]?i?B(?:ytes)?)", str(error), re.IGNORECASE)
+    where = "the GPU is" if re.search("cuda|cublas|cudnn", str(error), re.IGNORECASE) else "the machine is"
+    more = f", {amount[1]} more were needed" if amount else ""
+    chunks = f"; or set {' or '.join(unset)}, to compute less at once" if unset else ""
+    return f"{where} out of memory{more}: lower {', '.join(given)}{chunks}"
