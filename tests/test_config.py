@@ -206,11 +206,13 @@ def test_aliases_that_multiply_are_refused_without_being_written_out(write):
             assert reason in said and len(said) < 1000
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("text", ["SEED: 59" + ":59" * 3000, "SEED: 1" + "0" * 5000, '_BASE_: "a\\0b"'])
 def test_values_that_no_parser_bears_are_one_sentence(write, text):
     assert "a.yaml is not plain YAML: " in refusal(write(text))
 
 
+@pytest.mark.fault("limits")
 @pytest.mark.parametrize("value", [2**40, 2**64, -(2**70), 10**299])
 def test_every_number_has_a_limit(write, value):
     rows = [key for key in KEYS if type(key.default) in (int, float) or (key.default == [] and key.items is not str)]
@@ -221,6 +223,7 @@ def test_every_number_has_a_limit(write, value):
             key.accept([wanted] * 3 if several else wanted, "file")
 
 
+@pytest.mark.fault("memory")
 def test_ten_bases_are_enough(write):
     for level in range(12):
         path = write(f"_BASE_: {level - 1}.yaml\n" if level else "SEED: 7", f"{level}.yaml")

@@ -28,6 +28,7 @@ from promptvision.data.scan import leave_out_bad
 from promptvision.errors import InputError, lacks_memory
 from promptvision.experiment.memory import naming_sizes
 
+pytestmark = pytest.mark.fault("memory")
 CARD = Card("own", "t", "s", "l", "get it", "folder", "a {}.")
 
 
