@@ -140,7 +140,7 @@ def test_many_texts_are_encoded_in_blocks(clip, tmp_path):
 
 BAD_TEXTS = {
     "missing": ("{cat: a cat, gold retriever: a dog, Washington D.C.: x}", "no text for class 'golden_retriever'; did"),
-    "no near": ("{cat: a cat}", "has no text for class 'golden_retriever'; it has 1 other classes"),
+    "no near": ("{cat: a cat}", "has no text for class 'golden_retriever'; it has 1 other class"),
     "empty list": ("{cat: []}", "class 'cat' in .* takes a text or a list of texts"),
     "number": ("{cat: [1]}", "class 'cat' in .* takes a text or a list of texts"),
     "empty text": ("{cat: ' '}", "class 'cat' in .* takes a text or a list of texts"),
