@@ -140,6 +140,24 @@ def golden_cases(golden):
     return load
 
 
+@pytest.fixture(scope="session")
+def l2p(golden):
+    """(settings, tensors) of the port; of images the compact set holds the patch embeddings alone."""
+    settings, tensors = golden("vpt/l2p")
+    tower = load_vit(golden.root / "vpt/backbone.safetensors")
+    images = {key.removesuffix(".patches"): with_patches(tower, tensors[key]) for key in tensors if ".patches" in key}
+    return settings, {**tensors, **images}
+
+
+def with_patches(tower, patches):
+    """Images (..., 3, 64, 64) that have these patch embeddings (..., 16, D)."""
+    convolution = tower.model.patch_embed.proj
+    weight, size = convolution.weight.double().flatten(1), convolution.kernel_size[0]
+    pixels = (patches.double() - convolution.bias) @ torch.linalg.pinv(weight).T
+    grid = pixels.unflatten(-2, (4, 4)).unflatten(-1, (3, size, size))
+    return grid.movedim(-3, -5).transpose(-2, -3).flatten(-2).flatten(-3, -2).float()
+
+
 OFFICIAL_TYPES = {
     "linear": ("linear", {}),
     "tinytl-bias": ("bias", {}),

@@ -74,6 +74,10 @@ def test_a_test_image_meets_no_task_to_come(vit, inputs):
         method.start_task(task, 3)
         assert method.choices(inputs["images"]).max() <= task
     assert method.choices(inputs["images"]).max() == 2
+    method.start_task(0, 3)
+    method.whole_pool = True
+    assert method.choices(inputs["images"]).max() == 2
+    assert method.train().choices(inputs["images"]).max() == 0
 
 
 def test_choosing_by_batch_is_asked_for(vit, inputs):
@@ -84,6 +88,21 @@ def test_choosing_by_batch_is_asked_for(vit, inputs):
     assert method.choices(inputs["images"]).unique().numel() == 1
     method.batchwise_test = False
     assert method.choices(inputs["images"])[:3, 0].tolist() == [0, 1, 2]
+
+
+def test_the_reshape_of_the_port_deals_out_keys_and_values_in_turn(vit, inputs):
+    """Of two images, the first gets the keys of both; the loss of such a batch is no mean of single losses."""
+    method = dual(vit, port_reshape=True).eval()
+    plain = dual(vit)
+    plain.load_learned_state(method.learned_state())
+    assert not method.loss_is_mean and plain.loss_is_mean
+    one, two = torch.tensor([[0]]), torch.tensor([[0], [2]])
+    torch.testing.assert_close(method.features(inputs["images"][:1], one), plain.features(inputs["images"][:1], one))
+    mixed, pool = method.features(inputs["images"][:2], two), plain.e_prompt.prompt
+    with torch.no_grad():
+        pool[1, :, 0], pool[1, :, 1] = pool[0, :, 0].clone(), pool[2, :, 0].clone()
+    expected = plain.features(inputs["images"][:1], torch.tensor([[1]]))
+    torch.testing.assert_close(mixed[:1], expected, atol=1e-5, rtol=0)
 
 
 def test_an_e_prompt_starts_from_that_of_the_task_before(vit):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,11 +31,14 @@ class DualPrompt(PoolMethod):
     paper's 0 and 1. `e_layers`: blocks with E-prompts; empty for the paper's 2, 3 and 4, as far as the backbone has
     them. `g_length`, `e_length`: keys, and as many values, per block. `size`: number of E-prompts, at least one per
     task. `pull`: weight of the cosine of key and queries in the loss (equation 6). `shared_pool`: the E-prompt of a
-    task starts from that of the task before. `batchwise_test`: a test batch takes the E-prompt that most of its images
-    chose, as published: accuracy gains from batches that hold one task only. `init`, `head_init`: initial values,
+    task starts from that of the task before. `whole_pool`: a test image also searches the E-prompts of tasks to come,
+    as published. `batchwise_test`: a test batch takes the E-prompt that most of its images chose, as published:
+    accuracy gains from batches that hold one task only. `port_reshape`: E-prompts are read as dualprompt-pytorch reads
+    them: of the list of the batch's keys and then its values, image b gets entry 2b as keys and 2b + 1 as values, so
+    that results depend on what shares the batch; only to compare with its numbers. `init`, `head_init`: initial values,
     "small", "port" or "original". The classifier sees the backbone's own pooled feature. Learns `g_prompt` (layers, 2,
     length, D), `e_prompt.prompt` (size, layers, 2, length, D), `e_prompt.prompt_key` (size, D) and `head.{weight,
-    bias}`; index 0 of the 2 are keys, 1 values.
+    bias}`; index 0 of the 2 are keys, 1 values. Checkpoints of dualprompt-pytorch load.
     """
 
     no_decay = frozenset({"head.bias", "e_prompt.prompt", "e_prompt.prompt_key"})
@@ -52,7 +55,9 @@ class DualPrompt(PoolMethod):
         size: int = 10,
         pull: float = 1.0,
         shared_pool: bool = False,
+        whole_pool: bool = False,
         batchwise_test: bool = False,
+        port_reshape: bool = False,
         init: str = "small",
         head_init: str = "small",
     ):
@@ -70,7 +75,9 @@ class DualPrompt(PoolMethod):
         self.e_prompt = PromptPool((size, len(self.e_layers), 2, e_length, width), init=init)
         self.head = class_head(backbone.feature_dim, len(classes), head_init)
         self.size = size
-        self.pull, self.shared_pool, self.batchwise_test = pull, shared_pool, batchwise_test
+        self.pull, self.shared_pool = pull, shared_pool
+        self.whole_pool, self.batchwise_test = whole_pool, batchwise_test
+        self.port_reshape, self.loss_is_mean = port_reshape, not port_reshape
 
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
         if tasks > self.size:
@@ -89,7 +96,8 @@ class DualPrompt(PoolMethod):
         """Return the E-prompt (B, 1) of images with these similarities (B, size)."""
         if self.training:
             return torch.full((len(similarity), 1), self.task, device=similarity.device)
-        chosen = nearest(similarity.detach()[:, : self.task + 1], 1)
+        known = self.size if self.whole_pool else self.task + 1
+        chosen = nearest(similarity.detach()[:, :known], 1)
         return vote(chosen, self.size) if self.batchwise_test else chosen
 
     def features(self, images: Tensor, chosen: Tensor) -> Tensor:
@@ -100,7 +108,18 @@ class DualPrompt(PoolMethod):
         prefixes: list[Prefix | None] = [None] * (1 + max(*self.g_layers, *self.e_layers, 0))
         for layer, (keys, values) in zip(self.g_layers, self.g_prompt, strict=True):
             prefixes[layer] = (keys, values)
-        own = self.e_prompt.prompt[chosen[:, 0]]
-        for index, layer in enumerate(self.e_layers):
-            prefixes[layer] = (own[:, index, 0], own[:, index, 1])
+        own = self.e_prompt.prompt[chosen[:, 0]].transpose(0, 1)
+        if self.port_reshape:
+            own = own.transpose(1, 2).reshape(own.shape)
+        for layer, pair in zip(self.e_layers, own, strict=True):
+            prefixes[layer] = (pair[:, 0], pair[:, 1])
         return prefixed_features(self.backbone, images, prefixes)
+
+    def load_learned_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set the learned tensors, ours or the port's: g_prompt (layers, 2, length, heads, D / heads) and so on."""
+        shaped = dict(state)
+        if "g_prompt" in state and state["g_prompt"].dim() == 5:
+            shaped["g_prompt"] = state["g_prompt"].flatten(-2)
+        if "e_prompt.prompt" in state and state["e_prompt.prompt"].dim() == 6:
+            shaped["e_prompt.prompt"] = state["e_prompt.prompt"].flatten(-2).permute(2, 0, 1, 3, 4)
+        super().load_learned_state(shaped)
