@@ -60,6 +60,50 @@ def test_the_table_of_a_sweep_is_shown_before_its_file_fails(tool, tmp_path, ful
     assert status == 2 and "digits" in out and "linear" in out and "table.json cannot be written" in err
 
 
+def one_cell(tmp_path, **evals):
+    (tmp_path / "b.yaml").write_text(json.dumps({"RUNS": {"a": {"CONFIG": str(LINEAR)}}, "EVAL": evals}))
+    return ["--config", tmp_path / "b.yaml", "--output", tmp_path / "out", *QUICK]
+
+
+def test_the_score_of_a_cell_is_shown_though_its_file_fails(tool, tmp_path, full_disk):
+    full_disk("result.json")
+    status, out, err = tool("sweep", *one_cell(tmp_path), "--html", tmp_path / "r.html")
+    [result] = json.loads((tmp_path / "out/table.json").read_text())["a"]
+    assert status == 2 and "a, seed 1 ┌" in " ".join(out.split()) and f"{result['accuracy']:.2f}" in out
+    assert f"a, seed 1: {tmp_path / 'out/a/seed1/result.json'} cannot be written: No space left on device" in err
+
+
+def test_the_score_of_a_later_test_is_shown_though_its_file_fails(tool, tmp_path, full_disk):
+    full_disk("eval-val.json")
+    status, out, err = tool("sweep", *one_cell(tmp_path, val={"TEST.SPLIT": "val"}))
+    [result] = json.loads((tmp_path / "out/table.json").read_text())["a"]
+    assert (
+        status == 2
+        and "a, seed 1, val ┌" in " ".join(out.split())
+        and f"{result['evals']['val']['accuracy']:.2f}" in out
+    )
+    assert "eval-val.json cannot be written: No space left on device" in err
+    assert (tmp_path / "out/a/seed1/result.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_score_of_a_worker_is_shown_though_its_file_fails(tool, tmp_path):
+    assert tool("sweep", *one_cell(tmp_path))[0] == 0
+    (tmp_path / "out/a/seed1/eval-val.json").mkdir()
+    status, out, err = tool("sweep", *one_cell(tmp_path, val={"TEST.SPLIT": "val"}), "--jobs", "2")
+    assert status == 2 and "a, seed 1, val ┌" in " ".join(out.split())
+    assert "eval-val.json cannot be written: Is a directory" in err
+
+
+def test_the_score_of_a_search_is_shown_though_its_file_fails(tool, tmp_path, full_disk):
+    grid = {"PROTOCOL": "vtab", "GRID": {"OPTIM.LR": [0.1]}, "SEEDS": [1]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    full_disk("result.json")
+    words = ["--grid", tmp_path / "grid.yaml", "--config", LINEAR, *QUICK, "OUTPUT_DIR", tmp_path / "tuned"]
+    status, out, err = tool("tune", *words)
+    assert status == 2 and "accuracy" in out and "lr0.1/result.json cannot be written" in err
+
+
 def test_a_page_and_figures_on_a_full_disk_leave_the_older_ones(write_run, tmp_path, monkeypatch):
     write_run("run")
     page, figures, report = tmp_path / "r.html", tmp_path / "figures", load_report(tmp_path / "out")

@@ -11,7 +11,7 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
-from promptvision.report.tables.terminal import terminal_report, wide_console
+from promptvision.report.tables.terminal import result_tables, terminal_report, wide_console
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import done, plan, refuse_others
@@ -37,7 +37,10 @@ def main():
     jobs = plan(cells, args.output, args.overrides, FAMILIES, MAIN)
     jobs = [replace(job, overwrite=args.overwrite) for job in jobs]
     refuse_others(jobs)
-    failures = work_off(Board(jobs, [done(job) for job in jobs], args.jobs), FAMILIES, console)
+    board = Board(jobs, [done(job) for job in jobs], args.jobs)
+    failures = work_off(board, FAMILIES, console)
+    for title, result in board.unwritten():
+        console.print(result_tables(result, title))
     if failures:
         raise InputError("; ".join(failures))
     report, page = load_report(args.output), args.output / "report.html"

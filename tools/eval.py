@@ -29,7 +29,7 @@ def evaluate(cfg, folder):
     from promptvision.engine.evaluation_file import evaluation_file
     from promptvision.engine.progress import log_to_terminal
     from promptvision.experiment.run import retest
-    from promptvision.report.tables.terminal import run_table, wide_console, worst_classes
+    from promptvision.report.tables.terminal import result_tables, wide_console
     from promptvision.sweep.benchmark import file_name
 
     log_to_terminal()
@@ -37,7 +37,7 @@ def evaluate(cfg, folder):
     target = file_name(result["protocol"]["TARGET"])
     name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
     file = evaluation_file(folder, name, result)
-    wide_console().print(run_table(result, file.stem.removeprefix("eval-")), worst_classes(result))
+    wide_console().print(result_tables(result, file.stem.removeprefix("eval-")))
     write_json(file, result)
 
 

@@ -11,7 +11,7 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError, counted
 from promptvision.report.report import load_report
-from promptvision.report.tables.terminal import terminal_report, wide_console
+from promptvision.report.tables.terminal import result_tables, terminal_report, wide_console
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import done, plan, refuse_others
@@ -62,31 +62,36 @@ def main():
         )
         return
 
+    def on_disk():
+        return any(path.is_file() for path in args.output.rglob("result.json"))
+
     def write_page():
-        write_files(load_report(args.output), None, args.html)
+        if on_disk():
+            write_files(load_report(args.output), None, args.html)
+            console.print(f"page: {args.html}", highlight=False)
 
     try:
         after = write_page if args.html else None
         failures = work_off(board, FAMILIES, console, ray=args.ray, gpus=args.gpus, part_done=after)
     finally:
-        results = board.results()
-        unwritten = None
+        results, sentences = board.results(), []
         try:
             if results:
                 write_json(args.output / "table.json", results)
         except InputError as error:
-            unwritten = error
-    if results:
+            sentences.append(str(error))
+    if results and on_disk():
         report = load_report(args.output)
         console.print(terminal_report(report.tables, report.remarks))
-    if unwritten:
-        raise unwritten
-    if results and args.html:
+    for title, result in board.unwritten():
+        console.print(result_tables(result, title))
+    if results and args.html and not sentences:
         write_page()
-        console.print(f"page: {args.html}", highlight=False)
     if failures:
         count = sum(job.runs for job in jobs)
-        raise InputError("; ".join([f"{len(failures)} of {counted(count, 'run')} failed", *failures]))
+        sentences += [f"{len(failures)} of {counted(count, 'run')} failed", *failures]
+    if sentences:
+        raise InputError("; ".join(sentences))
 
 
 if __name__ == "__main__":

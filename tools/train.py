@@ -52,8 +52,7 @@ def train(cfg, resume, overwrite):
         try:
             result = run(cfg, FAMILIES, folder, progress=is_first())
         except NotWritten as error:
-            if "accuracy" in error.result:  # else of one task of a stream
-                show(error.result, cfg.OUTPUT_DIR)
+            show(error.result, cfg.OUTPUT_DIR)
             raise
         if is_first():
             show(result, cfg.OUTPUT_DIR)
@@ -63,18 +62,9 @@ def train(cfg, resume, overwrite):
 
 def show(result, name):
     """Print the tables of a result."""
-    from promptvision.report.tables.terminal import (
-        matrix_table,
-        measures_table,
-        run_table,
-        wide_console,
-        worst_classes,
-    )
+    from promptvision.report.tables.terminal import result_tables, wide_console
 
-    if "matrix" in result:  # of a stream of tasks
-        wide_console().print(matrix_table(result, name), measures_table(result))
-    else:
-        wide_console().print(run_table(result, name), worst_classes(result))
+    wide_console().print(result_tables(result, name))
 
 
 def draw(result, folder):

@@ -11,9 +11,9 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.engine.progress import log_to_terminal
-from promptvision.errors import InputError
+from promptvision.errors import InputError, NotWritten
 from promptvision.report.report import load_report
-from promptvision.report.tables.terminal import search_table, terminal_report, wide_console
+from promptvision.report.tables.terminal import result_tables, search_table, terminal_report, wide_console
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
 from promptvision.sweep.search import load_search, search
 
@@ -43,7 +43,11 @@ def main():
     folder = Path(cfg.OUTPUT_DIR)
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
-    found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None, overwrite=args.overwrite)
+    try:
+        found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None, overwrite=args.overwrite)
+    except NotWritten as error:
+        console.print(result_tables(error.result, args.config))
+        raise
     report = load_report(folder)
     console.print(search_table(found["tuning"], found["chosen"]), terminal_report(report.tables, report.remarks))
     write_json(folder / "search.json", found)

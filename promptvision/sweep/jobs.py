@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from promptvision.atomic import read_json, write_json
 from promptvision.config import changed, load_config, resolved
 from promptvision.engine.earlier_run import earlier_result
-from promptvision.errors import InputError
+from promptvision.errors import InputError, NotWritten
 from promptvision.sweep.benchmark import Cell, file_name
 from promptvision.sweep.completed import Families, config_hash, finished, once, retest_once, retested
 from promptvision.sweep.search import Search, load_search, search
@@ -52,10 +52,12 @@ class Job:
 
 
 class Outcome(NamedTuple):
-    """The results of a job, one per seed, and a sentence for each failure."""
+    """The results of a job, one per seed, a sentence for each failure, and (title, result) of each run or test whose
+    file cannot be written."""
 
     results: list[Result]
     failures: list[str]
+    unwritten: Sequence[tuple[str, Result]] = ()
 
 
 def plan(
@@ -167,7 +169,7 @@ def do(job: Job, families: Families, folder: str | Path = "", *, progress: bool 
 
     `folder`: the place of its files instead of OUTPUT_DIR.
     """
-    place = Path(folder or job.cfg.OUTPUT_DIR)
+    place, results = Path(folder or job.cfg.OUTPUT_DIR), list[Result]()
     try:
         if job.search:
             tried = search(
@@ -177,15 +179,22 @@ def do(job: Job, families: Families, folder: str | Path = "", *, progress: bool 
                 place,
                 overwrite=job.overwrite,
             )
+            results = tried["runs"]
             write_json(place / "search.json", {"job": job.identity, **tried})
-            return Outcome(tried["runs"], [])
+            return Outcome(results, [])
         result = once(job.cfg, families, place, overwrite=job.overwrite, progress=progress)
+    except NotWritten as error:
+        whole = not job.search and "accuracy" in error.result  # neither a trial of a search nor a task of a stream
+        return Outcome([error.result] if whole else [], [f"{job.title}: {error}"], [(job.title, error.result)])
     except InputError as error:
-        return Outcome([], [f"{job.title}: {error}"])
-    evals, failures = {}, []
+        return Outcome(results, [f"{job.title}: {error}"])
+    evals, failures, unwritten = dict[str, Result](), [], []
     for name, cfg in job.evals.items():
         try:
             evals[name] = retest_once(cfg, families, place, file_name(name))
         except InputError as error:
             failures.append(f"{job.title}, {name}: {error}")
-    return Outcome([{**result, "evals": evals} if evals else result], failures)
+            if isinstance(error, NotWritten):
+                evals[name] = error.result
+                unwritten.append((f"{job.title}, {name}", error.result))
+    return Outcome([{**result, "evals": evals} if evals else result], failures, unwritten)

@@ -73,6 +73,10 @@ class Board:
                 found.setdefault(job.name, []).extend(outcome.results)
         return found
 
+    def unwritten(self) -> list[tuple[str, Result]]:
+        """Return (title, result) of each run and test whose file cannot be written."""
+        return [each for outcome in self.outcomes if outcome for each in outcome.unwritten]
+
     def table(self, most: int = 0) -> Table:
         """Return one row per cell, or the `most` last ones with news."""
         table = Table("cell", "done", "accuracy", "", title_justify="left")

@@ -76,10 +76,16 @@ def _bring_home(ray: Any, finished: Any, job: Job) -> Outcome:
         outcome, files = ray.get(finished)
     except ray.exceptions.RayError as error:
         return Outcome([], [f"{job.title}: {' '.join(str(error).split())[:300]}"])
-    for name in sorted(files, key=lambda name: Path(name).name in LAST):
-        path = Path(job.cfg.OUTPUT_DIR, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, files[name])
+    path = Path(job.cfg.OUTPUT_DIR)
+    try:
+        for name in sorted(files, key=lambda name: Path(name).name in LAST):
+            path = Path(job.cfg.OUTPUT_DIR, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, files[name])
+    except (OSError, InputError) as error:
+        sentence = str(error) if isinstance(error, InputError) else f"{path} cannot be written: {error.strerror}"
+        lost = [(f"{job.name}, seed {result['seed']}", result) for result in outcome.results]
+        return Outcome(outcome.results, [*outcome.failures, f"{job.title}: {sentence}"], lost)
     return outcome
 
 

@@ -70,6 +70,13 @@ def terminal_report(tables: Sequence[Table], remarks: Sequence[str]) -> Group:
     return Group(*map(TerminalTable, tables), *(Text(one_line(sentence), style="dim") for sentence in remarks))
 
 
+def result_tables(result: Mapping[str, Any], title: str = "") -> Group:
+    """Return the tables of a result, of a run or of a stream of tasks; none for a single task of a stream."""
+    if "matrix" in result:
+        return Group(matrix_table(result, title), measures_table(result))
+    return Group(*([run_table(result, title), worst_classes(result)] if "accuracy" in result else []))
+
+
 def run_table(result: Mapping[str, Any], title: str = "") -> RichTable:
     """Return the scores of one run in per cent, its learned parameters and seconds of training."""
     table = RichTable(title=title, title_justify="left", show_header=False)
