@@ -55,6 +55,6 @@ class CoCoOp(Method):
         features = self.backbone.image.as_features(images)
 
         def losses(contexts: Tensor, part: slice) -> Tensor:
-            return F.cross_entropy(self.logits(features[part], contexts), labels[part], reduction="none")
+            return self.cross_entropy(self.logits(features[part], contexts), labels[part], reduction="none")
 
         return mean_loss(self.contexts(features), losses, self.backbone.compute.images_at_once or 1)

@@ -81,11 +81,14 @@ class DAPL(FeatureMethod):
     def loss(self, images: Tensor, labels: Tensor, unlabelled: Tensor | None = None) -> Tensor:
         """Return the objective, a scalar; without `unlabelled` images of the target, its first term."""
         logits = self.logits(self.image_features(images), self.domain_features(SOURCE))
-        labelled = F.cross_entropy(self.for_task(logits), labels)
+        labelled = self.cross_entropy(logits, labels)
         return labelled if unlabelled is None else labelled + self.weight * self.target_loss(unlabelled)
 
     def target_loss(self, images: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the target's prompts with the labels that count, 0 without any."""
+        """Return the mean cross-entropy of the target's prompts with the labels that count, 0 without any.
+
+        These are no training labels: neither label smoothing nor class weights change it.
+        """
         features = self.image_features(images)
         labels, sure = self.pseudo_labels(features)
         each = F.cross_entropy(self.logits(features, self.domain_features(TARGET)), labels, reduction="none")

@@ -73,7 +73,7 @@ class ProGrad(ContextMethod):
         """
         features = self.image_features(images)
         logits = self.logits(features, self.text_features())
-        value = F.cross_entropy(self.for_task(logits), labels)
+        value = self.cross_entropy(logits, labels)
         if not torch.is_grad_enabled():
             return value
         general = gradient(self.divergence(features, logits), self.ctx)

@@ -39,6 +39,7 @@ class PromptKD(FeatureMethod):
     does, and `projector`.
     """
 
+    loss_on_labels = False
     vectors: Tensor
     teacher: Method
 

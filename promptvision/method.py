@@ -39,6 +39,15 @@ class Method(nn.Module):
     """True if `loss` is a mean over the images of a batch, apart from terms without images: then several processes can
     share a batch."""
 
+    loss_on_labels: bool = True
+    """True if `loss` holds the `cross_entropy` of the labels, which `label_smoothing` and `class_weights` change."""
+
+    label_smoothing: float = 0.0
+    """Share of every training label that `cross_entropy` spreads evenly over the classes (arXiv:1512.00567)."""
+
+    class_weights: Tensor | None = None
+    """Factors (C,) of the losses of each class's images in `cross_entropy`; None for 1."""
+
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
 
@@ -80,7 +89,24 @@ class Method(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy, a scalar; `labels` (B,) int64."""
-        return F.cross_entropy(self.for_task(self(images)), labels)
+        return self.cross_entropy(self(images), labels)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Return the cross-entropy of logits (B, C) with labels (B,) among the classes that training chooses among.
+
+        A scalar, or (B,) with `reduction` "none". Class weights enter the mean over images as factors, without a
+        division by their sum, so that batches and processes can share a mean.
+        """
+        logits, places = self.for_task(logits), labels
+        if self.label_smoothing and self.task_labels:  # the other classes, at -inf, get no share of a label
+            chosen = torch.tensor(self.task_labels, device=labels.device)
+            logits, places = logits[:, chosen], (labels[:, None] == chosen).long().argmax(dim=1)
+        kind = reduction if self.class_weights is None else "none"
+        loss = F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction=kind)
+        if self.class_weights is None:
+            return loss
+        weighted = loss * self.class_weights.to(loss)[labels]
+        return weighted.mean() if reduction == "mean" else weighted
 
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
         """Prepare for task `task`, from 0, of a stream of `tasks`, in which training chooses among `labels`, if any."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from promptvision.backbones import CLIP
@@ -79,7 +78,7 @@ class FeatureMethod(Method):
         image_features, text_features = self.image_features(images), self.text_features()
         logits = self.logits(image_features, text_features)
         step = Step(images, labels, image_features, text_features, logits)
-        total = F.cross_entropy(self.for_task(logits), labels)
+        total = self.cross_entropy(logits, labels)
         for weight, term in self.terms.values():
             total = total + weight * term(step) if weight else total
         return total

@@ -77,7 +77,8 @@ class Key:
             return self._accept_list(value, where)
         value = _scalar(type(self.default), value, where)
         if self.choices and value not in self.choices and not (self.pattern and re.fullmatch(self.pattern, value)):
-            raise InputError(f"{source}: {unknown(f'value of {self.name}', value, self.choices)}")
+            choices = [choice or '""' for choice in self.choices]
+            raise InputError(f"{source}: {unknown(f'value of {self.name}', value, choices)}")
         return self._in_range(value, where)
 
     def _accept_list(self, value: Any, where: str) -> list[Any]:

@@ -194,7 +194,7 @@ KEYS = (
     Key(
         "OPTIM.SCALE_LR",
         False,
-        "Scale LR, given for 256 images per step, to BATCH_SIZE (LR x BATCH_SIZE / 256), as in VPT.",
+        "Scale LR, given for 256 images per step, to those of a step (LR x BATCH_SIZE x ACCUMULATE / 256), as in VPT.",
     ),
     Key(
         "OPTIM.BIAS_MULTIPLIER",
@@ -226,7 +226,36 @@ KEYS = (
         False,
         "Multiply ITERATIONS, given for one shot, by DATASET.SHOTS, as in CLIP-LoRA.",
     ),
-    Key("OPTIM.BATCH_SIZE", 32, "Training images per step.", low=1),
+    Key(
+        "OPTIM.BATCH_SIZE",
+        32,
+        "Training images per batch; a step takes one batch, or as many as ACCUMULATE says.",
+        low=1,
+    ),
+    Key(
+        "OPTIM.ACCUMULATE",
+        1,
+        "Batches per step, whose gradients add up to those of one batch of BATCH_SIZE x ACCUMULATE images (only the "
+        "draws of dropout differ) in the memory of a small one; the last step of an epoch takes the batches that are "
+        "left. ITERATIONS and schedules count steps.",
+        low=1,
+    ),
+    Key(
+        "OPTIM.LABEL_SMOOTHING",
+        0.0,
+        "Share of every training label that is spread evenly over the classes that training chooses among; 0 for none. "
+        "Methods without a cross-entropy with labels refuse it.",
+        low=0,
+        high=1,
+    ),
+    Key(
+        "OPTIM.CLASS_WEIGHTS",
+        "",
+        "Factor of the cross-entropy of a class's training images: inverse is in proportion to 1 / n for a class of n, "
+        "inverse_sqrt to 1 / sqrt(n), both with mean 1 over the training images (inverse is N / (C n), scikit-learn's "
+        "balanced); empty for 1. A step's loss is the mean over its images, not divided by the sum of their weights.",
+        choices=("", "inverse", "inverse_sqrt"),
+    ),
     Key(
         "OPTIM.SCHEDULE",
         "cosine",
@@ -324,6 +353,13 @@ KEYS = (
         "Learned tensors that a run keeps: those of the last epoch, or those of the best, the first with the "
         "highest validation accuracy.",
         choices=("last", "best"),
+    ),
+    Key(
+        "TRAIN.PATIENCE",
+        0,
+        "Epochs without a higher validation accuracy after which training ends early; 0 for never. It needs validation "
+        "images and EVAL_EVERY; KEEP still decides which learned tensors remain.",
+        low=0,
     ),
     Key(
         "COMPUTE.WAY",

@@ -1,4 +1,4 @@
-"""The learned tensors of the epoch with the best validation accuracy."""
+"""The epoch with the best validation accuracy: its learned tensors, and training that ends when it is long ago."""
 
 from __future__ import annotations
 
@@ -41,6 +41,41 @@ class Best:
             raise InputError(f"{self.folder.best} is missing, though the run kept its best epoch there; train it again")
         self.method.load_learned_state(load_learned(self.folder.best)[0])
         return {"best_epoch": found["epoch"], "best_val_accuracy": found["accuracy"]}
+
+
+@dataclass
+class Patience:
+    """Early stopping: training ends `limit` epochs after the first with the highest validation accuracy; 0 for never.
+
+    last.ckpt stores the rest, so that a resumed run ends at the same epoch.
+    """
+
+    limit: int = 0
+    accuracy: float = -1.0
+    best: int = 0
+    """Epoch, from 0, of that accuracy."""
+    last: int = 0
+    """Epoch of the last validation."""
+
+    def note(self, epoch: int, validation: Mapping[str, Any]) -> None:
+        """Take account of the scores of an epoch."""
+        self.last = epoch
+        if validation["accuracy"] > self.accuracy:
+            self.accuracy, self.best = float(validation["accuracy"]), epoch
+
+    @property
+    def exhausted(self) -> bool:
+        """True if training ends with the last epoch that was validated."""
+        return 0 < self.limit <= self.last - self.best
+
+    def state(self) -> dict[str, Any]:
+        """Return what last.ckpt stores."""
+        return {"accuracy": self.accuracy, "best": self.best, "last": self.last}
+
+    def resume(self, state: Mapping[str, Any] | None) -> None:
+        """Continue from a `state()`; a checkpoint of an earlier version has none."""
+        if state:
+            self.accuracy, self.best, self.last = float(state["accuracy"]), int(state["best"]), int(state["last"])
 
 
 def kept(path: Path) -> dict[str, Any] | None:

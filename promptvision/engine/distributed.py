@@ -69,17 +69,19 @@ def run_folder(path: str | Path, *, resume: bool, overwrite: bool = False) -> It
             yield folder
 
 
-def check(method: Method, batch: int) -> None:
-    """Raise InputError if several processes would not compute what one does."""
+def check(method: Method, batch: int, accumulate: int = 1) -> None:
+    """Raise InputError if several processes, or `accumulate` batches per step, would not learn what one batch does."""
     count = part()[1]
-    if count == 1:
+    if count == 1 and accumulate == 1:
         return
     if batch < count:
         raise InputError(f"{count} processes cannot share batches of {counted(batch, 'image')}; start at most {batch}")
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     if norms or not method.loss_is_mean or method.wants_unlabelled:
         why = "a batch norm in training mode" if norms else "a loss that is not a mean over the images of a batch"
-        raise InputError(f"{type(method).__name__} has {why}, so processes cannot share a batch; start one process")
+        shared = "processes cannot share a batch; start one process"
+        split = "a step cannot be made of several batches; set OPTIM.ACCUMULATE 1"
+        raise InputError(f"{type(method).__name__} has {why}, so {shared if count > 1 else split}")
 
 
 def start_alike(parameters: Iterable[Tensor]) -> None:
@@ -89,17 +91,13 @@ def start_alike(parameters: Iterable[Tensor]) -> None:
             dist.broadcast(parameter.data, 0)
 
 
-def shared_mean(loss: Tensor, count: int) -> tuple[Tensor, float]:
-    """Turn the mean loss of this process's `count` images into (loss to differentiate here, mean over all images).
-
-    The gradients of the former, summed over the processes, are those of the latter.
-    """
+def total(number: float, device: torch.device) -> float:
+    """Return the sum of a number over the processes."""
     if not dist.is_initialized():
-        return loss, loss.item()
-    totals = torch.stack([loss.detach().double() * count, loss.new_tensor(count, dtype=torch.double)])
-    dist.all_reduce(totals)
-    total, number = totals.tolist()
-    return loss * (count / number), total / number
+        return number
+    found = torch.tensor(number, dtype=torch.double, device=device)
+    dist.all_reduce(found)
+    return found.item()
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:

@@ -18,6 +18,8 @@ FREE = ("OUTPUT_DIR", "CACHE_DIR", "LOG.", "COMPUTE.", "TEST.BATCH_SIZE") + tupl
 """Settings, and sections, that may differ between two starts of the same run: where and how it is computed."""
 FIRST = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME")
 """Settings that a difference names before all others."""
+ADDED = {"OPTIM.LABEL_SMOOTHING": 0.0, "OPTIM.CLASS_WEIGHTS": "", "OPTIM.ACCUMULATE": 1, "TRAIN.PATIENCE": 0}
+"""Settings that the config of an earlier version lacks, with the values by which its runs were computed."""
 VALUABLE = ("result.json", "learned.safetensors", "last.ckpt", "stream.json")
 """Files that only a run has that got somewhere; one without them may be replaced by any other."""
 Settings = Mapping[str, Any]
@@ -82,7 +84,8 @@ def differences(theirs: Settings, ours: Settings) -> dict[str, tuple[Any, Any]]:
     """Return {KEY: (their value, our value)} of the settings that make another run, those of FIRST first."""
     was, now = dict(_flat(theirs)), dict(_flat(ours))
     keys = (key for key in dict.fromkeys([*FIRST, *now, *was]) if not key.startswith(FREE))
-    return {key: (was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)}
+    both = {key: (was.get(key, ADDED.get(key)), now.get(key)) for key in keys}
+    return {key: (then, here) for key, (then, here) in both.items() if then != here}
 
 
 def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,15 +8,17 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from reprlib import repr as short
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.optim import Optimizer
 
-from promptvision.engine.best_epoch import check_kept, kept
+from promptvision.engine.best_epoch import Patience, check_kept, kept
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
+from promptvision.engine.earlier_run import ADDED
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import Diverged, InputError, lacks_memory
 from promptvision.method import Method
@@ -44,7 +46,7 @@ def first_epoch(folder: RunFolder) -> int:
 @dataclass
 class Saver:
     """The writer and reader of a run's last.ckpt: learned tensors, other state of training, optimiser, gradient scale,
-    position, accuracy of the best epoch so far, and the identity of the run.
+    position, accuracy of the best epoch so far, early stopping, and the identity of the run.
 
     No more is needed: the learning rate is a function of the epoch, random draws of (seed, step), the order and the
     views of the images of (seed, epoch). `every`: seconds between checkpoints within an epoch, 0 for none.
@@ -58,6 +60,7 @@ class Saver:
     batches: int
     identity: Mapping[str, Any]
     every: float = 0.0
+    patience: Patience = field(default_factory=Patience)
     at: Position = Position()
     saved: float = 0.0
 
@@ -72,6 +75,7 @@ class Saver:
         state |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         identity = json.loads(json.dumps(self.identity))  # tuples as lists, which `check_identity` compares
         state |= {"position": tuple(self.at), "best": kept(self.folder.best), "identity": identity}
+        state["patience"] = self.patience.state()
         save_checkpoint(self.folder.checkpoint, state)
         self.saved = time.monotonic()
 
@@ -102,6 +106,7 @@ class Saver:
         if not 0 <= self.at.epoch * self.batches + self.at.batch <= self.epochs * self.batches:
             raise ValueError(f"it has no batch {batch} in epoch {epoch}")
         check_kept(self.folder.best, state["best"])
+        self.patience.resume(state.get("patience"))
         self.method.load_learned_state(state["learned"])
         self.method.load_training_state(state["training"])
         self.scaler.load_state_dict(state["scaler"])
@@ -136,10 +141,12 @@ class Saver:
             self.save()
             raise
 
-    def batches_of(self, epoch: Iterable[T]) -> Iterator[T]:
-        """Yield a loader's batches; an image that cannot be read costs no step before it."""
+    def groups_of(self, batches: Iterable[T], size: int) -> Iterator[list[T]]:
+        """Yield a loader's batches, `size` for each step; an image that cannot be read costs no step before it."""
         with self.keeping():
-            yield from epoch
+            rest = iter(batches)
+            while group := list(islice(rest, size)):
+                yield group
 
     def not_finite(self, what: str, at: Position) -> Diverged:
         """Return the error that names the step, the rate and the checkpoint that is left."""
@@ -166,7 +173,8 @@ def _difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] 
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
         return None if type(theirs) is type(ours) and theirs == ours else (name or "identity", theirs, ours)
     for key in [*ours, *(key for key in theirs if key not in ours)]:
-        found = _difference(theirs.get(key), ours.get(key), f"{name}.{key}" if name else str(key))
+        full = f"{name}.{key}" if name else str(key)
+        found = _difference(theirs.get(key, ADDED.get(full)), ours.get(key), full)
         if found:
             return found
     return None

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from promptvision.engine.best_epoch import Patience
 from promptvision.engine.device import autocast
-from promptvision.engine.distributed import agreed, part, shared_mean, start_alike, sum_gradients
+from promptvision.engine.distributed import agreed, part, start_alike, sum_gradients, total
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.interrupt import Pruned, Stopped, signals
 from promptvision.engine.optim import set_rate
@@ -54,10 +55,12 @@ def fit(
     device: torch.device,
     precision: str = "fp32",
     clip: float = 0.0,
+    accumulate: int = 1,
     checkpoint_every: int = 1,
     checkpoint_seconds: float = 0.0,
     validate: Callable[[int], Mapping[str, Any]] | None = None,
     validate_every: int = 0,
+    patience: int = 0,
     watch: Watch | None = None,
     identity: Mapping[str, Any] | None = None,
     per_step: bool = False,
@@ -71,7 +74,9 @@ def fit(
     stopped or killed and resumed ends bit-identical, on the same machine, to one that never stopped. Checkpoints are
     written every `checkpoint_every` epochs, and within one whenever the last is `checkpoint_seconds` old (0: never).
     `identity` (plain values) is what a checkpoint must agree with to be resumed. `clip`: the largest norm of all
-    gradients together, 0 for any. `validate(epoch)` returns scores for metrics.jsonl.
+    gradients together, 0 for any. `accumulate`: batches per step, whose gradients are those of one large batch.
+    `validate(epoch)` returns scores for metrics.jsonl; training ends early, as after its last epoch, once the best
+    accuracy among them is `patience` epochs old (0: never).
     Ctrl-C and SIGTERM save a checkpoint after the current step, or batch of a validation, and exit with 130 and 143;
     bad input, such as a missing image, saves one before it is raised. If `watch` prunes the run before its last epoch,
     it is saved and Pruned raised. A loss that is not finite raises Diverged and keeps the last good checkpoint.
@@ -81,7 +86,7 @@ def fit(
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
     if len(method.classes) == 1:
         raise InputError(f"there is only one class, {method.classes[0]!r}: training needs at least two")
-    size = len(loader)
+    size = math.ceil(len(loader) / accumulate)
     steps = len(rates) if per_step else len(rates) * size
     epochs = math.ceil(steps / size)
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
@@ -92,7 +97,7 @@ def fit(
     start_alike(learned)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     identity = {**(identity or {}), **ours}
-    saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds)
+    saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds, Patience(patience))
     saver.restore()
     work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
@@ -100,16 +105,20 @@ def fit(
     meter = Meter("Training", steps, "step", done=start.epoch * size + start.batch, shown=progress, stays=True)
     with signals() as stop, meter:
         for epoch in range(start.epoch, epochs):
+            if any(agreed([int(saver.patience.exhausted)], device)):
+                LOG.info("Stopped early: no better validation accuracy for %s", counted(patience, "epoch"))
+                break
             method.train()
             first, last = saver.at.batch, min(size, steps - epoch * size)
-            batches = islice(loader.epoch(epoch, first), last - first)
-            for batch, tensors in enumerate(saver.batches_of(batches), start=first):
+            batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)
+            for batch, group in enumerate(saver.groups_of(batches, accumulate), start=first):
                 step = epoch * size + batch
                 rate = rates[step if per_step else epoch]
-                check_labels(tensors[1], len(method.classes))
+                for tensors in group:
+                    check_labels(tensors[1], len(method.classes))
                 set_rate(optimizer, rate)
                 _seed_all(seed, step)
-                loss = _step(method, [t.to(device) for t in tensors], optimizer, scaler, precision, clip)
+                loss = _step(method, group, optimizer, scaler, device, precision, clip)
                 if not math.isfinite(loss):
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
                 seconds = round(time.monotonic() - started, 3)
@@ -129,32 +138,44 @@ def fit(
                     saver.reach(saver.at, agreed(stop, device))
                     raise
                 found = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+                if patience:
+                    saver.patience.note(epoch, found)
                 folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
                 prune = watch is not None and watch(epoch, found) and epoch + 1 < epochs
             at = Position(epoch + 1, 0, round(time.monotonic() - started, 3), saver.at.loss)
-            saver.reach(at, agreed(stop, device), due=prune or at.epoch % checkpoint_every == 0 or at.epoch == epochs)
+            ends = prune or saver.patience.exhausted or at.epoch == epochs
+            saver.reach(at, agreed(stop, device), due=ends or at.epoch % checkpoint_every == 0)
             if prune:
                 raise Pruned(at.epoch)
+    steps, epochs = min(steps, saver.at.epoch * size), saver.at.epoch
+    work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Finished: %s, %.1f seconds of training", work, saver.at.seconds)
     return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
 
 
 def _step(
     method: Method,
-    batch: Sequence[Tensor],
+    batches: Sequence[Sequence[Tensor]],
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
+    device: torch.device,
     precision: str,
     clip: float,
 ) -> float:
-    """Update the learned tensors once and return the loss before it; a loss that is not finite changes nothing."""
-    with autocast(batch[0].device, precision):
-        loss = method.loss(*batch)
-    loss, value = shared_mean(loss, len(batch[1]))
+    """Update the learned tensors once by the mean loss over the images of all batches, and return that loss.
+
+    A loss that is not finite changes nothing.
+    """
+    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    images, losses = total(sum(len(batch[1]) for batch in batches), device), 0.0
+    optimizer.zero_grad(set_to_none=True)
+    for batch in batches:
+        with autocast(device, precision):
+            loss = method.loss(*(tensor.to(device) for tensor in batch))
+        losses += loss.item() * len(batch[1])
+        scaler.scale(loss * (len(batch[1]) / images)).backward()
+    value = total(losses, device) / images
     if math.isfinite(value):
-        learned = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
         sum_gradients(learned)
         if clip:
             scaler.unscale_(optimizer)

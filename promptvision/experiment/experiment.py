@@ -25,6 +25,7 @@ from promptvision.errors import InputError
 from promptvision.experiment.build import Families, load_method, start_from
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.loaders import Setup, feature_cache
+from promptvision.experiment.loss import check_loss, set_loss
 from promptvision.experiment.result import describe, environment, identity, learned_metadata
 from promptvision.experiment.schedule import base_rate, epochs, per_step, rates
 from promptvision.method import Batches
@@ -64,10 +65,13 @@ class Experiment(Setup):
         """
         started, cfg, method = time.monotonic(), self.cfg, self.method
         optimizer = self._optimizer()
-        check(method, min(cfg.OPTIM.BATCH_SIZE, len(self.data.images.train)))
+        check(method, min(cfg.OPTIM.BATCH_SIZE, len(self.data.images.train)), cfg.OPTIM.ACCUMULATE if optimizer else 1)
         loader = self.train_loader(first_epoch(self.folder)) if optimizer else None
+        set_loss(cfg, method, self.data.images.train, self.device)
         batches = len(loader) if loader else 1
-        best = self._best(batches) if loader and is_first() else None
+        if loader:
+            self._check_evaluations(batches)
+        best = Best(self.folder, method) if loader and is_first() and cfg.TRAIN.KEEP == "best" else None
         val = self.test_loader("val") if loader and cfg.TRAIN.EVAL_EVERY else ()
         seconds = round(time.monotonic() - started, 3)
         prepared = {"train_features": loader and loader.source, "preparation_seconds": seconds}
@@ -83,10 +87,12 @@ class Experiment(Setup):
             device=self.device,
             precision=cfg.TRAIN.PRECISION,
             clip=cfg.OPTIM.CLIP,
+            accumulate=cfg.OPTIM.ACCUMULATE,
             checkpoint_every=cfg.TRAIN.CHECKPOINT_EVERY,
             checkpoint_seconds=cfg.TRAIN.CHECKPOINT_SECONDS,
             validate=(lambda epoch: self._validate(val, epoch, best)) if is_first() else None,
             validate_every=cfg.TRAIN.EVAL_EVERY,
+            patience=cfg.TRAIN.PATIENCE,
             watch=watch,
             identity=identity(cfg, self.data),
             per_step=per_step(cfg),
@@ -127,13 +133,13 @@ class Experiment(Setup):
             optim.BIAS_MULTIPLIER,
         )
 
-    def _best(self, batches: int) -> Best | None:
-        """Return the file of the best epoch, if TRAIN.KEEP asks for it."""
-        if self.cfg.TRAIN.KEEP == "last":
-            return None
-        if not 0 < self.cfg.TRAIN.EVAL_EVERY <= epochs(self.cfg, batches):
-            raise InputError("TRAIN.KEEP best needs evaluations on the validation images: set TRAIN.EVAL_EVERY 1")
-        return Best(self.folder, self.method)
+    def _check_evaluations(self, batches: int) -> None:
+        """Raise InputError if a key asks for the best epoch and no epoch is evaluated."""
+        train = self.cfg.TRAIN
+        needed = {"TRAIN.KEEP best": train.KEEP == "best", f"TRAIN.PATIENCE {train.PATIENCE}": train.PATIENCE > 0}
+        for key, asked in needed.items():
+            if asked and not 0 < train.EVAL_EVERY <= epochs(self.cfg, batches):
+                raise InputError(f"{key} needs evaluations on the validation images: set TRAIN.EVAL_EVERY 1")
 
     def _validate(self, val: Batches, epoch: int, best: Best | None) -> dict[str, Any]:
         title = "validating" if self.progress else ""
@@ -147,5 +153,6 @@ def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, d
     """Read the data, unless they are given, and build the method and its feature cache; nothing is written."""
     data = data or load_data(cfg)
     method = load_method(cfg, families, data.classes)
+    check_loss(cfg, method)
     cache = feature_cache(cfg, method, progress=progress)
     return Experiment(cfg, data, method, cache, progress, families[cfg.METHOD.FAMILY], folder)

@@ -25,11 +25,12 @@ TESTED = ("METHOD.", "BACKBONE.")
 
 def identity(cfg: CfgNode, data: Data) -> dict[str, Any]:
     """Return what a checkpoint must agree with: the config, except where and how often things are written."""
-    plain = resolved(cfg)
+    plain, train = resolved(cfg), cfg.TRAIN
     sections = {name: plain[name] for name in ("SEED", "METHOD", "BACKBONE", "DATASET", "INPUT", "OPTIM")}
+    ends = {"EVAL_EVERY": train.EVAL_EVERY} if train.PATIENCE else {}
     return {
         **sections,
-        "TRAIN": {"VIEWS": cfg.TRAIN.VIEWS, "KEEP": cfg.TRAIN.KEEP},
+        "TRAIN": {"VIEWS": train.VIEWS, "KEEP": train.KEEP, "PATIENCE": train.PATIENCE, **ends},
         "pictures": subset_hash(data.images.train),
         "unlabelled": subset_hash(data.images.unlabelled),
     }

@@ -11,15 +11,21 @@ from promptvision.errors import InputError
 
 
 def base_rate(cfg: CfgNode) -> float:
-    """Return OPTIM.LR, with OPTIM.SCALE_LR for a step of BATCH_SIZE images (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
-    return cfg.OPTIM.LR / 256 * cfg.OPTIM.BATCH_SIZE if cfg.OPTIM.SCALE_LR else cfg.OPTIM.LR
+    """Return OPTIM.LR, with OPTIM.SCALE_LR for the images of a step (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
+    optim = cfg.OPTIM
+    return optim.LR / 256 * (optim.BATCH_SIZE * optim.ACCUMULATE) if optim.SCALE_LR else optim.LR
+
+
+def steps_per_epoch(cfg: CfgNode, batches: int) -> int:
+    """Return the steps of an epoch of `batches`: one for every OPTIM.ACCUMULATE of them, and one for the rest."""
+    return math.ceil(batches / cfg.OPTIM.ACCUMULATE)
 
 
 def steps(cfg: CfgNode, batches: int) -> int:
     """Return the steps of a run whose epoch has `batches`: OPTIM.ITERATIONS (for each shot), or those of EPOCHS."""
     optim, shots = cfg.OPTIM, cfg.DATASET.SHOTS
     if not optim.ITERATIONS or not optim.EPOCHS:
-        return optim.EPOCHS * batches
+        return optim.EPOCHS * steps_per_epoch(cfg, batches)
     if optim.SCALE_ITERATIONS and not shots:
         raise InputError(
             "OPTIM.SCALE_ITERATIONS multiplies ITERATIONS by DATASET.SHOTS, which is 0 (all images): set "
@@ -30,7 +36,7 @@ def steps(cfg: CfgNode, batches: int) -> int:
 
 def epochs(cfg: CfgNode, batches: int) -> int:
     """Return the epochs of the whole run; the last one may end early."""
-    return math.ceil(steps(cfg, batches) / batches)
+    return math.ceil(steps(cfg, batches) / steps_per_epoch(cfg, batches))
 
 
 def per_step(cfg: CfgNode) -> bool:
@@ -56,5 +62,5 @@ def rates(cfg: CfgNode, batches: int = 1) -> list[float]:
         count=length if optim.SCHEDULE_PER == "epoch" else total,
     )
     if optim.SCHEDULE_PER == "epoch" and optim.ITERATIONS:
-        return [rate for rate in found for _ in range(batches)][:total]
+        return [rate for rate in found for _ in range(steps_per_epoch(cfg, batches))][:total]
     return found

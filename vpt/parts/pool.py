@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
@@ -127,7 +126,7 @@ class PoolMethod(Method):
         """
         similarity = self.similarity(images)
         chosen = self.choose(similarity)
-        loss = F.cross_entropy(self.for_task(self.head(self.features(images, chosen))), labels)
+        loss = self.cross_entropy(self.head(self.features(images, chosen)), labels)
         if not self.pull:
             return loss
         return loss - self.pull * (similarity.gather(1, chosen).sum() / len(chosen))
