@@ -8,11 +8,13 @@ import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from promptvision.config.docs import often_set
-from promptvision.errors import InputError, OwnCodeFailed, as_called, lacks_memory
+from promptvision.errors import InputError, OwnCodeFailed, as_called, lacks_memory, visible
 
 
 @contextmanager
@@ -22,11 +24,14 @@ def one_sentence() -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)  # as after an error: locks are released, half-written files are removed
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that its encoding lacks is escaped, not an error
+            stream.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say(f"error: {error}", sys.stderr)
         if isinstance(error, OwnCodeFailed):
             traceback.print_exception(error.__cause__)
         raise SystemExit(2) from None
@@ -40,6 +45,11 @@ def one_sentence() -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def say(text: object, stream: TextIO | None = None) -> None:
+    """Print a line, to stdout by default, in which names are nothing but text."""
+    print(visible(str(text)), file=stream)
 
 
 class ToolParser(ArgumentParser):

@@ -13,6 +13,10 @@ from typing import Any
 
 TOLD = 20
 """Sentences of one kind that are shown; the others are counted."""
+UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+"""Characters that control a terminal, break a line, change the direction of text, are invisible, or are invalid."""
 
 
 class InputError(ValueError):
@@ -55,6 +59,11 @@ def counted(count: int, one: str, many: str = "") -> str:
 def shown(name: str) -> str:
     """Return a name for a one-line message: unchanged, or with unprintable characters escaped."""
     return name if name.isprintable() else ascii(name)
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Return a text as a terminal may get it: all of UNSEEN escaped, except line feeds if it consists of `lines`."""
+    return UNSEEN.sub(lambda one: one[0] if lines and one[0] == "\n" else ascii(one[0])[1:-1], text)
 
 
 def as_called(text: str) -> str:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from promptvision.errors import UNSEEN
 from promptvision.report.figures.draw import draw_all
 from promptvision.report.page.html import FILES, page, write_page
 from promptvision.report.page.runs import MOST_OF_FILE, without_folders
@@ -66,7 +67,7 @@ def made(write_run, tmp_path):
 
 @pytest.fixture
 def parsed(made):
-    return Parsed(made(dataset=NASTY, backbone=NASTY, method=NASTY))
+    return Parsed(made(dataset=f"{NASTY}\u202e\x9b", backbone=f"{NASTY}\x1b[31m", method=f"{NASTY}\ud800"))
 
 
 def test_nothing_from_a_run_is_more_than_text(parsed):
@@ -76,6 +77,7 @@ def test_nothing_from_a_run_is_more_than_text(parsed):
     assert not {"iframe", "object", "link", "base"} & {tag for tag, _ in parsed.tags}
     assert len(parsed.all("b")) == 6, "one in the line of each run, one in those of their two groups"
     assert NASTY in parsed.text and "<b>bold/1" in parsed.text
+    assert not UNSEEN.search(parsed.text.replace("\n", "")), "names are on one line, in their own direction"
 
 
 def test_what_a_run_opens_to_is_packed_as_it_is(made):

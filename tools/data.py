@@ -14,9 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from rich.console import Console
-
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import one_sentence, say, tool_parser
 from promptvision.data.cards import card_names, load_card
 from promptvision.data.prepare.download import SOURCES, download
 from promptvision.data.prepare.make_split import make_split
@@ -26,7 +24,7 @@ from promptvision.data.prepare.unpack import archives, prepare
 from promptvision.data.readers import read
 from promptvision.engine.progress import Meter, log_to_terminal, track
 from promptvision.errors import InputError, as_called, counted
-from promptvision.report.tables.terminal import card_table, cards_table
+from promptvision.report.tables.terminal import PlainConsole, card_table, cards_table
 
 
 def arguments():
@@ -66,12 +64,12 @@ def arguments():
 
 def list_(args):
     cards = [load_card(name) for name in card_names()]
-    Console().print(cards_table([(card, presence(card, args.root)) for card in cards]))
+    PlainConsole().print(cards_table([(card, presence(card, args.root)) for card in cards]))
 
 
 def show(args):
     card = load_card(args.name)
-    Console().print(card_table(card, presence(card, args.root)))
+    PlainConsole().print(card_table(card, presence(card, args.root)))
     if args.output is None:
         return
     from promptvision.report.figures.contact_sheet import contact_sheet
@@ -85,7 +83,7 @@ def show(args):
         contact_sheet(rows, args.output, f"{card.title}{some}")
     except OSError as error:
         raise InputError(f"--output {args.output} cannot be written: {error.strerror}") from None
-    print(args.output)
+    say(args.output)
 
 
 def check_(args):
@@ -96,7 +94,7 @@ def check_(args):
     names = args.names or present_cards(args.root)
     reports = [report for name in names for report in check_one(load_card(name), args)]
     wrong = [report.name for report in reports if not report.fine]
-    print(f"{len(reports) - len(wrong)} of {len(reports)} fine" + (f", not: {'; '.join(wrong)}" if wrong else ""))
+    say(f"{len(reports) - len(wrong)} of {len(reports)} fine" + (f", not: {'; '.join(wrong)}" if wrong else ""))
     raise SystemExit(1 if wrong else 0)
 
 
@@ -109,7 +107,8 @@ def present_cards(root):
     if not names:
         raise InputError(f"none of the {counted(len(absent), 'data set')} of the cards is under {root_folder(root)}")
     if absent:
-        print(f"not under {root_folder(root)}: {', '.join(absent)}\n")
+        say(f"not under {root_folder(root)}: {', '.join(absent)}")
+        print()
     return names
 
 
@@ -122,14 +121,14 @@ def check_one(card, args):
         sizes = ", ".join(
             f"{split} {counted(n, 'image')} of {counted(c, 'class')}" for split, (n, c) in report.sizes.items()
         )
-        print(f"{report.name}: {sizes or 'nothing could be read'}")
+        say(f"{report.name}: {sizes or 'nothing could be read'}")
         for finding in report.findings:
-            print(f"  {'WRONG' if finding.fault else 'note'}: {finding.what} ({len(finding.cases):,})")
+            say(f"  {'WRONG' if finding.fault else 'note'}: {finding.what} ({len(finding.cases):,})")
             limit = args.limit or len(finding.cases)
             for case in finding.cases[:limit]:
-                print(f"    {case}")
+                say(f"    {case}")
             if len(finding.cases) > limit:
-                print(f"    and {len(finding.cases) - limit:,} more (--limit 0 prints all)")
+                say(f"    and {len(finding.cases) - limit:,} more (--limit 0 prints all)")
         print("  fine\n" if report.fine else "")
     return reports
 
@@ -150,9 +149,9 @@ def download_(args):
 
         files = download(card, args.root, args.source, progress)
     for file in files:
-        print(file)
+        say(file)
     steps = [*(["prepare"] if archives(card, args.root) else []), "check"]
-    print("next: " + ", then ".join(as_called(f"python tools/data.py {step} {args.name}") for step in steps))
+    say("next: " + ", then ".join(as_called(f"python tools/data.py {step} {args.name}") for step in steps))
 
 
 def prepare_(args):
@@ -160,14 +159,14 @@ def prepare_(args):
     number = count(1)
     with Meter(f"unpacking {card.name}", None, "file") as meter:
         new = prepare(card, args.root, lambda name: meter.update(next(number), f"unpacking {name}"))
-    print(f"{card.name}: {counted(new, 'new file')}" if new else f"{card.name}: everything was in place already")
+    say(f"{card.name}: {counted(new, 'new file')}" if new else f"{card.name}: everything was in place already")
 
 
 def split(args):
     card = load_card(args.name)
     file, sizes = make_split(card, args.root, args.seed)
-    print(f"{file}: " + ", ".join(f"{name} {count:,}" for name, count in sizes.items()))
-    print("This is not the published split: do not compare its results with published numbers.")
+    say(f"{file}: " + ", ".join(f"{name} {count:,}" for name, count in sizes.items()))
+    say("This is not the published split: do not compare its results with published numbers.")
 
 
 def cache(args):
@@ -182,7 +181,7 @@ def cache(args):
     made = build_cache(
         images, args.output, args.size, filter=args.filter, jobs=jobs, progress=partial(decoding, card.name)
     )
-    print(
+    say(
         f"{args.output}: {counted(len(made), 'image')} of {card.name}, {made.kind}; "
         f"train with INPUT.CACHE {args.output}"
     )

@@ -48,8 +48,8 @@ def main():
     curves = [path for path in files if path.name == "few-shot_world_backgrounds.png"]
     console.print(terminal_report(report.tables, report.remarks))
     for line in (*(f"few-shot curve: {path}" for path in curves), f"page: {page}"):
-        console.print(line, highlight=False)
-    console.print("`make benchmark` runs every method, about half an hour on two cores", highlight=False)
+        console.print(line)
+    console.print("`make benchmark` runs every method, about half an hour on two cores")
 
 
 if __name__ == "__main__":

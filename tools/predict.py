@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-from promptvision.cli import add_trust, one_sentence, tool_parser
+from promptvision.cli import add_trust, one_sentence, say, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.errors import InputError, briefly
+from promptvision.errors import InputError, briefly, visible
 
 
 def arguments():
@@ -28,13 +28,15 @@ def main():
     rows, broken = classify(cfg, args)
     if args.json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            line = json.dumps(row, ensure_ascii=False)
+            in_utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+            print(line if in_utf8 and visible(line) == line else json.dumps(row))
     else:
         from promptvision.report.tables.terminal import predictions_table, wide_console
 
         wide_console().print(predictions_table(rows))
     for sentence in briefly(broken):
-        sys.stderr.write(f"error: {sentence}\n")
+        say(f"error: {sentence}", sys.stderr)
     raise SystemExit(2 if broken else 0)
 
 

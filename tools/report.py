@@ -7,9 +7,7 @@ import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from rich.console import Console
-
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import one_sentence, say, tool_parser
 from promptvision.errors import counted
 from promptvision.report.report import load_report
 from promptvision.report.tables.table import one_line
@@ -46,7 +44,7 @@ def main():
         )
         said += [f"page: {args.html}"] if args.html else []
     for sentence in said:
-        Console(stderr=True, soft_wrap=True).print(one_line(sentence), highlight=False, markup=False)
+        say(one_line(sentence), sys.stderr)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main():
     def write_page():
         if on_disk():
             write_files(load_report(args.output), None, args.html)
-            console.print(f"page: {args.html}", highlight=False)
+            console.print(f"page: {args.html}")
 
     try:
         after = write_page if args.html else None

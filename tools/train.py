@@ -5,7 +5,7 @@ On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; eac
 
 import sys
 
-from promptvision.cli import add_trust, one_sentence, tool_parser
+from promptvision.cli import add_trust, one_sentence, say, tool_parser
 from promptvision.config import dump, find_config, load_config, resolved, summary
 from promptvision.config.families import FAMILIES
 from promptvision.engine.earlier_run import earlier_result, keep_config
@@ -32,7 +32,7 @@ def main():
     found = earlier_result(resolved(cfg), cfg.OUTPUT_DIR, resume=args.resume == "auto", overwrite=args.overwrite)
     if found and not args.overwrite:
         show(found, cfg.OUTPUT_DIR)
-        sys.stderr.write(f"{cfg.OUTPUT_DIR} is finished: this is its result; --overwrite trains it again\n")
+        say(f"{cfg.OUTPUT_DIR} is finished: this is its result; --overwrite trains it again", sys.stderr)
     else:
         train(cfg, args.resume == "auto", args.overwrite)
 
@@ -48,7 +48,7 @@ def train(cfg, resume, overwrite):
         if is_first():
             log_to_terminal()
         LOG.info("code in %s", promptvision.__path__[0])
-        LOG.info("%s", summary(cfg, FAMILIES))
+        LOG.info("%s", summary(cfg, FAMILIES), extra={"lines": True})
         try:
             result = run(cfg, FAMILIES, folder, progress=is_first())
         except NotWritten as error:

@@ -55,7 +55,7 @@ def main():
 
     drawn = draw_search(found["tuning"], folder / "search")
     if drawn:
-        console.print(f"map of the search: {drawn[0]}", highlight=False)
+        console.print(f"map of the search: {drawn[0]}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 from promptvision.config.key import OPTIONS, Key, option_rows, short
 from promptvision.config.schema import KEYS
 from promptvision.config.trust import COMMAND_LINE, check_functions, holds_run, without_places
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, unknown, visible
 from promptvision.safe_yaml import read_yaml
 
 BASES = 10
@@ -101,7 +101,7 @@ def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
     rows = ROWS | option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME))
     values = {name: reduce(getitem, name.split("."), cfg) for name in rows}
     return "\n".join(
-        f"{name}: {value}" for name, value in values.items() if name in always or value != rows[name].initial
+        visible(f"{name}: {value}") for name, value in values.items() if name in always or value != rows[name].initial
     )
 
 

@@ -20,7 +20,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from promptvision.errors import counted
+from promptvision.errors import counted, visible
 
 LOG = logging.getLogger("promptvision")
 Each = TypeVar("Each")
@@ -28,13 +28,22 @@ SOON, EVERY = 10.0, 60.0
 """Seconds until the first line about a piece of work, and between two lines, where no terminal shows a bar."""
 
 
+class PlainFormatter(logging.Formatter):
+    """A formatter in whose messages names are text: one line, or several if the record says `lines`."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the message with everything escaped that is no visible character."""
+        return visible(super().formatMessage(record), lines=getattr(record, "lines", False))
+
+
 def log_to_terminal() -> None:
     """Send the library's log to stderr and nowhere else: above progress bars on a terminal, else as plain lines."""
     if not any(handler.name == "terminal" for handler in LOG.handlers):
         console = Console(stderr=True)
         handler = RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
+        handler.setFormatter(PlainFormatter("%(message)s"))
         if not console.is_terminal:
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
         handler.name = "terminal"
         LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
@@ -59,7 +68,7 @@ class Meter:
         shown: bool = True,
         stays: bool = False,
     ):
-        self.title, self.unit, self.shown = title, unit, shown
+        self.title, self.unit, self.shown = visible(title), unit, shown
         self.expect(total, done)
         self.spoke, self.said = self.started, -1.0
         console = Console(stderr=True)
@@ -67,9 +76,9 @@ class Meter:
         if shown and (console.is_terminal or console.is_jupyter):
             in_bytes = unit == "byte"
             counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
-            columns: Any = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
+            columns: Any = (TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn())
             self.bar = Progress(*columns, console=console, transient=not stays)
-            self.task = self.bar.add_task(title, total=total, completed=int(done))
+            self.task = self.bar.add_task(self.title, total=total, completed=int(done))
 
     def expect(self, total: float | None, done: float = 0) -> None:
         """Start the clock for the time that is left."""
@@ -81,7 +90,7 @@ class Meter:
         Without a terminal, write a line if the last one is `pause` seconds old, or if SOON have passed without any.
         """
         if self.bar:
-            self.bar.update(self.task, completed=done, total=self.total, description=title or self.title)
+            self.bar.update(self.task, completed=done, total=self.total, description=visible(title) or self.title)
         now = time.monotonic()
         due = min(pause, SOON) if self.said < 0 else pause
         if self.bar or not self.shown or done == self.said or now - self.spoke < due:

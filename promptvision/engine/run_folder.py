@@ -17,6 +17,7 @@ from promptvision.atomic import locked, write_atomically, write_result
 from promptvision.engine.earlier_run import holds_run
 from promptvision.engine.loggers import Events, start_wandb
 from promptvision.engine.metrics_file import read_rows, scalars
+from promptvision.engine.progress import PlainFormatter
 from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")
@@ -56,7 +57,7 @@ class RunFolder:
             self._handler = LogFile(self.log, encoding="utf-8")
         except OSError as error:
             raise InputError(f"OUTPUT_DIR {self.path} cannot be written: {error.strerror}") from error
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
         busy = f"OUTPUT_DIR {self.path} is in use by another run"

@@ -66,6 +66,9 @@ def read(card: Card, root: str | Path = "", domain: str = "", faults: Faults | N
     images = parts[0] if len(parts) == 1 else join(parts)
     if not images.classes:
         raise InputError(f"data set {card.name!r} has no classes: its lists hold no images")
+    for name in images.classes:
+        if name.encode("utf-8", "ignore").decode() != name:
+            raise InputError(f"data set {card.name!r}: the class name {ascii(name)} is not text in UTF-8: rename it")
     if not (faults and faults.gather):  # tools/data.py check has a finding of its own
         warn_of_absent_classes(images)
     return images

@@ -37,9 +37,13 @@ def exists(path: Path) -> bool:
 def listed_path(path: str, base: Path, place: str) -> str:
     """Return a listed path relative to `base`, normalized; an absolute path below `base` becomes relative.
 
-    InputError, which begins with `place`, for a path outside `base`. Symbolic links below `base` are allowed to leave
-    it: they were made on purpose.
+    InputError, which begins with `place`, for a path outside `base`, and for one that no file can have. Symbolic links
+    below `base` are allowed to leave it: they were made on purpose.
     """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise InputError(f"{place}: the path {ascii(path)} is not text in UTF-8") from None
     if os.path.isabs(path):
         as_written = os.path.normpath(path), os.path.abspath(base)
         for whole, top in (as_written, (os.path.realpath(path), os.path.realpath(base))):

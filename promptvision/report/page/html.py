@@ -43,15 +43,16 @@ def page(report: Report, drawn: Sequence[Drawn]) -> str:
     environment = Environment(
         loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(text.split("_"))
+    environment.finalize = lambda value: one_line(value) if type(value) is str else value  # Markup is ours
+    environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(one_line(text).split("_"))
     environment.filters["without_folders"] = without_folders
     own = {name: (FILES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js")}
     style, script = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in own.values())
     return environment.get_template("page.html").render(
-        name=one_line(report.name),
+        name=report.name,
         introduction=introduction(report),
         protocols=protocols(report, drawn),
-        remarks=[one_line(remark.replace(f"{report.folder}/", "")) for remark in report.remarks],
+        remarks=[remark.replace(f"{report.folder}/", "") for remark in report.remarks],
         groups=run_groups(report),
         packed=packed(report.runs),
         style=Markup(own["style.css"]),  # noqa: S704 - our own file
@@ -69,7 +70,7 @@ def introduction(report: Report) -> list[str]:
     named = f"backbone{'s' * (len(backbones) > 1)} {', '.join(backbones)}"
     runs = f"{counted(len(results), 'run')} of {methods} with {seeds} in {counted(len(report.sections), 'protocol')}"
     found = versions(result["environment"] for result in results if isinstance(result.get("environment"), Mapping))
-    return [one_line(f"{runs}; {named}."), *([one_line(f"Computed with {', '.join(found)}.")] if found else [])]
+    return [f"{runs}; {named}.", *([f"Computed with {', '.join(found)}."] if found else [])]
 
 
 def versions(environments: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from promptvision.report.kinds import TITLES
 from promptvision.report.names import method_name
 from promptvision.report.report import Report
 from promptvision.report.tables.over_shots import shots_name
-from promptvision.report.tables.table import one_line, without_folders
+from promptvision.report.tables.table import without_folders
 
 MOST_OF_FILE = 20_000
 """Bytes that the page keeps of the beginning of a run's config, and of the end of its log."""
@@ -46,7 +46,7 @@ def run_groups(report: Report) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for title, label, run in [*placed, *(("In no table", method_name(run.result), run) for run in report.runs)]:
         if id(run) in numbers:
-            entry = {"number": numbers.pop(id(run)), "is": description(run, label), "name": one_line(run.name)}
+            entry = {"number": numbers.pop(id(run)), "is": description(run, label), "name": run.name}
             groups.setdefault(title, []).append({**entry, "accuracy": f"{run.result['accuracy']:.2f}"})
     return groups
 
@@ -59,7 +59,7 @@ def description(run: Run, label: str) -> str:
         words.append(f"{protocol.get('SOURCE') or 'all'} → {protocol.get('TARGET') or 'all'}")
     if result.get("shots"):
         words.append(shots_name(result["shots"]))
-    return one_line(", ".join(map(str, [*words, f"seed {result['seed']}"])))
+    return ", ".join(map(str, [*words, f"seed {result['seed']}"]))
 
 
 def packed(runs: Sequence[Run]) -> str:

@@ -6,10 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from promptvision.errors import UNSEEN
 from promptvision.report.scores import Score
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
-"""Characters that break a line, move a cursor, change the direction of text, or are invalid."""
 
 PATH = re.compile(r"""(?<![^\s"'=(\[{,:])(?:/|~/|[A-Za-z]:[\\/])(?:[^\s"'/\\,;:)\]}]+[/\\])+""")
 """The folders of an absolute path at the beginning of a word."""
@@ -17,7 +15,7 @@ PATH = re.compile(r"""(?<![^\s"'=(\[{,:])(?:/|~/|[A-Za-z]:[\\/])(?:[^\s"'/\\,;:)
 
 def one_line(text: str) -> str:
     """Replace what would break the line or control a terminal with spaces."""
-    return CONTROL.sub(" ", text)
+    return re.sub(f"(?:{UNSEEN.pattern})+", " ", text)
 
 
 def without_folders(text: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from promptvision.errors import as_called, counted, shown
+from promptvision.errors import as_called, counted, shown, visible
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
 from promptvision.report.tables.table import Table, one_line
@@ -25,10 +25,26 @@ SCORES = {"accuracy": "accuracy", "per_class_mean": "per class", "macro_f1": "ma
 """Keys of result.json in per cent -> their names in a table."""
 
 
+class PlainConsole(Console):
+    """A console for which text is text: no markup, no names of emoji, no control characters."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Return a string, which is a single line, as rich's text."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the pieces to print; those of a Text may hold line feeds."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else piece._replace(text=visible(piece.text, lines=True))
+
+
 def wide_console() -> Console:
     """Return a console for tables: as wide as the terminal, or WIDE if the output goes elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=WIDE)
 
 
 @dataclass(frozen=True)
@@ -170,7 +186,7 @@ def cards_table(rows: Sequence[tuple[Any, str]]) -> RichTable:
     table.add_column("here", no_wrap=True)
     for card, here in rows:
         protocols, classes = ", ".join(card.protocols), "" if card.classes is None else f"{card.classes:,}"
-        table.add_row(card.name, escape(card.title), *([] if narrow else [protocols]), classes, here)
+        table.add_row(card.name, card.title, *([] if narrow else [protocols]), classes, here)
     if narrow:
         table.caption = as_called("protocols: in 120 columns, or `python tools/data.py show NAME`")
     return table
@@ -178,7 +194,7 @@ def cards_table(rows: Sequence[tuple[Any, str]]) -> RichTable:
 
 def card_table(card: Any, here: str) -> RichTable:
     """Return every known fact of one card, and which of its files exist."""
-    table = RichTable(title=escape(f"{card.name}: {card.title}"), title_justify="left", show_header=False)
+    table = RichTable(title=f"{card.name}: {card.title}", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     facts = {**asdict(card), **card.options, "here": here}
@@ -186,7 +202,7 @@ def card_table(card: Any, here: str) -> RichTable:
         del facts[key]
     for key, fact in facts.items():
         if fact not in (None, "", [], {}):
-            table.add_row(key, escape(as_called(fact_text(fact))))
+            table.add_row(key, Text(as_called(fact_text(fact))))
     return table
 
 

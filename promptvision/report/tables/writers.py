@@ -55,7 +55,7 @@ def latex(table: Table) -> str:
 def _escaped_latex(text: str, bold: bool = False) -> str:
     """Escape LaTeX's special characters."""
     escaped = "".join(LATEX.get(character, character) for character in one_line(text))
-    escaped = f"{{}}{escaped}" if escaped.startswith("[") else escaped  # after \\ it would be an option
+    escaped = f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped  # after \\ an option or a star
     return rf"\textbf{{{escaped}}}" if bold and escaped else escaped
 
 
@@ -79,12 +79,12 @@ def comma_separated(tables: Sequence[Table]) -> str:
                 values.append(f"{entry.value:.6g}" if known else without_formula(entry.text))
                 spread = [entry.score.deviation, entry.score.half] if entry.score else [None, None]
                 values += ["" if each is None else f"{each:.4g}" for each in spread] if column.score else []
-            writer.writerow([table.title, *values])
+            writer.writerow([without_formula(table.title), *values])
     return file.getvalue()
 
 
 def without_formula(text: str) -> str:
     """Put an apostrophe before text that a spreadsheet would take for a formula."""
     text = one_line(text)
-    formula = text.lstrip()[:1] in {"=", "+", "-", "@"} and not re.fullmatch(r"[+-]?[\d.,]+", text)
+    formula = text.lstrip()[:1] in {*"=+-@＝＋－＠"} and not re.fullmatch(r"[+-]?[\d.,]+", text)
     return f"'{text}" if formula else text
