@@ -15,8 +15,20 @@ def attempts():
         yield started
 
 
+@pytest.mark.fault("files")
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "variant"), [("coop", "cached"), ("cocoop", "plain"), ("prompt", "workers")])
+@pytest.mark.parametrize(
+    ("method", "variant"),
+    [
+        ("coop", "cached"),
+        ("cocoop", "plain"),
+        ("prompt", "workers"),
+        ("maple", "workers"),
+        ("clip_lora", "plain"),
+        ("tip_adapter_f", "cached"),
+        ("l2p", "plain"),
+    ],
+)
 def test_killed_three_times_and_the_same_in_the_end(method, variant, attempts):
     hits, runs, different = KILL["kill_test"](attempts, method, 3, seed=1, variants=[variant])
     assert len(hits) == 3 and runs >= 1 and different == []

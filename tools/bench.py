@@ -4,7 +4,7 @@ A training step of CLIP methods: python tools/bench.py step --method coop maple
 CoCoOp's step with many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 Loading images: python tools/bench.py data --images 256
-Killed runs: python tools/bench.py kill --times 50 --method coop cocoop prompt
+Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
 FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are the most that autograd

@@ -17,20 +17,47 @@ from itertools import cycle
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-METHODS = {"coop": "coop/embedded.yaml", "cocoop": "coop/embedded_cocoop.yaml", "prompt": "vpt/embedded.yaml"}
-SMALL = (
-    "DATASET.CLASSES base DATASET.SHOTS 2 OPTIM.EPOCHS 6 OPTIM.BATCH_SIZE 3 OPTIM.WARMUP_EPOCHS 1 TEST.SPLIT val "
-    "TRAIN.EVAL_EVERY 2 TRAIN.KEEP best TRAIN.CHECKPOINT_EVERY 2 OUTPUT_DIR run"
-)
+METHODS = {
+    "coop": "coop/embedded.yaml",
+    "cocoop": "coop/embedded_cocoop.yaml",
+    "maple": "coop/embedded_maple.yaml",
+    "clip_lora": "coop/embedded_clip_lora.yaml",
+    "tip_adapter_f": "coop/embedded_tip_adapter_f.yaml",
+    "prompt": "vpt/embedded.yaml",
+    "l2p": "vpt/embedded_l2p.yaml",
+}
+"""Configs of the runs; that of l2p is a stream of tasks."""
+SMALL = {
+    "DATASET.CLASSES": "base",
+    "DATASET.SHOTS": "2",
+    "OPTIM.EPOCHS": "6",
+    "OPTIM.BATCH_SIZE": "3",
+    "OPTIM.WARMUP_EPOCHS": "1",
+    "TEST.SPLIT": "val",
+    "TRAIN.EVAL_EVERY": "2",
+    "TRAIN.KEEP": "best",
+    "TRAIN.CHECKPOINT_EVERY": "2",
+    "OUTPUT_DIR": "run",
+}
+STREAM = {
+    "DATASET.CLASSES": "all",
+    "OPTIM.EPOCHS": "3",
+    "OPTIM.WARMUP_EPOCHS": "0",
+    "TEST.SPLIT": "test",
+    "TRAIN.KEEP": "last",
+    "CONTINUAL.TASKS": "3",
+}
+OTHER = {"clip_lora": {"OPTIM.ITERATIONS": "36", "OPTIM.WARMUP_EPOCHS": "0"}, "l2p": STREAM}
+"""Settings of single methods in place of those in SMALL."""
 VARIANTS = {
-    "workers": "TRAIN.WORKERS 2 TRAIN.CHECKPOINT_SECONDS 0.05 CACHE_DIR",
-    "cached": "TRAIN.CACHE all TRAIN.CHECKPOINT_SECONDS 0 CACHE_DIR cache",
-    "plain": "TRAIN.CHECKPOINT_SECONDS 0.05 CACHE_DIR",
+    "workers": {"TRAIN.WORKERS": "2", "TRAIN.CHECKPOINT_SECONDS": "0.05", "CACHE_DIR": ""},
+    "cached": {"TRAIN.CACHE": "all", "TRAIN.CHECKPOINT_SECONDS": "0", "CACHE_DIR": "cache"},
+    "plain": {"TRAIN.CHECKPOINT_SECONDS": "0.05", "CACHE_DIR": ""},
 }
 """Variants of a run, taken in turn: processes that read, features from files, checkpoints within an epoch."""
 KILLS = 6
 """Most kills that one run takes before it may end."""
-OWN = {"seconds", "preparation_seconds", "peak_memory_bytes", "train_features", "test_features"}
+OWN = {"seconds", "seconds_per_task", "preparation_seconds", "peak_memory_bytes", "train_features", "test_features"}
 """Keys of result.json that differ between equal runs: times, memory, and whether features came from a file."""
 COLUMNS = ("method", "kills", "runs", "before training", "in training", "writing a file", "after training", "different")
 
@@ -102,10 +129,10 @@ def serve():
 
 
 def words_of(method, variant):
-    """The command line of a run; an option without a value is given the empty one."""
-    words = f"{SMALL} {VARIANTS[variant]}".split()
-    empty = [""] * (len(words) % 2)
-    return ["--config", str(ROOT / "configs" / METHODS[method]), "--resume", "auto", *words, *empty]
+    """The command line of a run."""
+    settings = {**SMALL, **OTHER.get(method, {}), **VARIANTS[variant]}
+    words = [word for setting in settings.items() for word in setting]
+    return ["--config", str(ROOT / "configs" / METHODS[method]), "--resume", "auto", *words]
 
 
 def left_alone(attempts, folder, words):
@@ -168,13 +195,13 @@ def moment(run, before, seconds, chance):
 
 
 def count(run):
-    """Rows in metrics.jsonl."""
-    return (run / "metrics.jsonl").read_bytes().count(b"\n") if (run / "metrics.jsonl").exists() else 0
+    """Rows in metrics.jsonl, of all tasks together."""
+    return sum(path.read_bytes().count(b"\n") for path in run.rglob("metrics.jsonl"))
 
 
 def half_written(run):
-    """Names of the files that are to replace others when they are whole."""
-    return {name for name in os.listdir(run) if name.startswith(".") and name != ".lock"} if run.is_dir() else set()
+    """Files that are to replace others when they are whole."""
+    return {path for path in run.rglob(".*") if path.name != ".lock"}
 
 
 def phase(run, before):
@@ -187,15 +214,12 @@ def phase(run, before):
 
 
 def outcome(run):
-    """All that a run has computed."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((run / "result.json").read_text())
-    return {
-        "learned": (run / "learned.safetensors").read_bytes(),
-        "best": (run / "best.safetensors").read_bytes(),
-        "metrics": [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
-        "result": {name: value for name, value in result.items() if name not in OWN},
-    }
+    """All that a run has computed: the contents of its files by their place, those of its tasks included."""
+    found = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
+    for path in (*run.rglob("metrics.jsonl"), *run.rglob("result.json")):
+        rows = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        found[path] = [{key: value for key, value in json.loads(row).items() if key not in OWN} for row in rows]
+    return {path.relative_to(run).as_posix(): content for path, content in found.items()}
 
 
 def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
@@ -213,7 +237,7 @@ def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
             here = Path(scratch, f"{runs}")
             hits += disturbed(attempts, here, words, min(KILLS, times - len(hits)), seconds, chance)
             found = outcome(here / "run")
-            different += [f"{runs} ({variant}): {name}" for name in expected if found[name] != expected[name]]
+            different += [f"{runs} ({variant}): {name}" for name in expected if found.get(name) != expected[name]]
             print(f"{method}: {len(hits)} kills, {runs} runs, different: {different or 'nothing'}", file=sys.stderr)
     return hits, runs, different
 
