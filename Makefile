@@ -3,7 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 8))")
 
-.PHONY: install demo benchmark test lint docs clean
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= $(shell for name in python3.10 python3.11 $(PYTHON); do $$name --version >/dev/null 2>&1 && echo $$name && break; done)
+
+.PHONY: install demo benchmark test test-oldest lint docs clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +32,20 @@ lint: install
 test: install docs lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
+# The tests of backbones and methods with the lowest versions that setup.py allows
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -m "not slow" \
+		$$(grep -lE "^(import|from) (coop|vpt|promptvision\.backbones)\b" tests/test_*.py)
+
+$(OLDEST)/.installed: setup.py pyproject.toml
+	rm -rf $(OLDEST)
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	touch $@
+
 docs: install
 	$(BIN)/python tools/docs.py
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) out build dist *.egg-info

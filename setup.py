@@ -14,6 +14,16 @@ FOLDERS = {
 """Folders of the checkout that are inside the package once it is installed."""
 CHECKOUT_ONLY = ("bench", "docs")
 """Files of tools/ that are of no use outside a checkout."""
+EXTRAS = {
+    "hf": ["transformers>=4.44"],
+    "hub": ["pyarrow>=16"],
+    "ray": ["ray>=2.40"],
+    "tune": ["optuna>=4"],
+    "wandb": ["wandb>=0.17"],
+}
+"""Packages that some commands need, by the name of the extra.
+
+`make test-oldest` tries the lowest version of every package that is installed or tested with."""
 
 
 class BuildPy(build_py):
@@ -43,42 +53,35 @@ setup(
     },
     install_requires=[
         "torch>=2.4",
-        "torchvision",
-        "timm>=1.0.12",
+        "torchvision>=0.19",
+        "timm>=1.0.26",  # a ViT without positions keeps its class token
         "open_clip_torch>=2.30",
-        "numpy",
-        "pillow",
-        "pyyaml",
-        "yacs",
-        "safetensors",
-        "matplotlib",
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "pyyaml>=6.0.1",
+        "yacs>=0.1.8",
+        "safetensors>=0.4.4",  # a file without tensors
+        "matplotlib>=3.8",
         "rich>=14.1",  # a bar within a bar
-        "tensorboard",
-        "scikit-learn",
-        "scipy",
-        "jinja2",
+        "tensorboard>=2.17",
+        "scikit-learn>=1.4",
+        "scipy>=1.12",
+        "jinja2>=3.1",
         "filelock>=3.30",
     ],
     extras_require={
-        "hf": ["transformers"],
-        "hub": ["pyarrow"],
-        "ray": ["ray>=2.40"],
-        "tune": ["optuna"],
-        "wandb": ["wandb"],
+        **EXTRAS,
         "test": [
-            "pytest",
-            "pytest-xdist",
-            "ruff",
-            "mypy",
-            "hypothesis",
-            "build",
-            "torchmetrics",
-            "transformers",
-            "types-PyYAML",
-            "pyarrow",
-            "ray>=2.40",
-            "optuna",
-            "selenium",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "hypothesis>=6.100",
+            "build>=1.2",
+            "torchmetrics>=1.4",
+            "types-PyYAML>=6.0.12",
+            "selenium>=4.20",
+            *(package for extra in ("hf", "hub", "ray", "tune") for package in EXTRAS[extra]),
         ],
     },
 )

@@ -180,7 +180,7 @@ def test_what_texts_share_is_computed_once(computed, double, names, targets, tex
         weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
         found.append([features, *torch.autograd.grad((features * weights).sum(), learnt(method))])
     for plain, fast in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain, atol=1e-12 * plain.abs().max().item(), rtol=0)
+        torch.testing.assert_close(fast, plain, atol=1e-11 * plain.abs().max().item(), rtol=0)
 
 
 def test_weights_that_move_are_seen_in_the_next_step(computed, clip):
