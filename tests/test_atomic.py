@@ -23,6 +23,7 @@ def test_only_the_file_is_left_and_it_has_ordinary_permissions(tmp_path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.fault("files")
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")

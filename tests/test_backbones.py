@@ -149,6 +149,7 @@ class Scripted(torch.nn.Module):
         return x
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("half", [False, True])
 def test_jit_archive_is_read_without_running_it(half, openai, golden, tmp_path, monkeypatch):
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in openai.items()}
@@ -315,6 +316,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, openai):
         load_clip(tmp_path / "half.pt")
 
 
+@pytest.mark.fault("code")
 def test_no_code_from_a_weight_file_runs(tmp_path):
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pth")
     with pytest.raises(InputError, match="bomb.pth holds no named tensors"):

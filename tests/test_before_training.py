@@ -36,6 +36,7 @@ def train(tool, tmp_path):
     return call
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize(("config", "words"), [(CACHED, []), (PROMPTED, []), (STREAM, TASKS)])
 def test_a_broken_test_image_is_refused_before_the_first_step(config, words, data, train, tmp_path):
     (data / "test/red/1.png").write_bytes((data / "test/red/0.png").read_bytes()[:60])

@@ -27,6 +27,7 @@ def test_a_checkpoint_comes_back(tmp_path):
     assert torch.equal(state["tensor"], STATE["tensor"]) and state["nested"]["list"] == STATE["nested"]["list"]
 
 
+@pytest.mark.fault("parsing")
 def test_every_truncation_and_many_changed_bytes_are_refused_by_name(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, STATE)
@@ -52,6 +53,7 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
+@pytest.mark.fault("code")
 def test_foreign_files_are_refused_and_run_no_code(tmp_path):
     path, touched = tmp_path / "last.ckpt", str(tmp_path / "touched")
     torch.save({"format": Evil(touched)}, path)
@@ -91,6 +93,7 @@ def test_a_method_that_learned_nothing_has_a_file_too(tmp_path):
     assert load_learned(tmp_path / "a.safetensors")[0] == {}
 
 
+@pytest.mark.fault("parsing")
 def test_wrong_files_of_learned_tensors_are_named(tmp_path):
     path = tmp_path / "learned.safetensors"
     with pytest.raises(InputError, match="learned.safetensors does not exist; has the run finished?"):
@@ -109,6 +112,7 @@ def test_wrong_files_of_learned_tensors_are_named(tmp_path):
             load_learned(path)
 
 
+@pytest.mark.fault("parsing")
 def test_classes_that_are_no_list_of_names_are_refused(tmp_path):
     path = tmp_path / "learned.safetensors"
     for classes in ("{}", "[1]", '"ab"'):

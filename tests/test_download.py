@@ -147,6 +147,7 @@ def test_a_part_that_is_whole_already_is_checked_and_named(server, tmp_path, siz
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
+@pytest.mark.fault("results")
 def test_a_part_longer_than_the_file_is_removed(server, tmp_path):
     server.files["a.zip"] = CONTENT
     (tmp_path / "a.zip.part").write_bytes(CONTENT + b"more")
@@ -154,6 +155,7 @@ def test_a_part_longer_than_the_file_is_removed(server, tmp_path):
     assert fetch(f"{server.url}/a.zip", tmp_path / "a.zip", sha256=SHA)
 
 
+@pytest.mark.fault("results")
 def test_wrong_checksums_and_sizes_are_named_and_nothing_stays(server, tmp_path):
     server.files["a.zip"] = CONTENT
     wrong = {"sha256": "0" * 64, "md5": "0" * 32, "size": 7}
@@ -163,6 +165,7 @@ def test_wrong_checksums_and_sizes_are_named_and_nothing_stays(server, tmp_path)
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("files")
 def test_a_file_that_is_there_and_wrong_is_left_alone(server, tmp_path):
     (tmp_path / "a.zip").write_text("mine")
     message = refused(f"{server.url}/a.zip", tmp_path / "a.zip", sha256=SHA)
@@ -170,6 +173,7 @@ def test_a_file_that_is_there_and_wrong_is_left_alone(server, tmp_path):
     assert (tmp_path / "a.zip").read_text() == "mine" and not server.asked
 
 
+@pytest.mark.fault("parsing")
 def test_servers_that_refuse_are_quoted(server, tmp_path):
     assert refused(f"{server.url}/gone.zip", tmp_path / "a.zip") == f"{server.url}/gone.zip answers 404 Not Found"
     assert "127.0.0.1:9/a.zip cannot be reached: Connection refused" in refused(
@@ -180,6 +184,7 @@ def test_servers_that_refuse_are_quoted(server, tmp_path):
     assert "cannot be written" in refused(f"{server.url}/a.zip", tmp_path / "file/a.zip")
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("ranges", [True, False])
 def test_chunks_that_end_early_are_an_error(server, tmp_path, ranges):
     """Without Content-Length only the transfer coding says that the connection ended before the file did."""
@@ -189,6 +194,7 @@ def test_chunks_that_end_early_are_an_error(server, tmp_path, ranges):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "a.zip"])
 def test_an_archive_of_unknown_length_is_opened_before_it_gets_its_name(server, tmp_path, name):
     members = {f"d/{n}.bin": CONTENT[n * 1000 : n * 1000 + 1024] for n in range(5)}
@@ -208,6 +214,7 @@ def test_an_archive_of_unknown_length_is_opened_before_it_gets_its_name(server, 
     assert (tmp_path / "new" / name).read_bytes() == whole
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("page", ["<html><p>Sign in</p></html>", "\n<!DOCTYPE html>\n<p>", "\ufeff<HTML>"])
 @pytest.mark.parametrize("sums", [{}, {"sha256": SHA}])
 def test_a_page_in_place_of_an_archive_is_named(server, tmp_path, page, sums):
@@ -217,6 +224,7 @@ def test_a_page_in_place_of_an_archive_is_named(server, tmp_path, page, sums):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -322,6 +330,7 @@ def test_a_part_of_an_archive_goes_where_the_card_says(tmp_path):
     assert tree(tmp_path / "aircraft") == {"images/1.jpg": b"one"}
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:\\evil.txt"])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_paths_that_leave_the_folder_are_refused(tmp_path, name, kind):
@@ -333,6 +342,7 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path, name, kind):
     assert tree(tmp_path / "into") == {} and not list(tmp_path.rglob("evil.txt"))
 
 
+@pytest.mark.fault("code")
 def test_links_and_broken_archives_are_refused(tmp_path):
     tar(tmp_path / "a.tar", {"link": None})
     with pytest.raises(InputError, match="holds 'link', a link or device"):
@@ -359,6 +369,7 @@ def test_links_and_broken_archives_are_refused(tmp_path):
     assert not (tmp_path / "a.bin").exists()
 
 
+@pytest.mark.fault("files")
 def test_another_file_in_place_is_not_overwritten(tmp_path):
     zipped(tmp_path / "a.zip", {"1.txt": b"theirs"})
     (tmp_path / "1.txt").write_text("mine, and longer")

@@ -34,6 +34,7 @@ def train(tool, tmp_path):
     return call
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("resume", [[], ["--resume", "auto"]])
 def test_the_same_config_again_prints_the_result_and_changes_nothing(train, tmp_path, resume):
     assert train()[0] == 0
@@ -43,6 +44,7 @@ def test_the_same_config_again_prints_the_result_and_changes_nothing(train, tmp_
     assert contents(tmp_path / "run") == before and not (tmp_path / "cache").exists()
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("resume", [[], ["--resume", "auto"]])
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -62,6 +64,7 @@ def test_another_run_is_refused_with_the_first_difference_and_the_ways_out(train
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.fault("files")
 def test_overwrite_removes_all_of_the_old_run_once_the_new_one_is_ready(train, tmp_path):
     assert train("OPTIM.EPOCHS", "2", "TRAIN.KEEP", "best", "TRAIN.EVAL_EVERY", "1")[0] == 0
     run = tmp_path / "run"
@@ -79,6 +82,7 @@ def test_overwrite_removes_all_of_the_old_run_once_the_new_one_is_ready(train, t
     assert (run / "notes.md").read_text() == "mine" and len(list(run.glob("events.out.tfevents.*"))) == 1
 
 
+@pytest.mark.fault("files")
 def test_overwrite_trains_the_same_config_again(train, tmp_path):
     assert train()[0] == 0
     first = (tmp_path / "run/learned.safetensors").stat().st_mtime_ns
@@ -88,6 +92,7 @@ def test_overwrite_trains_the_same_config_again(train, tmp_path):
     assert status == 2 and "choose one" in err
 
 
+@pytest.mark.fault("files")
 def test_an_unfinished_run_starts_again_and_says_so_but_another_one_is_refused(train, tmp_path):
     assert train()[0] == 0
     (tmp_path / "run/result.json").unlink()
@@ -98,12 +103,14 @@ def test_an_unfinished_run_starts_again_and_says_so_but_another_one_is_refused(t
     assert (tmp_path / "run/result.json").exists()
 
 
+@pytest.mark.fault("files")
 def test_a_run_that_never_got_anywhere_is_no_obstacle(train, tmp_path):
     (tmp_path / "run").mkdir()
     assert train("METHOD.WEIGHTS", tmp_path / "none.safetensors")[0] == 2
     assert train("SEED", "2")[0] == 0
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize(
     "files",
     [
@@ -123,12 +130,14 @@ def test_a_folder_with_other_files_is_refused(train, tmp_path, files, more):
     assert {file.name: file.read_text() for file in (tmp_path / "run").iterdir()} == files
 
 
+@pytest.mark.fault("files")
 def test_runs_below_the_folder_are_no_obstacle(train, tool, tmp_path):
     assert train()[0] == 0
     assert tool("train", "--config", COOP, *QUICK, "OUTPUT_DIR", tmp_path)[0] == 0
     assert (tmp_path / "run/result.json").exists() and (tmp_path / "result.json").exists()
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("name", ["train", "tune"])
 def test_an_empty_output_dir_is_refused(tool, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -137,6 +146,7 @@ def test_an_empty_output_dir_is_refused(tool, tmp_path, monkeypatch, name):
     assert status == 2 and "OUTPUT_DIR is empty" in err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
 def test_the_config_file_of_the_command_is_not_replaced(train, tmp_path, more):
     (tmp_path / "run").mkdir()
@@ -148,6 +158,7 @@ def test_the_config_file_of_the_command_is_not_replaced(train, tmp_path, more):
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.fault("files")
 def test_a_finished_stream_is_kept(train, tmp_path):
     words = dict(config=STREAM, quick=TASKS)
     assert train(**words)[0] == 0
@@ -163,6 +174,7 @@ def test_a_finished_stream_is_kept(train, tmp_path):
     assert not list((tmp_path / "run").glob("task_*"))
 
 
+@pytest.mark.fault("files")
 def test_a_sweep_keeps_finished_runs_after_its_file_changed(tool, tmp_path):
     row = {"CONFIG": str(ROOT / "configs/vpt/embedded_linear.yaml"), "OPTIM.LR": 0.1}
     path, words = tmp_path / "b.yaml", ["--config", tmp_path / "b.yaml", "--output", tmp_path / "out", *QUICK]
@@ -182,6 +194,7 @@ def test_a_sweep_keeps_finished_runs_after_its_file_changed(tool, tmp_path):
     assert (tmp_path / "out/a/seed1/result.json").stat().st_mtime_ns == kept
 
 
+@pytest.mark.fault("files")
 def test_a_search_keeps_its_final_runs(tool, tmp_path):
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump({"PROTOCOL": "vtab", "GRID": {"OPTIM.LR": [0.1]}, "SEEDS": [1]}))
@@ -196,6 +209,7 @@ def test_a_search_keeps_its_final_runs(tool, tmp_path):
     assert "MOMENTUM: 0.5" in (tmp_path / "out/final1/config.yaml").read_text()
 
 
+@pytest.mark.fault("files")
 def test_processes_of_torchrun_give_a_finished_result(tmp_path):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words += [ROOT / "tools/train.py", "--config", ROOT / "configs/vpt/embedded_linear.yaml", *QUICK]

@@ -72,6 +72,7 @@ def full(folder, free):
     (folder / "filler").unlink()
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("free", [0, 4096, 8192, 20480, 40960])
 def test_a_disk_that_fills_up_costs_nothing_that_was_saved(tmp_path, free):
     whole = train(tmp_path / "whole", validate_every=1)
@@ -93,6 +94,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(tmp_path, free):
         same(train(folder, resume=True, validate_every=1), whole)
 
 
+@pytest.mark.fault("files")
 def test_a_full_disk_is_one_sentence(tmp_path, tool):
     with file_system(tmp_path / "disk", "size=64k") as mounted:
         (tmp_path / "c.yaml").write_text(DIGITS)
@@ -106,6 +108,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, tool):
     assert "cannot be written: No space left on device" in err
 
 
+@pytest.mark.fault("files")
 def test_an_output_folder_that_is_read_only_is_named(tmp_path, tool):
     with file_system(tmp_path / "out", "ro") as mounted:
         if not mounted:
@@ -115,6 +118,7 @@ def test_an_output_folder_that_is_read_only_is_named(tmp_path, tool):
     assert status == 2 and "OUTPUT_DIR" in err and "cannot be written: " in err and "Traceback" not in err
 
 
+@pytest.mark.fault("files")
 def test_a_folder_that_is_gone_for_a_while_is_named_and_the_run_goes_on_later(tmp_path):
     whole, folder = train(tmp_path / "whole"), tmp_path / "parts"
     lose = Before(Batches(), lambda epoch: folder.rename(tmp_path / "away") if epoch == 2 else None)
@@ -182,6 +186,7 @@ class Before:
         return self.loader.epoch(epoch, start)
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_image_that_vanishes_costs_no_step_before_it(tmp_path, photos, count):
     loader = reader(photos, workers=count)
@@ -204,6 +209,7 @@ def dies_once(marker, root, path):
     return open_image(root, path)
 
 
+@pytest.mark.fault("files")
 def test_a_worker_that_is_killed_is_replaced_exactly(tmp_path, photos, caplog):
     whole = train(tmp_path / "whole", loader=reader(photos))
     deadly = reader(photos, partial(dies_once, str(tmp_path / "killed")), workers=2)
@@ -213,6 +219,7 @@ def test_a_worker_that_is_killed_is_replaced_exactly(tmp_path, photos, caplog):
     assert "a worker that decodes images died: new workers continue at batch" in caplog.text
 
 
+@pytest.mark.fault("files")
 def test_workers_that_die_again_and_again_end_the_run_in_one_sentence(photos, monkeypatch):
     monkeypatch.setattr(workers, "DEATHS", 1)
 
@@ -223,6 +230,7 @@ def test_workers_that_die_again_and_again_end_the_run_in_one_sentence(photos, mo
         list(reader(photos, die, workers=1).epoch(0))
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("jump", [-86400.0, 86400.0])
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, jump):
     whole = train(tmp_path / "whole")
@@ -254,6 +262,7 @@ def test_a_changed_config_of_an_unfinished_run_takes_the_learned_tensors(tmp_pat
         once(digits(tmp_path), FAMILIES)
 
 
+@pytest.mark.fault("files")
 def test_a_changed_setting_of_training_is_refused_and_leaves_everything(tmp_path):
     once(digits(tmp_path), FAMILIES)
     (tmp_path / "run/result.json").unlink()
@@ -267,6 +276,7 @@ def test_a_changed_setting_of_training_is_refused_and_leaves_everything(tmp_path
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir() if file.name != "log.txt"}
 
 
+@pytest.mark.fault("files")
 def test_without_a_checkpoint_nothing_of_another_run_stays(tmp_path):
     """Else a run that is killed early would leave its config beside another's result."""
     once(digits(tmp_path), FAMILIES)
@@ -276,6 +286,7 @@ def test_without_a_checkpoint_nothing_of_another_run_stays(tmp_path):
     assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock", "config.yaml", "log.txt"}
 
 
+@pytest.mark.fault("files")
 def test_half_written_files_of_a_killed_run_are_removed(tmp_path):
     for name in (".last.ckpt.abc123", ".result.json.x", ".lock", ".mine", "mine.ckpt.x"):
         (tmp_path / name).write_text("half")
@@ -301,6 +312,7 @@ def go_on(cfg):
         return run(cfg, FAMILIES, folder, progress=False)
 
 
+@pytest.mark.fault("files")
 def test_a_best_epoch_that_is_gone_or_damaged_is_named(tmp_path):
     cfg, best = best_run(tmp_path)
     whole = best.read_bytes()
@@ -319,6 +331,7 @@ def test_a_best_epoch_that_is_gone_or_damaged_is_named(tmp_path):
     assert go_on(cfg)["best_epoch"] >= 0
 
 
+@pytest.mark.fault("files")
 def test_every_changed_byte_of_learned_tensors_is_noticed(tmp_path):
     once(digits(tmp_path), FAMILIES)
     path = tmp_path / "run/learned.safetensors"
@@ -333,6 +346,7 @@ def test_every_changed_byte_of_learned_tensors_is_noticed(tmp_path):
             assert all(torch.equal(again[name], state[name]) for name in state)
 
 
+@pytest.mark.fault("files")
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_everybody_while_workers_read(tmp_path, number, status):
@@ -350,6 +364,7 @@ def test_a_signal_to_everybody_while_workers_read(tmp_path, number, status):
     assert load_checkpoint(tmp_path / "run/last.ckpt")["position"][0] >= 0
 
 
+@pytest.mark.fault("files")
 def test_sigterm_outside_of_training_ends_with_143_too(tmp_path):
     code = "import os, signal\nfrom promptvision.cli import one_sentence\n"
     code += "with one_sentence():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -140,6 +140,7 @@ def buffer(tower):
     tower.register_buffer("shift", torch.ones(1), persistent=False)
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("change", [weight, unseen_weight, attribute, submodule, hook, buffer, lambda t: t.half()])
 def test_another_tower_is_told_apart(change, photos, tmp_path):
     assert fingerprint(Tower()) == fingerprint(Tower()) != fingerprint(Tower(1))
@@ -188,6 +189,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("change", CHANGES)
 def test_features_of_something_else_are_never_used(change, photos, tmp_path):
     alter, options = CHANGES[change]
@@ -200,6 +202,7 @@ def test_features_of_something_else_are_never_used(change, photos, tmp_path):
     assert get(photos, tmp_path / "c", **options)[1] == "cache"
 
 
+@pytest.mark.fault("results")
 def test_precisions_are_kept_apart(photos, tmp_path):
     assert get(photos, tmp_path)[0].dtype == torch.float32
     features, source = get(photos, tmp_path, precision="bf16")
@@ -242,6 +245,7 @@ def other_shape(content):
 DAMAGES = [cut, cut_header, flipped, other_key, other_dtype, other_shape, lambda c: b"", lambda c: b"\xff" * 99]
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_rebuilt(damage, photos, tmp_path, caplog):
     features, _ = get(photos, tmp_path / "c")
@@ -254,6 +258,7 @@ def test_a_damaged_file_is_rebuilt(damage, photos, tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
 
 
+@pytest.mark.fault("results")
 def test_a_foreign_file_is_rebuilt(photos, tmp_path):
     features, _ = get(photos, tmp_path / "c")
     (file,) = (tmp_path / "c").iterdir()
@@ -262,6 +267,7 @@ def test_a_foreign_file_is_rebuilt(photos, tmp_path):
     assert source == "computed" and torch.equal(again, features)
 
 
+@pytest.mark.fault("results")
 def test_no_changed_byte_goes_unnoticed(tmp_path):
     """Every byte of the rows, and many of the header: what is read is what was written, or nothing."""
     path, rows = tmp_path / "a.safetensors", torch.randn(4, 3)
@@ -297,6 +303,7 @@ def test_of_processes_at_once_one_computes(photos, tmp_path, monkeypatch):
     assert all(get(photos, folder)[1] == "cache" for folder in (tmp_path / "c").iterdir())
 
 
+@pytest.mark.fault("files")
 def test_a_claim_dies_with_its_process(tmp_path):
     path, (ready, told) = tmp_path / "c/a.safetensors", os.pipe()
     child = os.fork()
@@ -313,6 +320,7 @@ def test_a_claim_dies_with_its_process(tmp_path):
         assert not waited
 
 
+@pytest.mark.fault("files")
 def test_what_killed_processes_left_is_removed_in_the_end(photos, tmp_path):
     old, young = tmp_path / ".a.safetensors.x1", tmp_path / ".a.safetensors.x2"
     for file, age in ((old, 90_000), (young, 10)):

@@ -149,6 +149,7 @@ YAML_READERS = {
 }
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("kind", YAML_READERS)
 @fuzzed
 @given(content=yaml_texts)
@@ -158,6 +159,7 @@ def test_yaml(scratch, kind, content):
     refused(path, YAML_READERS[kind])
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("kind", YAML_READERS)
 @fuzzed
 @given(path=st.lists(st.integers(0, 20), min_size=1, max_size=4), value=values)
@@ -170,6 +172,7 @@ def test_yaml_with_one_wrong_value(scratch, kind, path, value):
     refused(file, YAML_READERS[kind])
 
 
+@pytest.mark.fault("memory")
 @pytest.mark.parametrize("kind", YAML_READERS)
 def test_yaml_bombs_are_refused(scratch, kind):
     path = scratch / f"{kind}.yaml"
@@ -198,6 +201,7 @@ def split_of(path):
 rows = st.lists(st.lists(plain, max_size=4) | values, max_size=3)
 
 
+@pytest.mark.fault("parsing")
 @fuzzed
 @given(
     content=st.binary(max_size=40)
@@ -238,6 +242,7 @@ lists = st.one_of(
 )
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
 @fuzzed
 @given(content=lists)
@@ -249,6 +254,7 @@ def test_lists(scratch, suffix, content):
         refused(path, whole(lambda file: read_list(CARD, str(file), Faults())))
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("outside", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "~/x.png"])
 def test_lists_cannot_leave_the_data_root(scratch, outside):
     (scratch / "in").mkdir(exist_ok=True)
@@ -293,6 +299,7 @@ def go_on(path):
         ours.optimizer.step()
 
 
+@pytest.mark.fault("parsing")
 @fuzzed
 @given(changes=edits, length=cuts)
 def test_damaged_checkpoints(scratch, checkpoint, changes, length):
@@ -314,6 +321,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.fault("parsing")
 @fuzzed
 @given(place=st.sampled_from(PLACES), which=st.integers(0, 9), value=values | tensors, drop=st.booleans())
 def test_checkpoints_with_foreign_contents(scratch, checkpoint, place, which, value, drop):
@@ -331,6 +339,7 @@ def test_checkpoints_with_foreign_contents(scratch, checkpoint, place, which, va
     refused(path, go_on)
 
 
+@pytest.mark.fault("memory")
 def test_a_checkpoint_that_never_ends_is_refused(scratch, checkpoint):
     """Shared parts that look like 2^60 values when they are walked through."""
     path = scratch / "last.ckpt"
@@ -345,6 +354,7 @@ def test_a_checkpoint_that_never_ends_is_refused(scratch, checkpoint):
         check_identity([endless], {"METHOD": 1})
 
 
+@pytest.mark.fault("parsing")
 @fuzzed
 @given(changes=edits, length=cuts)
 def test_damaged_learned_tensors(scratch, changes, length):
@@ -367,6 +377,7 @@ headers = st.dictionaries(
 )
 
 
+@pytest.mark.fault("parsing")
 @fuzzed
 @given(header=headers, size=st.none() | st.integers(0, (1 << 64) - 1), metadata=st.dictionaries(words, st.text()))
 def test_safetensors_made_up(scratch, header, size, metadata):
@@ -380,6 +391,7 @@ def test_safetensors_made_up(scratch, header, size, metadata):
     refused(path, kept)
 
 
+@pytest.mark.fault("results")
 @fuzzed
 @given(changes=edits, length=cuts)
 def test_damaged_features_are_not_used(scratch, changes, length):
@@ -390,6 +402,7 @@ def test_damaged_features_are_not_used(scratch, changes, length):
     assert found is None or torch.equal(found, features)
 
 
+@pytest.mark.fault("parsing")
 @fuzzed
 @given(content=st.binary(max_size=40) | values.map(json.dumps).map(str.encode))
 def test_json(scratch, content):
@@ -435,6 +448,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.fault("memory")
 @pytest.mark.slow
 def test_bombs_take_less_than_a_gigabyte(tmp_path):
     files = bombs(tmp_path)

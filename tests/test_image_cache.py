@@ -117,6 +117,7 @@ def test_only_changed_and_new_images_are_decoded_again(images, tmp_path):
     assert same(cache.serve(images).open("0.jpg"), images.open("0.jpg"))
 
 
+@pytest.mark.fault("results")
 def test_exchanged_files_of_the_same_size_and_times_are_seen(images, tmp_path):
     """As `mv`, `cp -p`, `rsync -t` and `unzip` leave them: size and modification time are those of another file."""
     for name, colour in (("0", (200, 0, 0)), ("2", (0, 0, 200))):
@@ -143,6 +144,7 @@ def test_a_copy_on_another_machine_is_known_by_its_contents(images, tmp_path):
     assert OPENED == [] and (tmp_path / "cache" / image_cache.INDEX).read_text() != stamps
 
 
+@pytest.mark.fault("results")
 def test_damaged_pixels_are_never_used(images, tmp_path):
     build_cache(images, tmp_path / "cache")
     with (tmp_path / "cache" / image_cache.PIXELS).open("r+b") as pixels:
@@ -155,6 +157,7 @@ def test_damaged_pixels_are_never_used(images, tmp_path):
             cache.open("1.jpg")
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("line", ["[1]", '{"path": "0.jpg", "at": "x"}', "7", "[" * 99999])
 def test_a_damaged_line_of_the_index_is_one_sentence(images, tmp_path, line):
     build_cache(images, tmp_path / "cache")
@@ -164,6 +167,7 @@ def test_a_damaged_line_of_the_index_is_one_sentence(images, tmp_path, line):
         CachedImages(str(tmp_path / "cache")).serve(images)
 
 
+@pytest.mark.fault("results")
 def test_a_cache_of_an_older_version_is_built_again(images, tmp_path):
     build_cache(images, tmp_path / "cache")
     index = tmp_path / "cache" / image_cache.INDEX
@@ -173,6 +177,7 @@ def test_a_cache_of_an_older_version_is_built_again(images, tmp_path):
             attempt(images) if attempt.__name__ == "serve" else attempt()
 
 
+@pytest.mark.fault("results")
 def test_features_of_smaller_copies_are_not_taken_for_those_of_the_files(images, tmp_path):
     prints = {images.fingerprint(images.train)}
     for size in (0, 12, 16):
@@ -224,6 +229,7 @@ def test_what_is_wrong_with_a_cache_is_one_sentence(images, tmp_path):
         build_cache(images, folder)
 
 
+@pytest.mark.fault("files")
 def test_two_processes_do_not_build_the_same_cache(images, tmp_path):
     build_cache(images, tmp_path / "cache")
     with (

@@ -82,6 +82,7 @@ def test_a_backbone_is_loaded_once_unless_a_run_changed_it():
     torch.testing.assert_close(next(fresh.parameters()) + 1.0, pairs[0][0])
 
 
+@pytest.mark.fault("files")
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_job_done_again(jobs):
     planned = jobs("workers", "VPT-deep", "CoOp", more=["OPTIM.EPOCHS", 3])
@@ -133,6 +134,7 @@ def test_the_board_tells_what_is_left(jobs):
     assert cells == [["CoOp", "full"], ["2/2", "0/2"], ["60.00", ""], ["", "1 failed"]]
 
 
+@pytest.mark.fault("files")
 def test_ctrl_c_stops_all_and_the_sweep_goes_on(tmp_path):
     path = tmp_path / "b.yaml"
     path.write_text(
@@ -161,6 +163,7 @@ def test_ctrl_c_stops_all_and_the_sweep_goes_on(tmp_path):
     assert all(row.read_bytes().startswith(text) for row, text in zip(begun, before, strict=True))
 
 
+@pytest.mark.fault("files")
 def test_workers_end_with_a_killed_sweep_and_the_next_one_waits_for_them(tmp_path):
     path = tmp_path / "b.yaml"
     path.write_text(yaml.safe_dump({"RUNS": {"CoOp": {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}}}))
@@ -180,6 +183,7 @@ def test_workers_end_with_a_killed_sweep_and_the_next_one_waits_for_them(tmp_pat
     assert steps == list(range(400))
 
 
+@pytest.mark.fault("files")
 def test_a_run_that_another_process_trains_is_waited_for(jobs):
     (job,) = jobs("out", "CoOp")
     hold = "import sys, time; from promptvision.engine.run_folder import RunFolder\n"

@@ -101,6 +101,7 @@ def test_nothing_is_logged_into_a_closed_folder(tmp_path):
     assert folder.log.read_text() == ""
 
 
+@pytest.mark.fault("files")
 def test_rows_of_later_steps_and_torn_lines_are_forgotten(tmp_path):
     with RunFolder(tmp_path) as folder:
         for step in range(4):
@@ -138,6 +139,7 @@ def test_a_resumed_run_keeps_its_files_and_config(tmp_path):
     assert folder.config.read_text() == "new"
 
 
+@pytest.mark.fault("files")
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path):
     hold = "import sys; from promptvision.engine.run_folder import RunFolder\n"
     hold += f"with RunFolder({str(tmp_path)!r}): print(flush=True); sys.stdin.read()"
@@ -150,6 +152,7 @@ def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(tmp_path):
         folder.row(step=0)
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("name", ["file", "file/out"])
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / "file").write_text("")
@@ -157,6 +160,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, name):
         RunFolder(tmp_path / name)
 
 
+@pytest.mark.fault("files")
 def test_a_full_disk_is_named(tmp_path):
     with RunFolder(tmp_path) as folder:
         folder.metrics.symlink_to("/dev/full")

@@ -70,6 +70,7 @@ def states(width=16):
     return {"coop": {"ctx": torch.randn(4, width)}, "cocoop": {"ctx": torch.randn(4, width), **meta}}
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("method", ["coop", "cocoop"])
 def test_tensors_come_out_and_schedulers_stay_inert(method, scheduler, tmp_path, monkeypatch):
     state = states()[method]
@@ -105,6 +106,7 @@ CALLS = {
 }
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("where", ["scheduler", "state_dict", "ctx"])
 @pytest.mark.parametrize("call", CALLS)
 def test_no_code_from_a_checkpoint_runs(call, where, tmp_path):
@@ -156,6 +158,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_and_foreign_files_are_one_clear_sentence(damage, tmp_path):
     path = DAMAGED[damage](tmp_path)
@@ -164,6 +167,7 @@ def test_damaged_and_foreign_files_are_one_clear_sentence(damage, tmp_path):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1, 2], {"state_dict": {"weight": torch.ones(2)}}, None])
 def test_other_contents_are_named(content, tmp_path):
     torch.save(content, tmp_path / "other.pth")

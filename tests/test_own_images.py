@@ -229,6 +229,7 @@ def test_formats_that_cannot_be_read_are_named(tmp_path):
             open_image(str(tmp_path), "x.png")
 
 
+@pytest.mark.fault("memory")
 def test_a_png_with_much_text_is_read_and_with_too_much_the_reason_is_named(tmp_path):
     def save(name, size):
         text = PngImagePlugin.PngInfo()
@@ -243,6 +244,7 @@ def test_a_png_with_much_text_is_read_and_with_too_much_the_reason_is_named(tmp_
         open_image(str(tmp_path), "more.png")
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize("damage", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(9), b"Exif\0\0XX", b"Exif\0\0"])
 def test_damaged_exif_is_no_stray_warning(tmp_path, recwarn, damage):
     image(tmp_path / "0.jpg", kind="JPEG", exif=damage)
@@ -251,6 +253,7 @@ def test_damaged_exif_is_no_stray_warning(tmp_path, recwarn, damage):
     assert not recwarn.list
 
 
+@pytest.mark.fault("memory")
 def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "f.png")
     with pytest.raises(BadImage, match="f.png cannot be read: it is no file but a pipe or device"):
@@ -346,12 +349,14 @@ def test_one_hot_rows_have_one_class(tmp_path, photos, cells, which):
     assert sentence in refused("list", tmp_path / "my.csv")
 
 
+@pytest.mark.fault("results")
 def test_a_path_that_is_twice_in_a_json_object_is_refused(tmp_path, photos):
     path = photos[0][0]
     (tmp_path / "my.json").write_text(f'{{"{path}": "red", "{path}": "blue"}}')
     assert f"lists '{path}' as 'red' and as 'blue'" in refused("list", tmp_path / "my.json")
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(("name", "text"), [("deep.json", "[" * 100_000), ("my.jsonl", "1" * 5000)])
 def test_json_that_python_cannot_parse_is_not_json(tmp_path, name, text):
     (tmp_path / name).write_text(text)
@@ -386,6 +391,7 @@ def whole_lists():
     return {split: [(f"{split}/{n}.png", n) for n in range(3)] for split in ("train", "val", "test")}
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("reader", READ_BY)
 def test_one_image_under_two_labels_or_in_two_splits_is_refused(tmp_path, caplog, reader):
     two_labels, two_splits = whole_lists(), whole_lists()
@@ -406,6 +412,7 @@ def test_one_image_under_two_labels_or_in_two_splits_is_refused(tmp_path, caplog
         published(tmp_path, reader, whole_lists(), accepts=["two_lables"])
 
 
+@pytest.mark.fault("results")
 @pytest.mark.parametrize("reader", READ_BY)
 def test_validation_on_the_test_images_is_noted(tmp_path, caplog, reader):
     lists = whole_lists()
@@ -414,6 +421,7 @@ def test_validation_on_the_test_images_is_noted(tmp_path, caplog, reader):
     assert "the validation images are the test images" in caplog.text
 
 
+@pytest.mark.fault("memory")
 def test_a_label_far_away_is_named_at_once(tmp_path):
     lists = whole_lists()
     facts = published(tmp_path, "coop_split", lists)
@@ -424,6 +432,7 @@ def test_a_label_far_away_is_named_at_once(tmp_path):
         read(facts, tmp_path)
 
 
+@pytest.mark.fault("parsing")
 def test_a_class_name_of_a_split_file_that_is_no_text_is_named(tmp_path):
     card = published(tmp_path, "coop_split", whole_lists())
     (tmp_path / "split.json").write_text((tmp_path / "split.json").read_text().replace('"red"', '"\\ud800"'))

@@ -44,6 +44,7 @@ def read_folder(root):
 # Lists
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("path", ["../b.png", "a/../../b.png", "..\\b.png", "a\\..\\..\\b.png", ".."])
 def test_a_path_outside_the_folder_is_refused(tmp_path, path):
     save(tmp_path / "b.png")
@@ -54,11 +55,13 @@ def test_a_path_outside_the_folder_is_refused(tmp_path, path):
     )
 
 
+@pytest.mark.fault("code")
 @pytest.mark.parametrize("path", ["C:\\data\\b.png", "c:/data/b.png", "\\\\server\\share\\b.png", "\\b.png", "C:b.png"])
 def test_an_absolute_path_of_windows_is_refused(tmp_path, path):
     assert f"line 2: the path {path!r} is outside the folder {tmp_path}" in refused(tmp_path, path)
 
 
+@pytest.mark.fault("code")
 def test_an_absolute_path_is_taken_below_the_list_and_refused_elsewhere(tmp_path):
     save(tmp_path / "own/a/1.png")
     save(tmp_path / "b.png")
@@ -76,6 +79,7 @@ def test_spellings_of_a_path_inside(tmp_path):
         assert read_list(tmp_path, [(given, "a")]).test == [("a/1.png", 0, "a")], given
 
 
+@pytest.mark.fault("text")
 @pytest.mark.parametrize(
     "name",
     ["with space.png", " lead.png", "trail .png", "it's.png", 'say "x".png', "a,b;c|d.png", "new\nline.png"]
@@ -117,6 +121,7 @@ def test_a_list_may_name_files_through_links(tmp_path):
     assert read_list(tmp_path / "own", [("a/1.png", "a")]).test == [("a/1.png", 0, "a")]
 
 
+@pytest.mark.fault("text")
 def test_a_path_that_no_system_can_hold(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps([{"path": "a\0b.png", "label": "a"}]))
     with pytest.raises(InputError, match="1 of the 1 image "):
@@ -160,6 +165,7 @@ def test_classes_that_differ_in_case_only_are_told(tmp_path, caplog):
         assert "the classes 'Cat' and 'cat' differ in case only" in caplog.text
 
 
+@pytest.mark.fault("text")
 def test_a_file_name_that_is_not_utf8_is_read(tool, tmp_path):
     for name in ("a", "b"):
         for n in range(10):
@@ -176,6 +182,7 @@ def test_a_file_name_that_is_not_utf8_is_read(tool, tmp_path):
         read(load_card("folder"), tmp_path / "own").open(os.fsdecode(strange))
 
 
+@pytest.mark.fault("text")
 def test_a_class_folder_that_is_not_utf8_is_named(tmp_path):
     save(tmp_path / "own/a/1.png")
     os.rename(tmp_path / "own/a", os.fsencode(tmp_path / "own") + b"/caf\xe9")

@@ -89,6 +89,7 @@ def dtd(tmp_path):
     return refuse
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -118,6 +119,7 @@ def test_a_wrong_entry_is_named(dtd, entry, message):
     assert "val[2]" in found or "label 1 is" in message or "gaps" in message
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     ("split", "message"),
     [
@@ -187,6 +189,7 @@ def test_a_broken_image_is_named(tmp_path, kind):
         images.open("cat/gone.png")
 
 
+@pytest.mark.fault("memory")
 def test_a_image_too_large_to_be_safe_is_named(tmp_path, monkeypatch):
     save(tmp_path / "cat/1.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)

@@ -70,6 +70,7 @@ def parsed(made):
     return Parsed(made(dataset=f"{NASTY}\u202e\x9b", backbone=f"{NASTY}\x1b[31m", method=f"{NASTY}\ud800"))
 
 
+@pytest.mark.fault("text")
 def test_nothing_from_a_run_is_more_than_text(parsed):
     assert len(parsed.all("script")) == len(parsed.all("style")) == 1
     assert all(attributes["src"].startswith("data:image/svg+xml;base64,") for attributes in parsed.all("img"))
@@ -90,6 +91,7 @@ def test_what_a_run_opens_to_is_packed_as_it_is(made):
     assert "METHOD:" in files["config.yaml"] and facts["accuracy, new"] == "40"
 
 
+@pytest.mark.fault("text")
 def test_only_our_own_script_and_style_count(made):
     """The policy names them by the hashes of what the page holds."""
     text = made()
@@ -102,6 +104,7 @@ def test_only_our_own_script_and_style_count(made):
         assert f"{tag}-src 'sha256-{sha256}'" in policy
 
 
+@pytest.mark.fault("text")
 def test_the_page_loads_nothing(made):
     parsed = Parsed(made())
     links = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
@@ -166,6 +169,7 @@ def test_figures_say_in_words_what_they_show(made):
     assert figures and all(int(figure["width"]) > 200 and len(figure["alt"]) > 60 for figure in figures)
 
 
+@pytest.mark.fault("text")
 def test_lone_surrogates_can_be_written(write_run, tmp_path):
     write_run("a", classes=["\ud800", "b"], options={"CTX_INIT": "\ud800"})
     write_run("b", options={"CTX_INIT": "y"})

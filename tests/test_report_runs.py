@@ -87,6 +87,7 @@ def test_runs_are_found_at_any_depth_and_a_streams_tasks_are_not_runs(write_run,
     assert collect(tmp_path / "out" / "b")[0][0].name == "b"
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     "text, told",
     [
@@ -106,6 +107,7 @@ def test_a_result_that_makes_no_sense_is_told(write_run, tmp_path, text, told):
     assert len(problems) == 1 and told in problems[0] and "bad/result.json" in problems[0]
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -124,12 +126,14 @@ def test_a_result_with_a_wrong_value_is_told(write_run, tmp_path, changes):
     assert len(collect(tmp_path / "out")[1]) == 1
 
 
+@pytest.mark.fault("parsing")
 def test_a_stream_without_its_matrix_is_told(write_run, tmp_path):
     write_run("good")
     write_run("stream", continual={"JOINT": False}, tasks=[{"name": "1"}])
     assert "its matrix is missing" in collect(tmp_path / "out")[1][0]
 
 
+@pytest.mark.fault("memory")
 def test_a_config_that_would_grow_or_run_code_is_not_loaded(write_run, tmp_path):
     bomb = "a: &a {x: 1, y: 2}\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} {{x: *{chr(97 + n)}, y: *{chr(97 + n)}}}\n" for n in range(20)
@@ -144,11 +148,13 @@ def test_a_config_that_would_grow_or_run_code_is_not_loaded(write_run, tmp_path)
     assert all(run.settings["METHOD.NAME"] == "coop" for run in runs), "result.json has it too"
 
 
+@pytest.mark.fault("parsing")
 def test_a_list_that_holds_itself_is_a_setting_as_text(write_run, tmp_path):
     (write_run("list") / "config.yaml").write_text("a: &a [*a, 1]")
     assert read_cells(tmp_path)[0][0].settings == {"a": ["[[...], 1]", 1]}
 
 
+@pytest.mark.fault("memory")
 def test_a_config_that_would_grow_while_it_is_read_is_told(write_run, tmp_path, yaml_bomb, little_memory):
     (write_run("bomb") / "config.yaml").write_text(yaml_bomb)
     runs, problems = collect(tmp_path / "out")
@@ -280,5 +286,6 @@ def test_every_method_has_a_name_and_every_name_a_method():
         assert wanted.keys() <= {"coop": coop, "vpt": vpt}[family].options(own).keys(), f"options of {name}"
 
 
+@pytest.mark.fault("text")
 def test_one_line_leaves_nothing_that_a_terminal_obeys():
     assert one_line("a\x1b[31m\nb\u202ec\ud800") == "a [31m b c "

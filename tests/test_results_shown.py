@@ -39,6 +39,7 @@ def full_disk(monkeypatch):
     return fill
 
 
+@pytest.mark.fault("files")
 def test_scores_of_an_evaluation_are_shown_before_their_file_fails(tool, run):
     (run / "eval-digits-all-test.json").mkdir()
     status, out, err = tool("eval", "--run", run)
@@ -47,12 +48,14 @@ def test_scores_of_an_evaluation_are_shown_before_their_file_fails(tool, run):
     assert f"error: {run / 'eval-digits-all-test.json'} cannot be written: Is a directory" in err
 
 
+@pytest.mark.fault("files")
 def test_scores_of_training_are_shown_before_their_file_fails(tool, tmp_path, full_disk):
     full_disk("result.json")
     status, out, err = tool("train", "--config", LINEAR, *QUICK, "OUTPUT_DIR", tmp_path / "run")
     assert status == 2 and "accuracy" in out and "result.json cannot be written: No space left on device" in err
 
 
+@pytest.mark.fault("files")
 def test_the_table_of_a_sweep_is_shown_before_its_file_fails(tool, tmp_path, full_disk):
     (tmp_path / "b.yaml").write_text(json.dumps({"RUNS": {"a": {"CONFIG": str(LINEAR)}}}))
     full_disk("table.json")
@@ -65,6 +68,7 @@ def one_cell(tmp_path, **evals):
     return ["--config", tmp_path / "b.yaml", "--output", tmp_path / "out", *QUICK]
 
 
+@pytest.mark.fault("files")
 def test_the_score_of_a_cell_is_shown_though_its_file_fails(tool, tmp_path, full_disk):
     full_disk("result.json")
     status, out, err = tool("sweep", *one_cell(tmp_path), "--html", tmp_path / "r.html")
@@ -73,6 +77,7 @@ def test_the_score_of_a_cell_is_shown_though_its_file_fails(tool, tmp_path, full
     assert f"a, seed 1: {tmp_path / 'out/a/seed1/result.json'} cannot be written: No space left on device" in err
 
 
+@pytest.mark.fault("files")
 def test_the_score_of_a_later_test_is_shown_though_its_file_fails(tool, tmp_path, full_disk):
     full_disk("eval-val.json")
     status, out, err = tool("sweep", *one_cell(tmp_path, val={"TEST.SPLIT": "val"}))
@@ -86,6 +91,7 @@ def test_the_score_of_a_later_test_is_shown_though_its_file_fails(tool, tmp_path
     assert (tmp_path / "out/a/seed1/result.json").is_file()
 
 
+@pytest.mark.fault("files")
 @pytest.mark.slow
 def test_the_score_of_a_worker_is_shown_though_its_file_fails(tool, tmp_path):
     assert tool("sweep", *one_cell(tmp_path))[0] == 0
@@ -95,6 +101,7 @@ def test_the_score_of_a_worker_is_shown_though_its_file_fails(tool, tmp_path):
     assert "eval-val.json cannot be written: Is a directory" in err
 
 
+@pytest.mark.fault("files")
 def test_the_score_of_a_search_is_shown_though_its_file_fails(tool, tmp_path, full_disk):
     grid = {"PROTOCOL": "vtab", "GRID": {"OPTIM.LR": [0.1]}, "SEEDS": [1]}
     (tmp_path / "grid.yaml").write_text(json.dumps(grid))
@@ -104,6 +111,7 @@ def test_the_score_of_a_search_is_shown_though_its_file_fails(tool, tmp_path, fu
     assert status == 2 and "accuracy" in out and "lr0.1/result.json cannot be written" in err
 
 
+@pytest.mark.fault("files")
 def test_a_page_and_figures_on_a_full_disk_leave_the_older_ones(write_run, tmp_path, monkeypatch):
     write_run("run")
     page, figures, report = tmp_path / "r.html", tmp_path / "figures", load_report(tmp_path / "out")
@@ -122,6 +130,7 @@ def test_a_page_and_figures_on_a_full_disk_leave_the_older_ones(write_run, tmp_p
     assert [file.read_bytes() for file in files] == before
 
 
+@pytest.mark.fault("files")
 def test_a_figure_is_moved_into_place(tmp_path):
     (tmp_path / "older.png").write_bytes(b"older")
     link = tmp_path / "link.png"

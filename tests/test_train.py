@@ -144,6 +144,7 @@ def test_one_step_is_the_plain_one(tmp_path):
     torch.testing.assert_close(method.head.weight, plain.weight - 0.5 * (gradient + 0.1 * plain.weight))
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (1, 2), (2, 1), (3, 2)])
 def test_a_run_stopped_anywhere_and_resumed_is_bit_identical(tmp_path, precision, epoch, batch):
@@ -165,6 +166,7 @@ def test_every_optimizer_resumes_exactly(tmp_path, name):
     same(train(tmp_path / "parts", name=name, resume=True), whole)
 
 
+@pytest.mark.fault("files")
 def test_a_crash_between_checkpoints_costs_only_the_way_since_the_last(tmp_path):
     def crash(epoch, batch):
         if (epoch, batch) == (3, 1):
@@ -267,6 +269,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, said):
     assert "choose another OUTPUT_DIR, or replace that run with --overwrite" in str(error.value)
 
 
+@pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     "change",
     [
@@ -291,6 +294,7 @@ def test_a_checkpoint_with_foreign_contents_is_refused(tmp_path, change):
         train(tmp_path, precision="fp16", resume=True)
 
 
+@pytest.mark.fault("results")
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     class Broken(Batches):
         def epoch(self, epoch, start=0):
@@ -305,6 +309,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert all(tensor.isfinite().all() for tensor in state["learned"].values())
 
 
+@pytest.mark.fault("results")
 def test_learned_tensors_that_burst_in_the_last_step_are_not_saved(tmp_path):
     class One(Batches):
         def __len__(self):
@@ -374,6 +379,7 @@ def wait_for_rows(path, count):
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 
 
+@pytest.mark.fault("files")
 @pytest.mark.slow
 def test_a_process_that_is_killed_and_stopped_again_and_again_ends_the_same(tmp_path):
     metrics, program = tmp_path / "parts" / "metrics.jsonl", [sys.executable, __file__, str(tmp_path / "parts")]
@@ -408,6 +414,7 @@ class Validation:
             yield batch
 
 
+@pytest.mark.fault("files")
 @pytest.mark.parametrize(("number", "status"), [(TERM, 143), (INT, 130)])
 def test_a_signal_to_a_process_that_validates_does_not_wait_for_the_rest(tmp_path, number, status):
     program = [sys.executable, __file__, str(tmp_path / "parts"), "validates"]
