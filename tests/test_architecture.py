@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-GROUND = ("errors", "atomic", "safe_yaml", "method", "cli")
+GROUND = ("errors", "atomic", "safe_yaml", "method", "cli", "network")
 """Modules that may stand loose in `promptvision/`, beside `__init__` and `__main__`."""
 MAY_IMPORT = {
     "promptvision/errors.py": [],
@@ -18,9 +18,15 @@ MAY_IMPORT = {
     "promptvision/cli.py": ["promptvision.config", "promptvision.errors"],
     "promptvision/safe_yaml.py": ["promptvision.atomic", "promptvision.errors"],
     "promptvision/method.py": ["promptvision.errors"],
+    "promptvision/network.py": ["promptvision.errors"],
     "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
-    "promptvision/backbones": ["promptvision.atomic", "promptvision.backbones", "promptvision.errors"],
-    "promptvision/data": [f"promptvision.{name}" for name in ("data", "atomic", "errors", "safe_yaml")],
+    "promptvision/backbones": [
+        "promptvision.atomic",
+        "promptvision.backbones",
+        "promptvision.errors",
+        "promptvision.network",
+    ],
+    "promptvision/data": [f"promptvision.{name}" for name in ("data", "atomic", "errors", "network", "safe_yaml")],
     "promptvision/engine": [
         "promptvision",
         *(f"promptvision.{name}" for name in ("engine", "atomic", "method", "errors", "safe_yaml")),
@@ -36,7 +42,10 @@ MAY_IMPORT = {
             for name in ("sweep", "experiment", "config", "backbones", "engine", "atomic", "errors", "safe_yaml")
         ),
     ],
-    "vpt": ["vpt", *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors"))],
+    "vpt": [
+        "vpt",
+        *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors", "network")),
+    ],
     "coop": [
         "coop",
         *(

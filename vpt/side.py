@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from promptvision.backbones import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
 from promptvision.errors import InputError
 from promptvision.method import Batches
+from promptvision.network import Source
 from vpt.parts.heads import Head, HeadMethod
 
 FLAT = 9216
@@ -81,11 +81,8 @@ def _alexnet_state(weights: str) -> tuple[dict[str, Any], Path]:
     """Return AlexNet's weights and the file that they are from."""
     if weights != "default":
         return read_weights(weights)[0], Path(weights)
-    try:
-        state: Any = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
-    except (URLError, OSError, RuntimeError) as error:
-        raise InputError(
-            f"AlexNet's weights could not be downloaded through torchvision ({type(error).__name__}); give a file: "
-            "METHOD.OPTIONS.SIDE_WEIGHTS path/to/alexnet.pth (or 'none' for random weights)"
-        ) from error
+    published = AlexNet_Weights.IMAGENET1K_V1
+    advice = "give a file: METHOD.OPTIONS.SIDE_WEIGHTS path/to/alexnet.pth (or 'none' for random weights)"
+    with Source.torch(published.url).use("AlexNet's weights", advice):
+        state: Any = published.get_state_dict(progress=False)
     return state, Path("alexnet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,10 +26,12 @@ from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
-from promptvision.errors import InputError, lacks_memory, names_function, unknown
+from promptvision.errors import InputError, names_function, unknown
+from promptvision.network import Source
 
 EMBEDDED = Path(__file__).with_name("embedded.safetensors")
 FILES = (".safetensors", ".pth", ".pt", ".bin")
+COPY = "copy this folder from a computer that has it"
 OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Scalars that OpenAI's checkpoints hold beside the weights; a file with them was trained with QuickGELU."""
 
@@ -148,7 +151,10 @@ def load_clip(
 def _wrap(model: Any, name: str) -> CLIP:
     """Return the two towers of an open_clip model, with its tokenizer."""
     name = "embedded" if name == str(EMBEDDED) else name
-    tokenizer = open_clip.get_tokenizer(name if get_model_config(name) else "ViT-B-32")
+    known = name if get_model_config(name) else "ViT-B-32"
+    theirs = (get_model_config(known) or {})["text_cfg"].get("hf_tokenizer_name")
+    with Source.hub(theirs).use(f"the tokenizer of {name}", COPY) if theirs else nullcontext():
+        tokenizer = open_clip.get_tokenizer(known)
     foreign = isinstance(getattr(model, "text", None), HFTextEncoder)
     text = HuggingFaceText(model.text, tokenizer, name) if foreign else OpenClipText(model, tokenizer, name)
     return CLIP(name, OpenClipImage(model.visual, name), text, model.logit_scale)
@@ -181,17 +187,24 @@ def _from_name(name: str, pretrained: str | bool | None, quick_gelu: bool | None
 def _create(name: str, tag: str | None, quick_gelu: bool, options: dict[str, Any]) -> nn.Module:
     """Create an open_clip model, without the messages that open_clip sends to the root logger."""
     logging.getLogger().disabled, was = True, logging.getLogger().disabled
+    text = (get_model_config(name) or {})["text_cfg"].get("hf_model_name")
+    advice = "give a file: BACKBONE.PRETRAINED path/to/weights.pt (or 'none' for random weights)"
     try:
-        return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu, **options)
-    except (OSError, RuntimeError) as error:
-        if tag is None or lacks_memory(error):
-            raise
-        raise InputError(
-            f"the weights {tag!r} of {name} could not be downloaded through open_clip; give a file: "
-            f"BACKBONE.PRETRAINED path/to/weights.pt (or 'none' for random weights)"
-        ) from error
+        with (
+            Source.hub(text).use(f"the configuration of {name}'s text tower", COPY) if text else nullcontext(),
+            _source(name, tag).use(f"the weights {tag!r} of {name}", advice) if tag else nullcontext(),
+        ):
+            return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu, **options)
     finally:
         logging.getLogger().disabled = was
+
+
+def _source(name: str, tag: str) -> Source:
+    """Return where open_clip looks for the weights of a tag: on the Hub if they are there, else by their address."""
+    facts = get_pretrained_cfg(name, tag)
+    if facts.get("hf_hub"):
+        return Source.hub(facts["hf_hub"].rpartition("/")[0])
+    return Source(facts["url"], Path("~/.cache/clip", facts["url"].rpartition("/")[2]).expanduser())
 
 
 def _from_file(path: Path, quick_gelu: bool | None, random: bool) -> nn.Module:

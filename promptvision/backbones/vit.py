@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
 from promptvision.errors import InputError, lacks_memory, names_function, unknown
+from promptvision.network import Source
 
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments of timm that load other files, which the description of a weight file has no say in."""
@@ -99,23 +101,33 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
             raise unknown("backbone", name, ["embedded", *timm.list_models("vit_*"), *timm.list_pretrained("vit_*")])
         if "." in name and name not in timm.list_pretrained(f"{architecture}.*"):
             raise unknown("backbone", name, timm.list_pretrained(f"{architecture}.*"))
+    advice = "give a file: BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
+    from_network = (pretrained or elsewhere) and not name.startswith("local-dir:")
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        with _source(name).use(f"the weights of {name}", advice) if from_network else nullcontext():
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except InputError:
+        raise
     except (OSError, RuntimeError) as error:
-        if elsewhere and (not pretrained or name.startswith("local-dir:")):
-            raise not_loaded(name, "timm", error) from error
-        if not pretrained or lacks_memory(error):
+        if not elsewhere or lacks_memory(error):
             raise
-        raise InputError(
-            f"the weights of {name} could not be downloaded through timm ({type(error).__name__}); give a file: "
-            f"BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
-        ) from error
+        raise not_loaded(name, "timm", error) from error
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         if elsewhere:
             raise not_loaded(name, "timm", error) from error
         if not options:
             raise
         raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
+
+
+def _source(name: str) -> Source:
+    """Return where timm looks for the weights of a model of its own, or on the Hub."""
+    kind, _, repo = name.partition(":")
+    facts = None if repo else timm.get_pretrained_cfg(name, allow_unregistered=False)
+    repo = repo or (facts and facts.hf_hub_id) or ""
+    if repo:
+        return Source.hub(repo)
+    return Source.torch(str(facts.url if facts and facts.url else ""))
 
 
 def _from_file(path: Path) -> nn.Module:

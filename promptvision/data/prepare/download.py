@@ -8,9 +8,10 @@ from urllib.error import URLError
 
 from promptvision.data.card import Card
 from promptvision.data.prepare.fetch import Progress, fetch, no_empty_folders
-from promptvision.data.prepare.presence import IN_MEMORY, below_root, root_folder
+from promptvision.data.prepare.presence import IN_MEMORY, below_root, presence, root_folder
 from promptvision.data.readers.layout import missing
 from promptvision.errors import InputError, as_called, unknown
+from promptvision.network import unreachable
 
 SOURCES = ("official", "hub")
 
@@ -45,6 +46,9 @@ def from_addresses(card: Card, top: Path, progress: Progress) -> list[Path]:
     files = []
     for entry in card.download:
         file = below_root(card, top, entry["file"])
+        reason = "" if file.exists() else unreachable(str(entry["url"]))
+        if reason:
+            raise InputError(f"{entry['url']} cannot be reached: {reason}")
         sums = {key: str(entry.get(key, "")) for key in ("sha256", "md5")}
         fetch(str(entry["url"]), file, **sums, size=int(entry.get("size", 0)), progress=progress)
         files.append(file)
@@ -59,6 +63,11 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
     by_split = "split" in inspect.signature(kind).parameters
     own = below_root(card, top, card.options["folders"][0])
     folder = own if by_split and not hasattr(kind, "base_folder") else top
+    mirrors, splits = getattr(kind, "mirrors", None), getattr(kind, "split_list", None)
+    address = mirrors[0] if mirrors else splits["train"][0] if splits else kind.url
+    reason = "" if presence(card, str(top)) == "here" else unreachable(address)
+    if reason:
+        raise missing(card, f"torchvision could not download it: {address} cannot be reached ({reason})")
     try:
         with no_empty_folders(folder / str(getattr(kind, "__name__", "")) / "raw"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,10 +81,13 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
 
 def from_hub(card: Card, top: Path) -> list[Path]:
     """Download from `hub`: a `repo` of this `kind` ("model" by default), its `files` (or all), `into` a folder."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     repo, kind, files = str(card.hub["repo"]), str(card.hub.get("kind", "model")), list(card.hub.get("files", []))
     place = below_root(card, top, card.hub.get("into", ""))
+    reason = unreachable(constants.ENDPOINT)
+    if reason:
+        raise missing(card, f"the collection {repo} on the Hugging Face Hub cannot be reached: {reason}")
     try:
         with no_empty_folders(place):
             snapshot_download(repo, repo_type=kind, allow_patterns=files or None, local_dir=str(place))
