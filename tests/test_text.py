@@ -125,9 +125,9 @@ def test_the_sentence_of_an_error(capsys):
 
 @pytest.mark.parametrize("locale", [{"PYTHONIOENCODING": "ascii"}, {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_tools_print_in_any_encoding(locale, tmp_path):
-    facts = dict.fromkeys(("source", "licence", "where"), "x") | {"title": f"é犬{NASTY}", "reader": "folder"}
+    facts = dict.fromkeys(("source", "licence", "where"), "x") | {"title": f"é犬{NASTY[:-1]}", "reader": "folder"}
     card = tmp_path / os.fsdecode(b"[b]caf\xe9[red].yaml")
-    card.write_text(json.dumps({**facts, "template": "a {}", "traps": ["one\ntwo", NASTY]}), encoding="utf-8")
+    card.write_text(json.dumps({**facts, "template": "a {}", "traps": ["one\ntwo", NASTY[:-1]]}), encoding="utf-8")
     command = [sys.executable, str(ROOT / "tools/data.py"), "show", str(card)]
     done = subprocess.run(command, capture_output=True, env={**os.environ, **locale})
     out = done.stdout.decode()
