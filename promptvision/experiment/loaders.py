@@ -30,6 +30,12 @@ from promptvision.method import Batches, Method
 Self = TypeVar("Self", bound="Setup")
 KEEP_AT_MOST = 1024
 """Few-shot sets of up to this many images are decoded once and kept in memory."""
+WAYS_OUT = {
+    "train": "name some of them train, or choose another data set to train on",
+    "val": "DATASET.VALIDATION held_out takes some of the training images",
+    "test": "name some of them test, or give each class at least two images",
+}
+"""Split without images -> what to do."""
 
 
 def image_tower(method: Method) -> ImageTower:
@@ -111,8 +117,7 @@ class Setup:
         """Return the images of a split in order; with a cache their features, computed `ahead` or on first use."""
         items = getattr(self.data.images, split)
         if not items:
-            hint = "; DATASET.VALIDATION held_out takes some of the training images" if split == "val" else ""
-            raise InputError(f"data set {self.data.card.name!r} has no {split} images{hint}")
+            raise InputError(f"data set {self.data.card.name!r} has no {split} images; {WAYS_OUT[split]}")
         size, workers = self.cfg.TEST.BATCH_SIZE, self.cfg.TRAIN.WORKERS
         transform = transform_of(self.cfg, self.method)
         loader = TestLoader(items, self.data.images.open, transform, batch_size=size, workers=workers)
@@ -139,6 +144,8 @@ class Setup:
         cfg, items = self.cfg, self.data.images.train
         views_repeat = cfg.INPUT.TRAIN in FIXED or cfg.TRAIN.VIEWS > 0
         ahead = self.cache is not None and {"off": False, "auto": views_repeat, "all": True}[cfg.TRAIN.CACHE]
+        if not items:
+            raise InputError(f"data set {self.data.card.name!r} has no training images; {WAYS_OUT['train']}")
         few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
         loader = self._shuffled(items, keep=few and not ahead)
         span = range(first, epochs(cfg, len(loader)))
