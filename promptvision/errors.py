@@ -51,8 +51,8 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Return `1 image`, `2,000 images`, `3 classes`, `4 batches`; `many` is a plural that is formed in another way."""
-    plural = many or one + ("es" if one.endswith(("s", "x", "ch")) else "s")
+    """Return `1 image`, `2,000 images`, `3 classes`, `4 batches`, `5 epochs`; `many`: another plural."""
+    plural = many or one + ("es" if one.endswith(("s", "x", "tch")) else "s")
     return f"{count:,} {one if count == 1 else plural}"
 
 

@@ -158,6 +158,15 @@ def test_a_task_with_smoothing_stays_finite(name, build, batch):
     assert loss.isfinite() and all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
 
 
+@pytest.mark.parametrize(("family", "name"), [("coop", "coop"), ("coop", "cocoop"), ("vpt", "linear")])
+def test_a_task_trains_among_its_classes(family, name, build, batch):
+    method, (images, _) = build(family, name).eval(), batch(family, 3)
+    labels = torch.tensor([2, 0, 2])
+    method.start_task(0, 2, [0, 2])
+    expected = F.cross_entropy(method(images)[:, [0, 2]], labels // 2)
+    torch.testing.assert_close(method.loss(images, labels), expected)
+
+
 # several batches per step
 
 
@@ -275,10 +284,11 @@ SCORES = [10.0, 30.0, 20.0, 30.0, 30.0, 90.0]
 
 @pytest.mark.parametrize(("patience", "trained"), [(0, 6), (1, 3), (2, 4), (3, 5), (4, 6)])
 def test_training_ends_when_the_best_epoch_is_long_ago(tmp_path, patience, trained):
-    method, rows, found = train(tmp_path / "run", Loader(), scores=SCORES, count=6, patience=patience)
+    sparse = {"count": 6, "patience": patience, "checkpoint_every": 9}
+    method, rows, found = train(tmp_path / "run", Loader(), scores=SCORES, **sparse)
     assert (found["epochs"], found["steps"]) == (trained, 5 * trained)
     assert [row["epoch"] for row in rows if "val" in row] == list(range(trained))
-    again = train(tmp_path / "run", Loader(), scores=[0] * 6, count=6, patience=patience, resume=True)
+    again = train(tmp_path / "run", Loader(), scores=[0] * 6, resume=True, **sparse)
     assert again[1:] == (rows, found), "a run that has ended early is not trained on"
     assert torch.equal(again[0].head.weight, method.head.weight)
 

@@ -113,6 +113,7 @@ def test_it_learns_at_the_given_rates_and_tells_so(tmp_path):
     assert [(row["step"], row["epoch"]) for row in checks] == [(step, step // 3) for step in range(5, 36, 6)]
     assert 0 < checks[-1]["val"]["accuracy"] <= 100 and "per_class" not in checks[-1]["val"]
     assert method.training and not method.backbone.training
+    assert "Finished: 36 steps in 12 epochs" in (tmp_path / "log.txt").read_text()
 
 
 def test_one_step_is_the_plain_one(tmp_path):
