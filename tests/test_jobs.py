@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -125,6 +126,7 @@ def test_the_board_tells_what_is_left(jobs):
     finished = Outcome([{"accuracy": 50.0, "seconds": 10.0}], [])
     board = Board(planned, [finished, None, None, None], at_once=2)
     assert board.line() == "1 of 4 done, 0 failed, 0 running, about 0:00:15 left"
+    assert re.fullmatch(r", until 20\d\d-\d\d-\d\d \d\d:\d\d", board.finish()), board.finish()
     board.note(Event(1))
     board.note(Event(1, Outcome([{"accuracy": 70.0}], [])))
     board.note(Event(2))

@@ -9,11 +9,13 @@ from pathlib import Path
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.families import FAMILIES
+from promptvision.engine.progress import log_to_terminal
 from promptvision.errors import InputError, counted
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import result_tables, terminal_report, wide_console
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
+from promptvision.sweep.estimate import estimate
 from promptvision.sweep.jobs import done, plan, refuse_others
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
@@ -34,6 +36,7 @@ def arguments():
     )
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
+    parser.add_argument("--estimate", action="store_true", help="time a few steps of each kind of cell, no more")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each run on the cluster")
@@ -60,6 +63,14 @@ def main():
             board.line(),
             f"{counted(sum(job.runs for job in jobs), 'run or test', 'runs and tests')} in all",
         )
+        return
+
+    if args.estimate:
+        log_to_terminal()
+        found = estimate([job for job, outcome in zip(jobs, board.outcomes, strict=True) if outcome is None], FAMILIES)
+        console.print("\n".join(found.sentences(args.jobs)), highlight=False)
+        if found.failures:
+            raise InputError("; ".join([f"{counted(len(found.failures), 'kind')} cannot run", *found.failures]))
         return
 
     def on_disk():

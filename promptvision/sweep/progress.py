@@ -93,6 +93,13 @@ class Board:
             table.add_row(name, f"{done}/{len(numbers[name])}", accuracy, ", ".join(state))
         return table
 
+    def finish(self) -> str:
+        """Return `, until 2026-01-31 17:05`, nothing if the time that is left is unknown or over."""
+        seconds = self.left()
+        if not seconds:
+            return ""
+        return time.strftime(", until %Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
+
     def line(self) -> str:
         """Return `12 of 40 done, 1 failed, 2 running, about 0:03:20 left`."""
         failed = sum(1 for outcome in self.outcomes if outcome and outcome.failures)

@@ -38,7 +38,11 @@ def work_off(
     if not console.is_terminal:
         log_to_terminal()
     events = start([board.jobs[number] for number in todo], families, board.at_once, ray, gpus, console.is_terminal)
-    live = Live(console=console, get_renderable=lambda: Group(board.table(ROWS), board.line()), refresh_per_second=2)
+    live = Live(
+        console=console,
+        get_renderable=lambda: Group(board.table(ROWS), board.line() + board.finish()),
+        refresh_per_second=2,
+    )
     with live if console.is_terminal else nullcontext(), closing(events):
         for event in events:
             event = event._replace(number=todo[event.number])
@@ -70,4 +74,4 @@ def log_event(board: Board, event: Event) -> None:
         return
     for sentence in event.outcome.failures:
         LOG.warning("Failed%s: %s", ", will be tried again" if event.again else "", sentence)
-    LOG.info("Finished: %s; %s", title, board.line())
+    LOG.info("Finished: %s; %s%s", title, board.line(), board.finish())

@@ -1,0 +1,194 @@
+"""A few steps of a run on some of its images, in a temporary folder, scaled up to the whole run."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from promptvision.engine.device import autocast, peak_memory
+from promptvision.engine.metrics_file import read_rows
+from promptvision.engine.run_folder import RunFolder
+from promptvision.experiment.continual import load_stream
+from promptvision.experiment.data import Data, load_data
+from promptvision.experiment.experiment import Experiment, build
+from promptvision.experiment.result import describe
+from promptvision.experiment.schedule import epochs
+from promptvision.sweep.cost import Cost
+from promptvision.sweep.shared_backbone import sharing
+
+STEPS = 6
+"""Steps that are timed; the first one, which is slow, does not count."""
+BATCHES = 4
+"""Batches of training images that are used."""
+GROWING = ("metrics.jsonl", "events.out.tfevents")
+"""Files of a run that grow with every step."""
+
+
+class Enough(Exception):
+    """The steps are done."""
+
+
+class Few:
+    """A loader that ends after STEPS batches."""
+
+    def __init__(self, loader: Any):
+        self.loader, self.source, self.done = loader, loader.source, 0
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        return len(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Yield the batches of an epoch until there were STEPS in all."""
+        for batch in self.loader.epoch(epoch, start):
+            if self.done == STEPS:
+                raise Enough
+            self.done += 1
+            yield batch
+
+
+class Noted:
+    """Batches that note in `read` whether they were read."""
+
+    def __init__(self, batches: Any):
+        self.batches, self.read = batches, False
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.read = True
+        return iter(self.batches)
+
+
+@dataclass(frozen=True)
+class SampleRun(Experiment):
+    """An experiment that trains for STEPS steps and keeps what it took in `seconds`."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    noted: list[Noted] = field(default_factory=list)
+
+    def train_loader(self, first: int) -> Any:
+        """Return batches of one view of the images."""
+        short = replace(self, cfg=_changed(self.cfg, {"OPTIM.EPOCHS": 1, "OPTIM.ITERATIONS": 0}))
+        loader = self.timed("loader", lambda: super(SampleRun, short).train_loader(first))
+        return Few(loader)
+
+    def unaugmented(self) -> tuple[Any, Any]:
+        """Return training and validation images that note whether they are read."""
+        found = tuple(Noted(each) for each in super().unaugmented())
+        self.noted.extend(found)
+        return found[0], found[1]
+
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do a part of the work, keep its seconds under `name`, and return its result."""
+        started, known = time.monotonic(), len(self.noted)
+        try:
+            return work()
+        except Enough:
+            return None
+        finally:
+            self.seconds[name] = time.monotonic() - started
+            self.seconds[f"{name} reads"] = any(each.read for each in self.noted[known:])
+
+
+def measure(cfg: CfgNode, evals: Mapping[str, CfgNode], modules: tuple[tuple[str, str], ...]) -> Cost:
+    """Return the cost of a run; `evals`: configs of its later tests, `modules`: names and modules of the families."""
+    families = sharing({name: import_module(module) for name, module in modules})
+    with tempfile.TemporaryDirectory(prefix="promptvision-") as top, RunFolder(Path(top, "run")) as folder:
+        changes = {"CACHE_DIR": cfg.CACHE_DIR and top, "LOG.WANDB": "", "TRAIN.EVAL_EVERY": 0, "TRAIN.KEEP": "last"}
+        short = _changed(cfg, {**changes, "OUTPUT_DIR": str(folder.path)})
+        for _ in range(2):  # runs that follow one another share the backbone
+            started = time.monotonic()
+            data, tasks = _data(short)
+            built = build(short, families, folder, False, replace(data, images=_some(data, short)))
+        others = [_data(each)[0] for each in evals.values()]
+        run = SampleRun(*(getattr(built, each.name) for each in fields(built)))
+        run.seconds["start"] = time.monotonic() - started
+        if tasks > 1:
+            run.method.start_task(0, tasks, ())
+        loader = run.timed("test images", lambda: run.check_test_images(decode=True))
+        run.timed("prepare", run.prepare)
+        run.timed("train", run.train)
+        run.timed("finish", run.finish)
+        with torch.no_grad(), autocast(run.device, cfg.TRAIN.PRECISION):
+            run.timed("predictor", run.method.predictor)
+        run.write({}, run.timed("test", lambda: run.test(loader)))
+        return _scaled(cfg, run, data, others, tasks)
+
+
+def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], tasks: int) -> Cost:
+    """Return the cost of the whole run from that of a part."""
+    split, took, each = cfg.TEST.SPLIT, run.seconds, run.cache.bytes_each if run.cache else 0
+    rows = [row["seconds"] for row in read_rows(run.folder.metrics)]
+    step = (rows[-1] - rows[0]) / (len(rows) - 1) if len(rows) > 1 else sum(rows)
+    tested, trained = (len(getattr(run.data.images, name)) for name in (split, "train"))
+    more, batches = len(data.images.train) / max(1, trained), max(1, len(data.images.train) // cfg.OPTIM.BATCH_SIZE)
+    of_views = min(cfg.TRAIN.VIEWS or epochs(cfg, batches), epochs(cfg, batches)) if rows else 1
+    views = 1 if run.cache is None or run.cfg.INPUT.TRAIN == cfg.INPUT.TEST else of_views
+    image = max(0.0, took["test"] - took["predictor"]) / tested
+    counts = [len(getattr(other.images, split)) for other in (data, *others)]
+    again = (tasks + 1) / 2  # after each task of a stream, the tasks so far are tested
+    seconds = took["start"] * (1 + len(others)) + took.get("loader", 0.0) * more * views
+    seconds += sum(took[name] * (more if took[f"{name} reads"] else 1) for name in ("prepare", "finish"))
+    seconds += sum(again * (took["predictor"] + image * count) for count in counts)
+    sizes = {file.name: file.stat().st_size for file in run.folder.path.iterdir() if file.name != "last.ckpt"}
+    grown = sum(size for name, size in sizes.items() if name.startswith(GROWING))
+    reading = took["test images"] / tested
+    shared = {
+        f"{cfg.BACKBONE} {cfg.INPUT} {describe(cfg, other, run.method)[f'{split}_hash']}": (
+            reading * count,
+            each * count,
+        )
+        for other, count in zip((data, *others), counts, strict=True)
+    }
+    return Cost(
+        seconds=seconds,
+        step=step,
+        batches=batches,
+        validation=took["predictor"] + image * len(data.images.val),
+        disk=sum(sizes.values()) - grown + (each * len(data.images.train) * views if run.cache else 0),
+        disk_per_step=grown / max(1, len(rows)),
+        shared=shared,
+        memory=peak_memory(run.device),
+    )
+
+
+def _changed(cfg: CfgNode, changes: Mapping[str, Any]) -> CfgNode:
+    """Return a copy of a config with other values."""
+    found = cfg.clone()
+    found.defrost()
+    for key, value in changes.items():
+        found.merge_from_list([key, value])
+    found.freeze()
+    return found
+
+
+def _data(cfg: CfgNode) -> tuple[Data, int]:
+    """Return the data of a run and the number of its tasks."""
+    if not (cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS):
+        return load_data(cfg), 1
+    data, stream = load_stream(cfg)
+    return data, len(stream.tasks)
+
+
+def _some(data: Data, cfg: CfgNode) -> Any:
+    """Return some images of each list, evenly spaced, of the training images also one of each class."""
+    train, images = BATCHES * cfg.OPTIM.BATCH_SIZE, data.images
+    found: dict[str, Any] = {}
+    for name in ("train", "unlabelled", "val", "test"):
+        count = train if name in ("train", "unlabelled") else cfg.TEST.BATCH_SIZE
+        items = getattr(images, name)
+        first = {item[1]: number for number, item in reversed(list(enumerate(items)))} if name == "train" else {}
+        spaced = range(0, len(items), max(1, -(-len(items) // count)))
+        found[name] = [items[number] for number in sorted({*spaced, *first.values()})]
+    return replace(images, **found)
