@@ -256,6 +256,18 @@ def test_answers_that_are_no_http_are_one_sentence(tmp_path, answer, reason):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_full_disk_is_said_before_anything_is_written(server, tmp_path, monkeypatch):
+    server.files["a.zip"] = CONTENT
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    message = refused(f"{server.url}/a.zip", tmp_path / "new/a.zip")
+    assert "a.zip needs 3,000,000 bytes, but" in message and "has 1,000 free: make room" in message
+    assert not (tmp_path / "new").exists()
+    zipped(tmp_path / "b.zip", {"d/1.bin": CONTENT[:2000]})
+    with pytest.raises(InputError, match=r"archive .*b.zip needs 2,\d+ bytes, but .* has 1,000 free"):
+        unpack(tmp_path / "b.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failed_download_leaves_no_empty_folder(server, tmp_path):
     (tmp_path / "mine").mkdir()
     for url in (f"{server.url}/gone.zip", "http://127.0.0.1:9/a.zip", "file:///etc/passwd"):

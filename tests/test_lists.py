@@ -286,3 +286,19 @@ def test_a_new_user_trains_evaluates_and_predicts(tool, photos, tmp_path, name):
     guesses = [json.loads(line) for line in out.splitlines()]
     right = [guess["top"][0]["class"] in Path(guess["picture"]).name for guess in guesses]
     assert status == 0 and len(right) == 20 and sum(right) > 16
+
+
+def test_a_table_of_classes_in_each_folder_of_a_split(tmp_path):
+    """Roboflow's export: `_classes.csv` with a column of 0 and 1 for each class beside the images of a split."""
+    for split, count in (("train", 3), ("valid", 1), ("test", 2)):
+        lines = ["filename, blue, red"]
+        for name, cells in (("red", " 0, 1"), ("blue", " 1, 0")):
+            for number in range(count):
+                (tmp_path / split).mkdir(exist_ok=True)
+                Image.new("RGB", (8, 8), name).save(tmp_path / split / f"{name}{number}.jpg")
+                lines.append(f"{name}{number}.jpg,{cells}")
+        (tmp_path / split / "_classes.csv").write_text("\n".join(lines))
+    images = read(load_card("list"), str(tmp_path))
+    assert images.classes == ["blue", "red"]
+    assert [len(items) for items in (images.train, images.val, images.test)] == [6, 2, 4]
+    assert ("valid/red0.jpg", 1, "red") in images.val and images.open("test/red1.jpg").size == (8, 8)

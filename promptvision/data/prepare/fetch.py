@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from promptvision.data.prepare.presence import require_space
 from promptvision.data.prepare.unpack import BROKEN, SUFFIXES
 from promptvision.errors import InputError
 
@@ -145,6 +146,8 @@ class Transfer:
             with urlopen(request, timeout=TIMEOUT) as answer:
                 resumes = (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
                 return self.copy(answer, start if resumes and answer.status == 206 else 0)
+        except InputError:
+            raise
         except HTTPError as error:
             if error.code != 416 or not start:
                 raise InputError(f"{self.url} answers {error.code} {' '.join(str(error.reason).split())}") from None
@@ -167,6 +170,7 @@ class Transfer:
         """Write an answer after the first `have` bytes of `part`, until its end or until the connection breaks."""
         length = answer.headers.get("Content-Length")
         whole = have + int(length) if length and length.isdecimal() and len(length) < 20 else 0
+        require_space(self.part.parent, whole - have, self.url)
         with self.part.open("ab" if have else "wb") as out:
             while True:
                 self.progress(have, whole)

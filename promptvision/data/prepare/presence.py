@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from promptvision.data.card import Card
@@ -50,3 +51,13 @@ def presence(card: Card, root: str) -> str:
     if not found:
         return "own images"
     return "here" if all(found) else "in part" if any(found) else "no"
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """Raise InputError if the disk of a folder, which may not exist yet, has less than `size` bytes free."""
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise InputError(
+            f"{what} needs {size:,} bytes, but {place} has {free:,} free: make room, or take another --root"
+        )

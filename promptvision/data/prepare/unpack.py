@@ -22,7 +22,7 @@ from typing import Any
 
 from promptvision.data.card import Card
 from promptvision.data.prepare.imagenet import unpack_imagenet
-from promptvision.data.prepare.presence import below_root, presence, root_folder
+from promptvision.data.prepare.presence import below_root, presence, require_space, root_folder
 from promptvision.data.readers.layout import missing
 from promptvision.data.readers.paths import escapes
 from promptvision.errors import InputError
@@ -109,6 +109,8 @@ def unpack(archive: Path, into: Path, *, part: str = "", progress: Progress = la
                 raise InputError(f"{place} exists, but is not the file in {archive}; move it away")
             if place.exists():
                 continue
+            if not new and not stage.is_dir():
+                require_space(into, archive.stat().st_size, f"archive {archive}")
             if not (staged.is_file() and staged.stat().st_size == member.size):
                 member.write(staged)
             progress(member.name)

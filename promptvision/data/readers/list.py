@@ -13,7 +13,7 @@ from promptvision.data.decode import open_image
 from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults, missing_images
 from promptvision.data.readers.default_split import split_rows
-from promptvision.data.readers.layout import data_root, missing, names_in
+from promptvision.data.readers.layout import data_root, folders_in, missing, names_in
 from promptvision.data.readers.list_rows import READ, Row, read_rows
 from promptvision.data.readers.names import read_names, whole_numbers
 from promptvision.data.readers.paths import Finder, listed_path
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 def read_list(card: Card, root: str, faults: Faults, *, file: str = "", images: str = "") -> Images:
-    """Read the list DATASET.ROOT, or a folder with one list, or with one for each split (`train.csv` ...).
+    """Read the list DATASET.ROOT, or a folder with one list, or with one for each split (`train.csv`, `train/x.csv`).
 
     `file`, in a card of your own: the list below DATASET.ROOT. Paths are relative to the list's folder, or to
     DATASET.ROOT, whichever has the first of them; `images`: to that folder below DATASET.ROOT. Integer labels are
@@ -36,7 +36,9 @@ def read_list(card: Card, root: str, faults: Faults, *, file: str = "", images: 
         top = data_root(card, root, otherwise="")
     lists = {top / file: ""} if file else find_lists(card, top)
     first = next(iter(lists))
-    rows = whole_numbers([row for found, split in lists.items() for row in _rows_with_split(found, split, faults)])
+    spread = not file and first.parent.parent == top  # a list in each folder of a split
+    rows = [row for found, split in lists.items() for row in _rows_with_split(found, split, faults, spread)]
+    rows = whole_numbers(rows)
     if not rows:
         raise missing(card, f"the list {first} has no rows")
     folder = top if os.path.isdir(top) else top.parent
@@ -50,7 +52,10 @@ def read_list(card: Card, root: str, faults: Faults, *, file: str = "", images: 
 
 
 def find_lists(card: Card, top: Path) -> dict[Path, str]:
-    """Return list -> its split: the file itself, or the lists of splits in a folder, or the only list in it."""
+    """Return list -> its split: the file itself, the lists of splits in a folder, or the only list in it.
+
+    A folder without lists may hold folders of splits with one table each, such as Roboflow's `train/_classes.csv`.
+    """
     if os.path.isfile(top):
         return {top: ""}
     found = [top / name for name in names_in(top) if Path(name).suffix.lower() in READ]
@@ -58,19 +63,24 @@ def find_lists(card: Card, top: Path) -> dict[Path, str]:
     whole = [file for file in found if file.suffix.lower() != ".txt"]  # a .txt may be anything
     if splits or len(whole) == 1:
         return splits or {whole[0]: ""}
+    inner = {name: [each for each in names_in(top / name) if each.lower().endswith(".csv")] for name in folders_in(top)}
+    spread = {top / name / each[0]: split_word(name) for name, each in inner.items() if len(each) == 1}
+    if not whole and spread and all(spread.values()):
+        return spread
     state = f"{len(whole)} lists, of which DATASET.ROOT must name one" if whole else "no list"
     raise missing(card, f"{top} holds {state}")
 
 
-def _rows_with_split(file: Path, split: str, faults: Faults) -> list[Row]:
-    """Read the rows of a list, with the split that their column names, or else the list."""
+def _rows_with_split(file: Path, split: str, faults: Faults, spread: bool) -> list[Row]:
+    """Read the rows of a list, with the split that their column names, or else the list; `spread`: paths below it."""
     rows = []
     for row in read_rows(file):
         with faults:
             own = row.split.strip().lower()
             if own and not split_word(own):
                 raise InputError(f"{row.place}: {unknown('split', own, SPLIT_OF)}")
-            rows.append(row._replace(split=split_word(own) or split))
+            path = f"{file.parent.name}/{row.path}" if spread else row.path
+            rows.append(row._replace(split=split_word(own) or split, path=path))
     return rows
 
 
