@@ -1,4 +1,4 @@
-"""CODA-Prompt against its formulas worked out one by one, and what earlier tasks keep."""
+"""CODA-Prompt against its formulas worked out one by one, what earlier tasks keep, and what a task starts from."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from promptvision.backbones import load_clip
 from promptvision.backbones.prefix import prefixed_features
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
+from vpt.coda_prompt import orthogonal_rows
 
 CLASSES = [f"class {label}" for label in range(6)]
 
@@ -26,7 +27,7 @@ def weighted_by_hand(method, query, layer, count):
     return total
 
 
-@pytest.mark.parametrize(("task", "count"), [(0, 2), (1, 4), (2, 7)])
+@pytest.mark.parametrize(("task", "count"), [(0, 2), (1, 4), (2, 6)])
 def test_equals_the_formula_image_by_image(task, count, vit, inputs):
     method = coda(vit)
     method.start_task(task, 3)
@@ -87,6 +88,53 @@ def test_components_of_earlier_and_later_tasks_do_not_move(vit, inputs):
     for name in ("components", "component_key", "attention"):
         moved = (after[name] != before[name]).flatten(2).any(dim=2).any(dim=0)
         assert moved.tolist() == [False, False, True, True, False, False, False], name
+
+
+def test_components_are_drawn_when_their_task_begins_and_again_alike(vit):
+    """Seven for three tasks: two each, and the last takes no remainder."""
+    torch.manual_seed(3)
+    method, again = coda(vit), coda(vit)
+    again.seed = method.seed
+    for task in range(3):
+        for each in (method, again):
+            each.start_task(task, 3)
+            with torch.no_grad():
+                for name in ("components", "component_key", "attention"):
+                    getattr(each, name)[:, each.own] *= 1.5  # as if trained
+        assert [bool(rows.any()) for rows in method.component_key[0]] == [row < 2 * task + 2 for row in range(7)]
+        if task == 1:
+            again = coda(vit)  # resumed after the second task
+            again.start_task(task, 3)
+            again.seed = method.seed
+            again.load_learned_state(method.learned_state())
+    assert all(
+        torch.equal(value, again.learned_state()[name])
+        for name, value in method.learned_state().items()
+        if "head" not in name
+    )
+    keys = method.component_key[0, :6]
+    torch.testing.assert_close(keys @ keys.T, 2.25 * torch.eye(6), atol=1e-4, rtol=0)
+
+
+def test_old_rows_that_are_not_orthogonal_are_projected_on_one_by_one():
+    old = torch.tensor([[[2.0, 0.0, 0.0], [1.0, 1.0, 0.0]]])
+    row = torch.randn(1, 3, generator=torch.Generator().manual_seed(5))[0]
+    x, y, z = row.tolist()
+    expected = F.normalize(torch.tensor([x - x - (x + y) / 2, y - (x + y) / 2, z]), dim=0)
+    found = orthogonal_rows(old, 1, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(found[0, 0], expected)
+
+
+def test_more_components_than_dimensions_are_unit_rows(vit):
+    method = vpt.build("coda_prompt", vit, CLASSES, size=70, length=2, layers=(0,))
+    torch.testing.assert_close(method.component_key.norm(dim=-1), torch.ones(1, 70))
+    assert method.penalty().isfinite()
+
+
+def test_no_penalty_no_term(vit, inputs):
+    method = coda(vit, ortho=0.0)
+    labels = inputs["labels"] % 6
+    assert method.loss(inputs["images"], labels) == F.cross_entropy(method(inputs["images"]), labels)
 
 
 def test_earlier_components_change_what_a_image_gets(vit, inputs):

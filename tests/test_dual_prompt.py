@@ -91,7 +91,7 @@ def test_choosing_by_batch_is_asked_for(vit, inputs):
 
 
 def test_the_reshape_of_the_port_deals_out_keys_and_values_in_turn(vit, inputs):
-    """Of two images, the first gets the keys of both; the loss of such a batch is no mean of single losses."""
+    """The first of two images gets the keys of both; the loss of such a batch is no mean of single losses."""
     method = dual(vit, port_reshape=True).eval()
     plain = dual(vit)
     plain.load_learned_state(method.learned_state())

@@ -272,7 +272,7 @@ def test_bad_options(vit):
         (dict(key="learnt"), "did you mean 'learned'"),
         (dict(position="cls"), "unknown position 'cls'; did you mean 'class'"),
         (dict(init="ports"), "did you mean 'port'"),
-        (dict(head_init="zero"), "unknown head_init 'zero'; one of: original, port, small"),
+        (dict(head_init="zero"), "unknown head_init 'zero'; one of: original, port, small, torch"),
     ):
         with pytest.raises(InputError, match=message):
             vpt.build("l2p", vit, CLASSES, **options)

@@ -1,5 +1,6 @@
 """Learning rates and optimisers against the official codes."""
 
+import math
 import re
 
 import pytest
@@ -49,6 +50,12 @@ def test_a_schedule_read_per_step_swings_back(golden):
     expected = case["lr_at_iteration"]
     rates = learning_rates("cosine", 3e-3, 25, warmup_epochs=1, warmup_type="linear", count=len(expected))
     assert rates == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_the_cosine_of_coda_prompt_lags_an_epoch():
+    found = learning_rates("coda_cosine", 2.0, 3, warmup_epochs=2)
+    assert found == pytest.approx([2.0, 2.0, 2 * math.cos(99 * math.pi / 400)])
+    assert learning_rates("coda_cosine", 2.0, 1) == [2.0]
 
 
 def test_vpt_hard_restart_stays_at_zero():

@@ -54,6 +54,12 @@ def test_every_recipe_gives_a_normalised_tensor_of_the_size(name, size, shape):
         torch.testing.assert_close(normalised, (view - mean) / std)
 
 
+def test_the_test_side_of_coda_prompt_is_a_plain_resize():
+    image = gradient(20, 60)
+    found = transforms.test_transform("coda", (32, 32), ZERO, ONE)(image)
+    assert torch.equal(found, pil_to_tensor(image.resize((32, 32), Image.Resampling.BILINEAR)) / 255)
+
+
 def views(name, size, image, count=40):
     torch.manual_seed(0)
     transform = transforms.train_transform(name, size, ZERO, ONE)

@@ -57,6 +57,35 @@ def test_adapt_former_is_set_as_in_its_image_runs():
 
 
 @pytest.mark.parametrize(
+    ("name", "length", "rate", "epochs", "port", "votes"),
+    [
+        ("cifar100", 5, 0.03, 5, False, True),
+        ("cifar100_port", 5, 0.03, 5, True, True),
+        ("imagenet_r", 20, 0.005, 50, False, False),
+        ("imagenet_r_port", 20, 0.005, 50, True, False),
+    ],
+)
+def test_dual_prompt_is_set_as_in_both_codes(name, length, rate, epochs, port, votes):
+    cfg = load(f"configs/vpt/dual_prompt_{name}.yaml")
+    wanted = {"G_LAYERS": [0, 1], "E_LAYERS": [2, 3, 4], "G_LENGTH": 5, "E_LENGTH": length, "SIZE": 10, "PULL": 1.0}
+    wanted |= {"SHARED_POOL": True, "WHOLE_POOL": True, "PORT_RESHAPE": port, "BATCHWISE_TEST": votes}
+    wanted |= dict.fromkeys(("INIT", "HEAD_INIT"), "port" if port else "original")
+    assert dict(cfg.METHOD.OPTIONS) == wanted
+    assert [cfg.OPTIM.LR, cfg.OPTIM.EPOCHS, cfg.OPTIM.CLIP] == pytest.approx([rate * 24 / 256, epochs, 1.0])
+    assert (cfg.CONTINUAL.TASKS, cfg.CONTINUAL.CLASS_MASK, cfg.CONTINUAL.COMPETE) == (10, True, "all")
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("cifar100", 20), ("imagenet_r", 50)])
+def test_coda_prompt_is_set_as_in_the_released_commands(name, epochs):
+    cfg = load(f"configs/vpt/coda_prompt_{name}.yaml")
+    options, each = cfg.METHOD.OPTIONS, rates(cfg)
+    assert (options.SIZE, options.LENGTH, options.ORTHO, options.LAYERS) == (100, 8, 0.0, [0, 1, 2, 3, 4])
+    assert (cfg.OPTIM.NAME, cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.WEIGHT_DECAY) == ("adam", 128, 0.0)
+    assert len(each) == epochs and each[:2] == [0.001, 0.001] and 0 < each[-1] < 2e-4
+    assert cfg.CONTINUAL.COMPETE == "seen" and (cfg.INPUT.TRAIN, cfg.INPUT.TEST) == ("coda", "coda")
+
+
+@pytest.mark.parametrize(
     "name", [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer")), *(f"embedded_{m}" for m in EMBEDDED)]
 )
 def test_the_first_comment_holds_a_command_that_is_understood(name):

@@ -181,8 +181,8 @@ KEYS = (
         "leaves unreadable ones out, and lists them in result.json.",
         choices=("stop", "skip"),
     ),
-    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p or center."),
-    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p or center."),
+    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p, coda or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p, coda or center."),
     Key(
         "OPTIM.NAME",
         "sgd",
@@ -259,8 +259,17 @@ KEYS = (
     Key(
         "OPTIM.SCHEDULE",
         "cosine",
-        "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys.",
-        choices=("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart"),
+        "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys; "
+        "coda_cosine, a quarter of a cosine that starts an epoch late, ignores them all.",
+        choices=(
+            "constant",
+            "cosine",
+            "single_step",
+            "multi_step",
+            "vpt_cosine",
+            "vpt_cosine_hardrestart",
+            "coda_cosine",
+        ),
     ),
     Key(
         "OPTIM.SCHEDULE_PER",

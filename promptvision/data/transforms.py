@@ -64,6 +64,8 @@ TEST: dict[str, Recipe] = {
     "vtab": lambda size: [ToTensor(), v2.Resize(size, interpolation=BILINEAR, antialias=False)],
     # shorter side to 8/7 of the crop (l2p-pytorch `datasets.py`)
     "l2p": lambda size: [v2.Resize(max(size) * 8 // 7, interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
+    # whatever the aspect (CODA-Prompt `dataloaders/utils.py`)
+    "coda": lambda size: [v2.Resize(size, interpolation=BILINEAR), v2.PILToTensor()],
 }
 """Recipe -> its test side."""
 TEST["center"] = TEST["coop"]
@@ -86,6 +88,12 @@ TRAIN: dict[str, Recipe] = {
     # 5 to 100 % of the area (l2p-pytorch `datasets.py`)
     "l2p": lambda size: [
         v2.RandomResizedCrop(size, scale=(0.05, 1.0), interpolation=BILINEAR),
+        v2.RandomHorizontalFlip(0.5),
+        v2.PILToTensor(),
+    ],
+    # 8 to 100 % of the area (CODA-Prompt `dataloaders/utils.py`)
+    "coda": lambda size: [
+        v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BILINEAR),
         v2.RandomHorizontalFlip(0.5),
         v2.PILToTensor(),
     ],

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from promptvision.engine.vpt_adamw import VPTAdamW
 from promptvision.errors import unknown
 
-SCHEDULES = ("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart")
+SCHEDULES = ("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart", "coda_cosine")
 OPTIMIZERS = ("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw")
 
 
@@ -41,8 +41,10 @@ def learning_rates(
     counts the warm-up, and the cosine is rescaled to start from `lr`, as torch's recursive formula makes it.
     `vpt_cosine` warms up linearly from 0, hence a first epoch at rate 0, and takes its cosine over the rest;
     `vpt_cosine_hardrestart` is the same with the official single cycle, but stays 0 once it got there. Nearly the
-    same without the lost epoch: `cosine` with a linear warm-up from `warmup_lr` = lr / warmup_epochs.
-    `min_lr`: the end of all schedules except VPT's, in place of 0. Beyond its end the cosine rises again.
+    same without the lost epoch: `cosine` with a linear warm-up from `warmup_lr` = lr / warmup_epochs. `coda_cosine` is
+    GT-RIPL/CODA-Prompt's: no warm-up, and lr cos(99 pi (e - 1) / (200 (epochs - 1))), which lags an epoch, so that
+    epochs 0 and 1 have the full rate. `min_lr`: the end of Dassl's schedules, in place of 0. Beyond its end the cosine
+    rises again.
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
@@ -51,6 +53,8 @@ def learning_rates(
     count, warmup = epochs if count is None else count, max(warmup_epochs, 0)
     if schedule.startswith("vpt_"):
         return _vpt_cosine(lr, epochs, warmup, count, periodic=schedule == "vpt_cosine")
+    if schedule == "coda_cosine":
+        return [lr * math.cos(0.495 * math.pi * max(epoch - 1, 0) / max(epochs - 1, 1)) for epoch in range(count)]
     shift, start = (warmup, 0) if warmup_recount else (0, warmup)
     ramp = [warmup_lr if warmup_type == "constant" or epoch == 0 else lr * epoch / warmup for epoch in range(warmup)]
     factors = [_dassl_factor(schedule, epoch - shift, start, epochs, steps, gamma) for epoch in range(warmup, count)]

@@ -17,7 +17,7 @@ INITS: dict[str, tuple[float, float]] = {"small": (-0.02, 0.02), "port": (-1.0, 
 """Bounds of the uniform init of prompts: "port" is l2p-pytorch's, "original" google-research/l2p's (keys too there:
 all of them point the same way, and few are ever chosen), "small" is the size of a ViT's tokens. Keys of "small" start
 as the port's: their length does not count."""
-HEAD_INITS = ("small", "port", "original")
+HEAD_INITS = ("small", "port", "original", "torch")
 KEYS = ("learned", "mean", "initial_mean")
 QUERIES = ("class", "mean", "max", "mean_max")
 
@@ -30,13 +30,16 @@ def uniform(shape: tuple[int, ...], init: str) -> nn.Parameter:
 
 
 def class_head(features: int, classes: int, init: str) -> nn.Linear:
-    """Return the linear classifier of the continual methods, `head.weight` (C, E) and `head.bias` (C,), which is zero.
+    """Return the linear classifier of the continual methods, `head.weight` (C, E) and `head.bias` (C,).
 
-    `init`: the weights start from "small" N(0, 0.01), "port" N(0, 0.02), truncated, or "original" zero.
+    `init`: the weights start from "small" N(0, 0.01), "port" N(0, 0.02), truncated, or "original" zero, and the bias
+    from zero; "torch" keeps torch's own draws of both, as CODA-Prompt's code does.
     """
     if init not in HEAD_INITS:
         raise unknown("head_init", init, HEAD_INITS)
     head = nn.Linear(features, classes)
+    if init == "torch":
+        return head
     nn.init.zeros_(head.bias)
     if init == "small":
         nn.init.normal_(head.weight, std=0.01)
