@@ -71,7 +71,8 @@ def test_dual_prompt_is_set_as_in_both_codes(name, length, rate, epochs, port, v
     wanted |= {"SHARED_POOL": True, "WHOLE_POOL": True, "PORT_RESHAPE": port, "BATCHWISE_TEST": votes}
     wanted |= dict.fromkeys(("INIT", "HEAD_INIT"), "port" if port else "original")
     assert dict(cfg.METHOD.OPTIONS) == wanted
-    assert [cfg.OPTIM.LR, cfg.OPTIM.EPOCHS, cfg.OPTIM.CLIP] == pytest.approx([rate * 24 / 256, epochs, 1.0])
+    found = cfg.OPTIM.LR * 256 / 24, cfg.OPTIM.EPOCHS, cfg.OPTIM.CLIP
+    assert found == pytest.approx((rate, epochs, 1.0))
     assert (cfg.CONTINUAL.TASKS, cfg.CONTINUAL.CLASS_MASK, cfg.CONTINUAL.COMPETE) == (10, True, "all")
 
 
