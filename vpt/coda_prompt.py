@@ -120,9 +120,9 @@ class CODAPrompt(HeadMethod):
         """Set the learned tensors, ours or the authors', who name them per block: `prompt.e_p_0`, `last.weight`."""
         found = {name.replace("last.", "head."): value for name, value in state.items() if ".e_" not in name}
         for ours, theirs in {"components": "p", "component_key": "k", "attention": "a"}.items():
-            each = [state.get(f"prompt.e_{theirs}_{layer}") for layer in self.layers]
-            if all(value is not None for value in each):
-                found[ours] = torch.stack(each)
+            names = [f"prompt.e_{theirs}_{layer}" for layer in self.layers]
+            if all(name in state for name in names):
+                found[ours] = torch.stack([state[name] for name in names])
         super().load_learned_state(found)
 
 
