@@ -79,5 +79,4 @@ def tool_parser(description: str, *, config: str = "", overrides: str = "") -> A
 
 def add_trust(parser: ArgumentParser) -> None:
     """Add `--trust` to the command of a tool that opens runs."""
-    help = "call the function that the run's config names; it is looked for on PYTHONPATH, not in the current folder"
-    parser.add_argument("--trust", action="store_true", help=help)
+    parser.add_argument("--trust", action="store_true", help="call the function that the run's config names")

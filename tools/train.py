@@ -15,7 +15,11 @@ from promptvision.errors import NotWritten
 def arguments():
     parser = tool_parser(__doc__, config="YAML file; its _BASE_ may name another", overrides="keys to override")
     parser.add_argument(
-        "--resume", choices=("never", "auto"), default="never", help="auto: continue from last.ckpt, if there is one"
+        "--resume",
+        choices=("never", "auto"),
+        metavar="never|auto",
+        default="never",
+        help="auto: continue from last.ckpt, if there is one",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run in OUTPUT_DIR and its evaluations")
     add_trust(parser)
