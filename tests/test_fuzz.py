@@ -11,27 +11,35 @@ import pickle
 import resource
 import subprocess
 import sys
+import tarfile
 import zipfile
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
 
 import coop
 import vpt
 from promptvision.atomic import read_json
+from promptvision.backbones.conversion import fill_from_npz
+from promptvision.backbones.weights import read_weights
 from promptvision.config import load_config
 from promptvision.data.card import Card
 from promptvision.data.cards import load_card
+from promptvision.data.image_cache import CachedImages
 from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.coop_split import read_coop_split
 from promptvision.data.readers.list import read_list
 from promptvision.data.readers.list_rows import read_rows
+from promptvision.data.readers.shards import read_shards
+from promptvision.engine import metrics_file
 from promptvision.engine.best_epoch import kept
 from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_checkpoint, save_learned
 from promptvision.engine.optim import build_optimizer
@@ -40,6 +48,8 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import feature_file
 from promptvision.method import Method
+from promptvision.report.report import load_report
+from promptvision.report.tables.writers import markdown
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.search import load_search
 
@@ -186,7 +196,14 @@ def test_yaml_bombs_are_refused(scratch, kind):
         "a: &a [*a]",
         "x" * (2 << 20),
     ]
-    for bomb in [*bombs, "a: !!python/object/apply:os.abort []", "? [a]\n: b", "a: 1" + "0" * 5000]:
+    for bomb in [
+        *bombs,
+        "a: !!python/object/apply:os.abort []",
+        "? [a]\n: b",
+        "a: 1" + "0" * 5000,
+        "a: 59" + ":59" * 3000,
+        'a: "\\0"',
+    ]:
         path.write_text(bomb)
         assert refused(path, YAML_READERS[kind]), bomb[:40]
 
@@ -409,6 +426,109 @@ def test_json(scratch, content):
     path = scratch / "stream.json"
     path.write_bytes(content)
     refused(path, lambda file: check_identity({"stream.json": read_json(file)}, {"stream.json": {"a": 1}}))
+
+
+@pytest.fixture(scope="module")
+def weight_files(tmp_path_factory):
+    """Files of weights: as torch saves them, as numpy does, compressed and not."""
+    folder, arrays = tmp_path_factory.mktemp("weights"), {"embedding/kernel": np.ones((2, 2), np.float32)}
+    torch.save({"state_dict": {"ctx": torch.ones(2, 3), "b": torch.ones(3)}, "epoch": 1}, folder / "w.pth")
+    torch.save({"a": torch.ones(2, 3)}, folder / "old.pt", _use_new_zipfile_serialization=False)
+    np.savez(folder / "w.npz", **arrays)
+    np.savez_compressed(folder / "packed.npz", **arrays)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def read_any_weights(path):
+    if path.suffix == ".npz":
+        fill_from_npz(TINY_VIT, path)
+    else:
+        read_weights(path)
+
+
+TINY_VIT = VisionTransformer(img_size=8, patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=0)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "old.pt", "w.npz", "packed.npz"])
+@fuzzed
+@given(changes=edits, length=cuts)
+def test_damaged_weights(scratch, weight_files, name, changes, length):
+    path = scratch / name
+    path.write_bytes(damaged(weight_files[name], changes, length))
+    refused(path, read_any_weights)
+    refused(path, coop.load_checkpoint)
+
+
+@fuzzed
+@given(content=values | tensors | st.dictionaries(words | st.integers(), values | tensors, max_size=4))
+def test_weights_with_foreign_contents(scratch, content):
+    path = scratch / "foreign.pth"
+    for whole in (content, {"state_dict": content}):
+        torch.save(whole, path)
+        refused(path, read_weights)
+        refused(path, coop.load_checkpoint)
+
+
+json_texts = st.binary(max_size=40) | values.map(json.dumps).map(str.encode)
+json_texts |= st.sampled_from(
+    [b"[" * 9000, b"1" + b"0" * 5000, b'"\xc3"', b'"\\ud800"', b'"\\u0000"', b"1e999", b"-Infinity"]
+)
+
+
+@fuzzed
+@given(label=json_texts)
+def test_labels_in_shards(scratch, label):
+    folder = scratch / "shards"
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for name, content in (("0.png", b"x"), ("0.json", label), ("1.png", b"x"), ("1.json", b'{"label": "a"}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    refused(folder / "a.tar", lambda path: read_shards(CARD, str(path.parent), Faults(gather=True)))
+
+
+INDEX = [{"kind": {"size": 0, "filter": "bicubic", "format": 2}}]
+INDEX += [{"path": "a", "stamp": "1", "sha256": "b", "at": 0, "height": 1, "width": 1, "crc": 0}] * 2
+
+
+@fuzzed
+@given(place=st.lists(st.integers(0, 20), min_size=1, max_size=3), value=values, line=st.none() | json_texts)
+def test_the_index_of_an_image_cache(scratch, place, value, line):
+    folder = scratch / "cache"
+    folder.mkdir(exist_ok=True)
+    (folder / "pixels.u8").write_bytes(bytes(3))
+    lines = (
+        [json.dumps(entry).encode() for entry in changed(INDEX, place, value)] if line is None else [line, line, b""]
+    )
+    (folder / "index.jsonl").write_bytes(b"\n".join([*lines, b""]))
+    refused(folder, lambda path: [CachedImages(str(path)).kind, CachedImages(str(path)).open("a").size])
+
+
+@fuzzed
+@given(lines_of_rows=st.lists(json_texts, max_size=4))
+def test_metrics(scratch, lines_of_rows):
+    path = scratch / "metrics.jsonl"
+    path.write_bytes(b"\n".join([*lines_of_rows, b'{"step": 3}', b""]))
+    assert metrics_file.read_rows(path)[-1] == {"step": 3}
+
+
+RESULT = {"accuracy": 60.0, "method": "l2p", "family": "vpt", "backbone": "b", "dataset": "d", "seed": 1, "options": {}}
+RESULT |= {"classes": ["a", "b"], "n": 2, "test_hash": "t", "protocol": {"SOURCE": "", "SHOTS": 1}, "bad_pictures": 1}
+RESULT |= {"continual": {"JOINT": False}, "matrix": [[9], [8, 7]], "tasks": [{"name": "1"}, {"name": "2"}], "shots": 2}
+
+
+@fuzzed
+@given(place=st.lists(st.integers(0, 40), min_size=1, max_size=3), value=values, text=st.none() | json_texts)
+def test_results_in_a_report(scratch, place, value, text):
+    path = scratch / "runs/result.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(json.dumps(changed(RESULT, place, value)).encode() if text is None else text)
+    refused(path, lambda file: markdown_of(load_report(file.parent)))
+
+
+def markdown_of(report):
+    return "".join(map(markdown, report.tables))
 
 
 def bombs(folder):

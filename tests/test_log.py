@@ -118,6 +118,24 @@ def test_rows_of_later_steps_and_torn_lines_are_forgotten(tmp_path):
     assert [(event.step, event.value) for event in curve] == [(0, 1.0), (1, 1.0), (2, 2.0)]
 
 
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize(
+    "line", [b"\xc3", b"[" * 9000, b'{"step": 1' + b"0" * 5000 + b"}", b"[1]", b'{"step": "1"}', None]
+)
+def test_rows_that_are_lost_before_the_checkpoint_are_told(tmp_path, caplog, line):
+    with RunFolder(tmp_path) as folder:
+        for step in range(4):
+            folder.row(step=step, epoch=0, loss=1.0)
+        lines = folder.metrics.read_bytes().splitlines()
+        lines[1:2] = [line] if line else []
+        folder.metrics.write_bytes(b"\n".join(lines) + b"\n\xc3")
+        caplog.clear()
+        folder.forget_from(4)
+        assert [row["step"] for row in read_rows(folder.metrics)] == [0, 2, 3]
+    assert "metrics.jsonl lacks the rows of 1 of the 4 steps before the checkpoint" in caplog.text
+    assert ("damaged lines are left out: 1" in caplog.text) == bool(line)
+
+
 def test_an_earlier_run_is_removed_when_the_new_one_begins(tmp_path):
     for name in (*FILES, "config.yaml", "mine.txt"):
         (tmp_path / name).write_text("old")

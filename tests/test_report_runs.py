@@ -107,6 +107,9 @@ def test_a_result_that_makes_no_sense_is_told(write_run, tmp_path, text, told):
     assert len(problems) == 1 and told in problems[0] and "bad/result.json" in problems[0]
 
 
+STREAM = {"continual": {"JOINT": False}, "matrix": [[90.0], [80.0, 85.0]], "tasks": [{"name": "1"}, {"name": "2"}]}
+
+
 @pytest.mark.fault("parsing")
 @pytest.mark.parametrize(
     "changes",
@@ -117,6 +120,17 @@ def test_a_result_that_makes_no_sense_is_told(write_run, tmp_path, text, told):
         {"classes": "ab"},
         {"seed": "1"},
         {"protocol": [1]},
+        {"test_hash": []},
+        {"n": float("nan")},
+        {"bad_pictures": 1e400},
+        {"tasks": 3},
+        STREAM | {"continual": {}},
+        STREAM | {"tasks": [{"name": 1}, {"name": "2"}]},
+        STREAM | {"tasks": [{"name": "1"}]},
+        *(
+            {**STREAM, "matrix": matrix}
+            for matrix in ([[1]], [1, 2], [[1], [1, "x"]], [[1], [1, 101]], [[1, 2], [3, 4]])
+        ),
     ],
 )
 def test_a_result_with_a_wrong_value_is_told(write_run, tmp_path, changes):

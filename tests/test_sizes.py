@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import pickle
 import socket
@@ -9,10 +10,13 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 import coop
+from promptvision.backbones.clip import EMBEDDED, load_clip
 from promptvision.backbones.conversion import fill_from_npz
 from promptvision.backbones.weights import read_weights
 from promptvision.config import load_config
@@ -129,6 +133,19 @@ def read_weights_of(refused, content):
     with contextlib.suppress(pytest.fail.Exception):
         refused(lambda path: found.update(read_weights(path)[0]), saved(content))
     return set(found)
+
+
+def test_a_described_clip_is_no_larger_than_its_file_tells(refused, little_memory):
+    with safe_open(EMBEDDED, "pt") as file:
+        facts = file.metadata()
+    config = json.loads(facts["open_clip_config"])
+    wrong = [{**config, "embed_dim": 10**8}, {**config, "vision_cfg": {**config["vision_cfg"], "layers": 10**9}}]
+    wrong += [
+        {**config, "text_cfg": {**config["text_cfg"], key: value}} for key, value in (("width", 10**6), ("width", "x"))
+    ]
+    for text in ("[", "[" * 9000, "[1]", "{}", *map(json.dumps, wrong)):
+        content = safetensors.torch.save({"a": torch.ones(9)}, {**facts, "open_clip_config": text})
+        assert "open_clip_config" in refused(load_clip, content, "c.safetensors")
 
 
 @pytest.fixture

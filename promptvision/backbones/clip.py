@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from contextlib import nullcontext
@@ -25,7 +24,7 @@ from promptvision.backbones.image import run_blocks
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
-from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
+from promptvision.backbones.weights import DAMAGE, described_clip, expand_rows, load_strictly, read_weights, reason
 from promptvision.errors import InputError, names_function, unknown
 from promptvision.network import Source
 
@@ -211,22 +210,21 @@ def _from_file(path: Path, quick_gelu: bool | None, random: bool) -> nn.Module:
     """Build a model from a file with open_clip's configuration in its metadata, or in OpenAI's layout."""
     state, metadata = read_weights(path)
     if "open_clip_config" in metadata:
-        model = open_clip.CLIP(**json.loads(metadata["open_clip_config"]))
+        model = described_clip(metadata["open_clip_config"], state, path)
         return model if random else _fill(model, state, path)
     if quick_gelu is None and not any(key in state for key in OPENAI_ONLY):
         raise InputError(
             f"{path} does not say whether it was trained with GELU or QuickGELU; name the model: "
             f"BACKBONE.NAME ViT-B-16 (or ViT-B-16-quickgelu) BACKBONE.PRETRAINED {path}"
         )
-    if "token_embedding.rows" in state:
-        state = expand_rows(state, int(state.get("vocab_size", torch.tensor(49408))))
     try:
+        if "token_embedding.rows" in state:
+            state = expand_rows(state, int(state.get("vocab_size", torch.tensor(49408))))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return build_model_from_openai_state_dict(dict(state), quick_gelu is not False, torch.float32).float()
-    except (KeyError, RuntimeError, AssertionError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a CLIP checkpoint in OpenAI's layout ({reason})") from error
+    except (AssertionError, *DAMAGE) as error:
+        raise InputError(f"{path} is not a CLIP checkpoint in OpenAI's layout ({reason(error)})") from error
 
 
 def _fill(model: Any, state: dict[str, Tensor], path: Path) -> nn.Module:

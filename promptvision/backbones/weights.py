@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 import zipfile
@@ -9,10 +10,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from promptvision.atomic import parse_json
 from promptvision.backbones.safe_pickle import Inert, check_entries, check_tensor, is_torchscript, read_inert
 from promptvision.errors import InputError
 
@@ -55,11 +58,30 @@ def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
 
     Rows of words that the model never saw are random, N(0, 0.02), and the same every time.
     """
+    if vocabulary > 1_000_000:
+        raise InputError(f"a vocabulary of {vocabulary:,} tokens, which no model has")
     state = dict(state)
     rows, ids = state.pop("token_embedding.rows"), state.pop("token_embedding.ids").long()
     table = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
     table[ids] = rows.to(table.dtype)
     return {**state, "token_embedding.weight": table.to(rows.dtype)}
+
+
+def described_clip(text: str, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Return the random CLIP of open_clip's configuration in a file, unless it is far larger than the file's tensors.
+
+    A compact file lacks most rows of the token table.
+    """
+    config = parse_json(text, f"{path}: its open_clip_config")
+    try:
+        layers = max(int(config[f"{tower}_cfg"]["layers"]) for tower in ("vision", "text"))
+        with torch.device("meta"):  # which takes no memory
+            size = sum(p.numel() for p in open_clip.CLIP(**config).parameters()) if layers <= len(state) else math.inf
+        if size <= 100 * max(1_000_000, sum(tensor.numel() for tensor in state.values())):
+            return open_clip.CLIP(**config)
+    except (AssertionError, *DAMAGE) as error:
+        raise InputError(f"{path}: its open_clip_config describes no CLIP ({reason(error)})") from error
+    raise InputError(f"{path}: its open_clip_config describes a CLIP far larger than the tensors in it")
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:

@@ -129,6 +129,9 @@ class RunFolder:
         """Drop the rows that a resumed run writes again: those from `step` on, and validations from `epoch` on, which
         come after the last step of their epoch."""
         kept = [row for row in read_rows(self.metrics) if row["step"] < step]
+        lost = step - len({row["step"] for row in kept if "loss" in row}) if self.metrics.exists() else 0
+        if lost > 0:
+            LOG.warning("%s lacks the rows of %d of the %d steps before the checkpoint", self.metrics, lost, step)
         if epoch is not None:
             kept = [row for row in kept if "val" not in row or row.get("epoch", 0) < epoch]
         if self._rows:

@@ -26,6 +26,15 @@ NEEDED: Mapping[str, tuple[type, ...]] = {
     "classes": (list,),
 }
 """Keys of a result.json that every table needs, with their types."""
+KNOWN: Mapping[str, tuple[type, ...]] = {
+    "protocol": (dict,),
+    "train_hash": (str,),
+    "test_hash": (str,),
+    "n": (int,),
+    "bad_pictures": (int,),
+    "tasks": (list,),
+}
+"""Types of further keys that tables use."""
 STREAM: Mapping[str, tuple[type, ...]] = {"continual": (dict,), "matrix": (list,), "tasks": (list,)}
 """Further keys of a stream."""
 
@@ -103,15 +112,25 @@ def read_result(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is left out: {str(error).removeprefix(f'{path} ')}") from error
     if not isinstance(result, dict):
         raise InputError(f"{path} is left out: it is not a result")
-    for key, kinds in {**NEEDED, **(STREAM if "continual" in result else {})}.items():
+    known = {key: kinds for key, kinds in KNOWN.items() if key in result}
+    for key, kinds in {**NEEDED, **known, **(STREAM if "continual" in result else {})}.items():
         if not isinstance(result.get(key), kinds) or isinstance(result[key], bool):
             raise InputError(f"{path} is left out: its {key} is missing or invalid")
-    tasks = [task.get("name") if isinstance(task, dict) else None for task in result.get("tasks", ())]
-    if not isinstance(result.get("protocol", {}), dict) or not all(isinstance(name, str) for name in tasks):
-        raise InputError(f"{path} is left out: its protocol or its tasks are invalid")
+    if "continual" in result and not _is_stream(result):
+        raise InputError(f"{path} is left out: its tasks, or its accuracies of them, are invalid")
     if not 0 <= result["accuracy"] <= 100:
         raise InputError(f"{path} is left out: its accuracy is {result['accuracy']}")
     return result
+
+
+def _is_stream(result: Mapping[str, Any]) -> bool:
+    """Return whether a result has tasks with names, and a matrix with a row of accuracies (%) after each of them."""
+    joint, matrix, tasks = result["continual"].get("JOINT"), result["matrix"], result["tasks"]
+    lengths = [len(tasks)] if joint else list(range(1, 1 + len(tasks)))
+    named = all(isinstance(task, dict) and isinstance(task.get("name"), str) for task in tasks)
+    if not named or not isinstance(joint, bool) or [isinstance(row, list) and len(row) for row in matrix] != lengths:
+        return False
+    return all(type(value) in (int, float) and 0 <= value <= 100 for row in matrix for value in row)
 
 
 def _settings_from_result(result: Mapping[str, Any]) -> dict[str, Any]:
