@@ -485,7 +485,7 @@ def test_labels_in_shards(scratch, label):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    refused(folder / "a.tar", lambda path: read_shards(CARD, str(path.parent), Faults(gather=True)))
+    refused(folder, lambda path: read_shards(CARD, str(path), Faults(gather=True)))
 
 
 INDEX = [{"kind": {"size": 0, "filter": "bicubic", "format": 2}}]
