@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -36,9 +37,12 @@ def one_sentence() -> Iterator[None]:
             traceback.print_exception(error.__cause__)
         raise SystemExit(2) from None
     except (MemoryError, RuntimeError, OSError) as error:
-        if not lacks_memory(error):
+        if lacks_memory(error):
+            say("error: the machine is out of memory: end other programs, or give this one smaller inputs", sys.stderr)
+        elif isinstance(error, OSError) and error.filename and error.strerror:  # such as a name that is too long
+            say(f"error: {os.fsdecode(error.filename)}: {error.strerror}", sys.stderr)
+        else:
             raise
-        sys.stderr.write("error: the machine is out of memory: end other programs, or give this one smaller inputs\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

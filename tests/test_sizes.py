@@ -240,6 +240,14 @@ def test_exhausted_memory_names_the_sizes_to_lower(kind, tmp_path):
     assert lacks_memory(error.value.__cause__)
 
 
+@pytest.mark.parametrize("words", [("--config", "a" * 5000), ("--config", "c.yaml", "OUTPUT_DIR", "a" * 5000)])
+def test_a_name_that_no_system_takes_is_one_sentence(tool, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").touch()
+    status, _, err = tool("train", *words)
+    assert status == 2 and "aaa: File name too long" in err and "Traceback" not in err
+
+
 def test_other_errors_keep_their_traceback(tmp_path):
     @naming_sizes
     def fail(cfg):
