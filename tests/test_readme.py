@@ -103,3 +103,14 @@ def test_the_index_lists_every_page():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     listed = re.findall(r"^- \[(\w+\.md)\]\(\1\): ", index, re.M)
     assert sorted(listed) == [page.name for page in PAGES[2:] if page.name != "index.md"]
+
+
+@pytest.mark.parametrize("family", ["coop", "vpt"])
+def test_the_table_of_methods_names_the_official_code_of_each(family):
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8").partition(f"(`{family}`)")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(listed) == sorted(FAMILIES[family].METHODS)
+    for _, code, checked in rows:
+        assert re.search(r"\w/[\w.-]+ [0-9a-f]{7}\b", code) or code == "none" and "formulas only: " in checked
+        assert re.match("values|formulas only: ", checked), checked
