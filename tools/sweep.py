@@ -68,7 +68,7 @@ def main():
     if args.estimate:
         log_to_terminal()
         found = estimate([job for job, outcome in zip(jobs, board.outcomes, strict=True) if outcome is None], FAMILIES)
-        console.print("\n".join(found.sentences(args.jobs)), highlight=False)
+        console.print(*found.sentences(args.jobs), sep="\n")
         if found.failures:
             raise InputError("; ".join([f"{counted(len(found.failures), 'kind')} cannot run", *found.failures]))
         return
