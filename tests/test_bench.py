@@ -1,5 +1,6 @@
 """tools/bench.py step: FLOPs and memory of every trained method's step against its official way."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -114,3 +115,8 @@ REPORTS = [
     ("text", "c", "teardown", "failed"),
     ("", "d", "call", "passed"),
 ]
+
+
+def test_the_documentation_has_every_kind_of_fault():
+    kinds = ast.literal_eval(re.search(r"^FAULTS = (.*)$", (ROOT / "tests/conftest.py").read_text(), re.M)[1])
+    assert [row[0] for row in table((ROOT / "docs/faults.md").read_text())[1:]] == list(kinds)
