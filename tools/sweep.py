@@ -68,7 +68,8 @@ def main():
     if args.estimate:
         log_to_terminal()
         found = estimate([job for job, outcome in zip(jobs, board.outcomes, strict=True) if outcome is None], FAMILIES)
-        console.print(*found.sentences(args.jobs), sep="\n")
+        for sentence in found.sentences(args.jobs):
+            console.print(sentence, highlight=False)
         if found.failures:
             raise InputError("; ".join([f"{counted(len(found.failures), 'kind')} cannot run", *found.failures]))
         return
