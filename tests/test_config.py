@@ -304,3 +304,52 @@ def test_help_and_page_explain_every_key_and_option():
             rows = part.partition(f"### `{method}`\n")[2].partition("\n### ")[0]
             assert re.findall(r"^\| `(.*?)` \|", rows, re.M) == [*family.options(method)]
     assert '| `CTX_INIT` | `""` | words to start from' in page and keys_help("SEED").startswith("SEED (1): Seed of")
+
+
+TABLE = """
+OPTIM: {EPOCHS: 200, BATCH_SIZE: 32}
+SET:
+  - {OPTIM.EPOCHS: 100, WHEN: {DATASET.SHOTS: [2, 4]}}
+  - {OPTIM: {EPOCHS: 50}, WHEN: {DATASET.NAME: imagenet}}
+  - {METHOD.OPTIONS: {N_CTX: 4, TEMPLATES: ["{} texture."]}, WHEN: {DATASET.NAME: dtd, DATASET.CLASSES: base}}
+  - {OPTIM.BATCH_SIZE: 8, WHEN: {OPTIM.EPOCHS: 100}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], (200, 32, 16)),
+        (["DATASET.SHOTS", "4"], (100, 8, 16)),
+        (["DATASET.SHOTS", 2, "DATASET.NAME", "imagenet"], (50, 32, 16)),
+        (["DATASET.NAME", "dtd"], (200, 32, 16)),
+        (["DATASET.NAME", "dtd", "DATASET.CLASSES", "base"], (200, 32, 4)),
+        (["DATASET.SHOTS", "4", "OPTIM.EPOCHS", "7"], (7, 32, 16)),
+    ],
+)
+def test_a_table_of_a_file_holds_where_its_keys_have_these_values(write, words, found):
+    """One row after the other, below what the command line says."""
+    cfg = load(write(TABLE), *words)
+    assert found == (cfg.OPTIM.EPOCHS, cfg.OPTIM.BATCH_SIZE, cfg.METHOD.OPTIONS.N_CTX)
+    assert load(write(dump(cfg), "dumped.yaml")) == cfg
+
+
+def test_a_file_wins_over_the_table_of_its_base(write):
+    write(TABLE, "base.yaml")
+    child = write("_BASE_: base.yaml\nOPTIM: {EPOCHS: 3}\nSET: [{OPTIM.LR: 1.0, WHEN: {OPTIM.EPOCHS: 3}}]")
+    cfg = load(child, "DATASET.SHOTS", "4")
+    assert (cfg.OPTIM.EPOCHS, cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.LR) == (3, 32, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("SET: {OPTIM.EPOCHS: 3}", "a.yaml: SET is a list of {KEY: value, ..., WHEN: {KEY: value, ...}}"),
+        ("SET: [{OPTIM.EPOCHS: 3, WHEN: dtd}]", "a.yaml: SET is a list of"),
+        ("SET: [{OPTIM.EPOCHES: 3, WHEN: {SEED: 7}}]", "unknown key 'OPTIM.EPOCHES'; did you mean OPTIM.EPOCHS?"),
+        ("SET: [{OPTIM.EPOCHS: 3, WHEN: {DATASET.NAM: dtd}}]", "'DATASET.NAM'; did you mean DATASET.NAME?"),
+        ("SET: [{OPTIM.EPOCHS: many, WHEN: {SEED: 1}}]", "a.yaml: OPTIM.EPOCHS takes a whole number, not 'many'"),
+    ],
+)
+def test_a_table_that_is_wrong(write, table, said):
+    assert said in refusal(write(table))

@@ -11,6 +11,10 @@ from promptvision.config.schema import KEYS
 
 OFTEN = ["SEED", "OUTPUT_DIR", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.ROOT", "DATASET.SHOTS"]
 OFTEN += ["OPTIM.LR", "OPTIM.EPOCHS", "TRAIN.DEVICE"]
+FILES = """\
+A file is `SECTION: {KEY: value}` lines. `_BASE_: other.yaml` builds on another file. `SET` is a list of settings that
+hold where other keys have certain values, such as
+`SET: [{OPTIM.EPOCHS: 100, WHEN: {DATASET.NAME: [dtd, eurosat], DATASET.SHOTS: 4}}]`; the command line wins over it."""
 WIDTH = 100
 """Columns of a text for the terminal."""
 
@@ -53,7 +57,8 @@ def method_help(methods: MethodTable, name: str) -> str:
 def config_page(families: Mapping[str, Any]) -> str:
     """Return docs/config.md: every key, then every method's options."""
     source = "Generated from `promptvision/config/schema.py` and the methods' docstrings by `python tools/docs.py`."
-    lines = ["# Config keys", "", source, "", *_table("key", [(key.name, key.default, key.meaning) for key in KEYS])]
+    lines = ["# Config keys", "", source, "", FILES, ""]
+    lines += _table("key", [(key.name, key.default, key.meaning) for key in KEYS])
     for name, family in families.items():
         lines += ["", f"## METHOD.OPTIONS of the `{name}` family"]
         for method in family.METHODS:

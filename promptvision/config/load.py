@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 import yaml
 from yacs.config import CfgNode
 
-from promptvision.config.key import OPTIONS, Key, option_rows, short
+from promptvision.config.conditional import checked_table, holds, overrides_of
+from promptvision.config.files import chain, find_config
+from promptvision.config.key import OPTIONS, Key, option_rows
 from promptvision.config.schema import KEYS
 from promptvision.config.trust import COMMAND_LINE, check_functions, holds_run, without_places
 from promptvision.errors import InputError, unknown, visible
-from promptvision.safe_yaml import read_yaml
 
-BASES = 10
-"""Files that a chain of `_BASE_` may have."""
 ROWS = {key.name: key for key in KEYS}
 SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
@@ -47,31 +46,18 @@ def load_config(
 ) -> CfgNode:
     """Return the frozen config of a file and its bases, with `overrides` (KEY, VALUE, KEY, VALUE ...) on top.
 
+    A file can have a SET, a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}: these win over its
+    other lines where the keys in WHEN have these values, but not over a file with this _BASE_ or `overrides`.
     `trust`: call functions that a file in the folder of a run names, even if no override repeats them. `of_run`: open
     a run, whose config does not say where to write. Raises InputError for a wrong file, key or value.
     """
-    files = _chain(find_config(path), ())
-    layers = [_settings(content, source) for source, content in files]
-    layers = [without_places(layer) for layer in layers] if of_run else layers
-    settings = _merged([*layers, _overrides(overrides)])
+    files = chain(find_config(path), ())
+    layers = _conditional(files, _overrides(overrides))
+    settings = _merged([without_places(layer) for layer in layers[:-1]] + layers[-1:] if of_run else layers)
     folders = [Path(source).parent for source, _ in files]
     if runs := [folder for folder in reversed(folders) if of_run or holds_run(folder)]:
         check_functions(settings, runs[0], trust)
     return _assemble(settings, families)
-
-
-def config_folder() -> Path:
-    """Return the folder of the configs that ship with the project, installed or in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def find_config(path: str | Path) -> Path:
-    """Return the path or, if there is no such file, that of a shipped config, such as `coop/embedded.yaml`."""
-    shipped = config_folder()
-    places = (Path(path), shipped / path, shipped.parent / path)
-    return next((place for place in places if place.is_file()), Path(path))
 
 
 def changed(cfg: CfgNode, overrides: Sequence[Any], families: Mapping[str, Any]) -> CfgNode:
@@ -105,35 +91,6 @@ def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
     )
 
 
-def _chain(path: Path, children: tuple[Path, ...]) -> list[tuple[str, dict[Any, Any]]]:
-    """Return the contents of a file's bases and of the file itself, the most distant base first."""
-    if path.resolve() in (child.resolve() for child in children):
-        raise InputError(f"the _BASE_ of {children[-1]} closes a loop: {' -> '.join(map(str, (*children, path)))}")
-    if len(children) > BASES:
-        raise InputError(f"{children[0]} has more than {BASES} levels of _BASE_, up to {path}: merge some of them")
-    content = _read(path, f"the _BASE_ of {children[-1]}," if children else "config file")
-    base = content.pop("_BASE_", None)
-    if base is None:
-        return [(str(path), content)]
-    if not isinstance(base, str):
-        raise InputError(f"{path}: _BASE_ takes the path of one file, not {short(base)}")
-    return [*_chain(path.parent / base, (*children, path)), (str(path), content)]
-
-
-def _read(path: Path, what: str) -> dict[Any, Any]:
-    if not path.is_file():
-        beside = {other.name: other for other in sorted(path.parent.glob("*.y*ml"))}
-        shipped = [other.relative_to(config_folder()).as_posix() for other in config_folder().rglob("*.yaml")]
-        near = [beside[name] for name in get_close_matches(path.name, beside, n=1)]
-        near += [Path(name) for name in get_close_matches(str(path).removeprefix("configs/"), sorted(shipped), n=1)]
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"{what} {path} does not exist{hint}")
-    content = read_yaml(path, what)
-    if not isinstance(content, dict | None):
-        raise InputError(f"{path} should hold KEY: value lines, not {short(content)}")
-    return content or {}
-
-
 def _settings(content: Mapping[Any, Any], source: str, prefix: str = "") -> dict[str, Setting]:
     """Flatten nested sections to SECTION.KEY: Setting; raise InputError for a name that is not in the schema."""
     found: dict[str, Setting] = {}
@@ -145,6 +102,26 @@ def _settings(content: Mapping[Any, Any], source: str, prefix: str = "") -> dict
             _check_name(name, source)
             found[name] = Setting(value, source)
     return found
+
+
+def _conditional(files: Sequence[tuple[str, dict[Any, Any]]], words: dict[str, Setting]) -> list[dict[str, Setting]]:
+    """Return the settings of each file, with those of its SET that hold, and the command line's."""
+    tables = [checked_table(source, content.pop("SET", [])) for source, content in files]
+    layers = [*(_settings(content, source) for source, content in files), words]
+    for place, table in enumerate(tables):
+        source = files[place][0]
+        for row in table:
+            changes = _settings(overrides_of(row), source)
+            for key in row.get("WHEN", {}):
+                _check_name(key, source)
+            given = {
+                name: ROWS[name].decode(each.value) if each.typed else each.value
+                for name, each in _merged(layers).items()
+                if name in ROWS
+            }
+            if holds(row, {name: key.initial for name, key in ROWS.items()} | given):
+                layers[place] = layers[place] | changes
+    return layers
 
 
 def _overrides(words: Sequence[Any]) -> dict[str, Setting]:

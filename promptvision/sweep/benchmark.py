@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptvision.config.load import find_config
+from promptvision.config.conditional import checked_table, holds, is_setting, overrides_of
+from promptvision.config.files import find_config
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 
@@ -101,9 +102,7 @@ class Benchmark:
         """Return the overrides of a row with these values of row and GRID: SET wins over them."""
         known, found = {"RUN": name, **values}, dict[str, Any]()
         for setting in self.settings:
-            wanted = {key: each if isinstance(each, list) else [each] for key, each in setting.get("WHEN", {}).items()}
-            if all(key in known and known[key] in each for key, each in wanted.items()):
-                found |= {key: value for key, value in setting.items() if key != "WHEN"}
+            found |= overrides_of(setting) if holds(setting, known) else {}
         return {**values, **found}
 
 
@@ -130,13 +129,11 @@ def checked_benchmark(path: str | Path, content: Mapping[str, Any], part: str = 
         if key not in KEYS:
             raise unknown(f"key of benchmark {path}", key, KEYS)
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
-    evals, settings = content.get("EVAL") or {}, content.get("SET") or []
+    evals, settings = content.get("EVAL") or {}, checked_table(f"benchmark {path}", content.get("SET") or [])
     rows = _checked_rows(path, runs)
     check_grid(f"benchmark {path}", grid)
-    if not isinstance(evals, dict) or not all(map(_is_setting, evals.values())):
+    if not isinstance(evals, dict) or not all(map(is_setting, evals.values())):
         raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each later test")
-    if not isinstance(settings, list) or not all(_is_setting(s) and _is_setting(s.get("WHEN", {})) for s in settings):
-        raise InputError(f"benchmark {path}: SET is a list of {{KEY: value, ..., WHEN: {{KEY: value, ...}}}}")
     lists = [seeds, *(row.seeds for row in rows.values() if row.seeds != ())]
     if not all(isinstance(each, list) and all(isinstance(seed, int) for seed in each) for each in lists):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
@@ -151,7 +148,7 @@ def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:
         raise wrong
     rows = {}
     for name, run in runs.items():
-        if not _is_setting(run) or "CONFIG" not in run:
+        if not is_setting(run) or "CONFIG" not in run:
             raise wrong
         if not all(isinstance(run.get(key, ""), str) for key in ROW_FILES):
             raise wrong
@@ -163,7 +160,7 @@ def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:
 
 def check_grid(what: str, grid: Any) -> None:
     """Raise InputError for a GRID that is not lists of values, or has more than LARGEST combinations."""
-    if not _is_setting(grid) or not all(isinstance(values, list) and values for values in grid.values()):
+    if not is_setting(grid) or not all(isinstance(values, list) and values for values in grid.values()):
         raise InputError(f"{what}: GRID needs a list of values for each key")
     for keys, values in grid.items():
         count = len(keys.split())
@@ -172,10 +169,6 @@ def check_grid(what: str, grid: Any) -> None:
     combined = math.prod(len(values) for values in grid.values())
     if combined > LARGEST:
         raise InputError(f"{what}: GRID has {combined:.0e} combinations; at most {LARGEST:,} are possible")
-
-
-def _is_setting(found: Any) -> bool:
-    return isinstance(found, dict) and all(isinstance(key, str) for key in found)
 
 
 def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

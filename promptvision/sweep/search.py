@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yacs.config import CfgNode
 
-from promptvision.config.load import find_config
+from promptvision.config.files import find_config
 from promptvision.engine.interrupt import Pruned
 from promptvision.engine.metrics_file import read_rows
 from promptvision.errors import Diverged, InputError, unknown
