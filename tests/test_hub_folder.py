@@ -195,3 +195,26 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     assert refused(tmp_path) == (
         "data set 'hub_folder' is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
     )
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize(
+    "text", ["[" * 9000, "{", "[1]", '{"info": [1]}', '{"info": {"features": {"label": 1}}}', "null"]
+)
+def test_metadata_of_the_hub_that_makes_no_sense(tmp_path, text):
+    table = pa.table({"image": [b"x"], "label": ["a"]}).replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, tmp_path / "train.parquet")
+    try:
+        assert hub_folder.find_columns(tmp_path / "train.parquet", "", "") == ("image", "label", [])
+    except InputError as error:
+        assert "the Hub's metadata in" in str(error) and "train.parquet is not JSON" in str(error)
+
+
+@pytest.mark.fault("memory")
+def test_rows_that_take_no_byte_are_refused(tmp_path, little_memory):
+    with pa.OSFile(str(tmp_path / "train.arrow"), "wb") as file:
+        table = pa.table({"image": pa.nulls(1 << 20), "label": pa.nulls(1 << 20)})
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    with pytest.raises(InputError, match="says that it has 1,048,576 rows, more than its"):
+        hub_folder.find_columns(tmp_path / "train.arrow", "", "")
