@@ -1,4 +1,4 @@
-"""CODA-Prompt against the numbers of its official code: values, gradients, two tasks of training, a task's start."""
+"""CODA-Prompt and its rivals against the numbers of its code: values, gradients, two tasks of training, their start."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import vpt
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
+from promptvision.errors import InputError
 
 CLASSES = [f"class {label}" for label in range(10)]
 THEIRS = {"components": "p", "component_key": "k", "attention": "a"}
@@ -111,3 +112,83 @@ def train(method, facts, task, tensors):
             optimizer.step()
             losses.append(loss.detach())
     return losses
+
+
+@pytest.fixture(scope="module")
+def rivals(golden_cases):
+    """DualPrompt and L2P as CODA-Prompt's repository has them."""
+    return golden_cases("vpt/coda_repo_rivals")
+
+
+def rival_of(vit, facts, state):
+    """Parameters: size of the pools, rows of an E-prompt, rows of a G-prompt; of L2P -1 for block 0, else 0 to 4."""
+    size, length, last = facts["prompt_param"]
+    options = {"g_length": last}
+    if facts["method"] == "L2P":
+        options = {"g_length": 0, "top_k": 5, "e_layers": (0,) if last < 0 else (0, 1, 2, 3)}
+    method = vpt.build("layer_pools", vit, CLASSES, size=size, e_length=length, **options)
+    method.load_learned_state({name: value for name, value in state.items() if name.startswith(("prompt.", "last."))})
+    return method.train()
+
+
+def named(method, tensors):
+    """The official tensors of every block under our names."""
+    theirs = {
+        "g_prompt": ("g_p", method.g_layers),
+        "e_prompt": ("e_p", method.e_layers),
+        "e_key": ("e_k", method.e_layers),
+    }
+    found = {name: [f"prompt.{key}_{layer}" for layer in layers] for name, (key, layers) in theirs.items() if layers}
+    found = {ours: torch.stack([tensors[name] for name in names]) for ours, names in found.items()}
+    return found | {f"head.{name}": tensors[f"last.{name}"] for name in ("weight", "bias")}
+
+
+def test_every_pass_of_the_rivals(vit, l2p, rivals):
+    assert passes(rivals)
+    images, labels = l2p[1]["images"], l2p[1]["labels"]
+    for name, (facts, expected) in passes(rivals).items():
+        method = rival_of(vit, facts, expected)
+        first, last = facts["classes_in_use"]
+        method.start_task(facts["task"], facts["tasks"], range(first, last))
+        logits, masked = method(images), expected["train/logits_masked"]
+        torch.testing.assert_close(logits, expected["train/logits_unmasked"], atol=5e-5, rtol=0, msg=name)
+        torch.testing.assert_close(method.for_task(logits)[:, : masked.shape[1]], masked, atol=5e-5, rtol=0)
+        loss = method.loss(images, labels + 5 * facts["labels"].endswith("+ 5"))
+        torch.testing.assert_close(loss, expected["train/loss"], atol=1e-5, rtol=1e-6)
+        loss.backward()
+        for key, value in named(method, part(expected, "train/grad/")).items():
+            found = dict(method.named_parameters())[key].grad
+            torch.testing.assert_close(found, value, atol=2e-5, rtol=1e-4, msg=f"{name} {key}")
+        method.eval()
+        features = method.features(images, method.choices(images))
+        torch.testing.assert_close(features, expected["eval/pre_logits"], atol=5e-5, rtol=0)
+        torch.testing.assert_close(method(images), expected["eval/logits_unmasked"], atol=5e-5, rtol=0)
+
+
+def test_two_tasks_of_the_rivals(vit, l2p, rivals):
+    for facts, expected in (case for case in rivals.values() if "epochs" in case[0]):
+        method, losses = rival_of(vit, facts, part(expected, "init/")), []
+        for task in range(2):
+            method.start_task(task, facts["tasks"], range(5 * task, 5 * task + 5))
+            losses += train(method, facts, task, l2p[1])
+            for name, value in named(method, part(expected, f"after_task{task}/")).items():
+                torch.testing.assert_close(method.learned_state()[name], value, atol=1e-4, rtol=0, msg=name)
+            wanted = expected[f"after_task{task}/eval_logits"]
+            found = method.eval()(l2p[1]["images"])[:, : wanted.shape[1]]
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+            method.train()
+        torch.testing.assert_close(torch.stack(losses), expected["loss_per_step"], atol=1e-4, rtol=1e-5)
+
+
+def test_bad_options_of_the_rivals(vit):
+    for options, message in (
+        (dict(e_length=3), "e_length is 3, g_length 6; take even lengths"),
+        (dict(top_k=11), "size is 10, top_k 11"),
+        (dict(e_layers=(1,)), "block 1 is in g_layers and in e_layers"),
+        (dict(init="cora"), "did you mean 'coda'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            vpt.build("layer_pools", vit, CLASSES, **options)
+    with pytest.raises(InputError, match="size is 10, but the stream has 11 tasks"):
+        vpt.build("layer_pools", vit, CLASSES).start_task(0, 11)
+    vpt.build("layer_pools", vit, CLASSES, top_k=5).start_task(0, 11)

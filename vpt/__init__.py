@@ -33,6 +33,7 @@ METHODS = MethodTable(
         "l2p": "vpt.l2p:L2P",
         "dual_prompt": "vpt.dual_prompt:DualPrompt",
         "coda_prompt": "vpt.coda_prompt:CODAPrompt",
+        "layer_pools": "vpt.layer_pools:LayerPools",
     },
 )
 options = METHODS.options

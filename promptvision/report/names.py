@@ -59,10 +59,12 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("vpt/l2p", {}, "L2P"),
     ("vpt/dual_prompt", {}, "DualPrompt"),
     ("vpt/coda_prompt", {}, "CODA-Prompt"),
+    ("vpt/layer_pools", {"TOP_K": 0}, "DualPrompt (CODA-Prompt's code)"),
+    ("vpt/layer_pools", {}, "L2P++"),
 )
 """(METHOD.FAMILY/METHOD.NAME, options, name): the first row whose options all agree with the run's gives its name, with
 {OPTION} filled in. Related methods are neighbours, the plain one before its variants."""
-FOR_STREAMS = ("l2p", "dual_prompt", "coda_prompt")
+FOR_STREAMS = ("l2p", "dual_prompt", "coda_prompt", "layer_pools")
 """Methods made for streams of tasks."""
 
 

@@ -13,10 +13,15 @@ from promptvision.backbones.image import run_blocks
 from promptvision.errors import InputError, unknown
 from promptvision.method import Method
 
-INITS: dict[str, tuple[float, float]] = {"small": (-0.02, 0.02), "port": (-1.0, 1.0), "original": (0.0, 0.01)}
+INITS: dict[str, tuple[float, float]] = {
+    "small": (-0.02, 0.02),
+    "port": (-1.0, 1.0),
+    "original": (0.0, 0.01),
+    "coda": (0.0, 1.0),
+}
 """Bounds of the uniform init of prompts: "port" is l2p-pytorch's, "original" google-research/l2p's (keys too there:
-all of them point the same way, and few are ever chosen), "small" is the size of a ViT's tokens. Keys of "small" start
-as the port's: their length does not count."""
+all of them point the same way, and few are ever chosen), "coda" that of L2P and DualPrompt in CODA-Prompt's code, keys
+included, "small" is the size of a ViT's tokens. Keys of "small" start as the port's: their length does not count."""
 HEAD_INITS = ("small", "port", "original", "torch")
 KEYS = ("learned", "mean", "initial_mean")
 QUERIES = ("class", "mean", "max", "mean_max")
