@@ -111,7 +111,8 @@ def test_one_prompt_is_matched_to_the_mean_of_the_places(clip, images):
 def test_the_plan_is_a_constant_of_the_gradient(clip, images):
     torch.manual_seed(0)
     method = coop.build("plot", clip, NAMES, n_prompts=2, n_ctx=2)
-    places, texts = F.normalize(method.image_features(images), dim=-1), F.normalize(method.text_features(), dim=-1)
+    places = F.normalize(method.image_features(images)[:, 1:], dim=-1)
+    texts = F.normalize(method.text_features(), dim=-1)
     plans = transport_plans(1 - torch.einsum("bme,nce->bcmn", places, texts), 0.1)
     by_hand = clip.logit_scale.exp() * torch.einsum("bcmn,bme,nce->bc", plans, places, texts)
     labels = torch.arange(len(images)) % 3
@@ -138,6 +139,8 @@ def test_refusals(golden):
     clip = load_clip("embedded")
     with pytest.raises(InputError, match="n_prompts is 0"):
         coop.build("plot", clip, NAMES, n_prompts=0)
+    with pytest.raises(InputError, match="unknown stop 'batches'; did you mean 'batch'"):
+        coop.build("plot", clip, NAMES, stop="batches")
     with pytest.raises(InputError, match=r"'ctx' has shape \(4, 16, 7\), this method needs \(4, 16, 128\)"):
         coop.build("plot", clip, NAMES).load_learned_state({"ctx": torch.zeros(4, 16, 7)})
     clip.image = load_vit(golden.root / "vpt/backbone.safetensors")

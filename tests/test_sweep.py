@@ -1,5 +1,6 @@
 """Benchmarks: what a file crosses, that a failure stops nothing, and that nothing is done twice."""
 
+import functools
 import json
 from dataclasses import replace
 from io import StringIO
@@ -81,6 +82,22 @@ def test_published_settings(name, cell, expected):
     jobs = [job for job in jobs if job.name == cell]
     assert [job.cfg.SEED for job in jobs] == [1, 2, 3]
     assert all({key: job.cfg.OPTIM[key] for key in expected} == expected for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "expected"),
+    [
+        ("coop_fewshot_rn50", "PLOT, dtd, 8", {"OPTIM.EPOCHS": 200, "OPTIM.BATCH_SIZE": 128}),
+        ("coop_fewshot_rn50", "PLOT, oxford_flowers, 4", {"OPTIM.EPOCHS": 100, "OPTIM.BATCH_SIZE": 32}),
+        ("coop_fewshot_rn50", "PLOT, imagenet, 2", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": True}),
+        ("coop_fewshot_rn50", "PLOT, food101, 1", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": False}),
+    ],
+)
+def test_published_settings_by_data_set(name, cell, expected):
+    jobs = plan(load_cells(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=[cell])
+    for key, value in expected.items():
+        found = {functools.reduce(getattr, key.split("."), job.cfg) for job in jobs if job.name == cell}
+        assert found == {value}, key
 
 
 def test_a_row_that_settles_a_key_of_the_grid_is_not_crossed_with_it(tmp_path):

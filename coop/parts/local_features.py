@@ -15,10 +15,15 @@ from promptvision.errors import InputError
 
 
 def local_features(tower: ImageTower, images: Tensor) -> Tensor:
-    """Encode images (B, 3, H, W) into (B, n, E), not normalised, one feature for each of n patches.
+    """Encode images (B, 3, H, W) into (B, n, E), not normalised, one feature for each of n patches."""
+    return pooled_and_local(tower, images)[:, 1:]
 
-    In a ViT these are the patch tokens after its final norm and projection; in CLIP's ResNets the output of the
-    attention pool with each place as the query instead of their mean (PLOT, arXiv:2210.01253, section 3.2).
+
+def pooled_and_local(tower: ImageTower, images: Tensor) -> Tensor:
+    """Encode images (B, 3, H, W) into (B, 1 + n, E), not normalised: the feature of the image, then of n patches.
+
+    In a ViT these are the tokens after its final norm and projection; in CLIP's ResNets the output of the attention
+    pool with each place as the query as well as their mean (PLOT, arXiv:2210.01253, section 3.2).
     """
     check_local(tower)
     if not tower.depth:
@@ -26,11 +31,11 @@ def local_features(tower: ImageTower, images: Tensor) -> Tensor:
         found = visual.stem(images)
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             found = layer(found)
-        return attend_everywhere(visual.attnpool, found)[:, 1:]
+        return attend_everywhere(visual.attnpool, found)
     tokens = tower.enter(tower.embed(images))
     for block in tower.blocks:
         tokens = block(tokens)
-    return tower.project(tower.normalize(tokens[:, tower.prefix :]))
+    return tower.project(tower.normalize(tokens))
 
 
 def check_local(tower: ImageTower) -> None:

@@ -1,0 +1,76 @@
+"""PLOT against the numbers of its official code: plans, values, gradients, training."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import coop
+from coop.plot import transport_plans
+from promptvision.backbones import load_clip
+from promptvision.engine.optim import build_optimizer, learning_rates
+
+
+@pytest.fixture(scope="module")
+def inputs(golden):
+    return golden("coop/inputs")[1]
+
+
+def learned(golden, settings, expected):
+    clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors")
+    options = dict(n_prompts=settings["N"], n_ctx=settings["n_ctx"], entropy=settings["eps"])
+    pooled = settings["dataset"] == "ImageNet"
+    method = coop.build("plot", clip, settings["classnames"], **options, stop="batch", pooled=pooled)
+    method.load_learned_state({"ctx": expected["param.ctx"]})
+    return method
+
+
+@pytest.mark.golden("coop/plot/*")
+def test_plans_alone_and_as_one_batch(case, golden):
+    settings, expected = golden(case)
+    cost, eps = expected["sinkhorn.cost"], settings["eps"]
+    each, together = (transport_plans(cost, eps, stop) for stop in ("each", "batch"))
+    torch.testing.assert_close(each, expected["sinkhorn.plan_each"], atol=1e-7, rtol=1e-4)
+    torch.testing.assert_close(together, expected["sinkhorn.plan_together"], atol=1e-7, rtol=1e-4)
+    assert (each - together).abs().max() > 1e-6, "the two rules differ on these costs"
+
+
+@pytest.mark.golden("coop/plot/*")
+def test_features_plans_logits_loss_and_gradient(case, golden, inputs):
+    settings, expected = golden(case)
+    method = learned(golden, settings, expected)
+    images, texts = method.image_features(inputs["images"]), method.text_features()
+    torch.testing.assert_close(images, expected["image_features"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(texts, expected["text_features"], atol=1e-4, rtol=0)
+    cosines = torch.einsum("bme,nce->bcmn", F.normalize(images[:, 1:], dim=-1), F.normalize(texts, dim=-1))
+    plans = transport_plans(1 - cosines, settings["eps"], "batch")
+    torch.testing.assert_close(plans, expected["plan"], atol=1e-5, rtol=0)
+    loss = method.loss(inputs["images"], inputs["labels"])
+    loss.backward()
+    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method.predictor()(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(loss, expected["loss"], atol=1e-4, rtol=0)
+    scale = expected["grad.ctx"].abs().max().item()
+    torch.testing.assert_close(method.ctx.grad, expected["grad.ctx"], atol=1e-4 * scale, rtol=0)
+
+
+@pytest.mark.golden("coop/plot/*")
+def test_trajectory(case, golden, inputs):
+    settings, expected = golden(case)
+    method, facts = learned(golden, settings, expected), settings["trajectory"]
+    rates = learning_rates("cosine", 0.002, facts["epochs"], warmup_epochs=1)
+    optimizer = build_optimizer("sgd", method.named_parameters(), 0.002, 5e-4, 0.9)
+    for step, (loss, rate) in enumerate(zip(expected["traj.loss"], expected["traj.lr"], strict=True)):
+        optimizer.param_groups[0]["lr"] = rates[step // facts["batches_per_epoch"]]
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate.item())
+        found = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+        assert found.item() == pytest.approx(loss.item(), rel=1e-3)
+        optimizer.zero_grad()
+        found.backward()
+        optimizer.step()
+    torch.testing.assert_close(method.ctx.data, expected["traj.final.ctx"], rtol=1e-3, atol=1e-5)
+
+
+def test_plans_that_stop_with_their_batch_make_no_mean_over_images():
+    clip = load_clip("embedded")
+    assert coop.build("plot", clip, ["a", "b"]).loss_is_mean
+    assert not coop.build("plot", clip, ["a", "b"], stop="batch").loss_is_mean
