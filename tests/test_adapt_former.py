@@ -12,7 +12,7 @@ def options_of(facts):
     """Our options of a golden case."""
     learned = facts["scale"] == "learnable_scalar"
     return {
-        "reduction": 64 // facts["bottleneck"],
+        "bottleneck": facts["bottleneck"],
         facts["option"]: True,
         "norm": facts["layernorm"],
         "learned_scale": learned,

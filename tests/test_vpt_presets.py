@@ -49,7 +49,7 @@ def test_adapt_former_is_set_as_in_its_image_runs():
     """main_image.py: 64 units, rate 0.1 per 256 images from 0 over 20 of 100 epochs, 48 steps each, then a cosine."""
     cfg = load("configs/vpt/vit_b16_adaptformer.yaml")
     options, each = cfg.METHOD.OPTIONS, rates(cfg, 48)
-    assert 768 // options.REDUCTION == 64 and options.PARALLEL and options.READS == "stream"
+    assert options.BOTTLENECK == 64 and options.PARALLEL and options.READS == "stream"
     assert (options.SCALE, options.LEARNED_SCALE, options.NORM, options.DROPOUT) == (0.1, False, "none", 0.1)
     assert options.HEAD_NORM and (cfg.OPTIM.NAME, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY) == ("sgd", 0.9, 0.0)
     assert len(each) == 4800 and each[0] == 0 and each[480] == pytest.approx(0.2)

@@ -34,9 +34,10 @@ class Adapter(HeadMethod):
     """A bottleneck at the MLP of every block, and a linear head: h + u + up(gelu(down(u))), u = mlp(norm(h)).
 
     That is Pfeiffer's form (arXiv:2005.00247), as in VPT's code. `reduction`: the tokens' width D over the
-    bottleneck's. `parallel`: AdaptFormer's form, h + u + scale up(relu(down(h))) (arXiv:2205.13535). `sequential`: that
-    of AdaptFormer's code after the MLP, h + u + scale up(relu(down(u))). `reads`: input of the parallel form, "stream",
-    the tokens h before the block's norm, as in the published image runs, or "normed", norm(h), as in equation 3.
+    bottleneck's. `bottleneck`: width of the bottleneck, in place of `reduction`; 0 for that. `parallel`: AdaptFormer's
+    form, h + u + scale up(relu(down(h))) (arXiv:2205.13535). `sequential`: that of AdaptFormer's code after the MLP,
+    h + u + scale up(relu(down(u))). `reads`: input of the parallel form, "stream", the tokens h before the block's
+    norm, as in the published image runs, or "normed", norm(h), as in equation 3.
     `scale`: factor of AdaptFormer's two forms. `learned_scale`: the factor is learned, from 1. `norm`: a layer norm of
     the adapter's own on its input ("in") or output ("out"). `dropout`: dropout before `up`; AdaptFormer's is 0.1.
     `init`: "identity" draws `down` as torch does, Kaiming uniform, and starts `up` at zero, in AdaptFormer's forms the
@@ -54,6 +55,7 @@ class Adapter(HeadMethod):
         classes: Sequence[str],
         *,
         reduction: int = 8,
+        bottleneck: int = 0,
         parallel: bool = False,
         sequential: bool = False,
         reads: str = "stream",
@@ -78,13 +80,15 @@ class Adapter(HeadMethod):
             raise InputError(f"backbone {backbone.name!r} has no blocks with an MLP to adapt; choose a transformer")
         if not 1 <= reduction <= min(widths):
             raise InputError(f"reduction is {reduction}; it divides the width {min(widths)}: take 1 to {min(widths)}")
+        if bottleneck < 0:
+            raise InputError(f"bottleneck is {bottleneck}; take a width of 1 or more, or 0 for that of reduction")
         self.parallel, self.adapt_former = parallel, parallel or sequential
         self.from_stream = parallel and reads == "stream" and all(mlp_norm(block) for block in found)
         self.blocks = nn.ModuleList(self._bottleneck(width) for width in widths)
 
     def _bottleneck(self, width: int) -> Bottleneck:
         """Return the adapter of a block of this width at its initial values."""
-        ours, hidden = self.options, width // self.options["reduction"]
+        ours, hidden = self.options, self.options["bottleneck"] or width // self.options["reduction"]
         kind = {"norm": ours["norm"], "dropout": ours["dropout"]}
         if self.adapt_former:
             made = Bottleneck(width, hidden, F.relu, scale=None if ours["learned_scale"] else ours["scale"], **kind)
