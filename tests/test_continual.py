@@ -67,8 +67,13 @@ def test_a_stream_leaves_its_matrix_its_choices_and_drawings(tool, tmp_path):
     assert (tmp_path / "task_3" / "learned.safetensors").exists()
 
 
-def test_a_stream_that_was_interrupted_ends_the_same(tmp_path):
-    words = ["METHOD.OPTIONS.SHARED_POOL", "True", "METHOD.OPTIONS.PROMPT_MASK", "True", "METHOD.OPTIONS.TOP_K", "2"]
+L2P_SHARED = {"METHOD.OPTIONS.SHARED_POOL": True, "METHOD.OPTIONS.PROMPT_MASK": True, "METHOD.OPTIONS.TOP_K": 2}
+CODA = {"METHOD.NAME": "coda_prompt", "METHOD.OPTIONS.SIZE": 6}
+
+
+@pytest.mark.parametrize("options", [L2P_SHARED, CODA])
+def test_a_stream_that_was_interrupted_ends_the_same(options, tmp_path):
+    words = [str(word) for pair in options.items() for word in pair]
     whole = stream(tmp_path / "whole", *words)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/task_3")
@@ -80,6 +85,11 @@ def test_a_stream_that_was_interrupted_ends_the_same(tmp_path):
     assert (tmp_path / "cut/task_1/result.json").stat().st_mtime_ns == kept
     for name, tensor in load_file(tmp_path / "whole/task_3/learned.safetensors").items():
         assert torch.equal(load_file(tmp_path / "cut/task_3/learned.safetensors")[name], tensor)
+
+
+def test_pools_of_every_block_learn_a_stream(tmp_path):
+    result = stream(tmp_path, "METHOD.NAME", "layer_pools", "METHOD.OPTIONS.E_LAYERS", "[2, 3]", "CONTINUAL.TASKS", "2")
+    assert sum(map(sum, result["prompt_choices"])) == 2 * result["n"]
 
 
 def test_what_a_task_left_is_loaded_as_it_was_then(tmp_path):
