@@ -17,12 +17,11 @@ CLASSES = [f"class {i}" for i in range(7)]
 HEAD = ("head.last_layer.weight", "head.last_layer.bias")
 
 
-def prompt_method(vit, inputs, settings, expected, way, dropout=0.0):
+def prompt_method(vit, inputs, expected, way, dropout=0.0):
     vit.compute = Compute(way)
-    prompt = settings.get("prompt_cfg", {})
     deep = "deep_prompt_embeddings" in expected
     tokens = expected["prompt_embeddings"].shape[1]
-    project = prompt.get("PROJECT", -1)
+    project = expected["prompt_proj.weight"].shape[1] if "prompt_proj.weight" in expected else -1
     options = dict(num_tokens=tokens, deep=deep, project=project, dropout=dropout)
     method = vpt.build("prompt", vit, CLASSES, **options)
     head = {f"head.last_layer.{part}": inputs[f"head.{part}"] for part in ("weight", "bias")}
@@ -41,7 +40,7 @@ def test_prompts_shallow_deep_and_projected(way, vit, inputs, golden_cases, chec
     found = golden_cases("vpt/vpt")
     assert len(found) >= 8
     for settings, expected in found.values():
-        method = prompt_method(vit, inputs, settings, expected, way)
+        method = prompt_method(vit, inputs, expected, way)
         assert method.learned() == settings["trainable"]
         assert sum(tensor.numel() for tensor in method.learned_state().values()) == settings["trainable_count"]
         torch.testing.assert_close(method.features(inputs["images"]), expected["cls_feature"], atol=5e-5, rtol=0)
@@ -64,10 +63,27 @@ class Masks(torch.nn.Module):
 @pytest.mark.parametrize("way", ["plain", "fast"])
 def test_prompt_dropout_is_drawn_per_image_after_projection(way, vit, inputs, golden_cases, check_step):
     for settings, expected in golden_cases("vpt/vpt_dropout").values():
-        method = prompt_method(vit, inputs, settings, expected, way, dropout=settings["p"]).train()
+        method = prompt_method(vit, inputs, expected, way, dropout=settings["p"]).train()
         method.prompt_dropout = Masks(expected["dropout_factor"])
         torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
         check_step(method, inputs["images"], inputs["labels"], expected)
+
+
+@pytest.mark.parametrize("way", ["plain", "fast"])
+def test_prompt_dropout_comes_after_the_projection(way, vit, inputs, golden_cases):
+    """Prompts that are projected by hand and have no projection give the same logits with the same masks."""
+    cases = [expected for _, expected in golden_cases("vpt/vpt").values() if "prompt_proj.weight" in expected]
+    assert cases
+    for expected in cases:
+        masks = torch.bernoulli(torch.full((4, 6, expected["prompt_embeddings"].shape[1], 64), 0.6)) / 0.6
+        weight, bias = expected["prompt_proj.weight"], expected["prompt_proj.bias"]
+        by_hand = {name: value @ weight.T + bias for name, value in expected.items() if name.endswith("embeddings")}
+        logits = []
+        for case in (expected, by_hand):
+            method = prompt_method(vit, inputs, case, way, dropout=0.4).train()
+            method.prompt_dropout = Masks(masks)
+            logits.append(method(inputs["images"]))
+        torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
 
 
 def test_prompt_dropout_is_off_in_evaluation(vit, inputs):
