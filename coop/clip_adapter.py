@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coop.parts.objective import FeatureMethod
@@ -15,21 +14,19 @@ from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 
 
-class Adapter(nn.Module):
-    """ratio A(f) + (1 - ratio) f with A(f) = ReLU(f W1) W2, (..., E) -> same, W1 to E / `reduction` units; no biases.
+def bottleneck(dim: int, reduction: int, last_relu: bool) -> nn.Sequential:
+    """Return A(f) = ReLU(W2 ReLU(W1 f)), (..., E) -> same, W1 to E / `reduction` units; no biases.
 
-    A(c f) = c A(f) for c > 0: normalising f first makes no difference to a cosine. `last_relu`: another ReLU after W2.
+    A(c f) = c A(f) for c > 0: normalising f first makes no difference to a cosine.
     """
+    hidden = max(1, dim // reduction)
+    layers = nn.Sequential(nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False))
+    return layers.append(nn.ReLU()) if last_relu else layers
 
-    def __init__(self, dim: int, reduction: int, ratio: float, last_relu: bool):
-        super().__init__()
-        hidden, self.ratio, self.last_relu = max(1, dim // reduction), ratio, last_relu
-        self.down, self.up = nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        found = self.up(F.relu(self.down(features)))
-        found = F.relu(found) if self.last_relu else found
-        return torch.lerp(features, found.to(features.dtype), self.ratio)
+def mixed(features: Tensor, adapter: nn.Module | None, ratio: float) -> Tensor:
+    """Return ratio A(f) + (1 - ratio) f; without an adapter, f."""
+    return features if adapter is None else torch.lerp(features, adapter(features).to(features.dtype), ratio)
 
 
 class ClipAdapter(FeatureMethod):
@@ -37,7 +34,9 @@ class ClipAdapter(FeatureMethod):
 
     `image_ratio`, `text_ratio`: the paper's alpha and beta; a side with ratio 0 has no adapter. `reduction`: E over the
     width of the bottleneck. `last_relu`: a ReLU after the second layer, which the official code has and the paper has
-    not. `templates`: texts with `{}` for the class name. Learns `image_adapter`, `text_adapter`.
+    not. `templates`: texts with `{}` for the class name. Learns `fc` on the image side and `text_fc` on the other.
+    gaopengcuhk/CLIP-Adapter was published without a configuration: optimiser and schedule of the published runs are
+    unknown.
     """
 
     frozen_images = True
@@ -45,7 +44,7 @@ class ClipAdapter(FeatureMethod):
 
     def __init__(
         self, backbone: CLIP, classes: Sequence[str], *, templates: Sequence[str] = (),
-        image_ratio: float = 0.2, text_ratio: float = 0.0, reduction: int = 4, last_relu: bool = False,
+        image_ratio: float = 0.2, text_ratio: float = 0.0, reduction: int = 4, last_relu: bool = True,
     ):  # fmt: skip
         super().__init__(backbone, classes)
         for name, ratio in (("image_ratio", image_ratio), ("text_ratio", text_ratio)):
@@ -57,12 +56,13 @@ class ClipAdapter(FeatureMethod):
             raise InputError(f"reduction is {reduction}; it divides the features' width and must be at least 1")
         self.templates, dim = given_templates(templates), backbone.image.feature_dim
         self.register_buffer("base", class_features(backbone, filled(self.templates, classes)), persistent=False)
-        self.image_adapter, self.text_adapter = (
-            Adapter(dim, reduction, ratio, last_relu) if ratio else nn.Identity() for ratio in (image_ratio, text_ratio)
+        self.fc, self.text_fc = (
+            bottleneck(dim, reduction, last_relu) if ratio else None for ratio in (image_ratio, text_ratio)
         )
+        self.image_ratio, self.text_ratio = image_ratio, text_ratio
 
     def image_features(self, images: Tensor) -> Tensor:
-        return self.image_adapter(self.backbone.image.as_features(images))
+        return mixed(self.backbone.image.as_features(images), self.fc, self.image_ratio)
 
     def text_features(self) -> Tensor:
-        return self.text_adapter(self.base)
+        return mixed(self.base, self.text_fc, self.text_ratio)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coop.parts.objective import FeatureMethod
-from coop.parts.teacher import class_features, filled
+from coop.parts.teacher import filled, mean_features
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 
@@ -16,8 +16,10 @@ from promptvision.backbones import CLIP
 class TaskRes(FeatureMethod):
     """Class features t + alpha x with a frozen t and a learned x that starts at 0.
 
-    `templates`: texts with `{}` for the class name, whose normalised features make t. `alpha`: scale of the residual,
-    0.5, and 1 for Oxford Flowers. Learns `residual`, x, (C, E), one row for each class, so it cannot name new ones.
+    As in geekyutao/TaskRes, t is the mean of the text features as CLIP's tower returns them, with underscores kept in
+    class names. It is not normalised: how far a step of x turns the classifier depends on the length of t.
+    `templates`: texts with `{}` for the class name. `alpha`: scale of the residual. Learns `text_feature_residuals`,
+    x, (C, E), one row for each class, so it cannot name new ones.
     """
 
     frozen_images = True
@@ -27,8 +29,9 @@ class TaskRes(FeatureMethod):
     def __init__(self, backbone: CLIP, classes: Sequence[str], *, templates: Sequence[str] = (), alpha: float = 0.5):
         super().__init__(backbone, classes)
         self.templates, self.alpha = given_templates(templates), alpha
-        self.register_buffer("base", class_features(backbone, filled(self.templates, classes)), persistent=False)
-        self.residual = nn.Parameter(torch.zeros_like(self.base))
+        texts = filled(self.templates, classes, as_given=True)
+        self.register_buffer("base", mean_features(backbone, texts), persistent=False)
+        self.text_feature_residuals = nn.Parameter(torch.zeros_like(self.base))
 
     def text_features(self) -> Tensor:
-        return self.base + self.alpha * self.residual
+        return self.base + self.alpha * self.text_feature_residuals

@@ -176,8 +176,8 @@ def test_other_contents_are_named(content, tmp_path):
 
 
 WRAPPED = ("{}", "module.{}", "prompt_learner.{}", "module.prompt_learner.{}", "prompt_learner.module.{}")
-LEARNERS = ["coop", "cocoop", "dapl", "kg_coop", "pro_grad", "plot", "tcp", "maple"]
-"""Methods whose official code learns the tensors of its prompt learner alone."""
+LEARNERS = ["coop", "cocoop", "dapl", "kg_coop", "pro_grad", "plot", "tcp", "maple", "task_res", "clip_adapter"]
+"""Methods whose official code learns the tensors of its prompt learner, or adapter, alone."""
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -191,6 +191,7 @@ def check_wrapped(method, names, bare, tmp_path):
     state = {key.removeprefix("prompt_learner."): torch.randn_like(t) for key, t in method.learned_state().items()}
     saved = {names.format(key): torch.nn.Parameter(tensor) for key, tensor in state.items()}
     saved |= {names.format("token_prefix"): torch.zeros(2, 1, 8), names.format("token_suffix"): torch.zeros(2, 60, 8)}
+    saved |= {names.format("base_text_features"): torch.zeros(2, 8)}
     torch.save(saved if bare else {"state_dict": saved, "epoch": 50}, tmp_path / "model.pth.tar-50")
     method.load_learned_state(load_official(tmp_path / "model.pth.tar-50", method))
     learned = {key.removeprefix("prompt_learner."): tensor for key, tensor in method.learned_state().items()}

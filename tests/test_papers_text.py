@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import coop
-from coop.clip_adapter import Adapter
+from coop.clip_adapter import bottleneck, mixed
 from coop.pro_grad import aligned
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer
@@ -39,18 +39,17 @@ def unit(clip, template):
 # TaskRes
 
 
-def test_task_res_adds_alpha_times_the_residual_to_the_zero_shot_classifier(clip, batch):
+def test_task_res_adds_alpha_times_the_residual_to_raw_text_features(clip, batch):
+    """Underscores stay in the names, and nothing is normalised before the sum."""
     images, _ = batch
     method = coop.build("task_res", clip, NAMES, templates=TEMPLATES, alpha=0.3)
-    zero_shot = coop.build("zero_shot", clip, NAMES, templates=TEMPLATES)
-    torch.testing.assert_close(method(images), zero_shot(images))
-    method.residual.data.normal_()
-    base = F.normalize((unit(clip, TEMPLATES[0]) + unit(clip, TEMPLATES[1])) / 2, dim=-1)
-    wanted = F.normalize(base + 0.3 * method.residual, dim=-1)
+    method.text_feature_residuals.data.normal_()
+    base = torch.stack([clip.text([template.format(name) for template in TEMPLATES]).mean(0) for name in NAMES])
+    wanted = F.normalize(base + 0.3 * method.text_feature_residuals, dim=-1)
     cosines = F.normalize(clip.image(images), dim=-1) @ wanted.T
     torch.testing.assert_close(method(images), clip.logit_scale.exp() * cosines)
     torch.testing.assert_close(method.predictor()(images), method(images))
-    assert {name: tuple(t.shape) for name, t in method.learned_state().items()} == {"residual": (3, 128)}
+    assert {name: tuple(t.shape) for name, t in method.learned_state().items()} == {"text_feature_residuals": (3, 128)}
 
 
 def test_task_res_refuses_new_classes(clip):
@@ -63,14 +62,13 @@ def test_task_res_refuses_new_classes(clip):
 
 def test_an_adapter_worked_out_by_hand():
     """W1 x = 2 - 3 = -1 and 1 + 6 = 7, after the ReLU 0 and 7; W2 of it: 7 x 2 = 14, 7 x -1 = -7."""
-    adapter = Adapter(2, 1, ratio=1.0, last_relu=False)
-    adapter.down.weight.data = torch.tensor([[2.0, -1.0], [1.0, 2.0]])
-    adapter.up.weight.data = torch.tensor([[5.0, 2.0], [3.0, -1.0]])
     x = torch.tensor([1.0, 3.0])
-    assert adapter(x).tolist() == [14.0, -7.0]
-    adapter.last_relu = True
-    assert adapter(x).tolist() == [14.0, 0.0]
-    torch.testing.assert_close(adapter(2.5 * x), 2.5 * adapter(x))
+    for last_relu, found in ((False, [14.0, -7.0]), (True, [14.0, 0.0])):
+        adapter = bottleneck(2, 1, last_relu)
+        adapter[0].weight.data = torch.tensor([[2.0, -1.0], [1.0, 2.0]])
+        adapter[2].weight.data = torch.tensor([[5.0, 2.0], [3.0, -1.0]])
+        assert mixed(x, adapter, 1.0).tolist() == found
+        torch.testing.assert_close(adapter(2.5 * x), 2.5 * adapter(x))
 
 
 @pytest.mark.parametrize("last_relu", [False, True])
@@ -80,20 +78,20 @@ def test_clip_adapter_mixes_both_sides(clip, batch, last_relu):
     method = coop.build("clip_adapter", clip, NAMES, **options)
     end = torch.relu if last_relu else lambda x: x
 
-    def mixed(features, adapter, ratio):
-        made = end(torch.relu(features @ adapter.down.weight.T) @ adapter.up.weight.T)
+    def by_hand(features, adapter, ratio):
+        made = end(torch.relu(features @ adapter[0].weight.T) @ adapter[2].weight.T)
         return F.normalize(ratio * made + (1 - ratio) * features, dim=-1)
 
-    assert tuple(method.image_adapter.down.weight.shape) == (32, 128)
-    image_side = mixed(clip.image(images), method.image_adapter, 0.2)
-    texts = mixed(unit(clip, TEMPLATES[0]), method.text_adapter, 0.7)
+    assert tuple(method.fc[0].weight.shape) == (32, 128)
+    image_side = by_hand(clip.image(images), method.fc, 0.2)
+    texts = by_hand(unit(clip, TEMPLATES[0]), method.text_fc, 0.7)
     torch.testing.assert_close(method(images), clip.logit_scale.exp() * image_side @ texts.T, atol=1e-4, rtol=1e-4)
 
 
 def test_clip_adapter_options(clip):
-    assert coop.build("clip_adapter", clip, NAMES).learned() == ["image_adapter.down.weight", "image_adapter.up.weight"]
+    assert coop.build("clip_adapter", clip, NAMES).learned() == ["fc.0.weight", "fc.2.weight"]
     text = coop.build("clip_adapter", clip, NAMES, image_ratio=0.0, text_ratio=0.2)
-    assert text.learned() == ["text_adapter.down.weight", "text_adapter.up.weight"]
+    assert text.learned() == ["text_fc.0.weight", "text_fc.2.weight"]
     with pytest.raises(InputError, match="both 0: there is no adapter"):
         coop.build("clip_adapter", clip, NAMES, image_ratio=0.0)
     with pytest.raises(InputError, match="text_ratio is 1.5"):

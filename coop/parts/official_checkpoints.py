@@ -16,8 +16,8 @@ from promptvision.backbones.weights import DAMAGE, reason
 from promptvision.errors import InputError
 from promptvision.method import Method
 
-OF_CLASSES = ("token_prefix", "token_suffix")
-"""Embeddings of the class names, which every method computes for its own classes."""
+OF_CLASSES = ("token_prefix", "token_suffix", "base_text_features")
+"""Tensors of the class names, which every method computes for its own classes."""
 WHOLE = {"prompt_learner.ctx", "image_encoder.VPT"}
 """A state with one of these is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC and VPT save."""
 WRAPPERS = {"module", "prompt_learner"}
@@ -45,9 +45,9 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     named = state.items() if isinstance(state, dict) else ()
     tensors = {without(str(name), {"module"}): value for name, value in named if isinstance(value, Tensor)}
     whole = bool(WHOLE & tensors.keys())
-    if "ctx" not in tensors and not whole:
-        raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
     ours = {without(name, WRAPPERS): name for name in method.learned()} if method else {}
+    if "ctx" not in tensors and not whole and ours.keys().isdisjoint(without(name, WRAPPERS) for name in tensors):
+        raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
     learned = {name: tensor.float() for name, tensor in tensors.items() if is_learned(name, whole)}
     return {ours.get(without(name, WRAPPERS), name): tensor for name, tensor in learned.items()}
 

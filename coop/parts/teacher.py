@@ -25,25 +25,30 @@ AT_ONCE = 256
 """Texts that are encoded together."""
 
 
-def filled(templates: Sequence[str], classes: Sequence[str]) -> list[list[str]]:
-    """Fill the `{}` of every template with the name of each class."""
+def filled(templates: Sequence[str], classes: Sequence[str], as_given: bool = False) -> list[list[str]]:
+    """Fill the `{}` of every template with the name of each class, with spaces for underscores unless `as_given`."""
     for template in templates:
         if "{}" not in template:
             raise InputError(f"template {template!r} has no {{}} where the class name goes")
-    return [[template.replace("{}", class_text(name)) for template in templates] for name in classes]
+    names = classes if as_given else [class_text(name) for name in classes]
+    return [[template.replace("{}", name) for template in templates] for name in names]
 
 
-@torch.no_grad()
 def class_features(clip: CLIP, texts: Sequence[Sequence[str]], each_normalized: bool = True) -> Tensor:
     """Encode the texts of each class into one feature, normalised, averaged and normalised again, (C, E).
 
     `each_normalized`: false leaves out the first normalisation.
     """
+    return F.normalize(mean_features(clip, texts, each_normalized), dim=-1)
+
+
+@torch.no_grad()
+def mean_features(clip: CLIP, texts: Sequence[Sequence[str]], each_normalized: bool = False) -> Tensor:
+    """Encode the texts of each class and average them, (C, E); `each_normalized`: normalised before."""
     flat = [text for own in texts for text in own]
     features = torch.cat([clip.text(flat[start : start + AT_ONCE]) for start in range(0, len(flat), AT_ONCE)])
     features = F.normalize(features, dim=-1) if each_normalized else features
-    per_class = features.split([len(own) for own in texts])
-    return F.normalize(torch.stack([own.mean(dim=0) for own in per_class]), dim=-1)
+    return torch.stack([own.mean(dim=0) for own in features.split([len(own) for own in texts])])
 
 
 @torch.no_grad()

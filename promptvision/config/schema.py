@@ -43,7 +43,7 @@ KEYS = (
         "METHOD.WEIGHTS",
         "",
         "Learned tensors to start from: a learned.safetensors, or a checkpoint of the official code of CoOp, CoCoOp, "
-        "DAPL or CLIP-LoRA.",
+        "DAPL, CLIP-LoRA, TaskRes or CLIP-Adapter.",
     ),
     Key(
         "BACKBONE.NAME",
