@@ -11,6 +11,7 @@ from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import filled, mean_features
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
+from promptvision.method import Method
 
 
 class TaskRes(FeatureMethod):
@@ -19,7 +20,7 @@ class TaskRes(FeatureMethod):
     As in geekyutao/TaskRes, t is the mean of the text features as CLIP's tower returns them, with underscores kept in
     class names. It is not normalised: how far a step of x turns the classifier depends on the length of t.
     `templates`: texts with `{}` for the class name. `alpha`: scale of the residual. Learns `text_feature_residuals`,
-    x, (C, E), one row for each class, so it cannot name new ones.
+    x, (C, E), one row for each class, so it cannot name new ones, only fewer, as on ImageNet-A and -R.
     """
 
     frozen_images = True
@@ -35,3 +36,11 @@ class TaskRes(FeatureMethod):
 
     def text_features(self) -> Tensor:
         return self.base + self.alpha * self.text_feature_residuals
+
+    def for_classes(self, names: Sequence[str]) -> Method:
+        if not set(names) <= set(self.classes):
+            return super().for_classes(names)
+        other = type(self)(self.backbone, names, **self.options).to(self.base.device)
+        rows = [self.classes.index(name) for name in names]
+        other.load_learned_state({"text_feature_residuals": self.text_feature_residuals.detach()[rows]})
+        return other

@@ -52,9 +52,12 @@ def test_task_res_adds_alpha_times_the_residual_to_raw_text_features(clip, batch
     assert {name: tuple(t.shape) for name, t in method.learned_state().items()} == {"text_feature_residuals": (3, 128)}
 
 
-def test_task_res_refuses_new_classes(clip):
+def test_task_res_names_some_of_its_classes_but_no_new_ones(clip, batch):
+    method = coop.build("task_res", clip, NAMES, templates=TEMPLATES, alpha=0.3)
+    method.text_feature_residuals.data.normal_()
+    torch.testing.assert_close(method.for_classes([NAMES[2], NAMES[0]])(batch[0]), method(batch[0])[:, [2, 0]])
     with pytest.raises(InputError, match="TaskRes is tied to the classes"):
-        coop.build("task_res", clip, NAMES).for_classes(["dog"])
+        method.for_classes([NAMES[0], "dog"])
 
 
 # CLIP-Adapter

@@ -8,8 +8,10 @@ import pytest
 
 import coop
 import vpt
+from coop.parts.teacher import ENSEMBLES
 from promptvision.config import load_config
 from promptvision.experiment.schedule import rates
+from promptvision.sweep.benchmark import load_cells
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}
@@ -92,3 +94,30 @@ def test_every_number_in_a_comment_names_its_paper():
         comment = "".join(line for line in (ROOT / name).read_text().splitlines() if line.startswith("#"))
         if "Expected" in comment:
             assert re.search(r"\((CoOp|CoCoOp|MaPLe|PromptSRC|Tip-Adapter)", comment), name
+
+
+TASK_RES = {  # data set, shots: rate, epochs, alpha, templates (geekyutao/TaskRes, train_regular.sh)
+    ("dtd", 4): (0.002, 100, 0.5, 0),
+    ("dtd", 8): (0.002, 200, 0.5, 0),
+    ("oxford_flowers", 1): (0.002, 100, 1.0, 0),
+    ("imagenet", 2): (2e-4, 100, 0.5, 8),
+    ("imagenet", 16): (2e-4, 200, 0.5, 8),
+}
+
+
+@pytest.mark.parametrize("place", TASK_RES)
+def test_task_res_follows_its_script(place):
+    cfg = cell_config("adapters_fewshot_rn50", "TaskRes", *place)
+    options, optim = cfg.METHOD.OPTIONS, cfg.OPTIM
+    assert (optim.LR, optim.EPOCHS, options.ALPHA, len(options.TEMPLATES)) == TASK_RES[place]
+    assert (optim.NAME, optim.BATCH_SIZE, optim.WEIGHT_DECAY, cfg.BACKBONE.NAME) == ("adam", 256, 5e-4, "RN50")
+    if options.TEMPLATES:
+        assert list(options.TEMPLATES) == [*ENSEMBLES["select"], "a photo of a {}."]
+
+
+def cell_config(benchmark, run, dataset, shots):
+    """Return the config of one cell of a benchmark."""
+    cells = load_cells(ROOT / f"configs/benchmarks/{benchmark}.yaml")
+    values = {"DATASET.NAME": dataset, "DATASET.SHOTS": shots}
+    (cell,) = [cell for cell in cells if cell.run == run and all(cell.settled[key] == values[key] for key in values)]
+    return load_config(cell.config, [word for pair in cell.overrides.items() for word in pair], FAMILIES)
