@@ -27,7 +27,7 @@ OFFICIAL = {
     "head.weight": "head.last_layer.weight",
     "head.bias": "head.last_layer.bias",
 }
-"""Parts of the names in checkpoints of ShoufaChen/AdaptFormer, and ours."""
+"""Parts of the names of learned tensors in ShoufaChen/AdaptFormer, and ours."""
 
 
 class Adapter(HeadMethod):
@@ -46,7 +46,7 @@ class Adapter(HeadMethod):
     `head_norm`: a batch norm without weights before the classifier, as in AdaptFormer's image runs.
     If a block scales its MLP's output (layer scale), the adapter is part of that output and is scaled too.
     Learns `blocks.i.adapter_{down,up}sample.{weight, bias}`, `blocks.i.adapter_{norm, scale}` if asked for, and the
-    head; checkpoints of AdaptFormer's code load.
+    head; `load_learned_state` takes the names of AdaptFormer's code too.
     """
 
     def __init__(

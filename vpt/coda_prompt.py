@@ -26,7 +26,7 @@ class CODAPrompt(HeadMethod):
     penalty that keeps the rows of components, keys and attention apart (equation 8); the released commands take 0.
     `head_init`: init of the classifier, "small", "port", "original" or "torch". The classifier sees the backbone's own
     pooled feature. Learns `components` (layers, size, length, D), `component_key` and `attention` (layers, size, D),
-    and `head.{weight, bias}`. Checkpoints of the authors' code load.
+    and `head.{weight, bias}`; `load_learned_state` takes the names of the authors' code too.
     """
 
     components: Tensor

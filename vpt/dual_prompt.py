@@ -38,7 +38,7 @@ class DualPrompt(PoolMethod):
     that results depend on what shares the batch; only to compare with its numbers. `init`, `head_init`: initial values,
     "small", "port" or "original". The classifier sees the backbone's own pooled feature. Learns `g_prompt` (layers, 2,
     length, D), `e_prompt.prompt` (size, layers, 2, length, D), `e_prompt.prompt_key` (size, D) and `head.{weight,
-    bias}`; index 0 of the 2 are keys, 1 values. Checkpoints of dualprompt-pytorch load.
+    bias}`; index 0 of the 2 are keys, 1 values. `load_learned_state` takes the shapes of dualprompt-pytorch too.
     """
 
     no_decay = frozenset({"head.bias", "e_prompt.prompt", "e_prompt.prompt_key"})

@@ -26,7 +26,7 @@ class LayerPools(PoolMethod):
     in training too; 0 for one, in training that of the task. `pull`: weight of 1 - cosine in the loss. `init`: initial
     values of prompts and keys, "small", "port", "original" or "coda". `head_init`: init of the classifier, "small",
     "port", "original" or "torch". Learns `g_prompt` (layers, length, D), `e_prompt` (layers, size, length, D), `e_key`
-    (layers, size, D) and `head.{weight, bias}`. Checkpoints of CODA-Prompt's code load.
+    (layers, size, D) and `head.{weight, bias}`; `load_learned_state` takes the names of CODA-Prompt's code too.
     """
 
     no_decay = frozenset({"head.bias", "g_prompt", "e_prompt", "e_key"})
