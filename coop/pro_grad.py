@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coop.parts.context import PLACEHOLDER, class_text, initial_context
 from coop.parts.context_method import ContextMethod
 from coop.parts.per_image import SCALES
 from coop.parts.teacher import Teacher
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 
 def aligned(wanted: Tensor, general: Tensor, strength: float) -> Tensor:
@@ -41,8 +42,10 @@ class ProGrad(ContextMethod):
     G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, lambda times
     the part of G_d along G_g is removed. `strength`: the paper's lambda. `temperature`: of both
     predictions in the KL.
-    `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
-    Learns `ctx` (M, D).
+    `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`: number of vectors M. `ctx_init`: words that
+    the last of them start from, the others from zeros; empty for noise. As in the official code only as many tokens as
+    `ctx_init` has words between spaces are learned: one more for a comma leaves the last token as it is, between
+    contexts and class name. Learns `ctx` (M, D).
     """
 
     loss_is_mean = False
@@ -58,6 +61,17 @@ class ProGrad(ContextMethod):
         self.strength, self.temperature = strength, temperature
         self.templates = given_templates(templates)
         self.teacher = Teacher(classes, self.templates)
+
+    def start(self) -> tuple[Tensor, str]:
+        text, n_ctx, words = self.backbone.text, self.options["n_ctx"], class_text(self.options["ctx_init"])
+        count = len(words.split())
+        if not words:
+            return super().start()
+        if count > n_ctx:
+            raise InputError(f"n_ctx is {n_ctx}, but ctx_init {words!r} has {counted(count, 'word')}")
+        tokens = initial_context(text, 0, words)[:count]
+        zeros = tokens.new_zeros(n_ctx - len(tokens), text.width)
+        return torch.cat([zeros, tokens]), f"{' '.join([PLACEHOLDER] * len(zeros) + [words])} {{}}."
 
     def divergence(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return KL(zero-shot || prompts), the mean over images of features (B, E) and logits (B, C)."""

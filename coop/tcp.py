@@ -10,7 +10,6 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from coop.parts.context import context_prompts
 from coop.parts.context_method import ContextMethod
 from coop.parts.objective import Step
 from coop.parts.teacher import Teacher, squared_distance
@@ -31,14 +30,19 @@ class TCP(ContextMethod):
 
     Contexts shared by the classes enter the tower; at the entrance of one block `meta_net(t_c)` takes their places,
     (M, D) for each class with normalised zero-shot feature t_c. As in the official code, the bottleneck of E / 4 has
-    QuickGELU, and nothing remains of the replaced contexts. `layer`: the block, counted from 0; 0 means two thirds of
-    the tower's depth, the official block 8 of 12. `weight`: weight of KgCoOp's term (`squared_distance`) beside the
-    cross-entropy. `templates`: the hand-written texts, with `{}` for the class name. `n_ctx`, `ctx_init` as in CoOp.
+    QuickGELU, and nothing remains of the replaced contexts. `prompt`: the sentence around `{}`, the class name; its
+    first M tokens give way to the contexts, which stand alone if no words precede `{}` ("{} texture."); empty for the
+    contexts, the name and a full stop. The official code has a prompt for each data set. `layer`: the block, counted
+    from 0; 0 means two thirds of the tower's depth, the official block 8 of 12. `weight`: weight of KgCoOp's term
+    (`squared_distance`) beside the cross-entropy. `templates`: the hand-written texts, with `{}` for the class name.
+    `n_ctx`, `ctx_init` as in CoOp.
     Learns `ctx` (M, D) and `meta_net`.
     """
 
+    class_specific = True
+
     def __init__(
-        self, backbone: CLIP, classes: Sequence[str], *, n_ctx: int = 4, ctx_init: str = "",
+        self, backbone: CLIP, classes: Sequence[str], *, n_ctx: int = 4, ctx_init: str = "", prompt: str = "",
         layer: int = 0, weight: float = 8.0, templates: Sequence[str] = (),
     ):  # fmt: skip
         super().__init__(backbone, classes)
@@ -52,11 +56,21 @@ class TCP(ContextMethod):
             raise InputError(
                 f"layer is {self.layer}; the text tower has {counted(depth, 'block')}, so it can be 1 to {depth - 1}"
             )
-        self.encoder = context_prompts(backbone.text, classes, count, prefix=ctx_init, class_specific=True)
         self.meta_net = embedding(backbone.image.feature_dim, count * backbone.text.width)
         self.templates = given_templates(templates)
         self.teacher = Teacher(classes, self.templates)
         self.terms = {"knowledge": (weight, self.distance)}
+
+    def start(self) -> tuple[Tensor, str]:
+        ctx, usual = super().start()
+        prompt, text = self.options["prompt"] or usual, self.backbone.text
+        words, *rest = prompt.split("{}")
+        if len(rest) != 1:
+            raise InputError(f"prompt {prompt!r} needs one {{}}, where the class name goes, not {len(rest)}")
+        if words.strip() and text.count(words) < len(ctx):
+            found, replaced = counted(text.count(words), "token"), counted(len(ctx), "context")
+            raise InputError(f"prompt {prompt!r} has {found} before {{}}; {replaced} take the places of as many")
+        return ctx, prompt
 
     def distance(self, step: Step) -> Tensor:
         """Return KgCoOp's term, a scalar."""

@@ -19,13 +19,24 @@ class ContextMethod(FeatureMethod):
     """
 
     frozen_images = True
+    class_specific = False
+    """True if the encoder is given contexts of each class."""
 
     def __init__(self, backbone: CLIP, classes: Sequence[str]):
         super().__init__(backbone, classes)
-        ctx_init = self.options["ctx_init"]
-        ctx = initial_context(backbone.text, self.options["n_ctx"], ctx_init)
-        self.encoder = context_prompts(backbone.text, classes, len(ctx), prefix=ctx_init)
+        ctx, prompt = self.start()
+        words, _, ending = prompt.rpartition("{}")
+        text, specific = backbone.text, self.class_specific
+        self.encoder = context_prompts(
+            text, classes, len(ctx), prefix=words.strip(), ending=ending, class_specific=specific
+        )
         self.ctx = nn.Parameter(ctx)
+
+    def start(self) -> tuple[Tensor, str]:
+        """Return the initial contexts (M, D) and the prompt, with `{}` for the class name, of whose words they replace
+        the first M tokens; no words stand for M placeholders."""
+        words = self.options["ctx_init"]
+        return initial_context(self.backbone.text, self.options["n_ctx"], words), f"{words} {{}}."
 
     def text_features(self) -> Tensor:
         """Encode the prompts into class features (C, E), not normalised."""
