@@ -6,7 +6,12 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import stat
+import struct
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +19,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from promptvision.errors import InputError, NotWritten
 
@@ -22,6 +28,12 @@ LARGEST = 1 << 30
 """Bytes of a text file that is read as a whole: a list of ten million images has half of it."""
 DIGITS = 300
 """Digits of a whole number, so that it is also a finite float."""
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError),
+    *(ArithmeticError, MemoryError, SyntaxError, struct.error, zlib.error, pickle.UnpicklingError),
+    *(zipfile.BadZipFile, tarfile.TarError, SafetensorError),
+)
+"""Errors that libraries raise for a damaged file."""
 
 
 @contextmanager
@@ -89,6 +101,24 @@ def refuse_special(path: str | Path, name: str) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise InputError(f"{name} cannot be read: it is no file but a pipe or device")
     return found
+
+
+@contextmanager
+def refuse_damaged(sentence: str, otherwise: str = "") -> Iterator[None]:
+    """Raise InputError, the sentence with the reason, for whatever a library raises for a damaged file.
+
+    The reason is the system's, or else `otherwise`, or else the first line of the library's error, without its advice
+    to load the file with less care.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except DAMAGE as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        unsafe = any(word in str(error) for word in ("weights_only", "allow_pickle", "pickle_module"))
+        said = "it holds more than tensors and plain values, or is damaged" if unsafe else first
+        raise InputError(f"{sentence}: {getattr(error, 'strerror', None) or otherwise or said}") from error
 
 
 def read_bytes(path: str | Path, what: str = "", largest: int = LARGEST) -> bytes:

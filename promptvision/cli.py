@@ -52,7 +52,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def say(text: object, stream: TextIO | None = None) -> None:
-    """Print a line, to stdout by default, in which names are nothing but text."""
+    """Print a line, to stdout by default, in which names are plain text."""
     print(visible(str(text)), file=stream)
 
 

@@ -12,8 +12,8 @@ from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from promptvision.backbones import CLIP, load_clip, load_vit
-from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.image import run_blocks
+from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.backbones.weights import expand_rows, read_weights
 from promptvision.errors import InputError
 

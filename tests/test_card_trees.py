@@ -422,7 +422,7 @@ def test_svhn_in_its_layout(tmp_path):
         savemat(tmp_path / f"{part}_32x32.mat", {"X": arrays[part][0].transpose(1, 2, 3, 0), "y": stored})
     check_arrays(load_card("svhn"), tmp_path, arrays)
     (tmp_path / "test_32x32.mat").write_bytes(b"no such format at all")
-    assert f"{tmp_path / 'test_32x32.mat'} cannot be read: it is not the .mat file of SVHN" in refused(
+    assert f"{tmp_path / 'test_32x32.mat'} cannot be read: it is no .mat file, broken or cut short" in refused(
         load_card("svhn"), tmp_path
     )
     (tmp_path / "train_32x32.mat").unlink()

@@ -63,7 +63,7 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path):
         file.writestr("a", "b")
     for content in (evil, pickle.dumps(Evil(touched)), other.getvalue(), archive.getvalue(), b"", b"hello"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is damaged or not a checkpoint of promptvision; delete it to"):
+        with pytest.raises(InputError, match="is damaged or not a checkpoint of promptvision: delete it to"):
             load_checkpoint(path)
     assert not os.path.exists(touched)
     with pytest.raises(InputError, match="checkpoint .*gone.ckpt does not exist"):

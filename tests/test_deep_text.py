@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coop.parts.context import context_prompts
-from promptvision.backbones.clip import OpenClipImage
+from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP, TextTower
 from promptvision.errors import InputError

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
-from promptvision.backbones.clip import OpenClipImage
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.fast_image import known_blocks, prompted_features
+from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.errors import InputError
 from vpt.parts.thaw import biases as biases_of
 

@@ -40,7 +40,7 @@ def tiny_clip(quick_gelu=True, layer_scale=None, layers=2, seed=0, **text):
 
 
 def clip_of(model):
-    from promptvision.backbones.clip import OpenClipImage
+    from promptvision.backbones.open_clip_image import OpenClipImage
 
     text = OpenClipText(model, open_clip.get_tokenizer("ViT-B-32"), "tiny")
     return CLIP("tiny", OpenClipImage(model.visual, "tiny"), text, model.logit_scale)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import coop
 import vpt
-from promptvision.backbones.clip import OpenClipImage
+from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.config import changed as changed_config
 from promptvision.config import load_config
 from promptvision.engine.metrics_file import read_rows

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, MT5Config, PreTrainedTokenizerFast
 
 import coop
-from promptvision.backbones.clip import OpenClipImage
-from promptvision.backbones.hf_text import HuggingFaceText
+from promptvision.backbones.open_clip_image import OpenClipImage
+from promptvision.backbones.text import HuggingFaceText
 from promptvision.backbones.towers import CLIP
 from promptvision.errors import InputError
 

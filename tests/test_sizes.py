@@ -143,9 +143,45 @@ def test_a_described_clip_is_no_larger_than_its_file_tells(refused, little_memor
     wrong += [
         {**config, "text_cfg": {**config["text_cfg"], key: value}} for key, value in (("width", 10**6), ("width", "x"))
     ]
+    wrong += [
+        {**config, tower: {**config[tower], key: value}}
+        for tower, key, value in (
+            ("vision_cfg", "image_size", {"a": 1}),
+            ("vision_cfg", "patch_size", 0),
+            ("vision_cfg", "timm_model_name", "resnet18"),
+            ("text_cfg", "hf_model_name", "someone/anything"),
+        )
+    ]
     for text in ("[", "[" * 9000, "[1]", "{}", *map(json.dumps, wrong)):
         content = safetensors.torch.save({"a": torch.ones(9)}, {**facts, "open_clip_config": text})
         assert "open_clip_config" in refused(load_clip, content, "c.safetensors")
+
+
+def test_a_clip_in_openais_layout_is_no_larger_than_its_tensors(refused, little_memory):
+    """Its sizes are read from shapes, which tensors without elements have too."""
+    with safe_open(EMBEDDED, "pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state |= {"vocab_size": torch.tensor(49408), "input_resolution": torch.tensor(64)}
+    for wrong in (
+        {"visual.conv1.weight": torch.empty(1 << 20, 3, 8, 0)},
+        {"text_projection": torch.empty(0, 1 << 34)},
+        {"visual.conv1.weight": torch.ones(1 << 20, 1, 1, 1)},
+    ):
+        said = refused(lambda path: load_clip(path), saved({**state, **wrong}), "clip.pt")
+        assert "is not a CLIP checkpoint in OpenAI's layout" in said
+
+
+def test_a_text_tower_with_fewer_tokens_than_its_tokenizer(tmp_path):
+    with safe_open(EMBEDDED, "pt") as file:
+        facts, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    config = json.loads(facts["open_clip_config"])
+    width = state.pop("token_embedding.rows").shape[1]
+    state = {**state, "token_embedding.weight": torch.zeros(5, width)}
+    del state["token_embedding.ids"]
+    facts["open_clip_config"] = json.dumps({**config, "text_cfg": {**config["text_cfg"], "vocab_size": 5}})
+    (tmp_path / "c.safetensors").write_bytes(safetensors.torch.save(state, facts))
+    with pytest.raises(InputError, match="knows 5 tokens, fewer than its tokenizer writes"):
+        load_clip(tmp_path / "c.safetensors").text(["a cat"])
 
 
 @pytest.fixture

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from promptvision.atomic import refuse_damaged
 from promptvision.backbones.safe_pickle import read_inert
-from promptvision.backbones.weights import DAMAGE, reason
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -35,10 +32,8 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; the official ones are named as in prompt_learner/model.pth.tar-50")
-    try:
+    with refuse_damaged(f"{path} is damaged or not a checkpoint of torch 1.6 or later"):
         content = read_inert(path)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
-        raise InputError(f"{path} is damaged or not a checkpoint of torch 1.6 or later: {reason(error)}") from error
     if isinstance(content, dict) and "weights" in content:
         return read_layers(path, content, method)
     state = content.get("state_dict", content) if isinstance(content, dict) else None

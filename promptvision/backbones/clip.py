@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import open_clip
 import torch
@@ -14,17 +15,16 @@ from open_clip.factory import get_model_config
 from open_clip.hf_model import HFTextEncoder
 from open_clip.model import build_model_from_openai_state_dict
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from promptvision.atomic import parse_json, refuse_damaged
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.custom import call_custom
-from promptvision.backbones.hf_text import HuggingFaceText
-from promptvision.backbones.image import run_blocks
+from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.backbones.positions import check_size, resize_positions
-from promptvision.backbones.text import OpenClipText
-from promptvision.backbones.towers import CLIP, ImageTower
-from promptvision.backbones.weights import DAMAGE, described_clip, expand_rows, load_strictly, read_weights, reason
+from promptvision.backbones.text import HuggingFaceText, OpenClipText
+from promptvision.backbones.towers import CLIP
+from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
 from promptvision.errors import InputError, names_function, unknown
 from promptvision.network import Source
 
@@ -33,78 +33,6 @@ FILES = (".safetensors", ".pth", ".pt", ".bin")
 COPY = "copy this folder from a computer that has it"
 OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Scalars that OpenAI's checkpoints hold beside the weights; a file with them was trained with QuickGELU."""
-
-
-class OpenClipImage(ImageTower):
-    """The image tower of an open_clip model; `projected=False` stops before the projection into the text space."""
-
-    def __init__(self, model: nn.Module, name: str = "", projected: bool = True):
-        super().__init__()
-        visual: Any = model
-        self.model, self.name, self.projected = model, name, projected
-        self.mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
-        self.std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
-        size = visual.image_size
-        self.image_size = size[0] if isinstance(size, tuple) else size
-        if isinstance(visual, VisionTransformer):
-            self.width, self.patch_size = visual.conv1.out_channels, visual.patch_size[0]
-            self.feature_dim = visual.output_dim if projected else self.width
-            self.pools_first = visual.attn_pool is None and visual.pool_type == "tok"
-        elif getattr(visual, "output_dim", None):
-            self.feature_dim = visual.output_dim
-        else:  # a wrapped timm model
-            layers = [module.out_features for module in visual.head.modules() if isinstance(module, nn.Linear)]
-            self.feature_dim = layers[-1] if layers else visual.trunk.num_classes or visual.trunk.num_features
-
-    @property
-    def blocks(self) -> nn.ModuleList | tuple[()]:  # type: ignore[override]
-        visual = self.model
-        known = isinstance(visual, VisionTransformer) and visual.pool_type != "none"
-        return cast(VisionTransformer, visual).transformer.resblocks if known else ()
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.projected:
-            return self.model(images)
-        return self.pool(run_blocks(self, images, {}))
-
-    def embed(self, images: Tensor) -> Tensor:
-        if not self.blocks:
-            return super().embed(images)
-        visual: Any = self.model
-        patches = self.patchify(images)
-        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        return visual.patch_dropout(torch.cat([cls, patches], dim=1) + visual.positional_embedding.to(patches.dtype))
-
-    def enter(self, tokens: Tensor) -> Tensor:
-        return self.model.ln_pre(tokens)  # type: ignore[operator]
-
-    def normalize(self, tokens: Tensor) -> Tensor:
-        return self.model.ln_post(tokens)  # type: ignore[operator]
-
-    def project(self, pooled: Tensor) -> Tensor:
-        return pooled @ self.model.proj if self.projected else pooled  # type: ignore[operator]
-
-    def patchify(self, pixels: Tensor) -> Tensor:
-        if not self.blocks:
-            return super().patchify(pixels)
-        return self.model.conv1(pixels).flatten(2).transpose(1, 2)  # type: ignore[operator]
-
-    @property
-    def stem(self) -> tuple[nn.Module, str]:
-        return (self.model, "conv1") if hasattr(self.model, "conv1") else super().stem
-
-    @property
-    def class_position(self) -> Tensor:
-        return self.model.positional_embedding[0] if self.blocks else super().class_position  # type: ignore[index]
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        visual: Any = self.model
-        late = visual.final_ln_after_pool and visual.attn_pool is None
-        if visual.attn_pool is not None:
-            tokens = visual.attn_pool(tokens)
-        tokens = tokens if late else self.normalize(tokens)
-        pooled = tokens[:, 0] if visual.pool_type == "tok" else tokens[:, 1:].mean(dim=1)
-        return self.project(self.normalize(pooled) if late else pooled)
 
 
 def load_clip(
@@ -210,26 +138,43 @@ def _from_file(path: Path, quick_gelu: bool | None, random: bool) -> nn.Module:
     """Build a model from a file with open_clip's configuration in its metadata, or in OpenAI's layout."""
     state, metadata = read_weights(path)
     if "open_clip_config" in metadata:
-        model = described_clip(metadata["open_clip_config"], state, path)
+        model = _described(metadata["open_clip_config"], state, path)
         return model if random else _fill(model, state, path)
     if quick_gelu is None and not any(key in state for key in OPENAI_ONLY):
         raise InputError(
             f"{path} does not say whether it was trained with GELU or QuickGELU; name the model: "
             f"BACKBONE.NAME ViT-B-16 (or ViT-B-16-quickgelu) BACKBONE.PRETRAINED {path}"
         )
-    try:
+    with refuse_damaged(f"{path} is not a CLIP checkpoint in OpenAI's layout"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         if "token_embedding.rows" in state:
             state = expand_rows(state, int(state.get("vocab_size", torch.tensor(49408))))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return build_model_from_openai_state_dict(dict(state), quick_gelu is not False, torch.float32).float()
-    except (AssertionError, *DAMAGE) as error:
-        raise InputError(f"{path} is not a CLIP checkpoint in OpenAI's layout ({reason(error)})") from error
+        with torch.device("meta"):  # which takes no memory: a model with other shapes than the tensors is refused
+            build_model_from_openai_state_dict(dict(state), quick_gelu is not False, torch.float32)
+        return build_model_from_openai_state_dict(dict(state), quick_gelu is not False, torch.float32).float()
+
+
+def _described(text: str, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Return the random CLIP of open_clip's configuration in a file, unless it is far larger than the file's tensors.
+
+    A compact file lacks most rows of the token table.
+    """
+    config = parse_json(text, f"{path}: its open_clip_config")
+    with refuse_damaged(f"{path}: its open_clip_config describes no CLIP"):
+        if config["vision_cfg"].get("timm_model_name") or config["text_cfg"].get("hf_model_name"):
+            raise ValueError("its towers are of other libraries, which may load other files")
+        layers = max(int(config[f"{tower}_cfg"]["layers"]) for tower in ("vision", "text"))
+        with torch.device("meta"):  # which takes no memory
+            size = sum(p.numel() for p in open_clip.CLIP(**config).parameters()) if layers <= len(state) else math.inf
+        if size <= 100 * max(1_000_000, sum(tensor.numel() for tensor in state.values())):
+            return open_clip.CLIP(**config)
+    raise InputError(f"{path}: its open_clip_config describes a CLIP far larger than the tensors in it")
 
 
 def _fill(model: Any, state: dict[str, Tensor], path: Path) -> nn.Module:
     """Load a file's weights, in float32, into a model."""
     if "token_embedding.rows" in state:
-        state = expand_rows(state, model.vocab_size)
+        with refuse_damaged(f"{path} does not hold the rows of a table of tokens"):
+            state = expand_rows(state, model.vocab_size)
     state = {key: value.float() for key, value in state.items() if key not in (*OPENAI_ONLY, "attn_mask")}
     return load_strictly(model, state, path)

@@ -6,7 +6,6 @@ import math
 import re
 import sys
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from promptvision.atomic import refuse_damaged
 from promptvision.backbones.positions import take_grid
 from promptvision.backbones.safe_pickle import check_entries
-from promptvision.backbones.weights import DAMAGE, reason
 from promptvision.errors import InputError, counted
 
 CLASSIFIERS = ("head.", "head_dist.", "fc.", "classifier.")
@@ -75,19 +74,12 @@ def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor
 
 def fill_from_npz(model: Any, path: Path) -> None:
     """Load an .npz of Google's ViTs through timm, after checking sizes: timm drops what a smaller model lacks."""
-    try:
+    with refuse_damaged(f"{path} is not an .npz of the published ViT layout for this model"):
         with zipfile.ZipFile(path) as archive:
             check_entries(archive, path)
             shapes = {entry.filename.removesuffix(".npy"): _shape(archive, entry) for entry in archive.infolist()}
-        _check_npz(
-            {key: shape for key, shape in shapes.items() if re.search("encoderblock|embedding", key)}, model, path
-        )
+        _check_npz(shapes, model, path)
         model.load_pretrained(str(path))
-    except (zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
-        if isinstance(error, InputError):
-            raise
-        sentence = f"{path} is not an .npz of the published ViT layout for this model ({reason(error)})"
-        raise InputError(sentence) from error
 
 
 def _shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
@@ -106,10 +98,8 @@ def _known_to_timm(state: dict[str, Tensor], model: Any, path: Path) -> dict[str
     if not hasattr(module, "checkpoint_filter_fn"):
         return state
     options = {"adapt_layer_scale": True} if hasattr(model, "load_pretrained") else {}
-    try:
+    with refuse_damaged(f"{path} does not fit a {type(model).__name__} of this kind and size"):
         return module.checkpoint_filter_fn(dict(state), model, **options)
-    except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, AssertionError) as error:
-        raise InputError(f"{path} does not fit a {type(model).__name__} of this kind and size ({error})") from error
 
 
 def _check_npz(shapes: dict[str, tuple[int, ...]], model: Any, path: Path) -> None:
@@ -118,7 +108,7 @@ def _check_npz(shapes: dict[str, tuple[int, ...]], model: Any, path: Path) -> No
     if blocks and len(blocks) != len(model.blocks):
         raise InputError(f"{path} holds {counted(len(blocks), 'block')}, the model has {len(model.blocks)}")
     kernel = next((shape for key, shape in shapes.items() if key.endswith("embedding/kernel")), ())
-    if kernel and "conv_root" not in " ".join(shapes):
+    if kernel:
         own = tuple(model.patch_embed.proj.weight.shape)
         stored = (kernel[3], kernel[2], *kernel[:2])
         if stored != own:

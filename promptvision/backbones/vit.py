@@ -12,11 +12,12 @@ import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from promptvision.atomic import read_json
-from promptvision.backbones.clip import EMBEDDED, OpenClipImage, load_clip
+from promptvision.atomic import read_json, refuse_damaged
+from promptvision.backbones.clip import EMBEDDED, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
 from promptvision.backbones.custom import call_custom, not_loaded
+from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import ImageTower
@@ -141,7 +142,7 @@ def _from_file(path: Path) -> nn.Module:
             f"{path} needs {facts.name} beside it with the constructor's arguments, or name the model: "
             f"BACKBONE.NAME <timm name> BACKBONE.PRETRAINED {path}"
         )
-    try:
+    with refuse_damaged(f"{facts}: no timm architecture with its arguments"):
         content = read_json(facts)
         if "timm_constructor" in content:
             call: Any = ast.parse(content["timm_constructor"], mode="eval").body
@@ -149,10 +150,6 @@ def _from_file(path: Path) -> nn.Module:
         else:
             given = {key: value for key, value in content.get("model_args", {}).items() if key not in ELSEWHERE}
             model = timm.create_model(content["architecture"], **{"num_classes": 0, **given})
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RuntimeError, ArithmeticError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{facts}: no timm architecture with its arguments ({error})") from error
     return _fill(model, path)
 
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import pickle
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from promptvision.atomic import parse_json
+from promptvision.atomic import refuse_damaged
 from promptvision.backbones.safe_pickle import Inert, check_entries, check_tensor, is_torchscript, read_inert
 from promptvision.errors import InputError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state", "teacher")
 """Keys of the weights in the .pth files of training scripts."""
-DAMAGE = (
-    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError),
-    *(MemoryError, struct.error),
-)
-"""Errors raised when reading a damaged file."""
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,24 +24,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no weight file {path}")
-    try:
+    with refuse_damaged(f"cannot read weights from {path}"):
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if is_torchscript(path):
             return _module_tensors(read_inert(path, scripted=True)), {}
         return _pickled_tensors(path), {}
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read weights from {path}: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    """Return the first line of a library's error, without its advice to load the file with less care."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    unsafe = any(word in str(error) for word in ("weights_only", "allow_pickle", "pickle_module"))
-    return "it holds more than tensors and plain values, or is damaged" if unsafe else first
 
 
 def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
@@ -65,23 +45,6 @@ def expand_rows(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
     table = torch.randn(vocabulary, rows.shape[1], generator=torch.Generator().manual_seed(0)) * 0.02
     table[ids] = rows.to(table.dtype)
     return {**state, "token_embedding.weight": table.to(rows.dtype)}
-
-
-def described_clip(text: str, state: dict[str, Tensor], path: Path) -> nn.Module:
-    """Return the random CLIP of open_clip's configuration in a file, unless it is far larger than the file's tensors.
-
-    A compact file lacks most rows of the token table.
-    """
-    config = parse_json(text, f"{path}: its open_clip_config")
-    try:
-        layers = max(int(config[f"{tower}_cfg"]["layers"]) for tower in ("vision", "text"))
-        with torch.device("meta"):  # which takes no memory
-            size = sum(p.numel() for p in open_clip.CLIP(**config).parameters()) if layers <= len(state) else math.inf
-        if size <= 100 * max(1_000_000, sum(tensor.numel() for tensor in state.values())):
-            return open_clip.CLIP(**config)
-    except (AssertionError, *DAMAGE) as error:
-        raise InputError(f"{path}: its open_clip_config describes no CLIP ({reason(error)})") from error
-    raise InputError(f"{path}: its open_clip_config describes a CLIP far larger than the tensors in it")
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import struct
 import warnings
-import zlib
 from functools import lru_cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -15,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from promptvision.atomic import refuse_special
+from promptvision.atomic import DAMAGE, refuse_special
 from promptvision.errors import InputError, shown
 
 LOG = logging.getLogger(__name__)
@@ -40,21 +38,6 @@ STARTS = {
     rb"^version https://git-lfs": "it is no image but a pointer of Git LFS: run `git lfs pull`",
 }
 """Pattern in the first bytes of a file -> what it is, and what to do."""
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""Errors that PIL raises for a file that is not a complete image."""
 
 
 class BadImage(InputError):
@@ -86,9 +69,9 @@ def read_image(source: str | bytes, name: str) -> Image.Image:
             with Image.open(source if isinstance(source, str) else BytesIO(source)) as image:
                 _warn_once_if_large(name, image.width, image.height)
                 return as_rgb(image)
-    except BROKEN as error:
-        if isinstance(error, InputError):
-            raise BadImage(str(error)) from None
+    except InputError as error:
+        raise BadImage(str(error)) from None
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise BadImage(f"image {shown(name)} cannot be read: {_reason(source, error)}") from None
 
 

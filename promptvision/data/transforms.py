@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, ToTensor, v2
 
-from promptvision.data.decode import BROKEN
+from promptvision.atomic import DAMAGE
 from promptvision.errors import unknown
 
 Step: TypeAlias = "nn.Module | ToTensor"
@@ -143,5 +143,5 @@ def exif_transpose(image: Image.Image) -> Image.Image:
         warnings.simplefilter("ignore")  # Pillow's, without the file's name
         try:
             return ImageOps.exif_transpose(image)
-        except BROKEN:
+        except DAMAGE:
             return image

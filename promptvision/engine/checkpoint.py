@@ -6,40 +6,20 @@ import hashlib
 import io
 import json
 import os
-import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from promptvision.atomic import parse_json, write_atomically
+from promptvision.atomic import parse_json, refuse_damaged, write_atomically
 from promptvision.errors import InputError
 
 FORMAT = "promptvision checkpoint 1"
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""Errors raised when reading a damaged file."""
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -51,21 +31,18 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return what `save_checkpoint` wrote, on the CPU; run no code from the file, refuse a damaged or foreign one."""
-    state, damaged = None, f"{path} is damaged or not a checkpoint of promptvision; delete it to start from scratch"
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch compresses nothing, so no entry can grow when it is read
-            entries = archive.infolist()
-            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-            fits = sum(entry.file_size for entry in entries) <= os.path.getsize(path)
-            if stored and fits and archive.testzip() is None:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"checkpoint {path} does not exist") from error
-    except DAMAGE as error:
-        raise InputError(damaged) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(damaged)
-    return state
+    if not Path(path).exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    damaged = f"{path} is damaged or not a checkpoint of promptvision", "delete it to start from scratch"
+    with refuse_damaged(*damaged), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()  # torch compresses nothing, so no entry can grow when it is read
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        fits = sum(entry.file_size for entry in entries) <= os.path.getsize(path)
+        if stored and fits and archive.testzip() is None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(state, dict) and state.get("format") == FORMAT:
+                return state
+    raise InputError(": ".join(damaged))
 
 
 def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -98,13 +75,10 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; has the run finished?") from error
-    except (SafetensorError, *DAMAGE) as error:
-        raise InputError(f"{path} is damaged or not a safetensors file") from error
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist; has the run finished?")
+    with refuse_damaged(f"{path} is damaged or not a safetensors file"), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

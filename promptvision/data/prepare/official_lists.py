@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from promptvision.atomic import read_json
+from promptvision.atomic import read_json, refuse_damaged
 from promptvision.data.card import Card
 from promptvision.data.images import Item
 from promptvision.data.readers.class_names import class_name
-from promptvision.data.readers.layout import find_file, folders_in, missing, read_lines
+from promptvision.data.readers.layout import find_file, folders_in, missing, read_lines, read_matlab
 from promptvision.data.readers.search import LeftOut, search
 from promptvision.data.splits import read_and_split, split_trainval
-from promptvision.errors import InputError
 
 Lists = tuple[list[Item], list[Item], list[Item]]
 KIND = "official list"
@@ -46,7 +45,7 @@ def oxford_pets(card: Card, top: Path, images: Path, seed: int) -> Lists:
 
 def oxford_flowers(card: Card, top: Path, images: Path, seed: int) -> Lists:
     """Read `imagelabels.mat`, labels from 1 in the order of the images, and `cat_to_name.json`."""
-    labels = read_matlab(card, top / "imagelabels.mat")["labels"].ravel().tolist()
+    labels = read_matlab(card, top / "imagelabels.mat", KIND)["labels"].ravel().tolist()
     names = read_json(find_file(card, top / "cat_to_name.json", KIND))
     listing = defaultdict(list)
     for number, label in enumerate(labels, 1):
@@ -56,13 +55,13 @@ def oxford_flowers(card: Card, top: Path, images: Path, seed: int) -> Lists:
 
 def stanford_cars(card: Card, top: Path, images: Path, seed: int) -> Lists:
     """Read the `.mat` files of the development kit; labels from 1."""
-    raw = [str(cell.item()) for cell in read_matlab(card, top / "devkit/cars_meta.mat")["class_names"].ravel()]
+    raw = [str(cell.item()) for cell in read_matlab(card, top / "devkit/cars_meta.mat", KIND)["class_names"].ravel()]
     lists: list[list[Item]] = []
     for folder, file in (
         ("cars_train", "devkit/cars_train_annos.mat"),
         ("cars_test", "cars_test_annos_withlabels.mat"),
     ):
-        rows = read_matlab(card, top / file)["annotations"].ravel()
+        rows = read_matlab(card, top / file, KIND)["annotations"].ravel()
         labelled = [(f"{folder}/{row['fname'].item()}", int(row["class"].item()) - 1) for row in rows]
         lists.append([(path, label, class_name(card, raw[label]) or "") for path, label in labelled])
     return *split_trainval(lists[0], seed), lists[1]
@@ -103,16 +102,5 @@ OFFICIAL: dict[str, Callable[[Card, Path, Path, int], Lists]] = {
 
 def official_split(card: Card, top: Path, images: Path, seed: int) -> Lists:
     """Split a dataset by its own lists. InputError names a file that is missing or not of the official form."""
-    try:
+    with refuse_damaged(f"lists of data set {card.name!r} under {top}", "they are not of the official form"):
         return OFFICIAL.get(card.name, class_folders)(card, top, images, seed)
-    except InputError:
-        raise
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise InputError(f"the lists of data set {card.name!r} under {top} are not of the official form") from None
-
-
-def read_matlab(card: Card, file: Path) -> dict:  # type: ignore[type-arg]
-    """Read a `.mat` file of the dataset."""
-    from scipy.io import loadmat
-
-    return loadmat(find_file(card, file, KIND))

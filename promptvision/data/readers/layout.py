@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from promptvision.atomic import read_bytes
+from promptvision.atomic import read_bytes, refuse_damaged
 from promptvision.data.card import Card
 from promptvision.errors import InputError, as_called
 
@@ -15,11 +15,6 @@ from promptvision.errors import InputError, as_called
 def missing(card: Card, what: str) -> InputError:
     """Return the error for something that a dataset lacks; it ends with how to get the dataset."""
     return InputError(f"data set {card.name!r}: {what}; {as_called(card.where)}")
-
-
-def unreadable(file: Path, error: Exception, reason: str) -> InputError:
-    """Return the error for a file that cannot be read, with the reason of the system, or else this one."""
-    return InputError(f"{file} cannot be read: {getattr(error, 'strerror', None) or reason}")
 
 
 def refuse_folder(error: OSError) -> NoReturn:
@@ -92,3 +87,15 @@ def read_lines(card: Card, file: Path, kind: str) -> list[str]:
     """Read the lines of a file that the dataset needs, stripped and without empty ones."""
     text = read_text(find_file(card, file, kind), kind)
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_matlab(card: Card, file: Path, kind: str = "file") -> dict[str, Any]:
+    """Return the variables in a MATLAB file that the dataset needs."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    with refuse_damaged(f"{find_file(card, file, kind)} cannot be read", "it is no .mat file, broken or cut short"):
+        try:
+            return loadmat(file)
+        except MatReadError as error:
+            raise ValueError(str(error)) from error

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from promptvision.atomic import parse_json, refuse_special
+from promptvision.atomic import parse_json, refuse_damaged, refuse_special
 from promptvision.data.card import Card
 from promptvision.data.decode import SUFFIXES, BadImage, read_image
 from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults
 from promptvision.data.readers.default_split import split_rows
-from promptvision.data.readers.layout import data_root, hidden, missing, read_text, unreadable
+from promptvision.data.readers.layout import data_root, hidden, missing, read_text
 from promptvision.data.readers.list_rows import Row, row_of
 from promptvision.data.readers.names import read_names
 from promptvision.data.readers.search import LeftOut, search, unread
@@ -123,7 +123,7 @@ def _index(store: Shards, shard: str, faults: Faults, left_out: LeftOut) -> list
 def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, Member]]:
     """Return key (the name up to its last dot, as keys may have dots) -> suffix -> the file in the shard."""
     samples: dict[str, dict[str, Member]] = {}
-    try:
+    with refuse_damaged(f"{file} cannot be read", "it is no tar file, broken or cut short"):
         refuse_special(file, str(file))
         with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in opened:
@@ -137,10 +137,6 @@ def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, M
             raw.seek(opened.offset)
             if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError  # tarfile takes a cut or damaged header for the end, and the rest would be lost silently
-    except InputError:
-        raise
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise unreadable(file, error, "it is no tar file, broken or cut short") from None
     return samples
 
 

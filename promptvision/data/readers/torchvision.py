@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +16,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from promptvision.atomic import refuse_damaged
 from promptvision.data.card import Card
 from promptvision.data.images import Images, Item
 from promptvision.data.readers.checks import Faults
-from promptvision.data.readers.layout import data_root, find_file, find_folder, missing, unreadable
+from promptvision.data.readers.layout import data_root, find_file, find_folder, missing, read_matlab
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError, counted, unknown
 
@@ -119,7 +119,7 @@ def _load_idx(card: Card, plain: Path, load: Callable) -> np.ndarray:
     file = packed if packed.is_file() and not plain.is_file() else plain
     if not file.is_file():
         raise missing(card, f"the file {plain} is missing, plain or with .gz")
-    try:
+    with refuse_damaged(f"{file} cannot be read", "it is not an idx file, broken or cut short"):
         if file == plain:
             return load(str(plain)).numpy()
         with TemporaryDirectory() as scratch:
@@ -127,8 +127,6 @@ def _load_idx(card: Card, plain: Path, load: Callable) -> np.ndarray:
             with gzip.open(packed) as file_in_gz:
                 unpacked.write_bytes(file_in_gz.read(LARGEST_IDX))
             return load(str(unpacked)).numpy()
-    except (AssertionError, EOFError, KeyError, ValueError, RuntimeError, zlib.error, OSError) as error:
-        raise unreadable(file, error, "it is not an idx file, broken or cut short") from None
 
 
 def read_cifar(card: Card, folder: Path, split: str, *, kind: str) -> Arrays:
@@ -144,15 +142,10 @@ def read_cifar(card: Card, folder: Path, split: str, *, kind: str) -> Arrays:
 
 def read_svhn(card: Card, folder: Path, split: str) -> Arrays:
     """Read `{train,test}_32x32.mat`: X (32, 32, 3, n) and y (n, 1), 10 for the digit 0; `extra` is not read."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    file = find_file(card, folder / f"{split}_32x32.mat")
-    try:
-        content = loadmat(file)
+    file = folder / f"{split}_32x32.mat"
+    content = read_matlab(card, file)
+    with refuse_damaged(f"{file} cannot be read", "it is not the .mat file of SVHN"):
         images, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, zlib.error, MatReadError) as error:
-        raise unreadable(file, error, "it is not the .mat file of SVHN, broken or cut short") from None
     return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels
 
 
