@@ -31,7 +31,10 @@ MAY_IMPORT = {
         "promptvision",
         *(f"promptvision.{name}" for name in ("engine", "atomic", "method", "errors", "safe_yaml")),
     ],
-    "promptvision/report": [f"promptvision.{name}" for name in ("report", "atomic", "errors", "safe_yaml")],
+    "promptvision/report": [
+        "promptvision.engine.earlier_run",  # which settings make another run
+        *(f"promptvision.{name}" for name in ("report", "atomic", "errors", "safe_yaml")),
+    ],
     "promptvision/experiment": [
         *(f"promptvision.{name}" for name in ("experiment", "config", "data", "backbones", "engine")),
         *(f"promptvision.{name}" for name in ("atomic", "errors", "method", "safe_yaml")),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from promptvision.engine.earlier_run import first_difference
+
 ROOT = Path(__file__).parents[1]
 COOP = ROOT / "configs/coop/embedded.yaml"
 STREAM = ROOT / "configs/vpt/embedded_l2p.yaml"
@@ -156,6 +158,24 @@ def test_the_config_file_of_the_command_is_not_replaced(train, tmp_path, more):
     assert status == 2 and f"holds the config file {tmp_path / 'run/config.yaml'}" in err
     assert (tmp_path / "run/config.yaml").read_text() == text
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.fault("files")
+def test_the_config_of_a_finished_run_of_an_earlier_version_gives_its_result(tool, tmp_path):
+    run = tmp_path / "run"
+    assert tool("train", "--config", COOP, *QUICK, "OUTPUT_DIR", run)[0] == 0
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("  ACCUMULATE: 1\n", ""))
+    status, _, err = tool("train", "--config", run / "config.yaml", "TRAIN.WORKERS", "1")
+    assert status == 0 and "is finished" in err
+    status, _, err = tool("train", "--config", run / "config.yaml", "SEED", "9")
+    assert status == 2 and "holds the config file" in err
+
+
+def test_test_images_per_step_make_another_run_where_they_choose_together():
+    for together in (True, False):
+        was, now = ({"METHOD": {"OPTIONS": {"BATCHWISE_TEST": together}}, "TEST": {"BATCH_SIZE": n}} for n in (1, 9))
+        assert first_difference(was, now) == ("TEST.BATCH_SIZE was 1, here it is 9" if together else None)
 
 
 @pytest.mark.fault("files")

@@ -7,6 +7,7 @@ import pytest
 
 import coop
 import vpt
+from promptvision.engine.earlier_run import ADDED
 from promptvision.errors import InputError
 from promptvision.report.cells import cells, labels
 from promptvision.report.collect import collect
@@ -192,6 +193,26 @@ def test_seeds_share_a_cell_and_a_repeated_seed_is_told(write_run, tmp_path):
     found, repeated = read_cells(tmp_path)
     assert len(found) == 1 and found[0].score().values == {1: 51.0, 2: 52.0}
     assert repeated == ["c is left out: it repeats seed 2 of b"]
+
+
+def test_a_run_of_an_earlier_version_shares_the_cell_of_its_settings(write_run, tmp_path):
+    now = {key: value for key, value in ADDED.items() if not key.startswith("METHOD.")}
+    write_run("earlier", seed=1)
+    write_run("now", seed=2, config=now, options={"STOP": "each", "POOLED": False})
+    write_run("other", seed=3, config={**now, "OPTIM.ACCUMULATE": 4}, options={"STOP": "each", "POOLED": False})
+    found, _ = read_cells(tmp_path)
+    assert [[run.name for run in cell.runs] for cell in found] == [["earlier", "now"], ["other"]]
+    assert labels(found) == ["CoOp (accumulate 1)", "CoOp (accumulate 4)"]
+
+
+def test_how_a_run_is_computed_makes_no_row_unless_a_test_batch_chooses_together(write_run, tmp_path):
+    how = {"TRAIN.CHECKPOINT_SECONDS": 5, "TRAIN.DETERMINISTIC": True, "LOG.WANDB": "mine", "TEST.BATCH_SIZE": 7}
+    for together, count in ((False, 1), (True, 2)):
+        options = {"BATCHWISE_TEST": together}
+        write_run(f"{together}/a", seed=1, options=options, config=dict.fromkeys(how, 0))
+        write_run(f"{together}/b", seed=2, options=options, config=how)
+        found, _ = cells(collect(tmp_path / "out" / str(together))[0])
+        assert len(found) == count
 
 
 def test_rows_are_told_apart_by_what_differs_in_one_place(write_run, tmp_path):

@@ -32,7 +32,7 @@ def arguments():
 def main():
     args = arguments()
     cfg = load_config(args.config, args.overrides, FAMILIES, trust=args.trust)
-    keep_config(find_config(args.config), cfg.OUTPUT_DIR, dump(cfg))
+    keep_config(find_config(args.config), cfg.OUTPUT_DIR, dump(cfg), resolved(cfg))
     found = earlier_result(resolved(cfg), cfg.OUTPUT_DIR, resume=args.resume == "auto", overwrite=args.overwrite)
     if found and not args.overwrite:
         show(found, cfg.OUTPUT_DIR)

@@ -18,7 +18,18 @@ FREE = ("OUTPUT_DIR", "CACHE_DIR", "LOG.", "COMPUTE.", "TEST.BATCH_SIZE") + tupl
 """Settings, and sections, that may differ between two starts of the same run: where and how it is computed."""
 FIRST = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME")
 """Settings that a difference names before all others."""
-ADDED = {"OPTIM.LABEL_SMOOTHING": 0.0, "OPTIM.CLASS_WEIGHTS": "", "OPTIM.ACCUMULATE": 1, "TRAIN.PATIENCE": 0}
+ADDED: Mapping[str, Any] = {
+    "OPTIM.LABEL_SMOOTHING": 0.0,
+    "OPTIM.CLASS_WEIGHTS": "",
+    "OPTIM.ACCUMULATE": 1,
+    "TRAIN.PATIENCE": 0,
+    **{f"METHOD.OPTIONS.{name}": False for name in ("POOLED", "SEQUENTIAL", "LEARNED_SCALE", "HEAD_NORM")},
+    **{f"METHOD.OPTIONS.{name}": False for name in ("WHOLE_POOL", "PORT_RESHAPE")},
+    "METHOD.OPTIONS.STOP": "each",
+    "METHOD.OPTIONS.READS": "stream",
+    "METHOD.OPTIONS.NORM": "none",
+    "METHOD.OPTIONS.DROPOUT": 0.0,
+}
 """Settings that the config of an earlier version lacks, with the values by which its runs were computed."""
 VALUABLE = ("result.json", "learned.safetensors", "last.ckpt", "stream.json")
 """Files that only a run has that got somewhere; one without them may be replaced by any other."""
@@ -52,9 +63,14 @@ def earlier_result(ours: Settings, folder: str | Path, *, resume: bool = False, 
     )
 
 
-def keep_config(path: Path, folder: str, text: str) -> None:
-    """Raise InputError if a run in `folder` would replace the file of its own --config by `text`, the whole config."""
-    if folder and path.resolve().parent == Path(folder).resolve() and path.read_text(encoding="utf-8") != text:
+def keep_config(path: Path, folder: str, text: str, ours: Settings) -> None:
+    """Raise InputError if a run in `folder` would replace the file of its own --config by `text`, the whole config.
+
+    The config of the run that is there, by the same settings, may be written again.
+    """
+    again = any(Path(folder, name).exists() for name in VALUABLE) and same_run(ours, folder)
+    same = path.name == "config.yaml" and (again or path.read_text(encoding="utf-8") == text)
+    if folder and path.resolve().parent == Path(folder).resolve() and not same:
         raise InputError(f"OUTPUT_DIR {folder} holds the config file {path}; choose another OUTPUT_DIR")
 
 
@@ -83,9 +99,16 @@ def first_difference(theirs: Settings, ours: Settings) -> str | None:
 def differences(theirs: Settings, ours: Settings) -> dict[str, tuple[Any, Any]]:
     """Return {KEY: (their value, our value)} of the settings that make another run, those of FIRST first."""
     was, now = dict(_flat(theirs)), dict(_flat(ours))
-    keys = (key for key in dict.fromkeys([*FIRST, *now, *was]) if not key.startswith(FREE))
+    keys = (key for key in dict.fromkeys([*FIRST, *now, *was]) if decides(key, now))
     both = {key: (was.get(key, ADDED.get(key)), now.get(key)) for key in keys}
     return {key: (then, here) for key, (then, here) in both.items() if then != here}
+
+
+def decides(key: str, settings: Settings) -> bool:
+    """Return whether a key makes another run, given all settings by their full keys: a test batch that chooses its
+    prompts together has a say in the accuracy."""
+    together = key == "TEST.BATCH_SIZE" and settings.get("METHOD.OPTIONS.BATCHWISE_TEST")
+    return bool(together) or not key.startswith(FREE)
 
 
 def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,15 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from promptvision.engine.earlier_run import ADDED, decides
 from promptvision.report.collect import Run
 from promptvision.report.comparable import averageable
 from promptvision.report.names import method_name
 from promptvision.report.scores import Score, over_seeds
 
-HOW = {"SEED", "OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "INPUT.CACHE"}
-HOW |= {f"COMPUTE.{key}" for key in ("WAY", "CHUNK", "IMAGES_AT_ONCE")}
-HOW |= {f"TRAIN.{key}" for key in ("DEVICE", "WORKERS", "THREADS", "CACHE", "CHECKPOINT_EVERY")}
-"""Keys that say how and where a run is computed, and change no result."""
+HOW = ("SEED", "DATASET.ROOT", "INPUT.CACHE")
+"""Keys that change no result, beside those that `decides` leaves out."""
 PLACE = {f"DATASET.{key}" for key in ("NAME", "SHOTS", "CLASSES", "SOURCE", "TARGET")}
 PLACE |= {f"CONTINUAL.{key}" for key in ("TASKS", "SEED", "ORDER", "DATASETS")}
 """Keys that decide the place of a run in a table."""
@@ -65,11 +64,16 @@ def cells(runs: Iterable[Run]) -> tuple[list[Cell], list[str]]:
 
 
 def shared_settings(run: Run) -> dict[str, Any]:
-    """Return the settings that decide the result of a run, without those of training for a method that has none."""
+    """Return the settings that decide the result of a run, without those of training for a method that has none.
+
+    What the config of an earlier version lacks is as its run was computed.
+    """
     return {
         key: value
-        for key, value in run.settings.items()
-        if key not in HOW and not (run.blind and (key == "DATASET.SHOTS" or key.startswith("OPTIM.")))
+        for key, value in {**ADDED, **run.settings}.items()
+        if key not in HOW
+        and decides(key, run.settings)
+        and not (run.blind and (key == "DATASET.SHOTS" or key.startswith("OPTIM.")))
     }
 
 
