@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,18 @@ from promptvision.errors import InputError, unknown
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images (B, 3, H, W) without augmentation, or their features (B, E), and labels (B,), on any device."""
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Views of a test image: itself and random crops of its file that cover `smallest` to all of the area."""
+
+    count: int
+    """All of them, the image itself included."""
+    smallest: float
+    augmix: bool
+    """True if the crops go through AugMix."""
+    seed: int
 
 
 class Method(nn.Module):
@@ -34,6 +47,10 @@ class Method(nn.Module):
 
     wants_unlabelled: bool = False
     """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
+
+    image_views: ImageViews | None = None
+    """Views in place of each test image: then `forward` and `predictor` take (B, V, 3, H, W), images themselves first.
+    """
 
     loss_is_mean: bool = True
     """True if `loss` is a mean over the images of a batch, apart from terms without images: then several processes can

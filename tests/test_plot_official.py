@@ -70,6 +70,20 @@ def test_trajectory(case, golden, inputs):
     torch.testing.assert_close(method.ctx.data, expected["traj.final.ctx"], rtol=1e-3, atol=1e-5)
 
 
+def test_logits_follow_the_rule_that_stops_the_plans():
+    """Places and prompts that point in all directions of a plane: their plans need different numbers of rounds."""
+    clip, generator = load_clip("embedded"), torch.Generator().manual_seed(0)
+    places, prompts = (torch.randn(*shape, 2, generator=generator) for shape in ((6, 10), (3, 2)))
+    found = {}
+    for stop in ("each", "batch"):
+        found[stop] = coop.build("plot", clip, ["a", "b"], n_prompts=3, n_ctx=2, stop=stop).logits(places, prompts)
+        units = F.normalize(places[:, 1:], dim=-1), F.normalize(prompts, dim=-1)
+        cosines = torch.einsum("bme,nce->bcmn", *units)
+        wanted = clip.logit_scale.exp() * (transport_plans(1 - cosines, 0.1, stop) * cosines).sum(dim=(-2, -1))
+        assert torch.equal(found[stop], wanted)
+    assert not torch.equal(found["each"], found["batch"])
+
+
 def test_plans_that_stop_with_their_batch_make_no_mean_over_images():
     clip = load_clip("embedded")
     assert coop.build("plot", clip, ["a", "b"]).loss_is_mean

@@ -90,6 +90,8 @@ def test_published_settings(name, cell, expected):
         ("coop_fewshot_rn50", "PLOT, dtd, 8", {"OPTIM.EPOCHS": 200, "OPTIM.BATCH_SIZE": 128}),
         ("coop_fewshot_rn50", "PLOT, oxford_flowers, 4", {"OPTIM.EPOCHS": 100, "OPTIM.BATCH_SIZE": 32}),
         ("coop_fewshot_rn50", "PLOT, imagenet, 2", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": True}),
+        ("base_to_new", "TPT, dtd", {"METHOD.OPTIONS.AUGMIX": True, "METHOD.OPTIONS.CROPS": "file"}),
+        ("base_to_new", "TPT, imagenet", {"METHOD.OPTIONS.AUGMIX": False, "METHOD.OPTIONS.CROPS": "file"}),
         ("coop_fewshot_rn50", "PLOT, food101, 1", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": False}),
     ],
 )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, ToTensor, v2
 
 from promptvision.atomic import DAMAGE
+from promptvision.data.file_views import FileViews, Wanted
 from promptvision.errors import unknown
 
 Step: TypeAlias = "nn.Module | ToTensor"
@@ -30,7 +31,7 @@ BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """One side of a recipe, called with an RGB image: (3, H, W) float32, normalised."""
+    """One side of a recipe, called with an RGB image: (3, H, W) float32, normalised; (V, 3, H, W) with views."""
 
     steps: v2.Compose
     mean: tuple[float, ...]
@@ -116,10 +117,19 @@ def train_transform(
 
 
 def test_transform(
-    name: str, size: int | Size, mean: Sequence[float], std: Sequence[float], *, upright: bool = False
+    name: str,
+    size: int | Size,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    upright: bool = False,
+    views: Wanted | None = None,
 ) -> Transform:
-    """Return the test side of a recipe, with the arguments of `train_transform`."""
-    return _build(TEST, name, size, mean, std, upright)
+    """Return the test side of a recipe, with the arguments of `train_transform`.
+
+    With `views` an image becomes (V, 3, *size): the test side of the recipe, then random crops of the whole image.
+    """
+    return _build(TEST, name, size, mean, std, upright, views)
 
 
 def _build(
@@ -129,12 +139,16 @@ def _build(
     mean: Sequence[float],
     std: Sequence[float],
     upright: bool,
+    views: Wanted | None = None,
 ) -> Transform:
     if name not in table:
         raise unknown("transform", name, table)
     rotate = [v2.Lambda(exif_transpose)] if upright else []
     pair = (size, size) if isinstance(size, int) else (size[0], size[1])
-    return Transform(v2.Compose([*rotate, *table[name](pair)]), tuple(mean), tuple(std))
+    steps = table[name](pair)
+    if views:
+        steps = [FileViews(views, v2.Compose(steps), pair)]
+    return Transform(v2.Compose([*rotate, *steps]), tuple(mean), tuple(std))
 
 
 def exif_transpose(image: Image.Image) -> Image.Image:

@@ -51,7 +51,7 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
     upright = cfg.INPUT.EXIF == "apply"
     if training:
         return train_transform(cfg.INPUT.TRAIN, size, mean, std, upright=upright)
-    return test_transform(cfg.INPUT.TEST, size, mean, std, upright=upright)
+    return test_transform(cfg.INPUT.TEST, size, mean, std, upright=upright, views=method.image_views)
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
