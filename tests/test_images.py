@@ -155,7 +155,7 @@ def test_what_no_image_is_named_for(tmp_path):
 
 def test_very_large_images_are_told_and_bombs_refused(tmp_path, monkeypatch, caplog, recwarn):
     Image.new("RGB", (12, 10)).save(tmp_path / "large.png")
-    files._warn_once_if_large.cache_clear()
+    files._check_sides.cache_clear()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for _ in range(3):
         assert open_image(str(tmp_path), "large.png").size == (12, 10)

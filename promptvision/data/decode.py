@@ -24,6 +24,8 @@ SUFFIXES = (
     *(".pcx", ".psd", ".qoi", ".sgi", ".rgb", ".ico", ".dds", *HEIF),
 )
 """Endings of the image files that Pillow reads, in upper or lower case, for readers that search folders."""
+MOST_ASPECT = 1000
+"""Times that an image may be longer than wide."""
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 # Image generators write megabytes of text beside the pixels; Pillow's limit for all of it together stays.
 STARTS = {
@@ -32,7 +34,7 @@ STARTS = {
     rb"ftyp(avif|avis)": "AVIF, which this version of Pillow cannot read: update Pillow or convert it to JPEG",
     rb"ftyp": "a video: extract its frames as images",
     rb"^(\xff\x0a|\x00\x00\x00\x0cJXL )": "JPEG XL, which Pillow cannot read: convert it to JPEG or PNG",
-    rb"^%PDF": "a PDF: convert its pages to images",
+    rb"^%(PDF|!PS)": "a PDF or PostScript: convert its pages to images",
     rb"(?i)^\s*(<\?xml|<svg|<!doctype svg)": "SVG or other XML, not pixels: convert it to PNG",
     rb"(?i)^\s*<(!doctype )?html": "it is no image but a web page: download the image itself",
     rb"^version https://git-lfs": "it is no image but a pointer of Git LFS: run `git lfs pull`",
@@ -65,9 +67,8 @@ def read_image(source: str | bytes, name: str) -> Image.Image:
             refuse_special(source, f"image {shown(name)}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, transparency and size, without the file's name
-            _register_heif()
-            with Image.open(source if isinstance(source, str) else BytesIO(source)) as image:
-                _warn_once_if_large(name, image.width, image.height)
+            with Image.open(source if isinstance(source, str) else BytesIO(source), formats=_formats()) as image:
+                _check_sides(name, image.width, image.height)
                 return as_rgb(image)
     except InputError as error:
         raise BadImage(str(error)) from None
@@ -86,15 +87,22 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=1)
-def _register_heif() -> None:
+def _formats() -> list[str]:
+    """Return the formats that Pillow reads, except EPS: Ghostscript would run the program in it."""
+    Image.preinit()
+    Image.init()
     if HEIF:
         from pillow_heif import register_heif_opener  # a plugin that the user may have installed
 
         register_heif_opener()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 @lru_cache(maxsize=4096)
-def _warn_once_if_large(name: str, width: int, height: int) -> None:
+def _check_sides(name: str, width: int, height: int) -> None:
+    """Raise BadImage for a strip, of which resizing would make a huge image; warn once of very many pixels."""
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        raise BadImage(f"image {shown(name)} cannot be read: a strip of {width} x {height} pixels; cut it into pieces")
     limit = Image.MAX_IMAGE_PIXELS
     if limit and width * height > limit:
         LOG.warning("image %s is very large: %d x %d pixels", shown(name), width, height)

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from promptvision.atomic import parse_json, refuse_damaged, write_atomically
+from promptvision.atomic import parse_json, refuse_damaged, refuse_special, write_atomically
 from promptvision.errors import InputError
 
 FORMAT = "promptvision checkpoint 1"
@@ -33,6 +33,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return what `save_checkpoint` wrote, on the CPU; run no code from the file, refuse a damaged or foreign one."""
     if not Path(path).exists():
         raise InputError(f"checkpoint {path} does not exist")
+    refuse_special(path, f"checkpoint {path}")
     damaged = f"{path} is damaged or not a checkpoint of promptvision", "delete it to start from scratch"
     with refuse_damaged(*damaged), zipfile.ZipFile(path) as archive:
         entries = archive.infolist()  # torch compresses nothing, so no entry can grow when it is read
@@ -77,6 +78,7 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not Path(path).exists():
         raise InputError(f"{path} does not exist; has the run finished?")
+    refuse_special(path, str(path))
     with refuse_damaged(f"{path} is damaged or not a safetensors file"), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 

@@ -52,6 +52,11 @@ class RunFolder:
 
     def _open(self, wait: bool) -> None:
         """Create the folder, log to it, lock it, and remove the half-written files of a killed run."""
+        for each in (self.log, *self.path.glob("task_[0-9]*")):  # a stranger's folder must not write elsewhere
+            if each.is_symlink() or each.is_fifo():
+                raise InputError(
+                    f"OUTPUT_DIR {self.path}: {each.name} is a link or pipe, which no run wrote: remove it"
+                )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._handler = LogFile(self.log, encoding="utf-8")
