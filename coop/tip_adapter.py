@@ -49,8 +49,10 @@ class TipAdapter(ZeroShot):
 
     `templates`, `ensemble`, `texts` as in ZeroShot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
     upper ends of beta and alpha, which are then chosen on the validation images; an empty list keeps the given values.
-    Learns `keys` (N, E), the normalised features of the images (without augmentation; the official code averages ten
-    augmented views), `values` (N, C), `alpha` and `beta`. The images vote for their own classes, not for new ones.
+    `views`: augmented views of an image whose features are averaged for its key (published: 10), 0 for the image
+    without augmentation. `logit_scale`: factor of the zero-shot cosine, 0 for the backbone's own (published: 100).
+    Learns `keys` (N, E), the normalised mean features of the images, `values` (N, C), `alpha` and `beta`. The images
+    vote for their own classes, not for new ones.
     """
 
     new_classes = False
@@ -65,11 +67,15 @@ class TipAdapter(ZeroShot):
         self, backbone: CLIP, classes: Sequence[str], *,
         templates: Sequence[str] = (), ensemble: str = "", texts: str = "",
         alpha: float = 1.17, beta: float = 1.0, search: Sequence[float] = (7.0, 3.0),
+        views: int = 0, logit_scale: float = 0.0,
     ):  # fmt: skip
         super().__init__(backbone, classes, templates=templates, ensemble=ensemble, texts=texts)
         if len(search) not in (0, 2) or any(end <= 0.1 for end in search):
             raise InputError(f"search takes the upper ends of beta and alpha, such as [7, 3], not {list(search)}")
-        self.search = tuple(search)
+        for option, value in (("views", views), ("logit_scale", logit_scale)):
+            if value < 0:
+                raise InputError(f"{option} is {value:g}; it takes a positive number, or 0")
+        self.search, self.prepare_views, self.logit_scale = tuple(search), views, logit_scale
         self.register_buffer("values", torch.empty(0, len(classes)))
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("beta", torch.tensor(float(beta)))
@@ -80,10 +86,11 @@ class TipAdapter(ZeroShot):
             self.register_buffer("keys", keys)
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Fill the cache with the training images."""
+        """Fill the cache with the training images; their views are averaged before they are normalised."""
         features, labels = all_features(self.backbone, train)
-        self.keys.data = F.normalize(features, dim=-1)
-        self.values.data = F.one_hot(labels, len(self.classes)).float()
+        count = len(features) // max(1, self.prepare_views)
+        self.keys.data = F.normalize(torch.stack(features.split(count)).mean(dim=0), dim=-1)
+        self.values.data = F.one_hot(labels[:count], len(self.classes)).float()
 
     @torch.no_grad()
     def finish(self, train: Batches, val: Batches) -> None:
@@ -93,10 +100,15 @@ class TipAdapter(ZeroShot):
         features, labels = all_features(self.backbone, val)
         if not len(labels):
             raise InputError("the search for alpha and beta needs validation images; METHOD.OPTIONS.SEARCH [] does not")
-        zero_shot = self.backbone.logits(features, self.features)
-        alpha, beta = search(zero_shot, self.affinity(features), self.values, labels, self.search)
+        alpha, beta = search(self.zero_shot(features), self.affinity(features), self.values, labels, self.search)
         self.alpha.fill_(alpha)
         self.beta.fill_(beta)
+
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """Return the logits (B, C) of image features (B, E) without the votes."""
+        if not self.logit_scale:
+            return self.backbone.logits(features, self.features)
+        return self.logit_scale * F.normalize(features, dim=-1) @ self.features.T
 
     def affinity(self, features: Tensor) -> Tensor:
         """Return the cosines (B, N) of image features (B, E) with the cached images."""
@@ -105,7 +117,7 @@ class TipAdapter(ZeroShot):
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone.image.as_features(images)
         votes = cache_logits(self.affinity(features), self.values, self.beta)
-        return self.backbone.logits(features, self.features) + self.alpha * votes
+        return self.zero_shot(features) + self.alpha * votes
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; the cache takes the size of those in `state`."""
@@ -118,7 +130,7 @@ class TipAdapter(ZeroShot):
 class TipAdapterF(TipAdapter):
     """Tip-Adapter-F: Tip-Adapter with trained keys; training uses the given `alpha` and `beta`, the search comes last.
 
-    Published: AdamW at 0.001, eps 1e-4, 20 epochs, cosine, batch 256.
+    Published: AdamW at 0.001, eps 1e-4, decay 0.01, 20 epochs, cosine over all steps, batch 256.
     """
 
     learns_keys = True

@@ -52,6 +52,10 @@ class Method(nn.Module):
     """Views in place of each test image: then `forward` and `predictor` take (B, V, 3, H, W), images themselves first.
     """
 
+    prepare_views: int = 0
+    """Augmented views of every training image that `prepare` is given, all images of one view after those of another
+    and in the same order; 0 for the images without augmentation."""
+
     loss_is_mean: bool = True
     """True if `loss` is a mean over the images of a batch, apart from terms without images: then several processes can
     share a batch."""
@@ -138,7 +142,10 @@ class Method(nn.Module):
         return logits.masked_fill(other, -torch.inf)
 
     def prepare(self, train: Batches, val: Batches) -> None:
-        """Compute what has a closed form in the images' features; called once before training."""
+        """Compute what has a closed form in the images' features; called once before training.
+
+        `train`: the training images as tests see them, or, one after the other, `prepare_views` augmented views of all.
+        """
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Change learned tensors, if need be, after the last step of epoch `epoch`, from 0, of `epochs`."""

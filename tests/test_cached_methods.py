@@ -16,6 +16,7 @@ from coop.linear_probe import search_c
 from coop.tip_adapter import search
 from promptvision.backbones import load_clip
 from promptvision.config import load_config
+from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import retest, run
@@ -216,3 +217,31 @@ def test_a_run_and_its_evaluation_anew_agree(name, tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["method"] == name
     again = retest(load_config(tmp_path / "config.yaml", [], FAMILIES), FAMILIES, tmp_path, progress=False)
     assert again["accuracy"] == result["accuracy"]
+
+
+def keys_of(tmp_path, name, *overrides):
+    """Return the keys that a run of Tip-Adapter fills its cache with."""
+    words = ["DATASET.NAME", "world_shapes", "DATASET.SHOTS", 1, "CACHE_DIR", str(tmp_path / "cache")]
+    words += ["OUTPUT_DIR", str(tmp_path / name), *overrides]
+    cfg = load_config(ROOT / "configs/coop/embedded_tip_adapter.yaml", words, FAMILIES)
+    with RunFolder(cfg.OUTPUT_DIR) as folder:
+        run(cfg, FAMILIES, folder, progress=False)
+    return load_learned(tmp_path / name / "learned.safetensors")[0]["keys"]
+
+
+def test_keys_of_augmented_views(tmp_path):
+    """Views of a recipe that draws nothing are the image itself; drawn ones are others, near it, cached or not."""
+    plain = keys_of(tmp_path, "plain")
+    views = ["METHOD.OPTIONS.VIEWS", 3, "INPUT.TRAIN"]
+    torch.testing.assert_close(keys_of(tmp_path, "fixed", *views, "center"), plain, atol=1e-5, rtol=0)
+    drawn = keys_of(tmp_path, "drawn", *views, "tip_adapter")
+    assert drawn.shape == plain.shape and not torch.allclose(drawn, plain, atol=0.01)
+    assert ((drawn @ plain.T).argmax(dim=1) == torch.arange(len(plain))).float().mean() > 0.8
+    again = keys_of(tmp_path, "again", *views, "tip_adapter", "CACHE_DIR", "")
+    torch.testing.assert_close(again, drawn, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"views": -1}, {"logit_scale": -1.0}])
+def test_tip_adapter_refuses_negative_numbers(options, clip):
+    with pytest.raises(InputError, match=f"{next(iter(options))} is -1; it takes a positive number, or 0"):
+        coop.build("tip_adapter", clip, CLASSES, **options)

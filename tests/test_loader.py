@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from promptvision.data.decode import open_image
-from promptvision.data.loader import TestLoader, TrainLoader
+from promptvision.data.loader import TestLoader, TrainLoader, smallest_batch
 from promptvision.data.transforms import test_transform as make_test_transform
 from promptvision.data.transforms import train_transform
 from promptvision.errors import InputError
@@ -82,6 +82,14 @@ def test_an_incomplete_batch_is_dropped_unless_alone(count, sizes):
     batches = list(loader.epoch(0))
     assert [len(labels) for _, labels in batches] == sizes
     assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(7, [3, 3, 1]), (6, [3, 3]), (2, [2])])
+def test_an_incomplete_batch_is_trained_on_where_wanted(count, sizes):
+    loader = train_loader(Noise(count), drop_last=False)
+    assert [len(labels) for _, labels in loader.epoch(0)] == sizes and len(loader) == len(sizes)
+    assert smallest_batch(count, 3, drop_last=False) == sizes[-1]
+    assert smallest_batch(count, 3, drop_last=True) == sizes[0]
 
 
 def test_batches_have_the_promised_shapes_and_every_image_once():

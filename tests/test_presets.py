@@ -115,6 +115,37 @@ def test_task_res_follows_its_script(place):
         assert list(options.TEMPLATES) == [*ENSEMBLES["select"], "a photo of a {}."]
 
 
+TIP_ADAPTER = {  # data set: first alpha, ends of the search for beta and alpha (gaopengcuhk/Tip-Adapter, configs)
+    "imagenet": (1.17, [7, 3]),
+    "caltech101": (3, [12, 5]),
+    "oxford_pets": (1.17, [7, 3]),
+    "stanford_cars": (3, [20, 10]),
+    "oxford_flowers": (10, [50, 50]),
+    "food101": (1.17, [10, 10]),
+    "fgvc_aircraft": (5, [30, 30]),
+    "sun397": (1.17, [12, 10]),
+    "dtd": (2, [13, 13]),
+    "eurosat": (2, [12, 10]),
+    "ucf101": (3, [7, 3]),
+}
+
+
+@pytest.mark.parametrize("name", TIP_ADAPTER)
+@pytest.mark.parametrize("run", ["Tip-Adapter", "Tip-Adapter-F"])
+def test_tip_adapter_follows_its_configs(run, name):
+    cfg = cell_config("adapters_fewshot_rn50", run, name, 16)
+    options, optim, imagenet = cfg.METHOD.OPTIONS, cfg.OPTIM, name == "imagenet"
+    assert TIP_ADAPTER[name] == (options.ALPHA, options.SEARCH)
+    assert (options.BETA, options.VIEWS, options.LOGIT_SCALE) == (1, 10, 100)
+    assert (("select", "test") if imagenet else ("", "all")) == (options.ENSEMBLE, cfg.DATASET.VALIDATION)
+    assert (cfg.INPUT.TRAIN, cfg.INPUT.TEST, cfg.BACKBONE.NAME) == ("tip_adapter", "coop", "RN50")
+    if run == "Tip-Adapter-F":
+        assert (optim.NAME, optim.LR, optim.EPS, optim.WEIGHT_DECAY) == ("adamw", 0.001, 1e-4, 0.01)
+        assert (256, False, 100 if name == "eurosat" else 20) == (optim.BATCH_SIZE, optim.DROP_LAST, optim.EPOCHS)
+        each = rates(cfg, 3)
+        assert len(each) == 3 * optim.EPOCHS and each[0] == 0.001 and 0.001 > each[1] > each[2]
+
+
 def cell_config(benchmark, run, dataset, shots):
     """Return the config of one cell of a benchmark."""
     cells = load_cells(ROOT / f"configs/benchmarks/{benchmark}.yaml")

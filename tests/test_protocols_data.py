@@ -130,6 +130,8 @@ def test_validation_images():
         load("DATASET.SHOTS", "8", "DATASET.VALIDATION", mode).images for mode in ("own", "none", "held_out", "test")
     )
     assert own.train == none.train == apart.train == test.train
+    whole = load("DATASET.SHOTS", "8", "DATASET.VALIDATION", "all").images
+    assert whole.train == own.train and whole.val == load("DATASET.SHOTS", "0").images.val and len(whole.val) > 40
     assert len(own.val) == 40 and none.val == [] and test.val == test.test == own.test
     assert len(apart.val) == 40 and not set(apart.val) & {*own.val, *own.train, *own.test}
     everything = load("DATASET.SHOTS", "0").images.train

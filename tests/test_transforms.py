@@ -111,6 +111,10 @@ OFFICIAL = {
         [v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC), v2.RandomHorizontalFlip()],
         [v2.Resize(size, interpolation=BICUBIC), v2.CenterCrop(size)],
     ),
+    "tip_adapter": lambda size: (
+        [v2.RandomResizedCrop(size, scale=(0.5, 1), interpolation=BICUBIC), v2.RandomHorizontalFlip()],
+        [v2.Resize(size, interpolation=BICUBIC), v2.CenterCrop(size)],
+    ),
     "fgvc": lambda size: (
         [v2.Resize(size * 8 // 7, interpolation=BILINEAR), v2.RandomCrop(size), v2.RandomHorizontalFlip()],
         [v2.Resize(size * 8 // 7, interpolation=BILINEAR), v2.CenterCrop(size)],

@@ -119,9 +119,10 @@ KEYS = (
     Key(
         "DATASET.VALIDATION",
         "own",
-        "Validation images: own (the data set's), none, held_out (training images that were not picked), or test "
-        "(the test images, as some official code selects; every table marks it).",
-        choices=("own", "none", "held_out", "test"),
+        "Validation images: own (the data set's, at most 4 per class with SHOTS), all (all of these), none, held_out "
+        "(training images that were not picked), or test (the test images, as some official code selects; every table "
+        "marks it).",
+        choices=("own", "all", "none", "held_out", "test"),
     ),
     Key(
         "DATASET.SOURCE",
@@ -181,8 +182,8 @@ KEYS = (
         "leaves unreadable ones out, and lists them in result.json.",
         choices=("stop", "skip"),
     ),
-    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p, coda or center."),
-    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p, coda or center."),
+    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
     Key(
         "OPTIM.NAME",
         "sgd",
@@ -239,6 +240,12 @@ KEYS = (
         "draws of dropout differ) in the memory of a small one; the last step of an epoch takes the batches that are "
         "left. ITERATIONS and schedules count steps.",
         low=1,
+    ),
+    Key(
+        "OPTIM.DROP_LAST",
+        True,
+        "Leave out the last batch of an epoch if it is incomplete and not the only one, as Dassl does; False trains on "
+        "it.",
     ),
     Key(
         "OPTIM.LABEL_SMOOTHING",

@@ -66,7 +66,7 @@ class TrainLoader:
 
     The order is a function of (seed, epoch). Epoch e shows view e of every image, or view e modulo `views` if that
     is not 0; a view is a function of (seed, its number, the image's index in `items`). `fixed`: the transform draws
-    nothing, so there is one view. An incomplete last batch is dropped unless it is the only one (Dassl
+    nothing, so there is one view. `drop_last`: an incomplete last batch is dropped unless it is the only one (Dassl
     `build_data_loader`). `keep` decodes all images now and holds them in memory: for few-shot sets, where a broken
     image is then found before training. `part`: (number, count) of processes that share every batch.
     """
@@ -82,6 +82,7 @@ class TrainLoader:
         batch_size: int,
         seed: int,
         workers: int = 0,
+        drop_last: bool = True,
         views: int = 0,
         fixed: bool = False,
         keep: bool = False,
@@ -90,13 +91,13 @@ class TrainLoader:
         _check(items, batch_size, workers, "train on")
         self.items, self.open, self.transform = list(items), open_image, transform
         self.batch_size, self.seed, self.workers, self.part = batch_size, seed, workers, part
-        self.views, self.fixed = 1 if fixed else views, fixed
+        self.drop_last, self.views, self.fixed = drop_last, 1 if fixed else views, fixed
         if keep:
             self.keep()
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
-        return max(1, len(self.items) // self.batch_size)
+        return batches_per_epoch(len(self.items), self.batch_size, self.drop_last)
 
     def keep(self) -> None:
         """Decode all images now and hold them in memory."""
@@ -152,6 +153,18 @@ class TestLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.views.batches(self.indices, self.workers)
+
+
+def batches_per_epoch(images: int, batch_size: int, drop_last: bool) -> int:
+    """Return the number of batches of a TrainLoader."""
+    whole, rest = divmod(images, batch_size)
+    return whole if whole and (drop_last or not rest) else whole + 1
+
+
+def smallest_batch(images: int, batch_size: int, drop_last: bool) -> int:
+    """Return the number of images in the smallest batch of a TrainLoader."""
+    rest = images % batch_size
+    return rest if rest and (images < batch_size or not drop_last) else batch_size
 
 
 def _check(items: Sequence[Item], batch_size: int, workers: int, purpose: str) -> None:

@@ -69,12 +69,18 @@ TEST: dict[str, Recipe] = {
     "coda": lambda size: [v2.Resize(size, interpolation=BILINEAR), v2.PILToTensor()],
 }
 """Recipe -> its test side."""
-TEST["center"] = TEST["coop"]
+TEST["tip_adapter"] = TEST["center"] = TEST["coop"]
 
 TRAIN: dict[str, Recipe] = {
     # 8 to 100 % of the area (CoOp `configs/trainers`, Dassl)
     "coop": lambda size: [
         v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC),
+        v2.RandomHorizontalFlip(0.5),
+        v2.PILToTensor(),
+    ],
+    # 50 to 100 % of the area (Tip-Adapter `main.py`)
+    "tip_adapter": lambda size: [
+        v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=BICUBIC),
         v2.RandomHorizontalFlip(0.5),
         v2.PILToTensor(),
     ],

@@ -114,7 +114,7 @@ def _pick(cfg: CfgNode, images: Images) -> tuple[list[Item], list[Item]]:
     if wanted.VALIDATION == "held_out":
         train, val = held_out(images.train, train, wanted.SHOTS, cfg.SEED)
     elif wanted.VALIDATION != "own":
-        val = list(images.test) if wanted.VALIDATION == "test" else []
+        val = {"all": list(images.val), "test": list(images.test), "none": []}[wanted.VALIDATION]
     if wanted.TRAIN == "train":
         return train, val
     if wanted.VALIDATION in ("none", "test"):

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from yacs.config import CfgNode
 
 from promptvision.config import dump, resolved
+from promptvision.data.loader import smallest_batch
 from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import save_learned
 from promptvision.engine.device import autocast
@@ -53,7 +54,7 @@ class Experiment(Setup):
     def prepare(self) -> None:
         """Let the method prepare on the images, and load METHOD.WEIGHTS."""
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
-            self.method.prepare(*self.unaugmented())
+            self.method.prepare(*self.to_prepare())
         if self.cfg.METHOD.WEIGHTS:
             start_from(self.cfg, self.family, self.method)
 
@@ -65,7 +66,8 @@ class Experiment(Setup):
         """
         started, cfg, method = time.monotonic(), self.cfg, self.method
         optimizer = self._optimizer()
-        check(method, min(cfg.OPTIM.BATCH_SIZE, len(self.data.images.train)), cfg.OPTIM.ACCUMULATE if optimizer else 1)
+        smallest = smallest_batch(len(self.data.images.train), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST)
+        check(method, smallest, cfg.OPTIM.ACCUMULATE if optimizer else 1)
         loader = self.train_loader(first_epoch(self.folder)) if optimizer else None
         set_loss(cfg, method, self.data.images.train, self.device)
         batches = len(loader) if loader else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -120,13 +121,12 @@ class Setup:
             raise InputError(f"data set {self.data.card.name!r} has no {split} images; {WAYS_OUT[split]}")
         size, workers = self.cfg.TEST.BATCH_SIZE, self.cfg.TRAIN.WORKERS
         transform = transform_of(self.cfg, self.method)
-        loader = TestLoader(items, self.data.images.open, transform, batch_size=size, workers=workers)
-        if self.cache is None:
-            return loader
-        features = FeatureTestLoader(loader, self.cache, self.data.images, f"{split} images")
-        if ahead:
-            features.prepare()
-        return features
+        loader = self._cached(
+            TestLoader(items, self.data.images.open, transform, batch_size=size, workers=workers), f"{split} images"
+        )
+        if ahead and isinstance(loader, FeatureTestLoader):
+            loader.prepare()
+        return loader
 
     def unaugmented(self) -> tuple[Batches, Batches]:
         """Return the training and validation images as a test sees them; nothing is read before the first use."""
@@ -135,6 +135,23 @@ class Setup:
             for split in ("train", "val")
         )
         return train, val
+
+    def to_prepare(self) -> tuple[Batches, Batches]:
+        """Return what `Method.prepare` is given: `unaugmented`, or augmented views of the training images.
+
+        They are numbered from -1 down: none of them is one of training.
+        """
+        train, val = self.unaugmented()
+        if not self.method.prepare_views or not self.data.images.train:
+            return train, val
+        loader, size = self._shuffled(self.data.images.train, keep=False), self.cfg.TEST.BATCH_SIZE
+        numbers = range(1, self.method.prepare_views + 1)
+        views = (self._cached(loader.view(-number, size), f"view {number} to prepare on") for number in numbers)
+        return chain.from_iterable(views), val
+
+    def _cached(self, loader: TestLoader, title: str) -> TestLoader | FeatureTestLoader:
+        """Return the features of a loader's images if there is a cache, computed on first use; else the loader."""
+        return FeatureTestLoader(loader, self.cache, self.data.images, title) if self.cache else loader
 
     def train_loader(self, first: int) -> TrainLoader | FeatureTrainLoader | WithUnlabelled:
         """Return shuffled, augmented batches of the training images, with unlabelled ones if the method wants them.
@@ -165,6 +182,7 @@ class Setup:
             batch_size=cfg.OPTIM.BATCH_SIZE,
             seed=cfg.SEED,
             workers=cfg.TRAIN.WORKERS,
+            drop_last=cfg.OPTIM.DROP_LAST,
             views=cfg.TRAIN.VIEWS,
             fixed=cfg.INPUT.TRAIN in FIXED,
             keep=keep,

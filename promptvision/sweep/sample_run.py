@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
+from promptvision.data.loader import batches_per_epoch
 from promptvision.engine.device import autocast, peak_memory
 from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
@@ -85,9 +86,16 @@ class SampleRun(Experiment):
 
     def unaugmented(self) -> tuple[Any, Any]:
         """Return training and validation images that note whether they are read."""
-        found = tuple(Noted(each) for each in super().unaugmented())
+        return self._noting(*super().unaugmented())
+
+    def to_prepare(self) -> tuple[Any, Any]:
+        """Return what the method prepares on; it notes whether it is read."""
+        return self._noting(*super().to_prepare())
+
+    def _noting(self, train: Any, val: Any) -> tuple[Noted, Noted]:
+        found = Noted(train), Noted(val)
         self.noted.extend(found)
-        return found[0], found[1]
+        return found
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
         """Do a part of the work, keep its seconds under `name`, and return its result."""
@@ -132,7 +140,8 @@ def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], ta
     rows = [row["seconds"] for row in read_rows(run.folder.metrics)]
     step = (rows[-1] - rows[0]) / (len(rows) - 1) if len(rows) > 1 else sum(rows)
     tested, trained = (len(getattr(run.data.images, name)) for name in (split, "train"))
-    more, batches = len(data.images.train) / max(1, trained), max(1, len(data.images.train) // cfg.OPTIM.BATCH_SIZE)
+    more = len(data.images.train) / max(1, trained)
+    batches = batches_per_epoch(len(data.images.train), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST)
     of_views = min(cfg.TRAIN.VIEWS or epochs(cfg, batches), epochs(cfg, batches)) if rows else 1
     views = 1 if run.cache is None or run.cfg.INPUT.TRAIN == cfg.INPUT.TEST else of_views
     image = max(0.0, took["test"] - took["predictor"]) / tested
