@@ -110,6 +110,26 @@ def test_other_images_are_listed_and_not_judged(coop_runs, compared, changes, to
     assert row["verdict"].startswith("not comparable") and any(told in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    "dataset, validation, told",
+    [
+        ("dtd", "all", ""),
+        ("dtd", "test", "selected on its test images"),
+        ("imagenet", "test", ""),
+        ("imagenet", "all", "DATASET.VALIDATION is all, published test"),
+    ],
+)
+def test_tip_adapter_searched_on_the_test_images_of_imagenet_alone(coop_runs, compared, dataset, validation, told):
+    options = {"METHOD.OPTIONS": {"VIEWS": 10, "LOGIT_SCALE": 100.0}, "DATASET.VALIDATION": validation}
+    facts = dict(method="tip_adapter", dataset=dataset, n=rules()["tests"][dataset], train_transform="tip_adapter")
+    coop_runs(config=options, protocol={"VALIDATION": validation}, **facts)
+    rows, notes = compared()
+    assert {row["verdict"].startswith("not comparable") for row in rows if row["paper"].startswith("Tip")} == {
+        bool(told)
+    }
+    assert told in " ".join(notes)
+
+
 def test_fp32_is_told_and_judged(coop_runs, compared):
     coop_runs(config={"TRAIN.PRECISION": "fp32"})
     (row,), notes = compared()
