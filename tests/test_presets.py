@@ -11,7 +11,6 @@ import vpt
 from coop.parts.teacher import ENSEMBLES
 from promptvision.config import load_config
 from promptvision.experiment.schedule import rates
-from promptvision.sweep.benchmark import load_cells
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}
@@ -107,7 +106,7 @@ TASK_RES = {  # data set, shots: rate, epochs, alpha, templates (geekyutao/TaskR
 
 @pytest.mark.parametrize("place", TASK_RES)
 def test_task_res_follows_its_script(place):
-    cfg = cell_config("adapters_fewshot_rn50", "TaskRes", *place)
+    cfg = load("configs/coop/rn50_task_res.yaml", "DATASET.NAME", place[0], "DATASET.SHOTS", place[1])
     options, optim = cfg.METHOD.OPTIONS, cfg.OPTIM
     assert (optim.LR, optim.EPOCHS, options.ALPHA, len(options.TEMPLATES)) == TASK_RES[place]
     assert (optim.NAME, optim.BATCH_SIZE, optim.WEIGHT_DECAY, cfg.BACKBONE.NAME) == ("adam", 256, 5e-4, "RN50")
@@ -131,24 +130,16 @@ TIP_ADAPTER = {  # data set: first alpha, ends of the search for beta and alpha 
 
 
 @pytest.mark.parametrize("name", TIP_ADAPTER)
-@pytest.mark.parametrize("run", ["Tip-Adapter", "Tip-Adapter-F"])
-def test_tip_adapter_follows_its_configs(run, name):
-    cfg = cell_config("adapters_fewshot_rn50", run, name, 16)
+@pytest.mark.parametrize("preset", ["rn50_tip_adapter", "rn50_tip_adapter_f"])
+def test_tip_adapter_follows_its_configs(preset, name):
+    cfg = load(f"configs/coop/{preset}.yaml", "DATASET.NAME", name)
     options, optim, imagenet = cfg.METHOD.OPTIONS, cfg.OPTIM, name == "imagenet"
     assert TIP_ADAPTER[name] == (options.ALPHA, options.SEARCH)
     assert (options.BETA, options.VIEWS, options.LOGIT_SCALE) == (1, 10, 100)
     assert (("select", "test") if imagenet else ("", "all")) == (options.ENSEMBLE, cfg.DATASET.VALIDATION)
     assert (cfg.INPUT.TRAIN, cfg.INPUT.TEST, cfg.BACKBONE.NAME) == ("tip_adapter", "coop", "RN50")
-    if run == "Tip-Adapter-F":
+    if preset == "rn50_tip_adapter_f":
         assert (optim.NAME, optim.LR, optim.EPS, optim.WEIGHT_DECAY) == ("adamw", 0.001, 1e-4, 0.01)
         assert (256, False, 100 if name == "eurosat" else 20) == (optim.BATCH_SIZE, optim.DROP_LAST, optim.EPOCHS)
         each = rates(cfg, 3)
         assert len(each) == 3 * optim.EPOCHS and each[0] == 0.001 and 0.001 > each[1] > each[2]
-
-
-def cell_config(benchmark, run, dataset, shots):
-    """Return the config of one cell of a benchmark."""
-    cells = load_cells(ROOT / f"configs/benchmarks/{benchmark}.yaml")
-    values = {"DATASET.NAME": dataset, "DATASET.SHOTS": shots}
-    (cell,) = [cell for cell in cells if cell.run == run and all(cell.settled[key] == values[key] for key in values)]
-    return load_config(cell.config, [word for pair in cell.overrides.items() for word in pair], FAMILIES)
