@@ -97,7 +97,7 @@ class TrainLoader:
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
-        return batches_per_epoch(len(self.items), self.batch_size, self.drop_last)
+        return count_batches(len(self.items), self.batch_size, self.drop_last)
 
     def keep(self) -> None:
         """Decode all images now and hold them in memory."""
@@ -155,7 +155,7 @@ class TestLoader:
         return self.views.batches(self.indices, self.workers)
 
 
-def batches_per_epoch(images: int, batch_size: int, drop_last: bool) -> int:
+def count_batches(images: int, batch_size: int, drop_last: bool) -> int:
     """Return the number of batches of a TrainLoader."""
     whole, rest = divmod(images, batch_size)
     return whole if whole and (drop_last or not rest) else whole + 1

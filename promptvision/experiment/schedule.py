@@ -6,6 +6,7 @@ import math
 
 from yacs.config import CfgNode
 
+from promptvision.data.loader import count_batches
 from promptvision.engine.optim import learning_rates
 from promptvision.errors import InputError
 
@@ -14,6 +15,11 @@ def base_rate(cfg: CfgNode) -> float:
     """Return OPTIM.LR, with OPTIM.SCALE_LR for the images of a step (VPT's tune_*.py: LR / 256 x BATCH_SIZE)."""
     optim = cfg.OPTIM
     return optim.LR / 256 * (optim.BATCH_SIZE * optim.ACCUMULATE) if optim.SCALE_LR else optim.LR
+
+
+def batches_per_epoch(cfg: CfgNode, images: int) -> int:
+    """Return the batches of an epoch of so many images."""
+    return count_batches(images, cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST)
 
 
 def steps_per_epoch(cfg: CfgNode, batches: int) -> int:

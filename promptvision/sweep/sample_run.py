@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from promptvision.data.loader import batches_per_epoch
 from promptvision.engine.device import autocast, peak_memory
 from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
@@ -21,7 +20,7 @@ from promptvision.experiment.continual import load_stream
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.experiment import Experiment, build
 from promptvision.experiment.result import describe
-from promptvision.experiment.schedule import epochs
+from promptvision.experiment.schedule import batches_per_epoch, epochs
 from promptvision.sweep.cost import Cost
 from promptvision.sweep.shared_backbone import sharing
 
@@ -141,7 +140,7 @@ def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], ta
     step = (rows[-1] - rows[0]) / (len(rows) - 1) if len(rows) > 1 else sum(rows)
     tested, trained = (len(getattr(run.data.images, name)) for name in (split, "train"))
     more = len(data.images.train) / max(1, trained)
-    batches = batches_per_epoch(len(data.images.train), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST)
+    batches = batches_per_epoch(cfg, len(data.images.train))
     of_views = min(cfg.TRAIN.VIEWS or epochs(cfg, batches), epochs(cfg, batches)) if rows else 1
     views = 1 if run.cache is None or run.cfg.INPUT.TRAIN == cfg.INPUT.TEST else of_views
     image = max(0.0, took["test"] - took["predictor"]) / tested
