@@ -24,19 +24,33 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(found, expected, reduction="batchmean", log_target=True)
 
 
+class Projector(nn.Module):
+    """Map features (B, E) to (B, E') through E' units with batch norm and ReLU; layers and names of the official code.
+
+    Its convolutions see one pixel: they are linear layers.
+    """
+
+    def __init__(self, dim: int, out: int):
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(dim, out, 1), nn.BatchNorm2d(out), nn.ReLU(), nn.Conv2d(out, out, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv1(features[..., None, None]).flatten(1)
+
+
 class PromptKD(FeatureMethod):
     """Visual prompts and a projector learn to predict as a larger teacher does, from images without labels.
 
-    Both compare images with the teacher's class features, which are computed once; `projector` maps the student's
+    Both compare images with the teacher's class features, which are computed once; `VPT_image_trans` maps the student's
     (B, E) into their space. The objective needs no labels: the training images serve as unlabelled ones (all of them
     with DATASET.SHOTS 0).
 
-    `teacher`: the folder of a run on the same classes, or a CLIP by its BACKBONE.NAME; empty for the student's own CLIP
-    without prompts. `teacher_weights`: weights of such a CLIP, like BACKBONE.PRETRAINED; `templates`: texts of such a
-    CLIP, with `{}` for the class name. `weight`: factor of the objective, `divergence`; the official code has 1000 and
-    also divides by the number of classes. `temperature`: of both predictions in the divergence. `n_ctx`, `depth` as in
-    `vpt`. The official projector is E -> E' -> E', with batch norm and ReLU between. Learns `image_encoder` as vpt
-    does, and `projector`.
+    `teacher`: the folder of a run, which names these classes if it was trained on others, or a CLIP by its
+    BACKBONE.NAME; empty for the student's own CLIP without prompts. `teacher_weights`: weights of such a CLIP, like
+    BACKBONE.PRETRAINED; `templates`: texts of such a CLIP, with `{}` for the class name. `weight`: factor of the
+    objective, `divergence`. `per_class`: divide it by the number of classes too, as the official code with its weight
+    of 1000 does. `temperature`: of both predictions in the divergence. `n_ctx`, `depth` as in `vpt`.
+    Learns `image_encoder` as vpt does, and `VPT_image_trans`.
     """
 
     loss_on_labels = False
@@ -46,7 +60,7 @@ class PromptKD(FeatureMethod):
     def __init__(
         self, backbone: CLIP, classes: Sequence[str], known: Method | None = None, *,
         teacher: str = "", teacher_weights: str = "default", n_ctx: int = 4, depth: int = 3,
-        temperature: float = 1.0, weight: float = 1.0, templates: Sequence[str] = (),
+        temperature: float = 1.0, weight: float = 1.0, per_class: bool = False, templates: Sequence[str] = (),
     ):  # fmt: skip
         """`known`: a teacher that is loaded already."""
         super().__init__(backbone, classes)
@@ -58,12 +72,11 @@ class PromptKD(FeatureMethod):
         check_same_images(backbone, known.backbone)  # type: ignore[arg-type]
         self.__dict__["teacher"] = known  # not a submodule: nothing of it belongs to the student's state
         self.register_buffer("vectors", class_vectors(known), persistent=False)
-        dim, out = backbone.image.feature_dim, self.vectors.shape[-1]
-        self.projector = nn.Sequential(nn.Linear(dim, out), nn.BatchNorm1d(out), nn.ReLU(), nn.Linear(out, out))
-        self.terms = {"distillation": (weight, self.distillation)}
+        self.VPT_image_trans = Projector(backbone.image.feature_dim, self.vectors.shape[-1])
+        self.terms = {"distillation": (weight / len(classes) if per_class else weight, self.distillation)}
 
     def image_features(self, images: Tensor) -> Tensor:
-        return self.projector(self.image_encoder.features(self.backbone.image, images))
+        return self.VPT_image_trans(self.image_encoder.features(self.backbone.image, images))
 
     def text_features(self) -> Tensor:
         return self.vectors
@@ -81,6 +94,14 @@ class PromptKD(FeatureMethod):
         features = self.image_features(images)
         step = Step(images, labels, features, self.vectors, self.logits(features, self.vectors))
         return torch.stack([weight * term(step) for weight, term in self.terms.values()]).sum()
+
+    def load_learned_state(self, state: dict[str, Tensor]) -> None:
+        """Set the learned tensors; those of runs before the official names are translated."""
+        earlier, ours, found = "projector.", "VPT_image_trans.conv1.", dict[str, Tensor]()
+        for name, value in state.items():
+            linear = name.startswith(earlier) and value.dim() == 2
+            found[name.replace(earlier, ours, 1)] = value[..., None, None] if linear else value
+        super().load_learned_state(found)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """Return the same student with the teacher's features of other classes, if the teacher can name them."""

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from safetensors.torch import save_file
 
 import coop
@@ -134,7 +135,7 @@ def test_the_student_is_measured_by_the_teachers_predictions(clip, batch, comput
     zero_shot = coop.build("zero_shot", clip, NAMES, templates=[template])
     visual = coop.build("vpt", computed(clip, way="plain"), NAMES, n_ctx=4, depth=2)
     visual.load_learned_state({k: v for k, v in method.learned_state().items() if k.startswith("image_encoder")})
-    found = F.normalize(method.projector(visual.image_features(images)), dim=-1)
+    found = F.normalize(method.VPT_image_trans(visual.image_features(images)), dim=-1)
     logits = clip.logit_scale.exp() * found @ zero_shot.features.T
     torch.testing.assert_close(method(images), logits, atol=1e-4, rtol=1e-4)
     p, q = (zero_shot(images) / 2).softmax(-1), (logits / 2).softmax(-1)
@@ -152,7 +153,10 @@ def test_only_student_and_projector_learn(clip, batch):
     first.backward()
     optimizer.step()
     moved = {key for key, tensor in method.state_dict().items() if not torch.equal(tensor, before[key])}
-    assert moved == set(method.learned()) and {key.partition(".")[0] for key in moved} == {"image_encoder", "projector"}
+    assert moved == set(method.learned()) and {key.partition(".")[0] for key in moved} == {
+        "image_encoder",
+        "VPT_image_trans",
+    }
     assert all(torch.equal(tensor, teacher[key]) for key, tensor in method.teacher.state_dict().items())
     assert method.loss(*batch) < first
     other = kd(clip)
@@ -191,8 +195,19 @@ def test_a_run_as_the_teacher(clip, batch, teacher_run):
     method = coop.build("prompt_kd", clip, teacher.classes, teacher=str(folder), depth=2)
     torch.testing.assert_close(method.teacher(batch[0]), teacher(batch[0]))
     torch.testing.assert_close(method.vectors, teacher.text_features().detach())
-    with pytest.raises(InputError, match=r"was trained on \d+ classes, not these 3 \(its class 0 is .*, here 'cat'\)"):
-        coop.build("prompt_kd", clip, NAMES, teacher=str(folder), depth=2)
+    named = coop.build("prompt_kd", clip, NAMES, teacher=str(folder), depth=2)
+    torch.testing.assert_close(named.vectors, teacher.for_classes(NAMES).text_features().detach())
+
+
+def test_a_run_as_the_teacher_that_cannot_name_the_classes(clip, teacher_run, tmp_path):
+    config = yaml.safe_load((teacher_run[0] / "config.yaml").read_text())
+    config["METHOD"]["OPTIONS"]["CSC"] = True
+    own = coop.build("coop", clip, NAMES[::-1], csc=True)
+    facts = {"family": "coop", "classes": json.dumps(NAMES[::-1]), "config": yaml.safe_dump(config)}
+    save_file(own.learned_state(), tmp_path / "learned.safetensors", facts)
+    said = r"was trained on 3 classes, not these 3 \(its class 0 is 'old house', here 'cat'\), and class-specific"
+    with pytest.raises(InputError, match=said):
+        coop.build("prompt_kd", clip, NAMES, teacher=str(tmp_path), depth=2)
 
 
 def test_teachers_that_do_not_fit(clip, tmp_path, golden):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from promptvision.backbones.weights import read_weights
 from promptvision.errors import InputError, counted
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
+
+LOG = logging.getLogger(__name__)
 
 
 def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:
@@ -52,7 +55,7 @@ def check_same_images(student: CLIP, teacher: CLIP) -> None:
 
 
 def load_run_teacher(path: Path, classes: Sequence[str], compute: Compute) -> Method:
-    """Load the method of a run from its learned.safetensors, which must have the same classes."""
+    """Load the method of a run from its learned.safetensors; it names `classes` if it was trained on others."""
     if not path.is_file():
         raise InputError(f"teacher {path.parent} holds no learned.safetensors; is the run finished?")
     state, metadata = read_weights(path)
@@ -69,21 +72,25 @@ def load_run_teacher(path: Path, classes: Sequence[str], compute: Compute) -> Me
         resize, pool = backbone["RESIZE"], backbone["POOL"]
     except WRONG as error:
         raise InputError(f"teacher {path.parent}: {path.name} does not say how it was trained") from error
-    check_classes(path.parent, theirs, classes)
-    teacher = build(name, load_clip(*place, resize, pool, compute=compute), classes, options)
+    teacher = build(name, load_clip(*place, resize, pool, compute=compute), theirs, options)
     teacher.load_learned_state(state)
-    return teacher
+    return teacher if list(theirs) == list(classes) else naming(teacher, path.parent, classes)
 
 
-def check_classes(folder: Path, theirs: Sequence[str], ours: Sequence[str]) -> None:
-    """Raise InputError for a teacher that was trained on other classes."""
-    if list(theirs) == list(ours):
-        return
-    label = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
-    shown = f"its class {label} is {theirs[label]!r}, here {ours[label]!r}" if label is not None else "the first agree"
-    raise InputError(
-        f"teacher {folder} was trained on {counted(len(theirs), 'class')}, not these {len(ours)} ({shown})"
-    )
+def naming(teacher: Method, folder: Path, ours: Sequence[str]) -> Method:
+    """Return a teacher of other classes as a classifier of ours; raise InputError if it cannot name them."""
+    theirs = teacher.classes
+    try:
+        found = teacher.for_classes(ours)
+    except InputError as error:
+        label = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
+        first = (
+            f"its class {label} is {theirs[label]!r}, here {ours[label]!r}" if label is not None else "the first agree"
+        )
+        what = f"was trained on {counted(len(theirs), 'class')}, not these {len(ours)} ({first})"
+        raise InputError(f"teacher {folder} {what}, and {error}") from error
+    LOG.info("The teacher was trained on %s; naming these %d", counted(len(theirs), "class"), len(ours))
+    return found
 
 
 def build(name: str, clip: CLIP, classes: Sequence[str], options: Mapping[str, Any]) -> Method:

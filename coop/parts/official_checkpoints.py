@@ -60,7 +60,7 @@ def is_learned(name: str, whole: bool) -> bool:
     place, _, last = name.rpartition(".")
     if last in OF_CLASSES or "ZS_image_encoder" in place:
         return False
-    return not whole or place.startswith("prompt_learner") or last in ("VPT", "VPT_shallow")
+    return not whole or place.startswith(("prompt_learner", "VPT_image_trans")) or last in ("VPT", "VPT_shallow")
 
 
 def read_layers(path: Path, content: dict[str, Any], method: Method | None) -> dict[str, Tensor]:

@@ -95,6 +95,13 @@ KEYS = (
         choices=("all", "base", "new"),
     ),
     Key(
+        "DATASET.TRAIN_CLASSES",
+        "same",
+        "Classes whose training images are used and told apart in training: same (those of CLASSES), or all, which "
+        "without labels is PromptKD's base to new; tests and validation stay with CLASSES.",
+        choices=("same", "all"),
+    ),
+    Key(
         "DATASET.FEW_SHOT",
         "coop",
         "Code that picks the few-shot images: coop (CoOp's published index files) or clip_lora (other images for "

@@ -24,14 +24,16 @@ ADDED: Mapping[str, Any] = {
     "OPTIM.ACCUMULATE": 1,
     "OPTIM.DROP_LAST": True,
     "TRAIN.PATIENCE": 0,
+    "DATASET.TRAIN_CLASSES": "same",
     **{f"METHOD.OPTIONS.{name}": False for name in ("POOLED", "SEQUENTIAL", "LEARNED_SCALE", "HEAD_NORM")},
-    **{f"METHOD.OPTIONS.{name}": False for name in ("WHOLE_POOL", "PORT_RESHAPE")},
+    **{f"METHOD.OPTIONS.{name}": False for name in ("WHOLE_POOL", "PORT_RESHAPE", "PER_CLASS")},
     "METHOD.OPTIONS.VIEWS": 0,
     "METHOD.OPTIONS.LOGIT_SCALE": 0.0,
     "METHOD.OPTIONS.STOP": "each",
     "METHOD.OPTIONS.READS": "stream",
     "METHOD.OPTIONS.NORM": "none",
     "METHOD.OPTIONS.DROPOUT": 0.0,
+    "METHOD.OPTIONS.PROMPT": "",
 }
 """Settings that the config of an earlier version lacks, with the values by which its runs were computed."""
 VALUABLE = ("result.json", "learned.safetensors", "last.ckpt", "stream.json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,11 +51,18 @@ def predict(
 
 
 def evaluate(
-    method: Method, batches: Batches, device: torch.device, precision: str = "fp32", *, progress: str = ""
+    method: Method,
+    batches: Batches,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    among: Sequence[int] = (),
+    progress: str = "",
 ) -> dict[str, Any]:
-    """Return the `scores` of the method's predictions."""
+    """Return the `scores` of the method's predictions; with `among`, of those among these of its classes alone, to
+    which the labels refer by their places."""
     logits, labels = predict(method, batches, device, precision, progress=progress)
-    return scores(logits, labels)
+    return scores(logits[:, list(among)] if among else logits, labels)
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:

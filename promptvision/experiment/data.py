@@ -33,6 +33,8 @@ class Data:
     """A sentence for each image that cannot be read, if INPUT.ON_BAD_IMAGE is skip."""
     found: dict[str, int] = field(default_factory=dict)
     """Number of images of each split before SHOTS, CLASSES and the like choose among them."""
+    trained: list[str] = field(default_factory=list)
+    """Classes of the training images, if DATASET.TRAIN_CLASSES says that they are others than `classes`."""
 
 
 def load_data(cfg: CfgNode) -> Data:
@@ -50,16 +52,16 @@ def load_data(cfg: CfgNode) -> Data:
         LOG.warning(
             "Class %r has only %s for %d shots: all are used", name, counted(count, "training image"), wanted.SHOTS
         )
-    train, val, test, unlabelled = (
-        class_subset(items, wanted.CLASSES, images.classes) for items in (train, val, images.test, images.unlabelled)
-    )
-    classes = subset_classes(images.classes, wanted.CLASSES)
+    which = wanted.CLASSES if wanted.TRAIN_CLASSES == "same" else "all"
+    train, unlabelled = (class_subset(items, which, images.classes) for items in (train, images.unlabelled))
+    val, test = (class_subset(items, wanted.CLASSES, images.classes) for items in (val, images.test))
+    classes, trained = (subset_classes(images.classes, each) for each in (wanted.CLASSES, which))
     if wanted.IMBALANCE > 1:
-        train = long_tailed(train, len(classes), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
+        train = long_tailed(train, len(trained), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
     chosen, left_out = _readable(cfg, replace(images, train=train, val=val, test=test, unlabelled=unlabelled))
     used = [f"{len(getattr(chosen, split))} of {found[split]} {split}" for split in found if found[split]]
     LOG.info("Images used: %s (DATASET.SHOTS %d; 0 takes all)", ", ".join(used), wanted.SHOTS)
-    return Data(card, chosen, classes, left_out, found)
+    return Data(card, chosen, classes, left_out, found, trained)
 
 
 def match_classes(method: Method, data: Data) -> tuple[Method, Data]:

@@ -145,7 +145,7 @@ class Experiment(Setup):
 
     def _validate(self, val: Batches, epoch: int, best: Best | None) -> dict[str, Any]:
         title = "validating" if self.progress else ""
-        found = evaluate(self.method, val, self.device, self.cfg.TRAIN.PRECISION, progress=title)
+        found = evaluate(self.method, val, self.device, self.cfg.TRAIN.PRECISION, among=self.among, progress=title)
         if best:
             best.note(epoch, found)
         return found
@@ -154,7 +154,13 @@ class Experiment(Setup):
 def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, data: Data | None = None) -> Experiment:
     """Read the data, unless they are given, and build the method and its feature cache; nothing is written."""
     data = data or load_data(cfg)
-    method = load_method(cfg, families, data.classes)
+    trained = data.trained or data.classes
+    if trained[: len(data.classes)] != data.classes:
+        raise InputError(
+            f"DATASET.TRAIN_CLASSES {cfg.DATASET.TRAIN_CLASSES} trains for DATASET.CLASSES base or all; tools/eval.py "
+            "tests the run on new classes"
+        )
+    method = load_method(cfg, families, trained)
     check_loss(cfg, method)
     cache = feature_cache(cfg, method, progress=progress)
     return Experiment(cfg, data, method, cache, progress, families[cfg.METHOD.FAMILY], folder)

@@ -81,6 +81,12 @@ class Setup:
         """The device of TRAIN.DEVICE."""
         return choose_device(self.cfg.TRAIN.DEVICE)
 
+    @property
+    def among(self) -> Sequence[int]:
+        """The method's labels of the classes that are tested, if it was trained on more (DATASET.TRAIN_CLASSES)."""
+        ours, theirs = self.data.classes, self.method.classes
+        return () if ours == theirs else [theirs.index(name) for name in ours]
+
     def on(self: Self, images: Images) -> Self:
         """Return the same setup on other images of the same classes."""
         return replace(self, data=replace(self.data, images=images))
@@ -111,7 +117,8 @@ class Setup:
         """Return the scores on TEST.SPLIT, read from `loader` if given, and whether its features were cached."""
         split = self.cfg.TEST.SPLIT
         loader, title = loader or self.test_loader(split), f"testing on {split}" if self.progress else ""
-        found = evaluate(self.method, loader, self.device, self.cfg.TRAIN.PRECISION, progress=title)
+        precision = self.cfg.TRAIN.PRECISION
+        found = evaluate(self.method, loader, self.device, precision, among=self.among, progress=title)
         return {"split": split, **found, "test_features": loader.source}
 
     def test_loader(self, split: str, *, ahead: bool = True) -> TestLoader | FeatureTestLoader:
