@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
 import huggingface_hub.constants as hub
-import torch
 
 from promptvision.errors import InputError, lacks_memory
 
@@ -60,6 +59,8 @@ class Source:
     @classmethod
     def torch(cls, url: str) -> Source:
         """Return the source of a file that torch.hub downloads."""
+        import torch  # which lists of data sets and help do without
+
         return cls(url, Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name))
 
     @contextmanager

@@ -149,7 +149,7 @@ def test_a_report_finds_the_runs_below_a_run(write_run, tmp_path):
 
 
 def test_tasks_of_a_stream_are_no_runs_even_before_it_is_finished(write_run, tmp_path):
-    write_run("whole", continual={}, matrix=[[50.0]], tasks=[{"name": "a"}])
+    write_run("whole", continual={"JOINT": False}, matrix=[[50.0]], tasks=[{"name": "a"}])
     (tmp_path / "out/cut").mkdir()
     (tmp_path / "out/cut/stream.json").write_text("{}")
     for stream in ("whole", "cut"):
