@@ -157,9 +157,9 @@ def _whole_number(digits: str) -> int:
     return int(digits)
 
 
-def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file's contents, "" if it cannot be read."""
-    digest = hashlib.sha256()
+def file_hash(path: str | Path, kind: str = "sha256") -> str:
+    """Return the hexadecimal hash of a file's contents, "" if it cannot be read."""
+    digest = hashlib.new(kind)
     try:
         refuse_special(path, str(path))
         with open(path, "rb") as data:

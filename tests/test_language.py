@@ -26,7 +26,7 @@ BEFORE_PLURAL = re.compile(
     r"(?:\{len\([^{}]*\)(?::,)?\}|%d) (?:[a-z]+ )?(?:images|classes|files|folders|runs|lists|blocks|labels|figures)\b"
 )
 """A number that may be 1 in front of a plural; `errors.counted` says both."""
-GUARDED = re.compile(r" if |none of the |elif absent|%d classes have no %s images: ")
+GUARDED = re.compile(r" if |none of the ")
 """Lines that are reached with more than one, or sentences that are right with one."""
 
 

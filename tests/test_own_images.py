@@ -117,13 +117,6 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
     assert folder(tmp_path).classes == ["other", "test"]
 
 
-def test_a_class_without_training_or_test_images_is_told(tmp_path, caplog):
-    classes(tmp_path / "train")
-    classes(tmp_path / "test", names=["red", "green", "yellow"])
-    folder(tmp_path)
-    assert "class 'yellow' has no training images" in caplog.text and "class 'blue' has no test images" in caplog.text
-
-
 # Searching folders: one rule
 
 

@@ -52,11 +52,7 @@ KEYS = (
         "config of an existing run is called only if the command line repeats it or says --trust.",
         code=True,
     ),
-    Key(
-        "BACKBONE.PRETRAINED",
-        "default",
-        "Weights: `default` (the library's), `none` (random), a tag, or a file.",
-    ),
+    Key("BACKBONE.PRETRAINED", "default", "Weights: `default` (the library's), `none` (random), a tag, or a file."),
     Key(
         "BACKBONE.RESIZE",
         "timm",
@@ -71,11 +67,7 @@ KEYS = (
         "a norm, as MAE is fine-tuned).",
         choices=("default", "token", "avg"),
     ),
-    Key(
-        "DATASET.NAME",
-        "world_backgrounds",
-        "Name of a card in datasets/, or the path of your own card file.",
-    ),
+    Key("DATASET.NAME", "world_backgrounds", "Name of a card in datasets/, or the path of your own card file."),
     Key(
         "DATASET.ROOT",
         "",
@@ -131,11 +123,7 @@ KEYS = (
         "marks it).",
         choices=("own", "all", "none", "held_out", "test"),
     ),
-    Key(
-        "DATASET.SOURCE",
-        "",
-        "Domains to train and validate on, separated by commas; empty for all.",
-    ),
+    Key("DATASET.SOURCE", "", "Domains to train and validate on, separated by commas; empty for all."),
     Key(
         "DATASET.TARGET",
         "",
@@ -149,11 +137,7 @@ KEYS = (
         low=0,
         high=1,
     ),
-    Key(
-        "DATASET.TEMPLATE",
-        "",
-        "Prompt template with {} for the class name; empty for the data set's own.",
-    ),
+    Key("DATASET.TEMPLATE", "", "Prompt template with {} for the class name; empty for the data set's own."),
     Key(
         "INPUT.SIZE",
         0,
@@ -205,22 +189,12 @@ KEYS = (
         "Scale LR, given for 256 images per step, to those of a step (LR x BATCH_SIZE x ACCUMULATE / 256), as in VPT.",
     ),
     Key(
-        "OPTIM.BIAS_MULTIPLIER",
-        1.0,
-        "Factor of the learning rate of biases, except the head's last.",
-        low=0,
-        high=1e6,
+        "OPTIM.BIAS_MULTIPLIER", 1.0, "Factor of the learning rate of biases, except the head's last.", low=0, high=1e6
     ),
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
     Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
-    Key(
-        "OPTIM.CLIP",
-        0.0,
-        "Largest norm of the gradient of all learned tensors; 0 for no limit.",
-        low=0,
-        high=1e6,
-    ),
+    Key("OPTIM.CLIP", 0.0, "Largest norm of the gradient of all learned tensors; 0 for no limit.", low=0, high=1e6),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key(
         "OPTIM.ITERATIONS",
@@ -229,11 +203,7 @@ KEYS = (
         low=0,
         high=100_000_000,
     ),
-    Key(
-        "OPTIM.SCALE_ITERATIONS",
-        False,
-        "Multiply ITERATIONS, given for one shot, by DATASET.SHOTS, as in CLIP-LoRA.",
-    ),
+    Key("OPTIM.SCALE_ITERATIONS", False, "Multiply ITERATIONS, given for one shot, by DATASET.SHOTS, as in CLIP-LoRA."),
     Key(
         "OPTIM.BATCH_SIZE",
         32,
@@ -303,12 +273,7 @@ KEYS = (
     ),
     Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
     Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0, high=100_000_000),
-    Key(
-        "OPTIM.WARMUP_TYPE",
-        "constant",
-        "Warm-up at WARMUP_LR, or linear up to LR.",
-        choices=("constant", "linear"),
-    ),
+    Key("OPTIM.WARMUP_TYPE", "constant", "Warm-up at WARMUP_LR, or linear up to LR.", choices=("constant", "linear")),
     Key(
         "OPTIM.WARMUP_LR",
         1e-5,

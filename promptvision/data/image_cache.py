@@ -14,51 +14,22 @@ import logging
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
 
-from promptvision.atomic import locked, parse_json, read_bytes, write_atomically
+from promptvision.atomic import locked, write_atomically
 from promptvision.data.decode import BadImage
+from promptvision.data.image_index import AGAIN, Entry, Kind, read_index
 from promptvision.data.images import Images
 from promptvision.data.scan import Progress, scan
-from promptvision.errors import InputError, as_called, counted, unknown
+from promptvision.errors import InputError, as_called, counted
 
 LOG = logging.getLogger(__name__)
-FORMAT = 2
-"""Format of the index, which has checksums since 2."""
 PIXELS, INDEX, UNFINISHED = "pixels.u8", "index.jsonl", "index.unfinished.jsonl"
-FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
-
-Entry = dict[str, Any]
-"""A line of the index."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Recipe of cached images: shorter side of `size` pixels, by PIL's antialiased filter; 0 for whole images."""
-
-    size: int = 0
-    filter: str = "bicubic"
-    format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        if self.filter not in FILTERS:
-            raise unknown("filter", self.filter, FILTERS)
-
-    def __str__(self) -> str:
-        return f"shorter side {self.size}, {self.filter}" if self.size else "whole"
-
-    def __call__(self, image: Image.Image) -> tuple[int, int, bytes]:
-        """Return height, width and RGB bytes of the image to keep."""
-        if self.size:
-            image = v2.functional.resize(image, [self.size], interpolation=FILTERS[self.filter])
-        return image.height, image.width, image.tobytes()
 
 
 def build_cache(
@@ -92,14 +63,11 @@ def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: Progre
     """Append the images that are missing; the index gets its final name when it is complete."""
     stamps = {path: images.stamp(path) for path in images.paths}
     earlier = _earlier(folder, kind)
-    end = max(map(_end, earlier.values()), default=0)
+    end = max((entry.end for entry in earlier.values()), default=0)
     contents = _contents_of(images)
-    known = {
-        path: {**earlier[path], "stamp": stamp}
-        for path, stamp in stamps.items()
-        if path in earlier and _is_current(earlier[path], path, stamp, contents)
-    }
-    lines = [json.dumps(line) + "\n" for line in ({"kind": vars(kind)}, *known.values())]
+    known = {p: stamp for p, stamp in stamps.items() if p in earlier and earlier[p].is_of(stamp, contents)}
+    kept = [asdict(replace(earlier[path], stamp=stamp)) for path, stamp in known.items()]
+    lines = [json.dumps(line) + "\n" for line in ({"kind": vars(kind)}, *kept)]
     write_atomically(folder / UNFINISHED, "".join(lines).encode())
     todo = [path for path in stamps if path not in known]
     decoded = progress(scan(images, todo, kind, jobs), len(todo))
@@ -111,9 +79,8 @@ def _write(images: Images, folder: Path, kind: Kind, jobs: int, progress: Progre
             height, width, data = seen.result or (0, 0, b"")
             pixels.write(data)
             pixels.flush()
-            found = {"bad": seen.fault} if seen.fault else {"height": height, "width": width, "crc": zlib.crc32(data)}
-            own = {"path": seen.path, "stamp": stamps[seen.path], "sha256": contents(seen.path), "at": end}
-            index.write(json.dumps({**own, **found}) + "\n")
+            facts = stamps[seen.path], contents(seen.path), end, height, width, zlib.crc32(data), seen.fault
+            index.write(json.dumps(asdict(Entry(seen.path, *facts))) + "\n")
             index.flush()
             end += len(data)
         os.fsync(pixels.fileno())
@@ -129,12 +96,10 @@ def _earlier(folder: Path, kind: Kind) -> dict[str, Entry]:
     held = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else 0
     earlier: dict[str, Entry] = {}
     for file in found:
-        made, entries = _read_index(file)
-        if made.format != FORMAT:
-            raise InputError(f"image cache {folder} is of an older version: delete the folder and build it again")
+        made, entries = read_index(file)
         if made != kind:
             raise InputError(f"image cache {folder} holds images {made}, not {kind}: use another folder")
-        earlier |= {path: entry for path, entry in entries.items() if _end(entry) <= held}
+        earlier |= {path: entry for path, entry in entries.items() if entry.end <= held}
     return earlier
 
 
@@ -144,41 +109,6 @@ def _contents_of(images: Images) -> Callable[[str], str]:
         return images.contents
     file_of, of_file = images.file_of, lru_cache(maxsize=4)(replace(images, file_of=None).contents)
     return lambda path: of_file(file_of(path))
-
-
-def _is_current(entry: Entry, path: str, stamp: str, contents: Callable[[str], str]) -> bool:
-    """Return whether a cached image is that of the file: by its stamp, else by size and contents."""
-    if entry["stamp"] == stamp:
-        return True
-    same_size = bool(stamp) and entry["stamp"].split(" ")[0] == stamp.split(" ")[0]
-    return same_size and bool(entry["sha256"]) and entry["sha256"] == contents(path)
-
-
-def _end(entry: Entry) -> int:
-    """Return the first byte after an image."""
-    return entry["at"] + 3 * entry.get("height", 0) * entry.get("width", 0)
-
-
-def _read_index(file: Path) -> tuple[Kind, dict[str, Entry]]:
-    """Return how images were made, and their entries by path, without a last line that was cut short."""
-    damaged = f"image cache {file.parent} is damaged: delete the folder and build it again"
-    try:
-        first, *rest = read_bytes(file, "index of the image cache").decode("ascii").split("\n")
-        kind = Kind(**parse_json(first, damaged)["kind"])
-        entries = {entry["path"]: entry for entry in (parse_json(line, damaged) for line in rest[:-1])}
-        sound = all(map(_is_sound, entries.values())) and type(kind.size) is int
-    except (UnicodeDecodeError, KeyError, TypeError):
-        raise InputError(damaged) from None
-    if kind.format == FORMAT and not sound:
-        raise InputError(damaged)
-    return kind, entries
-
-
-def _is_sound(entry: Entry) -> bool:
-    """Return whether an entry has all keys, in their types, and no number below 0."""
-    numbers = [entry.get(key) for key in ("at", *(() if "bad" in entry else ("height", "width", "crc")))]
-    texts = [entry.get(key) for key in ("path", "stamp", "sha256", *(("bad",) if "bad" in entry else ()))]
-    return all(type(n) is int and n >= 0 for n in numbers) and all(isinstance(text, str) for text in texts)
 
 
 @dataclass(frozen=True)
@@ -197,12 +127,10 @@ class CachedImages:
             state = "is not finished" if file.with_name(UNFINISHED).is_file() else "does not exist"
             command = as_called("python tools/data.py cache")
             raise InputError(f"image cache {self.folder} {state}: make it by `{command}`")
-        kind, entries = _read_index(file)
-        if kind.format != FORMAT:
-            raise InputError(f"image cache {self.folder} is of an older version: delete the folder and build it again")
+        kind, entries = read_index(file)
         held = os.path.getsize(file.with_name(PIXELS)) if file.with_name(PIXELS).is_file() else 0
-        if held < max(map(_end, entries.values()), default=0):
-            raise InputError(f"image cache {self.folder} has lost pixels: delete the folder and build it again")
+        if held < max((entry.end for entry in entries.values()), default=0):
+            raise InputError(f"image cache {self.folder} has lost pixels: {AGAIN}")
         return kind, entries
 
     @cached_property
@@ -230,30 +158,29 @@ class CachedImages:
         entry = self._index[1].get(path)
         if entry is None:
             raise InputError(f"image {path} is not in the image cache {self.folder}: build it again")
-        if "bad" in entry:
-            raise BadImage(entry["bad"])
-        shape = entry["height"], entry["width"], 3
-        pixels = self._pixels[entry["at"] : _end(entry)]
+        if entry.bad:
+            raise BadImage(entry.bad)
+        pixels = self._pixels[entry.at : entry.end]
         if path not in self._verified:
-            if zlib.crc32(pixels.data) != entry["crc"]:
-                raise InputError(
-                    f"image cache {self.folder} has damaged pixels of {path}: delete the folder and build it again"
-                )
+            if zlib.crc32(pixels.data) != entry.crc:
+                raise InputError(f"image cache {self.folder} has damaged pixels of {path}: {AGAIN}")
             self._verified.add(path)
-        return Image.fromarray(pixels.reshape(shape))
+        return Image.fromarray(pixels.reshape(entry.height, entry.width, 3))
 
     def serve(self, images: Images) -> Images:
         """Return the same lists, opened from the cache; InputError if it lacks an image or its file has changed."""
         entries, listed = self._index[1], images.paths
         stamps, contents = {path: images.stamp(path) for path in listed}, _contents_of(images)
-        stale = sorted(p for p in listed if p not in entries or not _is_current(entries[p], p, stamps[p], contents))
+        stale = sorted(
+            path for path in listed if path not in entries or not entries[path].is_of(stamps[path], contents)
+        )
         command = as_called("python tools/data.py cache")
         if stale:
             raise InputError(
                 f"image cache {self.folder} lacks {len(stale)} of the {counted(len(listed), 'image')} or holds older "
                 f"ones, such as {stale[0]}: build it again by `{command}`"
             )
-        moved = sum(entries[path]["stamp"] != stamp for path, stamp in stamps.items())
+        moved = sum(entries[path].stamp != stamp for path, stamp in stamps.items())
         if moved:
             were = counted(moved, "file was", "files were")
             LOG.info("%s compared by contents; `%s` keeps the new stamps", were, command)

@@ -56,11 +56,7 @@ TEST: dict[str, Recipe] = {
     # shorter side to the larger of `size`, centre crop (Dassl `_build_transform_test`, CLIP)
     "coop": lambda size: [v2.Resize(max(size), interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
     # shorter side to 8/7 of the crop: 224 -> 256, 384 -> 438, 448 -> 512 (VPT `src/data/transforms.py`)
-    "fgvc": lambda size: [
-        v2.Resize(max(size) * 8 // 7, interpolation=BILINEAR),
-        v2.CenterCrop(size),
-        v2.PILToTensor(),
-    ],
+    "fgvc": lambda size: [v2.Resize(max(size) * 8 // 7, interpolation=BILINEAR), v2.CenterCrop(size), v2.PILToTensor()],
     # whatever the aspect, not antialiased, on floats like `tf.image.resize` (VPT `src/data/vtab_datasets`)
     "vtab": lambda size: [ToTensor(), v2.Resize(size, interpolation=BILINEAR, antialias=False)],
     # shorter side to 8/7 of the crop (l2p-pytorch `datasets.py`)

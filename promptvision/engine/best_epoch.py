@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptvision.atomic import parse_json
+from promptvision.atomic import refuse_damaged
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
@@ -83,11 +83,9 @@ def kept(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     metadata = load_learned(path)[1]
-    try:
-        found = parse_json(metadata["kept"], f"the metadata of {path}")
+    with refuse_damaged(f"{path} does not say which epoch it holds", "train the run again"):
+        found = json.loads(metadata["kept"])
         return {"epoch": int(found["epoch"]), "accuracy": float(found["accuracy"])}
-    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{path} does not say which epoch it holds; train the run again") from error
 
 
 def check_kept(path: Path, then: Mapping[str, Any] | None) -> None:

@@ -59,14 +59,7 @@ class Meter:
     """
 
     def __init__(
-        self,
-        title: str,
-        total: float | None,
-        unit: str,
-        *,
-        done: float = 0,
-        shown: bool = True,
-        stays: bool = False,
+        self, title: str, total: float | None, unit: str, *, done: float = 0, shown: bool = True, stays: bool = False
     ):
         self.title, self.unit, self.shown = visible(title), unit, shown
         self.expect(total, done)

@@ -15,27 +15,13 @@ from promptvision.safe_yaml import read_yaml
 
 BLIND = ("zero_shot", "tpt")
 """Methods that look at no training image, unless they start from learned weights."""
-NEEDED: Mapping[str, tuple[type, ...]] = {
-    "accuracy": (int, float),
-    "method": (str,),
-    "family": (str,),
-    "backbone": (str,),
-    "dataset": (str, list),
-    "seed": (int,),
-    "options": (dict,),
-    "classes": (list,),
-}
+Kinds = dict[str, type | tuple[type, ...]]
+NEEDED: Kinds = {"accuracy": (int, float), "dataset": (str, list), "options": dict, "classes": list}
+NEEDED |= {"method": str, "family": str, "backbone": str, "seed": int}
 """Keys of a result.json that every table needs, with their types."""
-KNOWN: Mapping[str, tuple[type, ...]] = {
-    "protocol": (dict,),
-    "train_hash": (str,),
-    "test_hash": (str,),
-    "n": (int,),
-    "bad_pictures": (int,),
-    "tasks": (list,),
-}
+KNOWN: Kinds = {"protocol": dict, "train_hash": str, "test_hash": str, "n": int, "bad_pictures": int, "tasks": list}
 """Types of further keys that tables use."""
-STREAM: Mapping[str, tuple[type, ...]] = {"continual": (dict,), "matrix": (list,), "tasks": (list,)}
+STREAM: Kinds = {"continual": dict, "matrix": list, "tasks": list}
 """Further keys of a stream."""
 
 

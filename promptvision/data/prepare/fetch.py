@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from promptvision.atomic import file_hash
 from promptvision.data.prepare.presence import require_space
 from promptvision.data.prepare.unpack import BROKEN, SUFFIXES
 from promptvision.errors import InputError
@@ -158,12 +158,7 @@ class Transfer:
         except URLError as error:
             reason = getattr(error.reason, "strerror", "") or error.reason
             raise InputError(f"{self.url} cannot be reached: {reason}") from None
-        except (
-            http.client.HTTPException,
-            ConnectionError,
-            TimeoutError,
-            ValueError,
-        ) as error:  # ValueError: a redirection
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:  # or a bad redirection
             raise InputError(f"{self.url} does not answer as HTTP servers do: {type(error).__name__}") from None
 
     def copy(self, answer: http.client.HTTPResponse, have: int) -> int:
@@ -191,19 +186,10 @@ def check_file(file: Path, sha256: str, md5: str, size: int, *, remove: bool = F
         wrong = f"has {file.stat().st_size:,} bytes, expected {size:,}"
     for name, expected in (("sha256", sha256), ("md5", md5)):
         if expected and not wrong:
-            found = checksum(file, name)
+            found = file_hash(file, name)
             wrong = "" if found == expected.lower() else f"has {name} {found}, expected {expected}"
     if wrong and remove:
         file.unlink()
     if wrong:
         next_step = "it was removed, so run the same again" if remove else "move it away to have it downloaded again"
         raise InputError(f"file {file} {wrong}; {next_step}")
-
-
-def checksum(file: Path, name: str) -> str:
-    """Return the hexadecimal digest of a file by the hash of this name."""
-    digest = hashlib.new(name)
-    with file.open("rb") as data:
-        while block := data.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

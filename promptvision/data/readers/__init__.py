@@ -6,7 +6,6 @@ arguments are the keys that only its cards hold.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +32,6 @@ def read_world(card: Card, root: str, faults: Faults, *, task: str) -> Images:
     return read_task(task)
 
 
-LOG = logging.getLogger(__name__)
 READERS: dict[str, Callable[..., Images]] = {
     "world": read_world,
     "digits": read_digits,
@@ -69,17 +67,4 @@ def read(card: Card, root: str | Path = "", domain: str = "", faults: Faults | N
     for name in images.classes:
         if name.encode("utf-8", "ignore").decode() != name:
             raise InputError(f"data set {card.name!r}: the class name {ascii(name)} is not text in UTF-8: rename it")
-    if not (faults and faults.gather):  # tools/data.py check has a finding of its own
-        warn_of_absent_classes(images)
     return images
-
-
-def warn_of_absent_classes(images: Images) -> None:
-    """Warn of classes without training or without test images: a misspelt folder looks like this."""
-    for kind, items in (("training", images.train), ("test", images.test)):
-        seen = {label for _, label, _ in items}
-        absent = [name for label, name in enumerate(images.classes) if label not in seen] if items else []
-        if len(absent) == 1:
-            LOG.warning("class %r has no %s images", absent[0], kind)
-        elif absent:
-            LOG.warning("%d classes have no %s images: %s", len(absent), kind, ", ".join(map(repr, absent[:10])))

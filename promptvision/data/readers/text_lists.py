@@ -61,12 +61,7 @@ def read_aircraft(
 
 
 def _read(
-    card: Card,
-    folder: Path,
-    lists: Mapping[str, str],
-    images: str,
-    parse: Callable[[str, str], Item],
-    faults: Faults,
+    card: Card, folder: Path, lists: Mapping[str, str], images: str, parse: Callable[[str, str], Item], faults: Faults
 ) -> Images:
     """Read lists with one `parse(place, line)` per line; returned paths are relative to the folder of the lists."""
     found: dict[str, list[Item]] = {split: [] for split in lists}

@@ -23,16 +23,7 @@ from promptvision.report.figures.style import (
     tidy,
     wrapped,
 )
-from promptvision.report.figures.values import (
-    Mean,
-    Values,
-    datasets,
-    figure_title,
-    in_words,
-    ranked,
-    values,
-    zero_shot,
-)
+from promptvision.report.figures.values import Mean, Values, datasets, figure_title, in_words, ranked, values, zero_shot
 from promptvision.report.sections import Section
 
 MOST_ACROSS = 6

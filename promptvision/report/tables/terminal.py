@@ -95,19 +95,11 @@ def result_tables(result: Mapping[str, Any], title: str = "") -> Group:
 
 def run_table(result: Mapping[str, Any], title: str = "") -> RichTable:
     """Return the scores of one run in per cent, its learned parameters and seconds of training."""
-    table = RichTable(title=title, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for key, name in SCORES.items():
-        if result[key] is not None:
-            table.add_row(name, f"{result[key]:.2f}")
-    table.add_row(f"{result['split']} images", f"{result['n']:,}")
+    facts = {name: f"{result[key]:.2f}" for key, name in SCORES.items() if result[key] is not None}
+    facts[f"{result['split']} images"] = f"{result['n']:,}"
     if result.get("protocol", {}).get("VALIDATION") == "test":
-        table.add_row("selected on", "its test images")
-    table.add_row("learned parameters", f"{result['learned_parameters']:,}")
-    if "seconds" in result:
-        table.add_row("seconds of training", f"{result['seconds']:.1f}")
-    return table
+        facts["selected on"] = "its test images"
+    return _facts_table(facts, result, title)
 
 
 def worst_classes(result: Mapping[str, Any], most: int = 5) -> RichTable:
@@ -135,17 +127,21 @@ def matrix_table(result: Mapping[str, Any], title: str = "") -> RichTable:
 
 def measures_table(result: Mapping[str, Any]) -> RichTable:
     """Return the measures of a stream in per cent, its learned parameters and seconds of training."""
-    table = RichTable(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for key, name in MEASURES.items():
-        if result.get(key) is not None:
-            table.add_row(name, f"{result[key]:.2f}")
+    facts = {name: f"{result[key]:.2f}" for key, name in MEASURES.items() if result.get(key) is not None}
     for name, accuracy in result.get("average_accuracy_by_choice", {}).items():
         unit = "image" if name == "picture" else name
-        table.add_row(f"average accuracy, prompts chosen per {unit}", f"{accuracy:.2f}")
-    table.add_row("learned parameters", f"{result['learned_parameters']:,}")
-    table.add_row("seconds of training", f"{result['seconds']:.1f}")
+        facts[f"average accuracy, prompts chosen per {unit}"] = f"{accuracy:.2f}"
+    return _facts_table(facts, result)
+
+
+def _facts_table(facts: Mapping[str, str], result: Mapping[str, Any], title: str = "") -> RichTable:
+    """Return a line for each fact, and for the learned parameters and the seconds of training of a result."""
+    table = RichTable(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    seconds = {"seconds of training": f"{result['seconds']:.1f}"} if "seconds" in result else {}
+    for row in {**facts, "learned parameters": f"{result['learned_parameters']:,}", **seconds}.items():
+        table.add_row(*row)
     return table
 
 
