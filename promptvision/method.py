@@ -32,49 +32,36 @@ class ImageViews:
 class Method(nn.Module):
     """A classifier that learns a few tensors on a frozen backbone, its submodule `backbone`.
 
-    Subclasses take `(backbone, classes, *, option=default, ...)`; the keyword-only arguments are the options that a
-    config can set, recorded in `options`. They implement `forward(images)`: normalised images (B, 3, H, W) to logits
-    (B, C). Parameters and persistent buffers of the method are what it learns, and so are the parameters of the
-    backbone that it passes to `thaw`, whatever their `requires_grad` becomes later.
+    Subclasses take `(backbone, classes, *, option=default, ...)`, where the keyword-only arguments are the options that
+    a config can set, and implement `forward`. What they learn are the parameters and persistent buffers of the method,
+    and the parameters of the backbone that it passes to `thaw`, whatever their `requires_grad` becomes later.
     """
 
     no_decay: frozenset[str] = frozenset()
     """Names of learned tensors without weight decay."""
-
     frozen_images: bool = False
     """True if images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
-    features (B, E) in place of images (`ImageTower.as_features`), which can be computed once and cached."""
-
+    features (B, E) in place of images (`ImageTower.as_features`)."""
     wants_unlabelled: bool = False
     """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
-
     image_views: ImageViews | None = None
     """Views in place of each test image: then `forward` and `predictor` take (B, V, 3, H, W), images themselves first.
     """
-
     prepare_views: int = 0
     """Augmented views of every training image that `prepare` is given, all images of one view after those of another
     and in the same order; 0 for the images without augmentation."""
-
     loss_is_mean: bool = True
-    """True if `loss` is a mean over the images of a batch, apart from terms without images: then several processes can
-    share a batch."""
-
+    """True if `loss` is a mean over a batch's images, plus terms without images: then processes can share a batch."""
     loss_on_labels: bool = True
     """True if `loss` holds the `cross_entropy` of the labels, which `label_smoothing` and `class_weights` change."""
-
     label_smoothing: float = 0.0
     """Share of every training label that `cross_entropy` spreads evenly over the classes (arXiv:1512.00567)."""
-
     class_weights: Tensor | None = None
     """Factors (C,) of the losses of each class's images in `cross_entropy`; None for 1."""
-
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
-
     new_classes: bool = False
     """True if `for_classes` can name classes that the method was not trained on."""
-
     task: int = 0
     """Index of the current task in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
     tasks: int = 1
@@ -122,10 +109,9 @@ class Method(nn.Module):
         if self.label_smoothing and self.task_labels:  # the other classes, at -inf, get no share of a label
             chosen = torch.tensor(self.task_labels, device=labels.device)
             logits, places = logits[:, chosen], (labels[:, None] == chosen).long().argmax(dim=1)
-        kind = reduction if self.class_weights is None else "none"
-        loss = F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction=kind)
         if self.class_weights is None:
-            return loss
+            return F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction=reduction)
+        loss = F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction="none")
         weighted = loss * self.class_weights.to(loss)[labels]
         return weighted.mean() if reduction == "mean" else weighted
 
@@ -191,24 +177,22 @@ class Method(nn.Module):
     def learned_parameters(self) -> int:
         """Count the learned numbers, without remembered images and the running statistics of norms."""
         left_out = self.remembered | {"running_mean", "running_var", "num_batches_tracked"}
-        state = self.learned_state()
-        return sum(t.numel() for name, t in state.items() if name.rpartition(".")[2] not in left_out)
+        kept = (each for name, each in self.learned_state().items() if name.rpartition(".")[2] not in left_out)
+        return sum(map(torch.numel, kept))
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; names and shapes must fit exactly."""
-        state_dict = self.state_dict()
-        own = {learned_name(name): state_dict[name] for name in self._changing()}
-        for name in own:
+        names, own = {learned_name(name): name for name in self._changing()}, self.state_dict()
+        for name in names:
             if name not in state:
                 raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")
-            if state[name].shape != own[name].shape:
-                theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
+            theirs, ours = tuple(state[name].shape), tuple(own[names[name]].shape)
+            if theirs != ours:
                 hint = "was it learned on another backbone, or with other options?"
                 raise InputError(f"learned tensor {name!r} has shape {theirs}, this method needs {ours}; {hint}")
-        extra = sorted(set(state) - set(own))
-        if extra:
+        if extra := sorted(state.keys() - names.keys()):
             raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
-        self.load_state_dict({name: state[learned_name(name)] for name in self._changing()}, strict=False)
+        self.load_state_dict({names[name]: tensor for name, tensor in state.items()}, strict=False)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """Return this method with the same learned tensors for other classes, or raise InputError."""
@@ -228,13 +212,12 @@ def check_names(classes: Sequence[str]) -> None:
     """Raise InputError for empty or duplicate class names."""
     if not classes:
         raise InputError("no classes: a method needs at least one class name")
-    labels: dict[str, int] = {}
+    first: dict[str, int] = {}
     for label, name in enumerate(classes):
         if not name.strip(" _\t\r\n"):
             raise InputError(f"class {label} has no name ({name!r}); every class needs one")
-        if name in labels:
-            raise InputError(f"two classes are called {name!r} (labels {labels[name]} and {label}); rename one of them")
-        labels[name] = label
+        if first.setdefault(name, label) != label:
+            raise InputError(f"two classes are called {name!r} (labels {first[name]} and {label}); rename one of them")
 
 
 def option_defaults(method: type[Method]) -> dict[str, Any]:
@@ -248,9 +231,8 @@ def build_method(
 ) -> Method:
     """Construct a method after checking that it has all `options`."""
     known = [option.lower() for option in option_defaults(method)]
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of {name}", option, known)
+    if wrong := [option for option in options if option not in known]:
+        raise unknown(f"option of {name}", wrong[0], known)
     built = method(backbone, classes, **options)
     for path, parameter in built.backbone.named_parameters():
         if parameter.requires_grad and f"backbone.{path}" not in built.thawed:

@@ -26,7 +26,8 @@ from promptvision.engine.device import autocast
 from promptvision.engine.evaluate import predict
 from promptvision.errors import InputError
 from promptvision.experiment import feature_file
-from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader
+from promptvision.experiment.feature_file import cache_folder
 from promptvision.experiment.loaders import image_tower
 
 FAMILIES = {"vpt": vpt, "coop": coop}

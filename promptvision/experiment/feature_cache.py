@@ -37,20 +37,6 @@ COMPUTED_BY = ("torch", "torchvision", "timm", "open_clip_torch", "device", "thr
 """Facts about the environment on which the last digits depend."""
 
 
-def cache_folder(name: str) -> Path | None:
-    """Return `features` in CACHE_DIR, None if that is "" or there is no home.
-
-    "auto" is $PROMPTVISION_CACHE, else promptvision in the user's cache.
-    """
-    if name == "auto":
-        users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "promptvision")
-        name = os.environ.get("PROMPTVISION_CACHE") or str(users)
-    try:
-        return Path(name, "features").expanduser() if name else None
-    except RuntimeError:
-        return None
-
-
 class FeatureCache:
     """The features of one frozen tower, read from the files in `folder`, where missing ones are written.
 

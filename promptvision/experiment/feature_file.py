@@ -28,6 +28,20 @@ ABANDONED = 24 * 3600
 """Age in seconds from which a temporary file must belong to a killed process."""
 
 
+def cache_folder(name: str) -> Path | None:
+    """Return `features` in CACHE_DIR, None if that is "" or there is no home.
+
+    "auto" is $PROMPTVISION_CACHE, else promptvision in the user's cache.
+    """
+    if name == "auto":
+        users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "promptvision")
+        name = os.environ.get("PROMPTVISION_CACHE") or str(users)
+    try:
+        return Path(name, "features").expanduser() if name else None
+    except RuntimeError:
+        return None
+
+
 def write(path: Path, key: str, count: int, parts: Iterator[Tensor]) -> None:
     """Write `parts` (B, E) one after the other as the rows of a file for `key`; only one is in memory at a time.
 

@@ -24,7 +24,8 @@ from promptvision.engine.evaluate import evaluate
 from promptvision.engine.progress import track
 from promptvision.errors import InputError, names_function
 from promptvision.experiment.data import Data
-from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader, cache_folder
+from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader
+from promptvision.experiment.feature_file import cache_folder
 from promptvision.experiment.schedule import epochs
 from promptvision.method import Batches, Method
 
