@@ -13,6 +13,8 @@ from promptvision.config import load_config
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.errors import InputError
 from promptvision.experiment.build import default_templates
+from promptvision.sweep.benchmark import load_cells
+from promptvision.sweep.jobs import plan
 
 ROOT = Path(__file__).parents[1]
 WAYS = pytest.mark.parametrize("way", ["plain", "fast"])
@@ -233,3 +235,21 @@ def test_training_of_pro_grad(words, shots, epochs, strength):
     assert (shots, epochs, strength) == (cfg.DATASET.SHOTS, cfg.OPTIM.EPOCHS, cfg.METHOD.OPTIONS.STRENGTH)
     assert (cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.BATCH_SIZE, cfg.BACKBONE.NAME) == ("sgd", 0.002, 32, "RN50")
     assert cfg.METHOD.OPTIONS.TEMPERATURE == 1.0
+
+
+def test_benchmarks_give_each_data_set_its_settings():
+    def jobs(name, *only):
+        path = ROOT / f"configs/benchmarks/{name}.yaml"
+        return plan(load_cells(path), "out", [], {"coop": coop}, [*only, "SEED=1"])
+
+    (job,) = jobs("cross_dataset", "RUN=TCP")
+    texts = {name: (cfg.METHOD.OPTIONS.PROMPT, cfg.METHOD.OPTIONS.TEMPLATES) for name, cfg in job.evals.items()}
+    assert job.cfg.METHOD.OPTIONS.PROMPT == "a photo of a {}." and job.cfg.OPTIM.EPOCHS == 25
+    assert texts["dtd"] == ("{} texture.", [TEXTURE]) and texts["eurosat"] == ("", [])
+    (job,) = jobs("base_to_new", "RUN=ProGrad", "DATASET.NAME=dtd")
+    assert (job.cfg.DATASET.SHOTS, job.cfg.OPTIM.EPOCHS, job.cfg.METHOD.OPTIONS.STRENGTH) == (4, 100, 1.0)
+    assert job.evals["new"].METHOD.OPTIONS.CTX_INIT == job.cfg.METHOD.OPTIONS.CTX_INIT == "a texture of"
+    (job,) = jobs("base_to_new", "RUN=PromptKD", "DATASET.NAME=dtd")
+    data, options = job.cfg.DATASET, job.cfg.METHOD.OPTIONS
+    assert (data.SHOTS, data.CLASSES, data.TRAIN_CLASSES, data.VALIDATION) == (0, "base", "all", "test")
+    assert (options.WEIGHT, options.DEPTH, job.cfg.TRAIN.KEEP) == (200, 9, "best")
