@@ -182,11 +182,13 @@ def test_base_to_new(write_run, compared):
         ("vpt", {"N_CTX": 8, "DEPTH": 12}, "not comparable"),
         ("kg_coop", {"CTX_INIT": "a photo of a", "WEIGHT": 8.0}, "not comparable"),
         ("pro_grad", {}, "not comparable"),
-        ("tcp", {}, None),
+        ("tcp", {}, "not comparable"),
+        ("clip_adapter", {}, None),
     ],
 )
 def test_averages_of_eleven_base_to_new(write_run, tmp_path, method, options, verdict):
-    """KgCoOp's weight is not the published one; VPT on CLIP was set to something else; of TCP nothing is published."""
+    """KgCoOp's weight is not the published one; VPT on CLIP and TCP were set to something else; of CLIP-Adapter no such
+    number is published."""
     for dataset in COOP:
         new = {"new": {"class_subset": "new", "accuracy": 60.0}}
         write_run(dataset, method=method, dataset=dataset, class_subset="base", options=options, evals=new)
@@ -237,8 +239,55 @@ def test_vtab(write_run, compared):
     for seed in (42, 44):
         method = {"family": "vpt", "method": "prompt", "dataset": "vtab_dtd", "shots": 0, "n": 1880, **vit}
         write_run(str(seed), seed=seed, accuracy=65.8 + (seed - 43) / 10, options=options, config=config, **method)
-    (row,), notes = compared()
-    assert (row["published"], row["verdict"], row["shots"]) == ("65.8", "within", "all") and not notes
+    (row, study), notes = compared()
+    assert (row["published"], row["verdict"], row["shots"]) == ("65.8", "within", "all")
+    assert study["paper"].startswith("Lessons") and study["verdict"].startswith("not comparable")
+    assert notes and all("VPT-deep: " in note for note in notes)
+
+
+def test_the_two_means_of_vtab_are_told_apart(write_run, compared, tmp_path):
+    """Groups of 7, 4 and 8 tasks at 80, 70 and 40: 61.05 over the tasks, 63.33 over the groups."""
+    names = {"family": "vpt", "method": "prompt", "shots": 0, "backbone": "vit_base_patch16_224.orig_in21k"}
+    for group, accuracy in zip(VTAB.values(), (80.0, 70.0, 40.0), strict=True):
+        for task in group:
+            write_run(task, dataset=f"vtab_{task}", accuracy=accuracy, options={"DEEP": True}, **names)
+    found = {(row["data set"], row["paper"].partition(" (")[0]): row for row in compared()[0]}
+    assert found["VTAB mean", "VPT"]["published"] == "69.43" and found["VTAB mean", "VPT"]["ours"] == "61.05"
+    study = found["VTAB group mean", "Lessons from a Unifying Study"]
+    assert study["published"] == "73.40" and study["ours"] == "63.33"
+    assert ("VTAB group mean", "VPT") not in found
+    (tmp_path / "out" / "dtd" / "result.json").unlink()
+    assert not {row["data set"] for row in compared()[0]} & {"VTAB mean", "VTAB group mean"}
+
+
+def test_tcp_as_published(write_run, compared):
+    """Base to new on DTD, 82.77 and 58.07: judged with TCP's own prompt and text, not without them."""
+    options = {"N_CTX": 4, "LAYER": 8, "WEIGHT": 4.0, "PROMPT": "{} texture."}
+    options |= {"TEMPLATES": ["a photo of a {}, a type of texture."]}
+    config = {**COOP_CONFIG, "OPTIM.NAME": "adam", "OPTIM.EPS": 1e-3, "OPTIM.EPOCHS": 50}
+    for name, own in (("a", options), ("b", {**options, "PROMPT": ""})):
+        for seed in (1, 2):
+            new = {"new": {"class_subset": "new", "accuracy": 58.0 + seed / 100}}
+            shared = {"dataset": "dtd", "class_subset": "base", "accuracy": 82.7 + seed / 100, "evals": new}
+            write_run(f"{name}{seed}", method="tcp", seed=seed, options=own, config=config, **shared)
+    rows, notes = compared()
+    assert {row["published"] for row in rows} == {"82.77", "58.07", "68.25"} and len(rows) == 6
+    assert [row["verdict"].startswith("not comparable") for row in rows].count(True) == 3
+    assert len(notes) == 1 and "METHOD.OPTIONS.PROMPT is empty, published {} texture." in notes[0]
+
+
+def test_test_time_tuning_and_distillation_find_their_papers(write_run, tmp_path):
+    """TPT sees no training image; PromptKD's 16 shots are those of its teacher, it takes all images."""
+    tests = {"caltech101": {"dataset": "caltech101", "n": 2465, "classes": ["c"], "accuracy": 94.0}}
+    options = {"CTX_INIT": "a photo of a", "VIEWS": 64, "CROPS": "file"}
+    write_run(
+        "tpt", dataset="imagenet", n=50000, method="tpt", options=options, evals=tests, config={"OPTIM.EPOCHS": 0}
+    )
+    new = {"new": {"class_subset": "new", "accuracy": 71.0}}
+    write_run("kd", method="prompt_kd", shots=0, class_subset="base", evals=new)
+    tables = [table for table in load_report(tmp_path / "out").tables if "literature" in table.title]
+    found = {row[4].text for table in tables for row in table.rows}
+    assert found == {"94.16", "85.84", "71.37", "77.94"}
 
 
 def test_a_stream(write_run, compared):
@@ -259,7 +308,12 @@ def test_what_no_paper_has_is_said(write_run, tmp_path):
 
 def test_every_rule_names_something_published():
     rows = published()
-    assert len(rows) == 2515 and {row["confidence"] for row in rows} == {"checked", "transcribed", "rerun", "low"}
+    assert len(rows) == 2515 + 2095 + 1178 and {row["confidence"] for row in rows} == {
+        "checked",
+        "transcribed",
+        "rerun",
+        "low",
+    }
     assert not [row for row in rows if not re.fullmatch(r"-?\d+(\.\d+)?", row["value"])]
     columns = {name: {row[name] for row in rows} for name in ("protocol", "method", "backbone", "dataset")}
     assert {name for names in rules()["tables"].values() for name in names} <= columns["protocol"]
@@ -277,7 +331,7 @@ def test_every_rule_names_a_card_and_a_method_of_ours():
     cards = {name for kinds, names in datasets.items() if kinds not in ("uda", "continual") for name in names}
     cards |= {name.partition(":")[0] for name in datasets["uda"]}
     cards |= {name for names in datasets["continual"] for name in names.split(", ")} | set(rules()["tests"])
-    assert cards - {*VTAB, "mean", "average"} <= set(card_names())
+    assert cards - {*VTAB, "mean", "mean of groups", "average"} <= set(card_names())
     assert {*COOP, *FGVC, *(f"vtab_{task}" for tasks in VTAB.values() for task in tasks)} <= set(card_names())
     assert {kind for kinds in datasets for kind in kinds.split()} <= set(TITLES)
 

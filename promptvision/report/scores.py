@@ -71,7 +71,8 @@ def average(scores: Iterable[Score], of: int) -> Score | None:
     seeds = found[0].values
     paired = all(score.values.keys() == seeds.keys() for score in found)
     each = {seed: fmean(score.values[seed] for score in found) for seed in seeds if paired}
-    return Score(fmean(score.mean for score in found if score.mean is not None), each, max(0, of - len(found)))
+    missing = max(0, of - len(found)) + sum(score.missing for score in found)
+    return Score(fmean(score.mean for score in found if score.mean is not None), each, missing)
 
 
 def harmonic(base: Score, new: Score) -> Score | None:

@@ -1,13 +1,14 @@
 """A comparison of our numbers with the published ones: matching rows, differences and verdicts.
 
 A difference is within the noise if it is at most half of our 95 % interval over seeds, plus the rounding of the
-published number; published.csv holds no deviations. A single seed has no interval and is not judged; neither are
+published number; the published rows hold no deviations. A single seed has no interval and is not judged; neither are
 published rows of low confidence, and runs with other settings. Averages that lack data sets have no row.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -37,13 +38,18 @@ ABOUT = (
     "Ours: mean ± sample deviation over seeds. 95 %: half of the interval of our mean (Student's t). Within: the "
     "difference is at most that, plus the rounding of the published number. Rows of low confidence are never judged."
 )
+FILES = ("published", "frontier", "vit_peft")
+"""CSV files of published numbers, gzipped: the methods' own papers, methods since 2023 on CLIP, rivals of VPT."""
 
 
 @cache
 def published() -> tuple[Mapping[str, str], ...]:
-    """Return the rows of published.csv, all values as text."""
-    with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+    """Return the rows of all FILES, all values as text."""
+    rows: list[dict[str, str]] = []
+    for name in FILES:
+        with gzip.open(Path(__file__).with_name(f"{name}.csv.gz"), "rt", encoding="utf-8", newline="") as file:
+            rows += csv.DictReader(file)
+    return tuple(rows)
 
 
 def compare(section: Section) -> Table | None:
@@ -62,25 +68,26 @@ def counterparts(kind: str, ours: Ours) -> Iterator[tuple[Mapping[str, str], Map
     blind = any(cell.blind for cell in ours.cells)
     seen = set[tuple[str, str]]()
     for row in published() if methods else ():
-        method, protocols = methods.get(row["method"], ({}, set()))
-        same = (row["dataset"], row["split"]) == (ours.where, ours.split) and row["metric"] in ours.metrics
+        method = methods.get((row["method"], row["protocol"]))
+        same = method and (row["dataset"], row["split"]) == (ours.where, ours.split) and row["metric"] in ours.metrics
         same = same and first["backbone"] in rules()["backbones"].get(row["backbone"], [])
-        same = same and (blind or not row["shots"].isdigit() or shots == {row["shots"]})
-        if same and row["protocol"] in protocols and (row["method"], row["value"]) not in seen:
-            seen.add((row["method"], row["value"]))
-            yield row, method
+        if method and same and (row["method"], row["value"]) not in seen:
+            wanted = str(method.get("shots", row["shots"]))
+            if blind or not wanted.isdigit() or shots == {wanted}:
+                seen.add((row["method"], row["value"]))
+                yield row, method
 
 
-def _methods_of(kind: str, ours: Ours) -> dict[str, tuple[Mapping[str, Any], set[str]]]:
-    """Return {published name: (rule, protocols of its rows)} of our method with these options."""
-    first, found = ours.cells[0].first, {}
+def _methods_of(kind: str, ours: Ours) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return {(published name, protocol of its rows): rule} of our method with these options; the last rule wins."""
+    first, found = ours.cells[0].first, dict[tuple[str, str], Mapping[str, Any]]()
     for rule in rules()["methods"]:
         protocols = set(rules()["tables"].get(kind, ()))
         protocols &= set(rule.get("in", protocols))
         wanted = rule.get("options", {}).items()
         same = all(cell.first["options"].get(key) == value for cell in ours.cells for key, value in wanted)
-        if protocols and same and rule["ours"] == f"{first['family']}/{first['method']}":
-            found[rule["published"]] = rule, protocols
+        if same and rule["ours"] == f"{first['family']}/{first['method']}":
+            found |= {(rule["published"], protocol): rule for protocol in protocols}
     return found
 
 
