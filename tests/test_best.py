@@ -12,6 +12,7 @@ from promptvision.errors import InputError
 from promptvision.experiment.data import load_data
 from promptvision.experiment.run import run
 from promptvision.method import Method
+from promptvision.report.comparable import selected_on_test
 
 CONFIG = """
 METHOD: {FAMILY: vpt, NAME: linear}
@@ -51,12 +52,14 @@ def config(tmp_path, families, *words):
     return load_config(tmp_path / "c.yaml", [*words, "OUTPUT_DIR", str(tmp_path / "run")], families)
 
 
-def test_a_run_ends_with_its_best_epoch(tmp_path, families):
-    cfg = config(tmp_path, families, "TRAIN.KEEP", "best", "TRAIN.EVAL_EVERY", "1", "TEST.SPLIT", "val")
+@pytest.mark.parametrize("keep, split", [("best", "val"), ("best_test", "test")])
+def test_a_run_ends_with_its_best_epoch(keep, split, tmp_path, families):
+    cfg = config(tmp_path, families, "TRAIN.KEEP", keep, "TRAIN.EVAL_EVERY", "1", "TEST.SPLIT", split)
     with RunFolder(cfg.OUTPUT_DIR) as folder:
         result = run(cfg, families, folder, progress=False)
         curve = [row["val"]["accuracy"] for row in read_rows(folder.metrics) if "val" in row]
     assert len(curve) == 6 and result["best_val_accuracy"] == max(curve) == result["accuracy"]
+    assert selected_on_test(result) == (keep == "best_test")
     assert result["best_epoch"] == curve.index(max(curve))
     kept, learned = load_learned(folder.best)[0], load_learned(folder.learned)[0]
     assert all(torch.equal(kept[name], learned[name]) for name in learned)

@@ -141,5 +141,6 @@ def test_tip_adapter_follows_its_configs(preset, name):
     if preset == "rn50_tip_adapter_f":
         assert (optim.NAME, optim.LR, optim.EPS, optim.WEIGHT_DECAY) == ("adamw", 0.001, 1e-4, 0.01)
         assert (256, False, 100 if name == "eurosat" else 20) == (optim.BATCH_SIZE, optim.DROP_LAST, optim.EPOCHS)
+        assert (cfg.TRAIN.KEEP, cfg.TRAIN.EVAL_EVERY) == ("best_test", 1)
         each = rates(cfg, 3)
         assert len(each) == 3 * optim.EPOCHS and each[0] == 0.001 and 0.001 > each[1] > each[2]

@@ -110,6 +110,12 @@ def test_other_images_are_listed_and_not_judged(coop_runs, compared, changes, to
     assert row["verdict"].startswith("not comparable") and any(told in note for note in notes)
 
 
+def test_the_epoch_that_is_best_on_test_images_is_judged_where_published(coop_runs, compared):
+    coop_runs(selected_on_test=True, config={"TRAIN.KEEP": "best_test"})
+    notes = " ".join(compared()[1])
+    assert "selected on its test images" in notes and "TRAIN.KEEP is best_test, published last" in notes
+
+
 @pytest.mark.parametrize(
     "dataset, validation, told",
     [

@@ -71,9 +71,10 @@ def test_runs_tested_on_different_images_are_not_averageable():
 
 
 def test_selection_on_test_images_is_noted():
-    chosen = result(VALIDATION="test")
-    assert notes({"a": [result()], "b": [chosen, chosen]})["b"] == [ON_TEST]
-    assert "selected on" in printed(run_table(chosen)) and "selected on" not in printed(run_table(result()))
+    for chosen in (result(VALIDATION="test"), {**result(), "selected_on_test": True}):
+        assert notes({"a": [result()], "b": [chosen, chosen]})["b"] == [ON_TEST]
+        assert "selected on" in printed(run_table(chosen))
+    assert "selected on" not in printed(run_table(result()))
 
 
 def test_a_run_has_two_decimals_and_its_hardest_classes():

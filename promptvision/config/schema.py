@@ -339,8 +339,9 @@ KEYS = (
         "TRAIN.KEEP",
         "last",
         "Learned tensors that a run keeps: those of the last epoch, or those of the best, the first with the "
-        "highest validation accuracy.",
-        choices=("last", "best"),
+        "highest validation accuracy; best_test looks at the test images instead, as some official code does, and "
+        "every table marks it.",
+        choices=("last", "best", "best_test"),
     ),
     Key(
         "TRAIN.PATIENCE",

@@ -73,8 +73,9 @@ class Experiment(Setup):
         batches = len(loader) if loader else 1
         if loader:
             self._check_evaluations(batches)
-        best = Best(self.folder, method) if loader and is_first() and cfg.TRAIN.KEEP == "best" else None
-        val = self.test_loader("val") if loader and cfg.TRAIN.EVAL_EVERY else ()
+        best = Best(self.folder, method) if loader and is_first() and cfg.TRAIN.KEEP != "last" else None
+        watched = "test" if cfg.TRAIN.KEEP == "best_test" else "val"
+        val = self.test_loader(watched) if loader and cfg.TRAIN.EVAL_EVERY else ()
         seconds = round(time.monotonic() - started, 3)
         prepared = {"train_features": loader and loader.source, "preparation_seconds": seconds}
         learning_rates = rates(cfg, batches)
@@ -138,10 +139,12 @@ class Experiment(Setup):
     def _check_evaluations(self, batches: int) -> None:
         """Raise InputError if a key asks for the best epoch and no epoch is evaluated."""
         train = self.cfg.TRAIN
-        needed = {"TRAIN.KEEP best": train.KEEP == "best", f"TRAIN.PATIENCE {train.PATIENCE}": train.PATIENCE > 0}
+        needed = {f"TRAIN.KEEP {train.KEEP}": train.KEEP != "last"}
+        needed[f"TRAIN.PATIENCE {train.PATIENCE}"] = train.PATIENCE > 0
+        watched = "test" if train.KEEP == "best_test" else "validation"
         for key, asked in needed.items():
             if asked and not 0 < train.EVAL_EVERY <= epochs(self.cfg, batches):
-                raise InputError(f"{key} needs evaluations on the validation images: set TRAIN.EVAL_EVERY 1")
+                raise InputError(f"{key} needs evaluations on the {watched} images: set TRAIN.EVAL_EVERY 1")
 
     def _validate(self, val: Batches, epoch: int, best: Best | None) -> dict[str, Any]:
         title = "validating" if self.progress else ""

@@ -48,6 +48,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "shots": cfg.DATASET.SHOTS,
         "class_subset": cfg.DATASET.CLASSES,
         "protocol": {key: value for key, value in plain["DATASET"].items() if key not in ("NAME", "ROOT", "TEMPLATE")},
+        **({"selected_on_test": True} if cfg.TRAIN.KEEP == "best_test" else {}),
         "classes": data.classes,
         "seed": cfg.SEED,
         "learned_parameters": method.learned_parameters(),

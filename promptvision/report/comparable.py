@@ -9,7 +9,7 @@ from typing import Any
 Result = Mapping[str, Any]
 """The contents of a result.json."""
 
-ON_TEST = "selected on its test images (DATASET.VALIDATION test)"
+ON_TEST = "selected on its test images (DATASET.VALIDATION test or TRAIN.KEEP best_test)"
 TESTED_BY = ("CLASSES", "SOURCE", "TARGET", "HELD_OUT")
 """Keys of a protocol that decide the test images."""
 
@@ -28,9 +28,14 @@ def notes(rows: Mapping[str, Sequence[Result]]) -> dict[str, list[str]]:
             if seen != result.get(key, ""):
                 other = "a run of the same row" if earlier == row else earlier
                 found[row][f"{verb} other images than {other}, with the same protocol"] = None
-        if protocol.get("VALIDATION") == "test":
+        if selected_on_test(result):
             found[row][ON_TEST] = None
     return {row: list(sentences) for row, sentences in found.items()}
+
+
+def selected_on_test(result: Result) -> bool:
+    """Return whether test images decided something in a run."""
+    return "selected_on_test" in result or (result.get("protocol") or {}).get("VALIDATION") == "test"
 
 
 def averageable(results: Sequence[Result]) -> bool:

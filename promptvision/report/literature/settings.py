@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from promptvision.report.cells import Cell
-from promptvision.report.comparable import ON_TEST
+from promptvision.report.comparable import ON_TEST, selected_on_test
 
 ALL = ("few_shot", "vtab", "fgvc", "cross_dataset", "domain_generalization")
 """Kinds of table whose tests are of all classes, so that their number of images is known."""
@@ -26,9 +26,9 @@ def differences(
                 sentence = f"{key} is {ours or 'empty'}, published {values[0] or 'empty'}"
                 (mentioned if ours in near else barred)[sentence] = None
         barred |= dict.fromkeys(other_test_images(kind, cell, rules["tests"]))
-        on_test = (cell.first.get("protocol") or {}).get("VALIDATION") == "test"
         validated = _expected_values(kind, cell, published.get("DATASET.VALIDATION", []))[0]
-        barred |= {ON_TEST: None} if on_test and "test" not in validated else {}
+        so_published = "test" in validated or published.get("TRAIN.KEEP") == "best_test"
+        barred |= {ON_TEST: None} if selected_on_test(cell.first) and not so_published else {}
     barred |= {method["differs"]: None} if "differs" in method else {}
     return list(mentioned), list(barred)
 

@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from promptvision.errors import as_called, counted, shown, visible
+from promptvision.report.comparable import selected_on_test
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
 from promptvision.report.tables.table import Table, one_line
@@ -97,7 +98,7 @@ def run_table(result: Mapping[str, Any], title: str = "") -> RichTable:
     """Return the scores of one run in per cent, its learned parameters and seconds of training."""
     facts = {name: f"{result[key]:.2f}" for key, name in SCORES.items() if result[key] is not None}
     facts[f"{result['split']} images"] = f"{result['n']:,}"
-    if result.get("protocol", {}).get("VALIDATION") == "test":
+    if selected_on_test(result):
         facts["selected on"] = "its test images"
     return _facts_table(facts, result, title)
 
