@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import stat
 import struct
 import tarfile
@@ -31,7 +32,7 @@ DIGITS = 300
 DAMAGE = (
     *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError),
     *(ArithmeticError, MemoryError, SyntaxError, struct.error, zlib.error, pickle.UnpicklingError),
-    *(zipfile.BadZipFile, tarfile.TarError, SafetensorError),
+    *(zipfile.BadZipFile, tarfile.TarError, SafetensorError, re.error),
 )
 """Errors that libraries raise for a damaged file."""
 
@@ -144,6 +145,8 @@ def read_json(path: str | Path, pairs: Callable[[list[tuple[str, Any]]], Any] | 
 def parse_json(text: str | bytes, name: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the plain values in a JSON text; `pairs` makes its objects. InputError, which begins with `name`."""
     try:
+        if "\\u0000" in text if isinstance(text, str) else b"\\u0000" in text:
+            raise ValueError("it has a NUL character, which no path and no name has")
         return json.loads(text, object_pairs_hook=pairs, parse_int=_whole_number)
     except RecursionError as error:
         raise InputError(f"{name} is not JSON: it is nested too deeply") from error

@@ -100,10 +100,17 @@ def test_attacks_are_counted_by_kind_and_a_failure_at_their_end_counts(tools, mo
             properties = [("fault", kind)] if kind else []
             report = SimpleNamespace(user_properties=properties, nodeid=name, when=when, outcome=outcome)
             plugins[0].pytest_runtest_logreport(report)
+        return pytest.ExitCode.TESTS_FAILED
 
     monkeypatch.setattr(bench_faults.pytest, "main", tests)
     found = list(bench_faults.rows(SimpleNamespace(workers=0, tests=[])))
     assert found == [("code", "1", "1", "1"), ("text", "1", "0", "0"), ("all", "2", "1", "1")]
+    monkeypatch.setattr(sys, "argv", ["bench.py", "faults"])
+    with pytest.raises(SystemExit, match="^1$"):
+        tools.bench.main()
+    monkeypatch.setattr(bench_faults.pytest, "main", lambda words, plugins: pytest.ExitCode.NO_TESTS_COLLECTED)
+    with pytest.raises(SystemExit, match="^5$"):
+        tools.bench.main()
 
 
 REPORTS = [

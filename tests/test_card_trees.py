@@ -362,6 +362,7 @@ def test_an_unknown_variant_is_named(planted, tmp_path):
         ('{"a/1.jpg": "x"}', "'a/1.jpg': the class id must be an integer, found 'x'"),
         ('{"a/1.jpg": true}', "the class id must be an integer"),
         ('{"../1.jpg": 1}', "the path '../1.jpg' is outside the folder"),
+        (r'{"a/\u0000.jpg": 1}', "is not JSON: it has a NUL character"),
     ],
 )
 def test_wrong_json_lists_are_named(planted, tmp_path, text, message):
@@ -369,6 +370,14 @@ def test_wrong_json_lists_are_named(planted, tmp_path, text, message):
     (top / "val.json").write_text(text)
     told = refused(card, tmp_path)
     assert message in told and str(top / "val.json") in told
+
+
+@pytest.mark.fault("memory")
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(?:x|xx)*(y)", "a*b*(c*)d", "(", r"\d+"])
+def test_a_name_pattern_that_searches_for_ages_is_refused(planted, tmp_path, pattern):
+    card, _ = planted("fgvc_cub")
+    own = replace(card, options={**card.options, "name_pattern": pattern})
+    assert f"name_pattern {pattern!r}" in refused(own, tmp_path)
 
 
 def test_json_lists_of_cars_without_their_folder_and_with_names(planted, tmp_path):

@@ -14,7 +14,8 @@ import vpt
 from promptvision.config import load_config
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
-from promptvision.experiment.continual import accuracy, competing, load_stream
+from promptvision.experiment.continual import competing, load_stream
+from promptvision.experiment.continual_metrics import accuracy
 from promptvision.experiment.data import load_data
 from promptvision.experiment.run import load_run, run
 
@@ -99,6 +100,18 @@ def test_what_a_task_left_is_loaded_as_it_was_then(tmp_path):
         method = load_run(cfg, FAMILIES, tmp_path / f"task_{number}")
         assert (method.task, method.tasks) == (number - 1, 3)
         assert method.in_use(method.components).shape[1] == 2 * number
+
+
+@pytest.mark.fault("parsing")
+def test_a_damaged_result_of_a_task_is_one_sentence(tmp_path):
+    stream(tmp_path, "CONTINUAL.TASKS", "2")
+    (tmp_path / "result.json").unlink()
+    path = tmp_path / "task_1/result.json"
+    whole = json.loads(path.read_text())
+    for content in ([], {}, {**whole, "accuracies": 3}, {**whole, "accuracies": ["x"]}, {**whole, "seconds": None}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="task_1/result.json is no result of this task"):
+            stream(tmp_path, "CONTINUAL.TASKS", "2", resume=True)
 
 
 def test_another_stream_does_not_go_on_in_the_same_folder(tmp_path):

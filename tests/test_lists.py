@@ -207,6 +207,8 @@ MISTAKES = {
     "gone": ("my.csv", f"path,label\n{A},red\nphotos/no.png,red\n", "1 of the 2 images .* such as '.*photos/no.png'"),
     "case": ("my.csv", "path,label\nPhotos/RED 0.png,red\n", "there is 'photos/red 0.png', in other upper and lower"),
     "latin": ("my.csv", b"path,label\ncaf\xe9.png,red\n", "my.csv is not UTF-8 text: save it as UTF-8"),
+    "nul": ("my.csv", f"path,label\n{A},red\na\0.png,red\n", "list .*my.csv has a NUL character"),
+    "nul in json": ("my.json", r'[["a\u0000.png", "red"]]', "is not JSON: it has a NUL character"),
     "no json": ("my.json", "{", "my.json is not JSON"),
     "number": ("my.json", "7", "must hold a list of objects, or an object of lists, not int"),
     "entry": ("my.json", "[7]", "my.json, entry 0: expected an object or .path, label., found 7"),

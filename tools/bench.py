@@ -66,6 +66,8 @@ def main():
     for row in rows:
         table.add_row(*row)
     Console(width=130).print(table)
+    if kind is bench_faults and any(tried != held for _, tried, held, _ in rows):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.atomic import read_json, write_json
+from promptvision.atomic import read_json, refuse_damaged, write_json
 from promptvision.config import dump, resolved
 from promptvision.data.images import Images
 from promptvision.data.splits import subset_hash
@@ -22,7 +21,7 @@ from promptvision.engine.resume import check_identity
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.errors import InputError, counted
 from promptvision.experiment.build import Families
-from promptvision.experiment.continual_metrics import measures
+from promptvision.experiment.continual_metrics import accuracy, measures
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.experiment import Experiment, build
 from promptvision.experiment.result import describe, environment, identity
@@ -120,7 +119,7 @@ def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -
         if folder.resume and own.result.exists():
             LOG.info("Task %d is already learned", lesson.number + 1)
             method.load_learned_state(load_learned(own.learned)[0])
-            return read_json(own.result)
+            return _earlier(own, lesson)
         images = counted(len(lesson.images.train), "training image")
         LOG.info("Task %d of %d: %s", lesson.number + 1, count, images)
         task = replace(experiment.on(lesson.images), folder=own)
@@ -131,6 +130,16 @@ def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -
         result = {**_test(experiment, stream, lesson.known), **trained}
         own.write_result(result)
         return result
+
+
+def _earlier(own: RunFolder, lesson: Lesson) -> dict[str, Any]:
+    """Return the result of a task that an earlier run learned."""
+    found = read_json(own.result)
+    with refuse_damaged(f"{own.result} is no result of this task", f"delete {own.path} to learn it again"):
+        numbers = [*found["accuracies"], found["seconds"], found["steps"]]
+        if len(numbers) != lesson.known + 2 or not all(type(each) in (int, float) and each >= 0 for each in numbers):
+            raise ValueError
+    return found
 
 
 def _test(experiment: Experiment, stream: Stream, known: int) -> dict[str, list[Any]]:
@@ -154,14 +163,6 @@ def competing(stream: Stream, which: str, task: int, known: int) -> list[int]:
         return list(range(len(stream.classes)))
     own = [stream.tasks[task]] if which == "task" else stream.tasks[:known]
     return [label for each in own for label in each.labels]
-
-
-def accuracy(logits: Tensor, labels: Tensor, allowed: Sequence[int]) -> float:
-    """Return the percentage of rows of logits (N, C) whose highest allowed class is the label (N,)."""
-    if not logits.isfinite().all():
-        raise InputError("the method gives NaN or infinite logits; try a smaller OPTIM.LR")
-    best = torch.tensor(list(allowed))[logits[:, list(allowed)].argmax(dim=1)]
-    return 100 * (best == labels).double().mean().item()
 
 
 def _scores(experiment: Experiment, stream: Stream, rows: list[list[float]]) -> dict[str, Any]:

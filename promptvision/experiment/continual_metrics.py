@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from promptvision.errors import InputError
+
+
+def accuracy(logits: Tensor, labels: Tensor, allowed: Sequence[int]) -> float:
+    """Return the percentage of rows of logits (N, C) whose highest allowed class is the label (N,)."""
+    if not logits.isfinite().all():
+        raise InputError("the method gives NaN or infinite logits; try a smaller OPTIM.LR")
+    best = torch.tensor(list(allowed))[logits[:, list(allowed)].argmax(dim=1)]
+    return 100 * (best == labels).double().mean().item()
 
 
 def measures(matrix: Sequence[Sequence[float]]) -> dict[str, float | None]:

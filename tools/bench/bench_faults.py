@@ -33,7 +33,9 @@ def add_options(parser):
 def rows(args):
     """One row per kind, and one for all."""
     outcomes = Outcomes()
-    pytest.main(["-q", "-m", "fault", "-n", f"{args.workers}", *args.tests], [outcomes])
+    status = pytest.main(["-q", "-m", "fault", "-n", f"{args.workers}", *args.tests], [outcomes])
+    if status > pytest.ExitCode.TESTS_FAILED:
+        raise SystemExit(int(status))
     kinds = sorted({kind for kind, _ in outcomes.found})
     for name, chosen in (*((kind, {kind}) for kind in kinds), ("all", set(kinds))):
         found = [outcome for (kind, _), outcome in outcomes.found.items() if kind in chosen]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from promptvision.atomic import read_json
+from promptvision.atomic import read_json, refuse_damaged
 from promptvision.data.card import Card
 from promptvision.data.images import Images
 from promptvision.data.readers.checks import Faults, Pairs, listed_images
@@ -16,6 +16,8 @@ from promptvision.data.readers.paths import listed_path
 from promptvision.errors import InputError, counted
 
 SPLITS = ("train", "val", "test")
+LONGEST = 256
+"""Characters of a path that are searched for the name of its class."""
 
 
 def read_json_lists(
@@ -52,7 +54,7 @@ def read_json_lists(
         )
     lines = read_lines(card, folder / names_file, "list of class names") if (folder / names_file).is_file() else []
     label = {number: position for position, number in enumerate(sorted(first))}
-    own = names or _class_names(first, name_pattern, lines)
+    own = names or _class_names(card, first, name_pattern, lines)
     lists = {
         split: [(path, label[number], own[label[number]]) for path, number in entries]
         for split, entries in listed.items()
@@ -76,12 +78,20 @@ def _read_list(card: Card, file: Path, top: Path, drop: str, faults: Faults) -> 
     return list(found)
 
 
-def _class_names(first: Mapping[int, str], pattern: str, lines: Iterable[str]) -> list[str]:
-    """Return the names of the sorted class ids, from the first path of each and the lines `key name`."""
+def _class_names(card: Card, first: Mapping[int, str], pattern: str, lines: Iterable[str]) -> list[str]:
+    """Return the names of the sorted class ids, from the first path of each and the lines `key name`.
+
+    A pattern that might search a path for ages is refused: one that repeats a group, or has many repetitions.
+    """
+    if re.search(r"\)[*+?{]", pattern) or len(re.findall(r"[*+{]", pattern)) > 2:
+        advice = "repeats a group, or has more than two repetitions: make it simpler"
+        raise InputError(f"card {card.name!r}: name_pattern {pattern!r} {advice}")
+    with refuse_damaged(f"card {card.name!r}: name_pattern {pattern!r} is no regular expression with a group"):
+        found = {number: re.search(pattern, path[:LONGEST]) if pattern else None for number, path in first.items()}
+        keys = {number: match[1] for number, match in found.items() if match and match[1]}
     table = {key.lstrip("0"): name for key, _, name in (line.partition(" ") for line in lines)}
     names = []
-    for number, path in sorted(first.items()):
-        match = re.search(pattern, path) if pattern else None
-        key, otherwise = (match[1], match[1]) if match else (f"{number}", f"class {number}")
-        names.append(table.get(key.lstrip("0"), otherwise))
+    for number in sorted(first):
+        key = keys.get(number, f"{number}")
+        names.append(table.get(key.lstrip("0"), keys.get(number, f"class {number}")))
     return tell_apart(names)
