@@ -15,7 +15,7 @@ from promptvision.errors import InputError
 from promptvision.experiment.data import load_data
 from promptvision.experiment.experiment import build
 from promptvision.experiment.run import retest, run
-from promptvision.report.comparable import ON_TEST
+from promptvision.report.comparable import ON_ALL, ON_TEST
 from promptvision.report.report import load_report
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ def test_base_to_new_of_all_classes(tmp_path):
     new = retest(load_config(tmp_path / "out/config.yaml", words, FAMILIES), FAMILIES, tmp_path / "out", progress=False)
     assert new["classes"] == data.trained[len(data.classes) :]
     (table,) = [table for table in load_report(tmp_path / "out").tables if table.title.startswith("Base to new")]
-    assert any(ON_TEST in note for note in table.notes)
+    assert all(any(note in line for line in table.notes) for note in (ON_ALL, ON_TEST))
 
 
 def test_new_classes_are_no_test_of_training_on_all(tmp_path):

@@ -1,6 +1,7 @@
 """TCP and PromptKD: against computations of their own, in both ways; teachers that fit and teachers that do not."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -190,12 +191,15 @@ def teacher_run(tmp_path_factory):
     return folder, load_run(cfg, families, folder)
 
 
-def test_a_run_as_the_teacher(clip, batch, teacher_run):
+def test_a_run_as_the_teacher(clip, batch, teacher_run, caplog, monkeypatch):
     folder, teacher = teacher_run
+    monkeypatch.setattr(logging.getLogger("promptvision"), "propagate", True)
     method = coop.build("prompt_kd", clip, teacher.classes, teacher=str(folder), depth=2)
     torch.testing.assert_close(method.teacher(batch[0]), teacher(batch[0]))
     torch.testing.assert_close(method.vectors, teacher.text_features().detach())
-    named = coop.build("prompt_kd", clip, NAMES, teacher=str(folder), depth=2)
+    with caplog.at_level("INFO", "promptvision"):
+        named = coop.build("prompt_kd", clip, NAMES, teacher=str(folder), depth=2)
+    assert "The teacher was trained on" in caplog.text and "naming these 3" in caplog.text
     torch.testing.assert_close(named.vectors, teacher.for_classes(NAMES).text_features().detach())
 
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from promptvision.report.comparable import ON_TEST, averageable, notes
+from promptvision.report.comparable import ON_ALL, ON_TEST, averageable, notes
 from promptvision.report.tables.terminal import matrix_table, measures_table, run_table, search_table, worst_classes
 
 
@@ -73,7 +73,8 @@ def test_runs_tested_on_different_images_are_not_averageable():
 def test_selection_on_test_images_is_noted():
     for chosen in (result(VALIDATION="test"), {**result(), "selected_on_test": True}):
         assert notes({"a": [result()], "b": [chosen, chosen]})["b"] == [ON_TEST]
-        assert "selected on" in printed(run_table(chosen))
+        assert notes({"a": [result(TRAIN_CLASSES="same")], "b": [result(TRAIN_CLASSES="all")]})["b"] == [ON_ALL]
+    assert "selected on" in printed(run_table(chosen))
     assert "selected on" not in printed(run_table(result()))
 
 

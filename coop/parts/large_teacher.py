@@ -17,7 +17,7 @@ from promptvision.errors import InputError, counted
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
 
-LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("promptvision")
 
 
 def load_teacher(student: CLIP, name: str, weights: str, classes: Sequence[str], templates: Sequence[str]) -> Method:

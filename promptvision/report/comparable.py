@@ -12,11 +12,12 @@ Result = Mapping[str, Any]
 ON_TEST = "selected on its test images (DATASET.VALIDATION test or TRAIN.KEEP best_test)"
 TESTED_BY = ("CLASSES", "SOURCE", "TARGET", "HELD_OUT")
 """Keys of a protocol that decide the test images."""
+ON_ALL = "trained on images of all classes, the new ones too (DATASET.TRAIN_CLASSES all)"
 
 
 def notes(rows: Mapping[str, Sequence[Result]]) -> dict[str, list[str]]:
-    """Return notes on {row: results of its runs}: other images than an earlier row with the same protocol, and
-    selection on test images."""
+    """Return notes on {row: results of its runs}: other images than an earlier row with the same protocol, training on
+    images of other classes than the tested ones, and selection on test images."""
     first: dict[str, tuple[str, str]] = {}
     found: dict[str, dict[str, None]] = {row: {} for row in rows}
     for row, result in ((row, result) for row, results in rows.items() for result in results):
@@ -28,6 +29,8 @@ def notes(rows: Mapping[str, Sequence[Result]]) -> dict[str, list[str]]:
             if seen != result.get(key, ""):
                 other = "a run of the same row" if earlier == row else earlier
                 found[row][f"{verb} other images than {other}, with the same protocol"] = None
+        if protocol.get("TRAIN_CLASSES", "same") == "all" and protocol.get("CLASSES") != "all":
+            found[row][ON_ALL] = None
         if selected_on_test(result):
             found[row][ON_TEST] = None
     return {row: list(sentences) for row, sentences in found.items()}
