@@ -282,6 +282,23 @@ def test_tcp_as_published(write_run, compared):
     assert len(notes) == 1 and "METHOD.OPTIONS.PROMPT is empty, published {} texture." in notes[0]
 
 
+def test_prompt_kd_as_published(write_run, compared):
+    """Base to new on DTD, 85.84 and 71.37 with weight 200 and the best epoch on the base test images."""
+    options = {"DEPTH": 9, "TEMPERATURE": 1.0, "PER_CLASS": True, "WEIGHT": 200.0}
+    config = {"OPTIM.NAME": "sgd", "OPTIM.LR": 0.005, "OPTIM.BATCH_SIZE": 8, "OPTIM.EPOCHS": 20, "TRAIN.KEEP": "best"}
+    config |= {"TRAIN.PRECISION": "fp16"}
+    protocol = {"VALIDATION": "test", "TRAIN_CLASSES": "all"}
+    for seed in (1, 2):
+        new = {"new": {"class_subset": "new", "accuracy": 71.3 + seed / 10, "protocol": protocol}}
+        shared = {"dataset": "dtd", "shots": 0, "class_subset": "base", "accuracy": 85.7 + seed / 10, "evals": new}
+        write_run(
+            f"a{seed}", method="prompt_kd", seed=seed, options=options, config=config, protocol=protocol, **shared
+        )
+    rows, notes = compared()
+    assert {row["published"] for row in rows} == {"85.84", "71.37", "77.94"} and not notes
+    assert {row["verdict"] for row in rows} == {"within"}
+
+
 def test_test_time_tuning_and_distillation_find_their_papers(write_run, tmp_path):
     """TPT sees no training image; PromptKD's 16 shots are those of its teacher, it takes all images."""
     tests = {"caltech101": {"dataset": "caltech101", "n": 2465, "classes": ["c"], "accuracy": 94.0}}
