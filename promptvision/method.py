@@ -190,6 +190,10 @@ class Method(nn.Module):
             if theirs != ours:
                 hint = "was it learned on another backbone, or with other options?"
                 raise InputError(f"learned tensor {name!r} has shape {theirs}, this method needs {ours}; {hint}")
+            if state[name].is_floating_point() != own[names[name]].is_floating_point():
+                raise InputError(f"learned tensor {name!r} holds {state[name].dtype}, not {own[names[name]].dtype}")
+            if not state[name].float().isfinite().all():
+                raise InputError(f"learned tensor {name!r} holds NaN or infinite numbers")
         if extra := sorted(state.keys() - names.keys()):
             raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
         self.load_state_dict({names[name]: tensor for name, tensor in state.items()}, strict=False)

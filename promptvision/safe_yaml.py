@@ -47,9 +47,9 @@ PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_whole
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
-    """Values in a node, and in those it holds; in itself a node is nothing more."""
+    """Values in a node, and in those it holds."""
     if id(node) not in known:
-        known[id(node)] = 0
+        known[id(node)] = VALUES + 1  # of a node that holds itself there is no end either
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
         known[id(node)] = 1 + sum(_size(part, known) for part in parts)

@@ -4,12 +4,28 @@ import os
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
+import coop
+from promptvision.atomic import read_json, write_json
+from promptvision.backbones import load_clip
+from promptvision.data.card import Card
+from promptvision.data.cards import load_card
 from promptvision.data.decode import BadImage, open_image
+from promptvision.data.prepare.download import download
+from promptvision.data.prepare.fetch import fetch
 from promptvision.data.readers.search import LeftOut, search
 from promptvision.engine.checkpoint import load_checkpoint, load_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
+from promptvision.safe_yaml import read_yaml
+from promptvision.sweep.benchmark import checked_benchmark, file_name
+
+
+@pytest.fixture(scope="module")
+def method():
+    """CoOp for two classes."""
+    return coop.build("coop", load_clip("embedded"), ["a", "b"], n_ctx=2)
 
 
 @pytest.mark.fault("code")
@@ -67,3 +83,70 @@ def test_a_link_to_a_folder_above_is_left_out(tmp_path):
     left_out = LeftOut()
     assert search(tmp_path / "data/red", left_out) == [tmp_path / "data/red/0.png"]
     assert "3 links to a folder" in left_out.sentences()[0]
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize("text", ["a: &a {b: *a}", "&a [*a]"])
+def test_yaml_that_holds_itself_is_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match="more than 1,000,000 values"):
+        read_yaml(tmp_path / "c.yaml", "card")
+
+
+@pytest.mark.fault("text")
+def test_a_lone_surrogate_in_a_result_does_not_lose_it(tmp_path):
+    write_json(tmp_path / "result.json", {"templates": ["\ud800 {}"]})
+    assert read_json(tmp_path / "result.json") == {"templates": ["\ud800 {}"]}
+
+
+@pytest.mark.fault("code")
+@pytest.mark.parametrize("name", [".", "..", "..."])
+def test_a_benchmark_writes_below_its_output(name):
+    assert file_name(name) == "_" and file_name("a..b") == "a..b"
+
+
+@pytest.mark.fault("limits")
+@pytest.mark.parametrize("more", [{"SEEDS": [1] * 10_001}, {"GRID": {"SEED": [1] * 5_001}, "SEEDS": [1, 2]}])
+def test_a_benchmark_of_too_many_runs(more):
+    with pytest.raises(InputError, match="combinations; at most 10,000"):
+        checked_benchmark("b.yaml", {"RUNS": {"a": {"CONFIG": "c.yaml"}}, **more})
+
+
+@pytest.mark.fault("results")
+@pytest.mark.parametrize("change", [Tensor.log, lambda t: t / 0, Tensor.long, Tensor.bool, lambda t: t * 1j])
+def test_learned_tensors_of_another_kind(method, change):
+    state = {name: change(tensor) for name, tensor in method.learned_state().items()}
+    with pytest.raises(InputError, match="learned tensor 'ctx' holds"):
+        method.load_learned_state(state)
+
+
+CARDS = {
+    "download: [{}]": "download needs url and file",
+    "download: [{url: 'http://x'}]": "download needs",
+    "download: [{url: 'http://x', file: a, size: abc}]": "a whole number as size",
+    "hub: {files: [a]}": "hub needs repo",
+}
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize(("line", "sentence"), CARDS.items())
+def test_cards_with_half_a_source(tmp_path, line, sentence):
+    facts = "title: x\nsource: x\nlicence: x\nwhere: x\nreader: folder\ntemplate: '{}'\n"
+    (tmp_path / "card.yaml").write_text(facts + line)
+    with pytest.raises(InputError, match=sentence):
+        load_card(str(tmp_path / "card.yaml"))
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize("options", [{"dataset": "nosuch", "folders": ["a"]}, {"dataset": "MNIST", "folders": []}])
+def test_downloads_of_torchvision_that_do_not_exist(tmp_path, options):
+    texts = dict.fromkeys(("title", "source", "licence", "where", "template"), "x")
+    with pytest.raises(InputError, match="names no folder, or an unknown torchvision data set"):
+        download(Card("x", **texts, reader="torchvision", options=options), str(tmp_path))
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize("url", ["http://[", "http://\x1b[31m/"])
+def test_addresses_that_are_none(tmp_path, url):
+    with pytest.raises(InputError, match="does not answer as HTTP servers do"):
+        fetch(url, tmp_path / "a")

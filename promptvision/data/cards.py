@@ -75,6 +75,11 @@ def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hint
     for key in sorted(needed | {key for key, required in takes.items() if required}):
         if key not in facts and not (domains and all(key in keys for keys in domains.values())):
             raise InputError(f"card {path} lacks the key {key!r}")
+    for entry in facts.get("download", []):
+        if not {"url", "file"} <= entry.keys() or not isinstance(entry.get("size", 0), int):
+            raise InputError(f"card {path}: download needs url and file, and a whole number as size")
+    if facts.get("hub") and "repo" not in facts["hub"]:
+        raise InputError(f"card {path}: hub needs repo")
     names, classes = facts.get("names"), facts.get("classes")
     if names and classes and len(names) != classes:
         raise InputError(f"card {path}: names holds {counted(len(names), 'name')}, classes says {classes}")

@@ -83,7 +83,7 @@ def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
     try:
         content = read_yaml(config, "config")
         settings = dict(_flat(content if isinstance(content, dict) else {}))
-    except (InputError, RecursionError):  # an alias may hold itself
+    except InputError:
         problems.append(f"{config} cannot be read: the settings of its run are known from result.json alone")
         settings = _settings_from_result(result)
     name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name

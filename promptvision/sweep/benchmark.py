@@ -17,8 +17,8 @@ from promptvision.safe_yaml import read_yaml
 
 KEYS = ("RUNS", "GRID", "SEEDS", "EVAL", "SET")
 ROW_FILES = ("CONFIG", "SEARCH")
-LARGEST = 100_000
-"""Combinations of a grid; a longer list of values times values is a mistake that would fill the memory."""
+LARGEST = 10_000
+"""Runs of a benchmark, or combinations of a grid; more are a mistake that would take all time and memory."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def checked_benchmark(path: str | Path, content: Mapping[str, Any], part: str = 
     runs, grid, seeds = content.get("RUNS"), content.get("GRID") or {}, content.get("SEEDS") or [1]
     evals, settings = content.get("EVAL") or {}, checked_table(f"benchmark {path}", content.get("SET") or [])
     rows = _checked_rows(path, runs)
-    check_grid(f"benchmark {path}", grid)
     if not isinstance(evals, dict) or not all(map(is_setting, evals.values())):
         raise InputError(f"benchmark {path}: EVAL needs a name: {{KEY: value, ...}} for each later test")
     lists = [seeds, *(row.seeds for row in rows.values() if row.seeds != ())]
     if not all(isinstance(each, list) and all(isinstance(seed, int) for seed in each) for each in lists):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
+    check_grid(f"benchmark {path}", grid, len(rows) * max(map(len, lists)))
     if evals and any(row.search for row in rows.values()):
         raise InputError(f"benchmark {path}: rows with SEARCH are tested once, as their grid says, and take no EVAL")
     return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings, part)
@@ -158,15 +158,15 @@ def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:
     return rows
 
 
-def check_grid(what: str, grid: Any) -> None:
-    """Raise InputError for a GRID that is not lists of values, or has more than LARGEST combinations."""
+def check_grid(what: str, grid: Any, times: int = 1) -> None:
+    """Raise InputError for a GRID that is not lists of values, or has more than LARGEST combinations x `times`."""
     if not is_setting(grid) or not all(isinstance(values, list) and values for values in grid.values()):
         raise InputError(f"{what}: GRID needs a list of values for each key")
     for keys, values in grid.items():
         count = len(keys.split())
         if " " in keys and not all(isinstance(each, list) and len(each) == count for each in values):
             raise InputError(f"{what}: each value of GRID {keys} must be a list of {count} values")
-    combined = math.prod(len(values) for values in grid.values())
+    combined = times * math.prod(len(values) for values in grid.values())
     if combined > LARGEST:
         raise InputError(f"{what}: GRID has {combined:.0e} combinations; at most {LARGEST:,} are possible")
 
@@ -186,4 +186,4 @@ def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
 
 def file_name(name: str) -> str:
     """Replace characters that a file system might not accept."""
-    return re.sub(r"[^\w.+-]+", "_", name)
+    return re.sub(r"[^\w.+-]+|^\.+$", "_", name)

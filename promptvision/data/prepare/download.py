@@ -10,6 +10,7 @@ from promptvision.data.card import Card
 from promptvision.data.prepare.fetch import Progress, fetch, no_empty_folders
 from promptvision.data.prepare.presence import IN_MEMORY, below_root, presence, root_folder
 from promptvision.data.readers.layout import missing
+from promptvision.data.readers.torchvision import TORCHVISION
 from promptvision.errors import InputError, as_called, unknown
 from promptvision.network import unreachable
 
@@ -59,6 +60,9 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
     """Download by torchvision, which checks the official checksums and keeps files that are whole."""
     from torchvision import datasets
 
+    if card.options["dataset"] not in TORCHVISION or not card.options["folders"]:
+        known = unknown("torchvision data set", card.options["dataset"], TORCHVISION)
+        raise InputError(f"card {card.name!r} names no folder, or an {known}")
     kind = getattr(datasets, card.options["dataset"])
     by_split = "split" in inspect.signature(kind).parameters
     own = below_root(card, top, card.options["folders"][0])

@@ -141,8 +141,8 @@ class Transfer:
         """
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"{self.url} is no http or https address")
-        request = Request(self.url, headers={"Range": f"bytes={start}-"} if start else {})
         try:
+            request = Request(self.url, headers={"Range": f"bytes={start}-"} if start else {})
             with urlopen(request, timeout=TIMEOUT) as answer:
                 resumes = (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
                 return self.copy(answer, start if resumes and answer.status == 206 else 0)
@@ -158,7 +158,7 @@ class Transfer:
         except URLError as error:
             reason = getattr(error.reason, "strerror", "") or error.reason
             raise InputError(f"{self.url} cannot be reached: {reason}") from None
-        except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:  # or a bad redirection
+        except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:  # or address
             raise InputError(f"{self.url} does not answer as HTTP servers do: {type(error).__name__}") from None
 
     def copy(self, answer: http.client.HTTPResponse, have: int) -> int:
