@@ -121,10 +121,16 @@ def test_classes_that_are_no_list_of_names_are_refused(tmp_path):
             load_learned(path)
 
 
-def test_learned_tensors_without_a_config_are_refused_in_one_sentence(tmp_path):
+ITSELF = "&a {DATASET: {}, METHOD: *a}"
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize("key", ["config", "task", "tasks"])
+@pytest.mark.parametrize("value", ["!!int x", "DATASET: null", "DATASET: {SOURCE: 3}", "[", "null", "-1", ITSELF])
+def test_learned_tensors_without_a_config_are_refused_in_one_sentence(tmp_path, key, value):
     families = {"coop": coop}
     cfg = load_config(ROOT / "configs/coop/embedded.yaml", [], families)
-    metadata = {"classes": ["a"], "family": "coop", "method": "coop", "backbone": "embedded", "config": "!!int x"}
-    save_learned(tmp_path / "learned.safetensors", {"ctx": torch.zeros(16, 128)}, metadata)
+    metadata = {"classes": ["a"], "family": "coop", "method": "coop", "backbone": "embedded", "config": "DATASET: {}"}
+    save_learned(tmp_path / "learned.safetensors", {"ctx": torch.zeros(16, 128)}, {**metadata, key: value})
     with pytest.raises(InputError, match="learned.safetensors does not hold the config it was trained with"):
         load_run(cfg, families, tmp_path)

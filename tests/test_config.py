@@ -207,7 +207,9 @@ def test_aliases_that_multiply_are_refused_without_being_written_out(write):
 
 
 @pytest.mark.fault("parsing")
-@pytest.mark.parametrize("text", ["SEED: 59" + ":59" * 3000, "SEED: 1" + "0" * 5000, '_BASE_: "a\\0b"'])
+@pytest.mark.parametrize(
+    "text", ["SEED: 59" + ":59" * 3000, "SEED: 1" + "0" * 5000, '_BASE_: "a\\0b"', "METHOD: &a {NAME: *a}"]
+)
 def test_values_that_no_parser_bears_are_one_sentence(write, text):
     assert "a.yaml is not plain YAML: " in refusal(write(text))
 
