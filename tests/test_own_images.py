@@ -401,7 +401,7 @@ def test_one_image_under_two_labels_or_in_two_splits_is_refused(tmp_path, caplog
         caplog.clear()
         images = read(published(tmp_path, reader, lists, accepts=[fault]), tmp_path)
         assert f"{sentence}, as its card says" in caplog.text and len(everything(images)) > 9
-    with pytest.raises(InputError, match="accepts: unknown fault 'two_lables'; did you mean 'two_labels'"):
+    with pytest.raises(InputError, match="unknown accepted fault 'two_lables'; did you mean 'two_labels'"):
         published(tmp_path, reader, whole_lists(), accepts=["two_lables"])
 
 

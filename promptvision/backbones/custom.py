@@ -1,4 +1,4 @@
-"""Backbones from elsewhere: your own `module:function`, called without arguments, and folders with models."""
+"""Your own backbone: `module:function`, called without arguments, with no edit here."""
 
 from __future__ import annotations
 
@@ -36,11 +36,3 @@ def call_custom(name: str) -> nn.Module:
     if not isinstance(backbone, nn.Module):
         raise InputError(f"{what} returned a {type(backbone).__name__}; it must return a module of torch")
     return backbone
-
-
-def not_loaded(name: str, library: str, error: Exception) -> InputError:
-    """Return the error for a `local-dir:` or `hf-hub:` name of which a library makes no model."""
-    kind, _, place = name.partition(":")
-    where = f"the folder {place}" if kind == "local-dir" else f"{place} on the Hugging Face Hub"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return InputError(f"BACKBONE.NAME {name}: {where} gives no model of {library} ({reason})")

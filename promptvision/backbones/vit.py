@@ -16,13 +16,13 @@ from promptvision.atomic import read_json, refuse_damaged
 from promptvision.backbones.clip import EMBEDDED, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
-from promptvision.backbones.custom import call_custom, not_loaded
+from promptvision.backbones.custom import call_custom
 from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
-from promptvision.errors import InputError, lacks_memory, names_function, unknown
+from promptvision.errors import InputError, names_function, unknown
 from promptvision.network import Source
 
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
@@ -104,19 +104,12 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
             raise unknown("backbone", name, timm.list_pretrained(f"{architecture}.*"))
     advice = "give a file: BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
     from_network = (pretrained or elsewhere) and not name.startswith("local-dir:")
+    source = _source(name).use(f"the weights of {name}", advice) if from_network else nullcontext()
     try:
-        with _source(name).use(f"the weights of {name}", advice) if from_network else nullcontext():
+        with refuse_damaged(f"BACKBONE.NAME {name}: no model of timm") if elsewhere else nullcontext(), source:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    except InputError:
-        raise
-    except (OSError, RuntimeError) as error:
-        if not elsewhere or lacks_memory(error):
-            raise
-        raise not_loaded(name, "timm", error) from error
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        if elsewhere:
-            raise not_loaded(name, "timm", error) from error
-        if not options:
+    except (AssertionError, TypeError, ValueError) as error:
+        if isinstance(error, InputError) or not options:
             raise
         raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
 

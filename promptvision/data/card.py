@@ -6,19 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROTOCOLS = (
-    "few_shot",
-    "base_to_new",
-    "cross_dataset",
-    "domain_generalization",
-    "uda",
-    "vtab",
-    "fgvc",
-    "class_incremental",
-    "dataset_incremental",
-    "full",
+    *("few_shot", "base_to_new", "cross_dataset", "domain_generalization", "uda", "vtab", "fgvc"),
+    *("class_incremental", "dataset_incremental", "full"),
 )
-
-
 ACCEPTED = {"two_labels": "under two labels", "two_splits": "in two splits"}
 """Fault of a list that a card may accept -> its name in a sentence."""
 

@@ -86,12 +86,9 @@ def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hint
     for template in [facts["template"], *facts.get("templates", [])]:
         if "{}" not in template:
             raise InputError(f"card {path}: template {template!r} has no {{}} for the class name")
-    for protocol in facts.get("protocols", []):
-        if protocol not in PROTOCOLS:
-            raise InputError(f"card {path}: {unknown('protocol', protocol, PROTOCOLS)}")
-    for fault in facts.get("accepts", []):
-        if fault not in ACCEPTED:
-            raise InputError(f"card {path}: accepts: {unknown('fault', fault, ACCEPTED)}")
+    for key, kind, known in (("protocols", "protocol", PROTOCOLS), ("accepts", "accepted fault", ACCEPTED)):
+        if wrong := [each for each in facts.get(key, []) if each not in known]:
+            raise InputError(f"card {path}: {unknown(kind, wrong[0], known)}")
 
 
 def _check_keys(path: Path, where: str, facts: Mapping[Any, Any], hints: Mapping[str, Any]) -> None:

@@ -101,12 +101,8 @@ class Setup:
         cfg, images = self.cfg, self.data.images
         with torch.random.fork_rng(devices=[]):
             loader = self.test_loader(cfg.TEST.SPLIT, ahead=decode)
-            if (
-                decode
-                and isinstance(loader, TestLoader)
-                and images.root is not None
-                and cfg.INPUT.ON_BAD_IMAGE == "stop"
-            ):
+            files = images.root is not None and cfg.INPUT.ON_BAD_IMAGE == "stop"
+            if decode and files and isinstance(loader, TestLoader):
                 paths = [path for path, _, _ in loader.views.items]
                 found = scan(images, paths, attrgetter("size"), cfg.TRAIN.WORKERS)
                 for seen in track(found, "decoding test images", "image", len(paths), shown=self.progress):

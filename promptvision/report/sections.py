@@ -10,12 +10,8 @@ from promptvision.report.kinds import AGAIN, COOP, FGVC, MEASURES, TITLES, VTAB,
 from promptvision.report.names import method_order
 from promptvision.report.scores import Score, average, harmonic
 
-BY_DATASET = {
-    "base_to_new": "data set",
-    "continual": "data set",
-    "cross_dataset": "source",
-    "domain_generalization": "source",
-}
+BY_DATASET = {"base_to_new": "data set", "continual": "data set"}
+BY_DATASET |= {"cross_dataset": "source", "domain_generalization": "source"}
 """Kinds of table whose rows are of one data set each -> column of its name."""
 SOURCE = "on source"
 GROUPS = "mean of groups"

@@ -58,12 +58,7 @@ def _grid() -> tuple[Tensor, Tensor]:
 
 
 def place(
-    shape: np.ndarray,
-    centre: np.ndarray,
-    scale: np.ndarray,
-    turn: np.ndarray,
-    flip: np.ndarray,
-    aspect: np.ndarray,
+    shape: np.ndarray, centre: np.ndarray, scale: np.ndarray, turn: np.ndarray, flip: np.ndarray, aspect: np.ndarray
 ) -> Placed:
     """Place n shapes in the image; `turn` in radians, other arguments as in `Scenes`."""
     x, y = _grid()

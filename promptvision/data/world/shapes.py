@@ -85,10 +85,7 @@ OUTLINES: dict[str, tuple[Part, ...]] = {
         ("keep", "polygon", (-1, -1, 1, -1, 1, 0.02, -1, 0.02)),
         ("add", "polygon", (-0.22, 0, 0.22, 0, 0.3, 0.78, -0.3, 0.78)),
     ),
-    "bell": (
-        ("add", "polygon", BELL),
-        ("add", "ellipse", (0, 0.62, 0.2, 0.2)),
-    ),
+    "bell": (("add", "polygon", BELL), ("add", "ellipse", (0, 0.62, 0.2, 0.2))),
 }
 """Name -> parts (operation, kind, numbers); x to the right, y down.
 

@@ -135,14 +135,10 @@ TASKS: dict[str, Task] = {
     ),
     "counting": Task(("one", "two", "three", "four", "five"), (160, 40, 320), _counted),
     "location": Task(
-        tuple(f"row {row}, column {column}" for row in range(1, 5) for column in range(1, 5)),
-        (50, 16, 100),
-        _located,
+        tuple(f"row {row}, column {column}" for row in range(1, 5) for column in range(1, 5)), (50, 16, 100), _located
     ),
     "orientation": Task(
-        ("up", "up right", "right", "down right", "down", "down left", "left", "up left"),
-        (100, 25, 200),
-        _oriented,
+        ("up", "up right", "right", "down right", "down", "down left", "left", "up left"), (100, 25, 200), _oriented
     ),
 }
 
