@@ -1,5 +1,6 @@
 """The estimate of a sweep: each kind of cell is timed once, in a temporary folder, and scaled up."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.cost import Cost
 from promptvision.sweep.estimate import Estimate, estimate, total
 from promptvision.sweep.jobs import plan
-from promptvision.sweep.sample_run import STEPS, measure
+from promptvision.sweep.sample_run import STEPS, SampleRun, measure
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}
@@ -61,11 +62,42 @@ def test_an_estimate_in_words():
 
 def test_a_few_steps_are_measured(table, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    job = plan(load_cells(table), tmp_path / "out", QUICK, FAMILIES, ["high"])[0]
+    job = plan(load_cells(table), tmp_path / "out", [*QUICK, "CACHE_DIR", str(tmp_path)], FAMILIES, ["high"])[0]
     cost = measure(job.cfg, {"again": job.cfg}, MODULES)
     assert cost.batches == 1 and 0 < cost.step < 1 and cost.disk > 1000 and 50 < cost.disk_per_step < 1000
     assert cost.memory > 1e8 and 0 < cost.seconds < 60 and len(cost.shared) == 1, "both tests are on the same images"
     assert not (tmp_path / "out").exists() and STEPS < 10
+
+
+def test_what_is_slow_only_the_first_time_is_not_scaled_with_the_images(table, tmp_path, monkeypatch):
+    waits = [0.5]
+
+    def check(self, decode):
+        time.sleep(waits.pop() if waits else 0.001)
+        return self.test_loader("test", ahead=False)
+
+    monkeypatch.setattr(SampleRun, "check_test_images", check)
+    job = plan(
+        load_cells(table), tmp_path / "out", [*QUICK, "CACHE_DIR", str(tmp_path), "TEST.BATCH_SIZE", "9"], FAMILIES
+    )[0]
+    cost = measure(job.cfg, {}, MODULES)
+    assert not waits and sum(seconds for seconds, _ in cost.shared.values()) < 2, "0.5 s for 9 of 540 images are 30 s"
+
+
+def test_test_images_are_shared_by_runs_with_features_alone_whatever_they_train_on(table, tmp_path):
+    words = [*QUICK, "CACHE_DIR", str(tmp_path), "INPUT.TEST", "center"]
+    keys = []
+    for more in (["INPUT.TRAIN", "center"], ["INPUT.TRAIN", "coop"], ["CACHE_DIR", ""]):
+        job = plan(load_cells(table), tmp_path / "out", [*words, *more], FAMILIES, ["high"])[0]
+        keys.append(set(measure(job.cfg, {}, MODULES).shared))
+    assert keys[0] == keys[1] and len(keys[0]) == 1 and not keys[2]
+
+
+def test_steps_of_many_batches_and_early_stopping_are_measured(table, tmp_path):
+    more = ["OPTIM.ACCUMULATE", "9", "OPTIM.BATCH_SIZE", "1", "TRAIN.PATIENCE", "2", "TRAIN.EVAL_EVERY", "1"]
+    job = plan(load_cells(table), tmp_path / "out", [*QUICK, *more], FAMILIES, ["high"])[0]
+    cost = measure(job.cfg, {}, MODULES)
+    assert cost.batches == 40 and cost.step > 0
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -19,15 +21,17 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.experiment.continual import load_stream
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.experiment import Experiment, build
+from promptvision.experiment.loaders import transform_of
 from promptvision.experiment.result import describe
 from promptvision.experiment.schedule import batches_per_epoch, epochs
+from promptvision.sweep.completed import Families
 from promptvision.sweep.cost import Cost
 from promptvision.sweep.shared_backbone import sharing
 
 STEPS = 6
-"""Steps that are timed; the first one, which is slow, does not count."""
-BATCHES = 4
-"""Batches of training images that are used."""
+"""Steps that are timed."""
+EPOCH = 4
+"""Steps for which there are training images."""
 GROWING = ("metrics.jsonl", "events.out.tfevents")
 """Files of a run that grow with every step."""
 
@@ -37,21 +41,21 @@ class Enough(Exception):
 
 
 class Few:
-    """A loader that ends after STEPS batches."""
+    """A loader that ends after the batches of STEPS steps."""
 
-    def __init__(self, loader: Any):
-        self.loader, self.source, self.done = loader, loader.source, 0
+    def __init__(self, loader: Any, accumulate: int):
+        self.loader, self.source, self.left = loader, loader.source, STEPS * accumulate
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
         return len(self.loader)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """Yield the batches of an epoch until there were STEPS in all."""
+        """Yield the batches of an epoch until there were enough in all."""
         for batch in self.loader.epoch(epoch, start):
-            if self.done == STEPS:
+            if not self.left:
                 raise Enough
-            self.done += 1
+            self.left -= 1
             yield batch
 
 
@@ -81,7 +85,7 @@ class SampleRun(Experiment):
         """Return batches of one view of the images."""
         short = replace(self, cfg=_changed(self.cfg, {"OPTIM.EPOCHS": 1, "OPTIM.ITERATIONS": 0}))
         loader = self.timed("loader", lambda: super(SampleRun, short).train_loader(first))
-        return Few(loader)
+        return Few(loader, self.cfg.OPTIM.ACCUMULATE)
 
     def unaugmented(self) -> tuple[Any, Any]:
         """Return training and validation images that note whether they are read."""
@@ -109,35 +113,45 @@ class SampleRun(Experiment):
 
 
 def measure(cfg: CfgNode, evals: Mapping[str, CfgNode], modules: tuple[tuple[str, str], ...]) -> Cost:
-    """Return the cost of a run; `evals`: configs of its later tests, `modules`: names and modules of the families."""
+    """Return the cost of a run; `evals`: configs of its later tests, `modules`: names and modules of the families.
+
+    The part is run twice: the first time loads the backbone, which runs that follow one another share, and is slow.
+    """
     families = sharing({name: import_module(module) for name, module in modules})
-    with tempfile.TemporaryDirectory(prefix="promptvision-") as top, RunFolder(Path(top, "run")) as folder:
-        changes = {"CACHE_DIR": cfg.CACHE_DIR and top, "LOG.WANDB": "", "TRAIN.EVAL_EVERY": 0, "TRAIN.KEEP": "last"}
-        short = _changed(cfg, {**changes, "OUTPUT_DIR": str(folder.path)})
-        for _ in range(2):  # runs that follow one another share the backbone
-            started = time.monotonic()
-            data, tasks = _data(short)
-            built = build(short, families, folder, False, replace(data, images=_some(data, short)))
-        others = [_data(each)[0] for each in evals.values()]
-        run = SampleRun(*(getattr(built, each.name) for each in fields(built)))
-        run.seconds["start"] = time.monotonic() - started
-        if tasks > 1:
-            run.method.start_task(0, tasks, ())
-        loader = run.timed("test images", lambda: run.check_test_images(decode=True))
-        run.timed("prepare", run.prepare)
-        run.timed("train", run.train)
-        run.timed("finish", run.finish)
-        with torch.no_grad(), autocast(run.device, cfg.TRAIN.PRECISION):
-            run.timed("predictor", run.method.predictor)
-        run.write({}, run.timed("test", lambda: run.test(loader)))
-        return _scaled(cfg, run, data, others, tasks)
+    with tempfile.TemporaryDirectory(prefix="promptvision-") as top:
+        for name in ("first", "second"):
+            with RunFolder(Path(top, name)) as folder:
+                cost = _measure_once(cfg, evals, families, folder)
+    return cost
+
+
+def _measure_once(cfg: CfgNode, evals: Mapping[str, CfgNode], families: Families, folder: RunFolder) -> Cost:
+    """Return the cost of a run by a part of it in this folder."""
+    changes = {"CACHE_DIR": cfg.CACHE_DIR and f"{folder.path}-cache", "LOG.WANDB": "", "TRAIN.EVAL_EVERY": 0}
+    short = _changed(cfg, {**changes, "TRAIN.KEEP": "last", "TRAIN.PATIENCE": 0, "OUTPUT_DIR": str(folder.path)})
+    started = time.monotonic()
+    data, tasks = _data(short)
+    built = build(short, families, folder, False, replace(data, images=_some(data, short)))
+    others = [_data(each)[0] for each in evals.values()]
+    run = SampleRun(*(getattr(built, each.name) for each in fields(built)))
+    run.seconds["start"] = time.monotonic() - started
+    if tasks > 1:
+        run.method.start_task(0, tasks, ())
+    loader = run.timed("test images", lambda: run.check_test_images(decode=True))
+    run.timed("prepare", run.prepare)
+    run.timed("train", run.train)
+    run.timed("finish", run.finish)
+    with torch.no_grad(), autocast(run.device, cfg.TRAIN.PRECISION):
+        run.timed("predictor", run.method.predictor)
+    run.write({}, run.timed("test", lambda: run.test(loader)))
+    return _scaled(cfg, run, data, others, tasks)
 
 
 def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], tasks: int) -> Cost:
     """Return the cost of the whole run from that of a part."""
     split, took, each = cfg.TEST.SPLIT, run.seconds, run.cache.bytes_each if run.cache else 0
     rows = [row["seconds"] for row in read_rows(run.folder.metrics)]
-    step = (rows[-1] - rows[0]) / (len(rows) - 1) if len(rows) > 1 else sum(rows)
+    step = median(later - earlier for earlier, later in pairwise([0.0, *rows])) if rows else 0.0
     tested, trained = (len(getattr(run.data.images, name)) for name in (split, "train"))
     more = len(data.images.train) / max(1, trained)
     batches = batches_per_epoch(cfg, len(data.images.train))
@@ -152,13 +166,10 @@ def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], ta
     sizes = {file.name: file.stat().st_size for file in run.folder.path.iterdir() if file.name != "last.ckpt"}
     grown = sum(size for name, size in sizes.items() if name.startswith(GROWING))
     reading = took["test images"] / tested
-    shared = {
-        f"{cfg.BACKBONE} {cfg.INPUT} {describe(cfg, other, run.method)[f'{split}_hash']}": (
-            reading * count,
-            each * count,
-        )
-        for other, count in zip((data, *others), counts, strict=True)
-    }
+    seconds += 0.0 if run.cache else reading * counts[0]
+    features = f"{cfg.BACKBONE} {transform_of(cfg, run.method)} {cfg.TRAIN.PRECISION}"
+    hashes = [describe(cfg, other, run.method)[f"{split}_hash"] for other in (data, *others)]
+    shared = {f"{features} {name}": (reading * n, each * n) for name, n in zip(hashes, counts, strict=True)}
     return Cost(
         seconds=seconds,
         step=step,
@@ -166,7 +177,7 @@ def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], ta
         validation=took["predictor"] + image * len(data.images.val),
         disk=sum(sizes.values()) - grown + (each * len(data.images.train) * views if run.cache else 0),
         disk_per_step=grown / max(1, len(rows)),
-        shared=shared,
+        shared=shared if run.cache else {},
         memory=peak_memory(run.device),
     )
 
@@ -191,7 +202,7 @@ def _data(cfg: CfgNode) -> tuple[Data, int]:
 
 def _some(data: Data, cfg: CfgNode) -> Any:
     """Return some images of each list, evenly spaced, of the training images also one of each class."""
-    train, images = BATCHES * cfg.OPTIM.BATCH_SIZE, data.images
+    train, images = EPOCH * cfg.OPTIM.BATCH_SIZE * cfg.OPTIM.ACCUMULATE, data.images
     found: dict[str, Any] = {}
     for name in ("train", "unlabelled", "val", "test"):
         count = train if name in ("train", "unlabelled") else cfg.TEST.BATCH_SIZE
