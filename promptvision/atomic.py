@@ -54,7 +54,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.chmod(file.name, 0o666 & ~umask)
             os.replace(file.name, path)
         except BaseException:
-            file.close()
+            with suppress(OSError):  # a full disk, once more
+                file.close()
             with suppress(FileNotFoundError):
                 os.unlink(file.name)
             raise

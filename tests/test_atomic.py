@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -33,6 +35,16 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="a cannot be written: No space left on device"):
         write_atomically(tmp_path / "a", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.fault("files")
+def test_a_write_that_fails_again_when_the_file_is_closed_leaves_nothing_behind(tmp_path):
+    code = f"""import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+from promptvision.atomic import write_json
+write_json({str(tmp_path / "a")!r}, {{}})"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "a cannot be written: File too large" in found.stderr and not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_named(tmp_path):

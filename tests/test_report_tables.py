@@ -69,6 +69,13 @@ def test_base_to_new_takes_h_of_the_means_and_averages_of_both(write_run, tables
     assert (mean["base"], mean["new"], mean["H"]) == ("70.00*", "50.00*", "58.33*"), "over those with both"
 
 
+def test_a_run_on_all_classes_that_is_tested_on_half_of_them_stays_where_it_was(write_run, tables):
+    write_run("dtd", dataset="dtd", accuracy=60.0, evals={"dtd-new-test": {"class_subset": "new", "accuracy": 70.0}})
+    (name,) = tables()
+    (row,) = rows(tables()[name])
+    assert name.startswith("Few-shot") and row["dtd"] == "60.00" and "new" not in row
+
+
 def test_transfer_tells_other_classes_from_other_images(write_run, tables):
     evals = {
         "v2": {"dataset": "imagenet_v2", "accuracy": 50.0},

@@ -87,8 +87,8 @@ def match_classes(method: Method, data: Data) -> tuple[Method, Data]:
         theirs, ours = len(data.classes), len(method.classes)
         LOG.info("The data set has %d of the %s of the run: all compete", theirs, counted(ours, "class"))
         return method, replace(data, classes=method.classes, images=replace(images, train=train, val=val, test=test))
-    trained, named = counted(len(method.classes), "other class"), counted(len(data.classes), "new one")
-    LOG.info("The run was trained on %s; naming %s", trained, named)
+    trained, new = counted(len(method.classes), "class"), len({*data.classes} - {*method.classes})
+    LOG.info("Naming %s, %d of them new: the run was trained on %s", counted(len(data.classes), "class"), new, trained)
     return other, data
 
 

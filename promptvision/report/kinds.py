@@ -68,9 +68,9 @@ def kinds(cell: Cell) -> list[str]:
 
 
 def test_kind(cell: Cell, test: Mapping[str, Any]) -> str:
-    """Return the table of a later test: new classes of the same data set, the same classes elsewhere, or other classes
-    elsewhere; "" for the test of the run itself, repeated."""
-    if test.get("class_subset") == "new":
+    """Return the table of a later test: new classes after base ones, the same classes elsewhere, or other classes
+    elsewhere; "" for the test of the run itself, repeated, perhaps on some of the classes it was trained on."""
+    if test.get("class_subset") == "new" and cell.first.get("class_subset") == "base":
         return "base_to_new"
     target = (test.get("protocol") or {}).get("TARGET")
     if test["dataset"] == cell.first["dataset"] and target == (cell.first.get("protocol") or {}).get("TARGET"):
