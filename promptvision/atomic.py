@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -110,10 +111,12 @@ def refuse_damaged(sentence: str, otherwise: str = "") -> Iterator[None]:
     """Raise InputError, the sentence with the reason, for whatever a library raises for a damaged file.
 
     The reason is the system's, or else `otherwise`, or else the first line of the library's error, without its advice
-    to load the file with less care.
+    to load the file with less care. The library's warnings are not shown.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except InputError:
         raise
     except DAMAGE as error:

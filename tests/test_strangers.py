@@ -3,19 +3,21 @@
 import os
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
 import coop
 from promptvision.atomic import read_json, write_json
 from promptvision.backbones import load_clip
+from promptvision.backbones.weights import read_weights
 from promptvision.data.card import Card
 from promptvision.data.cards import load_card
 from promptvision.data.decode import BadImage, open_image
 from promptvision.data.prepare.download import download
 from promptvision.data.prepare.fetch import fetch
 from promptvision.data.readers.search import LeftOut, search
-from promptvision.engine.checkpoint import load_checkpoint, load_learned
+from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
@@ -97,6 +99,8 @@ def test_yaml_that_holds_itself_is_refused(tmp_path, text):
 def test_a_lone_surrogate_in_a_result_does_not_lose_it(tmp_path):
     write_json(tmp_path / "result.json", {"templates": ["\ud800 {}"]})
     assert read_json(tmp_path / "result.json") == {"templates": ["\ud800 {}"]}
+    save_learned(tmp_path / "l.safetensors", {}, {"classes": ["a"], "template": "\ud800 {}"})
+    assert load_learned(tmp_path / "l.safetensors")[1]["template"] == "\\ud800 {}"
 
 
 @pytest.mark.fault("code")
@@ -150,3 +154,13 @@ def test_downloads_of_torchvision_that_do_not_exist(tmp_path, options):
 def test_addresses_that_are_none(tmp_path, url):
     with pytest.raises(InputError, match="does not answer as HTTP servers do"):
         fetch(url, tmp_path / "a")
+
+
+@pytest.mark.fault("text")
+def test_a_librarys_warnings_about_weights_are_not_shown(tmp_path, recwarn):
+    sparse = torch.sparse_coo_tensor([[0], [0]], [1.0], (10**9, 10**9))
+    torch.save({"a": sparse}, tmp_path / "x.pth")
+    recwarn.clear()
+    with pytest.raises(InputError, match="is larger than what the file stores of it"):
+        read_weights(tmp_path / "x.pth")
+    assert not recwarn.list

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -145,8 +144,7 @@ def _from_file(path: Path, quick_gelu: bool | None, random: bool) -> nn.Module:
             f"{path} does not say whether it was trained with GELU or QuickGELU; name the model: "
             f"BACKBONE.NAME ViT-B-16 (or ViT-B-16-quickgelu) BACKBONE.PRETRAINED {path}"
         )
-    with refuse_damaged(f"{path} is not a CLIP checkpoint in OpenAI's layout"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with refuse_damaged(f"{path} is not a CLIP checkpoint in OpenAI's layout"):
         if "token_embedding.rows" in state:
             state = expand_rows(state, int(state.get("vocab_size", torch.tensor(49408))))
         with torch.device("meta"):  # which takes no memory: a model with other shapes than the tensors is refused

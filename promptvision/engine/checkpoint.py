@@ -53,6 +53,7 @@ def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
+    texts = {name: text.encode(errors="backslashreplace").decode() for name, text in texts.items()}
     texts["format"] = "pt"
     texts["sha256"] = _checksum(tensors, texts)
     content = safetensors.torch.save(tensors, texts)
