@@ -37,6 +37,7 @@ ADDED: Mapping[str, Any] = {
     "METHOD.OPTIONS.NORM": "none",
     "METHOD.OPTIONS.DROPOUT": 0.0,
     "METHOD.OPTIONS.PROMPT": "",
+    "METHOD.OPTIONS.BOTTLENECK": 0,
 }
 """Settings that the config of an earlier version lacks, with the values by which its runs were computed."""
 VALUABLE = ("result.json", "learned.safetensors", "last.ckpt", "stream.json")
