@@ -20,6 +20,8 @@ from promptvision.data.readers.search import LeftOut, search
 from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_learned
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
+from promptvision.report.collect import read_result
+from promptvision.report.figures.losses import _is_number
 from promptvision.safe_yaml import read_yaml
 from promptvision.sweep.benchmark import checked_benchmark, file_name
 
@@ -164,3 +166,25 @@ def test_a_librarys_warnings_about_weights_are_not_shown(tmp_path, recwarn):
     with pytest.raises(InputError, match="is larger than what the file stores of it"):
         read_weights(tmp_path / "x.pth")
     assert not recwarn.list
+
+
+@pytest.mark.fault("parsing")
+def test_shots_that_are_no_number_are_told(tmp_path):
+    needed = {
+        "accuracy": 1,
+        "dataset": "d",
+        "options": {},
+        "classes": [],
+        "method": "m",
+        "family": "f",
+        "backbone": "b",
+    }
+    write_json(tmp_path / "result.json", {**needed, "backbone": "b", "seed": 1, "shots": [1]})
+    with pytest.raises(InputError, match="its shots is missing or invalid"):
+        read_result(tmp_path / "result.json")
+
+
+@pytest.mark.fault("parsing")
+@pytest.mark.parametrize("value", [1e308, float("nan"), 10**299, "1"])
+def test_no_axis_has_such_numbers(value):
+    assert not _is_number(value) and _is_number(0)

@@ -20,6 +20,7 @@ NEEDED: Kinds = {"accuracy": (int, float), "dataset": (str, list), "options": di
 NEEDED |= {"method": str, "family": str, "backbone": str, "seed": int}
 """Keys of a result.json that every table needs, with their types."""
 KNOWN: Kinds = {"protocol": dict, "train_hash": str, "test_hash": str, "n": int, "bad_pictures": int, "tasks": list}
+KNOWN |= {"shots": int}
 """Types of further keys that tables use."""
 STREAM: Kinds = {"continual": dict, "matrix": list, "tasks": list}
 """Further keys of a stream."""
