@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.earlier_run import first_difference
 
 ROOT = Path(__file__).parents[1]
@@ -237,3 +238,16 @@ def test_processes_of_torchrun_give_a_finished_result(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for _ in range(2):
         subprocess.run([*map(str, words)], check=True, timeout=120, env=environment, capture_output=True)
+
+
+def test_an_option_that_has_come_since_is_as_the_run_was_made(train, tool, tmp_path):
+    folder = tmp_path / "run"
+    assert train("METHOD.OPTIONS.PARALLEL", "true", config=ROOT / "configs/vpt/embedded_adapter.yaml")[0] == 0
+    state, metadata = load_learned(folder / "learned.safetensors")
+    config = yaml.safe_load(metadata["config"])
+    del config["METHOD"]["OPTIONS"]["READS"]
+    save_learned(folder / "learned.safetensors", state, {**metadata, "config": yaml.safe_dump(config)})
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    status, _, err = tool("eval", "--run", folder)
+    assert status == 2 and "by an earlier version, with METHOD.OPTIONS.READS normed; give METHOD.OPTIONS.READS" in err
+    assert tool("eval", "--run", folder, "METHOD.OPTIONS.READS", "normed")[0] == 0

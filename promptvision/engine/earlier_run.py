@@ -33,13 +33,13 @@ ADDED: Mapping[str, Any] = {
     "METHOD.OPTIONS.CROPS": "image",
     "METHOD.OPTIONS.AUGMIX": False,
     "METHOD.OPTIONS.LOSS_SCALE": 1024.0,
-    "METHOD.OPTIONS.READS": "stream",
+    "METHOD.OPTIONS.READS": "normed",
     "METHOD.OPTIONS.NORM": "none",
     "METHOD.OPTIONS.DROPOUT": 0.0,
     "METHOD.OPTIONS.PROMPT": "",
     "METHOD.OPTIONS.BOTTLENECK": 0,
 }
-"""Settings that the config of an earlier version lacks, with the values by which its runs were computed."""
+"""Settings that the config of an earlier version lacks, with the values by which its runs were computed: `as_made`."""
 VALUABLE = ("result.json", "learned.safetensors", "last.ckpt", "stream.json")
 """Files that only a run has that got somewhere; one without them may be replaced by any other."""
 Settings = Mapping[str, Any]
@@ -109,8 +109,22 @@ def differences(theirs: Settings, ours: Settings) -> dict[str, tuple[Any, Any]]:
     """Return {KEY: (their value, our value)} of the settings that make another run, those of FIRST first."""
     was, now = dict(_flat(theirs)), dict(_flat(ours))
     keys = (key for key in dict.fromkeys([*FIRST, *now, *was]) if decides(key, now))
-    both = {key: (was.get(key, ADDED.get(key)), now.get(key)) for key in keys}
+    made = as_made(was)
+    both = {key: (made.get(key), now.get(key)) for key in keys}
     return {key: (then, here) for key, (then, here) in both.items() if then != here}
+
+
+def as_made(settings: Settings) -> dict[str, Any]:
+    """Return settings by their full keys, with those that an earlier version lacked as it computed its runs."""
+    reads = {} if settings.get("METHOD.OPTIONS.PARALLEL") else {"METHOD.OPTIONS.READS": "stream"}
+    return {**ADDED, **reads, **settings}
+
+
+def changed_since(theirs: Settings, ours: Settings) -> str:
+    """Return "KEY VALUE" of an option that an earlier version lacked and that is not as its run was made, else ""."""
+    was = dict(_flat(theirs))
+    changed = ((key, then) for key, (then, _) in differences(theirs, ours).items() if key not in was)
+    return next((f"{key} {then}" for key, then in changed if key.startswith("METHOD.") and then is not None), "")
 
 
 def decides(key: str, settings: Settings) -> bool:

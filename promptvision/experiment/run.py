@@ -11,7 +11,7 @@ from promptvision.atomic import file_hash
 from promptvision.config import resolved
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.distributed import is_first
-from promptvision.engine.earlier_run import earlier_result
+from promptvision.engine.earlier_run import changed_since, earlier_result
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.train import Watch
 from promptvision.errors import InputError
@@ -67,13 +67,15 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     state, metadata = load_learned(path)
     check_origin(cfg, path, metadata)
     try:
-        trained = parse(metadata["config"])["DATASET"]
-        domains = {key: trained.get(key, "") for key in ("SOURCE", "TARGET")}
+        config = parse(metadata["config"])
+        domains = {key: config["DATASET"].get(key, "") for key in ("SOURCE", "TARGET")}
         task, tasks = int(metadata.get("task", 0)), int(metadata.get("tasks", 1))
         if not 0 <= task < tasks or not all(isinstance(names, str) for names in domains.values()):
             raise ValueError
     except WRONG as error:
         raise InputError(f"{path} does not hold the config it was trained with; train it again") from error
+    if made := changed_since(config, resolved(cfg)):
+        raise InputError(f"{path} was learned by an earlier version, with {made}; give {made} to use it")
     method = load_method(cfg, families, metadata["classes"], domains)
     if tasks > 1:  # of a stream: what later tasks would learn is not used
         method.start_task(task, tasks)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from promptvision.engine.earlier_run import ADDED, decides
+from promptvision.engine.earlier_run import as_made, decides
 from promptvision.report.collect import Run
 from promptvision.report.comparable import averageable
 from promptvision.report.names import method_name
@@ -70,7 +70,7 @@ def shared_settings(run: Run) -> dict[str, Any]:
     """
     return {
         key: value
-        for key, value in {**ADDED, **run.settings}.items()
+        for key, value in as_made(run.settings).items()
         if key not in HOW
         and decides(key, run.settings)
         and not (run.blind and (key == "DATASET.SHOTS" or key.startswith("OPTIM.")))
