@@ -66,6 +66,7 @@ def refused(card, root):
         ("Training", "Testing"),
         ("TRAIN", "test"),
         ("training_set", "test_set"),
+        ("TrainData", "testimages"),
         ("train2017", "test2017"),
         ("1-train", "2-test"),
     ],
@@ -155,6 +156,16 @@ def test_what_macs_and_notebooks_leave_is_left_out_and_counted(tmp_path, caplog)
     assert "left out: 3 hidden folders, such as .ipynb_checkpoints" in caplog.text and "DS_Store" not in caplog.text
 
 
+def test_copies_that_network_drives_and_systems_keep_are_left_out(tmp_path, caplog):
+    classes(tmp_path)
+    image(tmp_path / "red/@eaDir/0.png/SYNOPHOTO_THUMB_M.png")
+    for name in ("@eaDir", "lost+found"):
+        (tmp_path / name).mkdir()
+    images = folder(tmp_path)
+    assert images.classes == ["blue", "green", "red"] and len(everything(images)) == 12
+    assert "left out: 3 hidden folders" in caplog.text
+
+
 def test_images_outside_of_classes_and_splits_are_counted(tmp_path, caplog):
     classes(tmp_path / "train")
     classes(tmp_path / "test")
@@ -164,6 +175,43 @@ def test_images_outside_of_classes_and_splits_are_counted(tmp_path, caplog):
     folder(tmp_path)
     assert "1 image beside the class folders, such as train/loose.png" in caplog.text
     assert "1 image outside the folders of the splits, such as more/red/1.png" in caplog.text
+
+
+@pytest.mark.parametrize("places", [("seg_train", "seg_test"), ("art", "sketch"), ("images",)])
+def test_folders_inside_classes_that_are_probably_the_classes(tmp_path, caplog, places):
+    for place in places:
+        classes(tmp_path / place)
+    assert folder(tmp_path).classes == sorted(places)
+    assert (
+        f"the classes are {', '.join(map(repr, sorted(places)))}; if they are rather the folders inside" in caplog.text
+    )
+    assert "'blue', 'green', 'red' ..., set DATASET.ROOT to the folder that holds them" in caplog.text
+
+
+@pytest.mark.parametrize("cat", ["cat/puppy/0.png", "cat/0.png", "cat/kitten/0.png"])
+def test_folders_inside_classes_may_be_kinds_of_them(tmp_path, caplog, cat):
+    for path in (cat, "cat/old/0.png", "dog/puppy/0.png", "dog/old/0.png" if cat == "cat/0.png" else "dog/hound/0.png"):
+        image(tmp_path / path)
+    assert folder(tmp_path).classes == ["cat", "dog"] and "if they are rather" not in caplog.text
+
+
+def test_a_table_beside_images_is_for_another_reader(tmp_path):
+    for split in ("train", "valid"):
+        image(tmp_path / split / "0.jpg")
+        (tmp_path / split / "_classes.csv").write_text("filename, red\n0.jpg, 1\n")
+    assert "no folders of classes, and the table _classes.csv, which DATASET.NAME list reads" in refused(
+        "folder", tmp_path
+    )
+
+
+def test_a_link_out_of_a_linked_class_to_all_classes_is_left_out(tmp_path):
+    """`view/red` is a link, so the folder `view`, to which `loop` leads, is not above the folder that it names."""
+    classes(tmp_path / "own")
+    (tmp_path / "view").mkdir()
+    for name in COLOURS:
+        (tmp_path / "view" / name).symlink_to(tmp_path / "own" / name)
+    (tmp_path / "own/red/loop").symlink_to(tmp_path / "view")
+    assert sorted(everything(folder(tmp_path / "view"))) == [f"{c}/{n}.png" for c in sorted(COLOURS) for n in range(4)]
 
 
 def test_links_are_followed_once(tmp_path, caplog):
@@ -292,6 +340,12 @@ def test_lines_without_a_header(tmp_path, photos, line):
     text = "".join(line.format(path=path, n=n) + "\n" for path, n in numbers(photos))
     images = listed(tmp_path / "my.txt", text)
     assert images.classes == ["0", "1", "2"] and len(everything(images)) == 12
+
+
+def test_labels_of_several_words_after_a_tab(tmp_path, photos):
+    names = {"red": "red", "green": "light green", "blue": "blue"}
+    images = listed(tmp_path / "my.txt", "".join(f"{path}\t{names[name]}\n" for path, name in photos))
+    assert images.classes == ["blue", "light green", "red"]
 
 
 def test_lists_of_splits_by_any_word_and_with_blanks(tmp_path, photos):
@@ -472,6 +526,17 @@ def test_the_names_of_numbers(tmp_path, photos):
     assert folder(tmp_path / "folders").classes == ["rose", "leaf", "sky"]
 
 
+def test_numbers_before_classes_are_those_of_the_labels(tmp_path, photos):
+    (tmp_path / "classes.txt").write_text("1 rose\n2 leaf\n3 sky\n")
+    own = [(path, n + 1) for path, n in numbers(photos)]
+    images = listed(tmp_path / "my.csv", "path,label\n" + "".join(f"{path},{n}\n" for path, n in own))
+    assert images.classes == ["rose", "leaf", "sky"]
+    images = listed(tmp_path / "my.csv", "path,label\n" + "".join(f"{path},{n}\n" for path, n in own if n < 3))
+    assert images.classes == ["rose", "leaf"]
+    (tmp_path / "my.csv").write_text(f"path,label\n{photos[0][0]},0\n{photos[4][0]},1\n")
+    assert "no line for the class '0'; it has 3 lines, counted from 1" in refused("list", tmp_path / "my.csv")
+
+
 def test_mistakes_in_the_order_of_classes(tmp_path, caplog):
     classes(tmp_path)
     (tmp_path / "classes.txt").write_text("red\ngren\nblue\n")
@@ -506,6 +571,15 @@ def test_keys_of_shards_may_have_dots(tmp_path):
     images = read(load_card("shards"), tmp_path)
     assert sorted(everything(images)) == sorted(f"0.tar/{key}.png" for key in keys)
     assert images.open("0.tar/v1.2.3.png").size == (5, 4)
+
+
+def test_compressed_shards_beside_others_are_counted(tmp_path, caplog):
+    shard(
+        tmp_path / "0.tar", {f"{n}.{end}": png() if end == "png" else b"a" for n in range(4) for end in ("png", "cls")}
+    )
+    (tmp_path / "1.tar.gz").write_bytes(b"")
+    read(load_card("shards"), tmp_path)
+    assert "1 compressed shard, which must be unpacked to .tar, such as 1.tar.gz" in caplog.text
 
 
 def test_members_of_shards_that_are_left_out_are_counted(tmp_path, caplog):

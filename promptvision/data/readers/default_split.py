@@ -7,7 +7,7 @@ from pathlib import Path
 
 from promptvision.data.images import Item
 from promptvision.data.readers.list_rows import Row
-from promptvision.data.readers.names import label_table, read_classes, whole_numbers
+from promptvision.data.readers.names import label_table, whole_numbers
 from promptvision.data.splits import read_and_split, split_trainval
 from promptvision.errors import InputError
 
@@ -17,18 +17,13 @@ SEED = 1
 Lists = tuple[list[Item], list[Item], list[Item]]
 
 
-def split_rows(
-    rows: Sequence[Row], source: Path, names: Mapping[str, str], classes: Sequence[str] | None = None
-) -> Lists:
-    """Return the train, val and test items of rows with labels. InputError if only some rows name their split.
-
-    `classes`: the order of the classes, by default that of `classes.txt` beside `source`.
-    """
+def split_rows(rows: Sequence[Row], source: Path, names: Mapping[str, str]) -> Lists:
+    """Return the train, val and test items of rows with labels. InputError if only some rows name their split."""
     rows = whole_numbers(rows)
     bare = [row.place for row in rows if not row.split]
     if bare and len(bare) < len(rows):
         raise InputError(f"{bare[0]}: no split, though other images have one; give one to all of them, or to none")
-    labels = label_table(rows, source, names, read_classes(source.parent) if classes is None else classes)
+    labels = label_table(rows, source, names)
     given: dict[str, list[Item]] = {}
     for row in rows:
         given.setdefault(row.split, []).append((row.path, *labels[row.label]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from promptvision.data.readers.names import class_names, in_order, read_classes,
 from promptvision.data.readers.paths import composed
 from promptvision.data.readers.search import LeftOut, chosen, search
 from promptvision.data.readers.words import split_word
-from promptvision.errors import InputError
+from promptvision.errors import InputError, shown
 
 
 def read_folder(card: Card, root: str, faults: Faults) -> Images:
@@ -34,7 +36,7 @@ def read_folder(card: Card, root: str, faults: Faults) -> Images:
         for name in beside:
             for path in search(top / name, LeftOut()):
                 left_out.add(path, "image", why=" outside the folders of the splits")
-    for sentence in left_out.sentences(top):
+    for sentence in [*left_out.sentences(top), *_deeper(folders.values(), listings.values())]:
         faults.note(f"{top}: {sentence}")
     found = []
     for name in sorted({name for listing in listings.values() for name in listing}):
@@ -47,6 +49,27 @@ def read_folder(card: Card, root: str, faults: Faults) -> Images:
     for split, listing in listings.items():
         given[split] = [(path, label, names[own]) for label, own in enumerate(names) for path in listing.get(own, [])]
     return Images(*complete(given), partial(open_image, str(top)), str(top))
+
+
+def _deeper(folders: Iterable[str], listings: Iterable[Mapping[str, Sequence[str]]]) -> list[str]:
+    """Return a sentence if the folders inside those of the classes are probably the classes; else nothing.
+
+    None of the class folders holds an image itself, and there is one of them, or two have a folder of one name inside.
+    """
+    inner: dict[str, set[str]] = {}
+    for folder, listing in zip(folders, listings, strict=True):
+        for name, paths in listing.items():
+            below = [path.split("/")[len(Path(folder).parts) + 1 : -1] for path in paths]
+            if not all(below):
+                return []
+            inner.setdefault(name, set()).update(parts[-1] for parts in below)
+    count = Counter(name for own in inner.values() for name in own)
+    likely = sorted(name for name in count if len(inner) == 1 or count[name] > 1)
+    if len(likely) < 2:
+        return []
+    outer, names = (", ".join(repr(shown(name)) for name in each[:3]) for each in (sorted(inner), likely))
+    advice = "set DATASET.ROOT to the folder that holds them, or name the folders above them train and test"
+    return [f"the classes are {outer}; if they are rather the folders inside, {names} ..., {advice}"]
 
 
 def split_folders(top: Path) -> dict[str, str]:
@@ -77,7 +100,9 @@ def _list_classes(card: Card, top: Path, folder: str, left_out: LeftOut) -> dict
     classes = [name for name in names if os.path.isdir(place / name) and not hidden(name)]
     loose = chosen(place, [name for name in names if os.path.isfile(place / name)], LeftOut())
     if not classes:
-        raise missing(card, f"{place} holds {'images but ' if loose else ''}no folders of classes")
+        table = next((name for name in names if name.lower().endswith((".csv", ".tsv"))), None)
+        hint = f", and the table {table}, which DATASET.NAME list reads" if table else ""
+        raise missing(card, f"{place} holds {'images but ' if loose else ''}no folders of classes{hint}")
     for name in loose:
         left_out.add(place / name, "image", why=" beside the class folders")
     for name in names:

@@ -11,6 +11,9 @@ from promptvision.atomic import read_bytes, refuse_damaged
 from promptvision.data.card import Card
 from promptvision.errors import InputError, as_called
 
+FOLDERS_OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that archives of a Mac, network drives and other systems leave beside images, with copies of some."""
+
 
 def missing(card: Card, what: str) -> InputError:
     """Return the error for something that a dataset lacks; it ends with how to get the dataset."""
@@ -52,8 +55,8 @@ def find_file(card: Card, file: Path, kind: str = "file") -> Path:
 
 
 def hidden(name: str) -> bool:
-    """Return whether a search leaves out a file or folder: hidden ones, and the `__MACOSX` of a Mac's archives."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Return whether a search leaves out a file or folder: hidden ones, and the FOLDERS_OF_SYSTEMS."""
+    return name.startswith(".") or name in FOLDERS_OF_SYSTEMS
 
 
 def list_folder(folder: Path) -> list[str]:

@@ -81,6 +81,8 @@ def _cells(file: Path, text: str) -> list[tuple[int, list[str]]]:
 
 def _spaced(text: str) -> list[tuple[int, list[str]]]:
     """Return (number, [path, label]) of lines `path label` with a blank between, perhaps below a header; else []."""
+    if "\t" in text:
+        return []
     lines = [(number, line.rsplit(None, 1)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     for start, (_, first) in enumerate(lines[:2]):
         header = lines[0][1] if start else []

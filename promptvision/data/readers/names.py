@@ -35,43 +35,43 @@ def read_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def read_classes(folder: Path) -> list[str]:
-    """Read `classes.txt` in the folder of the data: a class per line, in the order of the labels; [] without it.
+def read_classes(folder: Path) -> dict[int, str]:
+    """Read `classes.txt` in the folder of the data: number -> class, in the order of the labels; {} without it.
 
-    A number before each name, counted from 0 or 1, is dropped.
+    Lines are counted from 0, or from the number before the name of the first, if it is 0 or 1 and all have one.
     """
     file = folder / CLASSES
     text = read_text(file, "file of classes") if os.path.isfile(file) else ""
     lines = [composed(line.strip()) for line in text.splitlines() if line.strip()]
-    pairs = [re.split(r"[\s,:]+", line, maxsplit=1) for line in lines]
-    if all(len(pair) == 2 for pair in pairs) and [pair[0] for pair in pairs] in (
-        [str(n) for n in range(len(lines))],
-        [str(n) for n in range(1, len(lines) + 1)],
-    ):
-        lines = [pair[1] for pair in pairs]
+    pairs, first = [re.split(r"[\s,:]+", line, maxsplit=1) for line in lines], 0
+    for start in (0, 1):
+        if all(len(pair) == 2 and pair[0] == str(n) for n, pair in enumerate(pairs, start)):
+            lines, first = [pair[1] for pair in pairs], start
     twice = next((name for n, name in enumerate(lines) if name in lines[:n]), None)
     if twice is not None:
         raise InputError(f"{file} names the class {twice!r} twice: give each class one line")
-    return lines
+    return dict(enumerate(lines, first))
 
 
 def in_order(
-    raw: Sequence[str], classes: Sequence[str], names: Mapping[str, str], place: Path
+    raw: Sequence[str], classes: Mapping[int, str], names: Mapping[str, str], place: Path
 ) -> tuple[list[str], Mapping[str, str]]:
     """Return the classes of the data in the order of `classes.txt`, and their names.
 
-    Its lines are the classes themselves, or, if these are numbers that it lacks, the name of each number from 0 on.
+    Its lines are the classes themselves, or, if these are numbers that it lacks, the name of each number.
     InputError for a class that it does not name.
     """
     if not classes:
         return list(raw), names
-    numbers = all(re.fullmatch(r"\d{1,18}", own) for own in raw) and not {composed(own) for own in raw} & {*classes}
-    known = {str(n): name for n, name in enumerate(classes)} if numbers else {name: name for name in classes}
+    named = {*map(composed, raw)} & {*classes.values()}
+    numbers = not named and all(re.fullmatch(r"\d{1,18}", own) for own in raw)
+    known = {str(n) if numbers else name: name for n, name in classes.items()}
     key = {own: str(int(own)) if numbers else composed(own) for own in raw}
     for own in raw:
         if key[own] not in known:
-            near = get_close_matches(own, classes, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {counted(len(classes), 'line')}"
+            near = get_close_matches(own, classes.values(), n=1)
+            has = f"it has {counted(len(classes), 'line')}{f', counted from {min(classes)}' if numbers else ''}"
+            hint = f"did you mean {near[0]!r}?" if near else has
             raise InputError(f"{place / CLASSES} has no line for the class {own!r}; {hint}")
     position = {name: n for n, name in enumerate(known)}
     absent = [name for name in known if name not in key.values()]
@@ -116,13 +116,11 @@ def class_names(raw: Iterable[str], names: Mapping[str, str], place: Path) -> di
     return found
 
 
-def label_table(
-    rows: Sequence[Row], place: Path, names: Mapping[str, str], classes: Sequence[str] = ()
-) -> dict[str, tuple[int, str]]:
+def label_table(rows: Sequence[Row], place: Path, names: Mapping[str, str]) -> dict[str, tuple[int, str]]:
     """Return the class of a list -> (label, name): integers in their order, others sorted; labels from 0 on.
 
-    `classes`: their order, if it is given. Names are the rows' own, else those of `names`, else the labels. `place`:
-    the list, for errors.
+    `classes.txt` beside the list `place` may give another order, if rows have no names of their own. Names are the
+    rows' own, else those of `names`, else those of `classes.txt`, else the labels.
     """
     own = {row.label for row in rows}
     numbers = all(re.fullmatch("0|-?[1-9][0-9]{,17}", label) for label in own)
@@ -131,7 +129,8 @@ def label_table(
         if row.name and given.setdefault(row.label, row.name) != row.name:
             raise InputError(f"{row.place}: label {row.label} is {given[row.label]!r} above and {row.name!r} here")
     ordered = sorted(own, key=int) if numbers else sorted(own)
-    ordered, names = in_order(ordered, classes if all(a == b for a, b in given.items()) else [], names, place.parent)
+    classes = read_classes(place.parent) if all(a == b for a, b in given.items()) else {}
+    ordered, names = in_order(ordered, classes, names, place.parent)
     known = class_names(ordered, {composed(label): name for label, name in given.items()} or names, place.parent)
     if numbers and not given and not names:
         LOG.warning("%s has no class names, so prompts will say the numbers: write %s beside it", place, NAMES)

@@ -40,11 +40,11 @@ def search(folder: Path, left_out: LeftOut, suffixes: Sequence[str] = SUFFIXES) 
     """Return the files with these suffixes below a folder, sorted, and count the others in `left_out`.
 
     Hidden files and folders (`.x`, `._x`, `__MACOSX`, `.ipynb_checkpoints`) are left out. Links are followed, but
-    to each folder once, and to none that holds this one, so that a loop of links ends.
+    to each folder once, and to none that holds this one, or the link by which it was reached: a loop of links ends.
     """
     found: list[Path] = []
     top = Path(os.path.realpath(folder))
-    seen = set(map(str, (top, *top.parents)))
+    seen = {*map(str, (top, *top.parents)), *map(os.path.realpath, Path(os.path.abspath(folder)).parents)}
     for place, inner, files in os.walk(folder, onerror=refuse_folder, followlinks=True):
         entered = []
         for name in sorted(inner):

@@ -27,6 +27,7 @@ LABELS = ("cls", "txt", "json")
 """Suffixes of an image's label, in the order in which they are tried: an integer or name, or an object with one."""
 MOST_OF_LABEL = 1 << 20
 """Bytes of such a file."""
+PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz2", ".txz")
 CLASS_NAMES = "classnames.txt"
 
 
@@ -72,12 +73,13 @@ def read_shards(card: Card, root: str, faults: Faults) -> Images:
     """
     top = data_root(card, root, otherwise="")
     shards = [path.relative_to(top).as_posix() for path in search(top, LeftOut(), (".tar",))]
+    packed, left_out = search(top, LeftOut(), PACKED), LeftOut()
     if not shards:
-        packed = next(iter(search(top, LeftOut(), (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz"))), None)
-        hint = f"; {packed} is compressed, so single images cannot be read: unpack it to a .tar" if packed else ""
+        hint = f"; {packed[0]} is compressed, so single images cannot be read: unpack it to a .tar" if packed else ""
         raise missing(card, f"{top} holds no .tar files{hint}")
+    for path in packed:
+        left_out.add(path.relative_to(top), "compressed shard", why=", which must be unpacked to .tar")
     store = Shards(str(top), {})
-    left_out = LeftOut()
     rows = [row for shard in shards for row in _index(store, shard, faults, left_out)]
     for sentence in left_out.sentences():
         faults.note(f"{top}: {sentence}")

@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterable
 
 SPLITS = {
-    "train": ("train", "training", "trainset"),
-    "val": ("val", "valid", "validation", "validate", "valset", "dev", "devel", "development"),
-    "test": ("test", "testing", "testset"),
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev", "devel", "development"),
+    "test": ("test", "testing"),
 }
 """Split -> the words that name it, in upper or lower case."""
 SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
 BESIDE = {"set", "data", "dataset", "split", "image", "images", "img", "imgs", "file", "files", "list", "labels"}
 """Words that may stand beside the name of a split, as in "Training set" or "test_images"."""
+NAMED = re.compile(f"({'|'.join(SPLIT_OF)})({'|'.join(sorted(BESIDE))})?")
+"""A word that names a split, perhaps with one of these joined to it: "trainset", "TestData"."""
 
 COLUMNS = {
     "path": (
@@ -33,12 +35,14 @@ COLUMNS = {
 def split_word(name: str) -> str:
     """Return the split that a folder, a file or a cell names: "Training", "test_images", "valid" -> "val"; else ""."""
     words = [word for word in re.findall("[a-z]+", name.lower()) if word not in BESIDE]
-    return SPLIT_OF.get(words[0], "") if len(words) == 1 and not re.search(r"[^\W\d_a-z]", name.lower()) else ""
+    named = NAMED.fullmatch(words[0]) if len(words) == 1 and not re.search(r"[^\W\d_a-z]", name.lower()) else None
+    return SPLIT_OF[named[1]] if named else ""
 
 
 def split_in(path: str) -> str:
     """Return the first split that any word of a path names: "val/0.tar", "in1k-val-0001.tar" -> "val"; else ""."""
-    return next((SPLIT_OF[word] for word in re.findall("[a-z]+", path.lower()) if word in SPLIT_OF), "")
+    named = (NAMED.fullmatch(word) for word in re.findall("[a-z]+", path.lower()))
+    return next((SPLIT_OF[word[1]] for word in named if word), "")
 
 
 def columns_of(field: str, names: Iterable[str]) -> list[int]:
