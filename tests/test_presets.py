@@ -64,6 +64,12 @@ def test_the_first_comment_holds_a_command_that_is_understood(name):
     assert cfg.OUTPUT_DIR.startswith("out/") and named == [name], "each command has a folder of its own"
 
 
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if "/embedded" not in name])
+def test_the_first_comment_has_the_number_to_expect_or_says_that_none_was_published(name):
+    comment = re.match(r"(#.*\n)+", (ROOT / name).read_text())[0]
+    assert re.search(r"(Expected|Published).*\d\d\.\d|\bno (\w+ )*number", comment, re.S | re.I)
+
+
 @pytest.mark.parametrize("name", COOP | COCOOP)
 def test_presets_are_the_official_ones(name):
     cfg = load(f"configs/coop/{name}.yaml")

@@ -321,6 +321,18 @@ def test_a_stream(write_run, compared):
     assert ("L2P (CVPR 2022)", "83.83", "-0.83") in found and ("L2P (CVPR 2022)", "7.63", "-0.63") in found
 
 
+def test_a_stream_of_fewer_training_images_is_not_judged(write_run, compared):
+    stream = {"continual": {"JOINT": False}, "matrix": [[9.0]], "tasks": [{"name": "1"}], "forgetting_official": 7.0}
+    stream |= {"backbone": "vit_base_patch16_224.augreg_in21k_ft_in1k", "average_accuracy": 83.0, "shots": 0}
+    for method in ("l2p", "dual_prompt"):
+        config = {"DATASET.TRAIN": "train"}
+        write_run(method, family="vpt", method=method, dataset="cifar100", config=config, **stream)
+    rows, notes = compared()
+    assert rows and all(row["verdict"].startswith("not comparable") for row in rows)
+    for label in ("L2P", "DualPrompt"):
+        assert any(f"{label}: DATASET.TRAIN is train, published train+val" in note for note in notes), notes
+
+
 def test_what_no_paper_has_is_said(write_run, tmp_path):
     write_run("a", backbone="embedded", dataset="world_shapes")
     report = load_report(tmp_path / "out")

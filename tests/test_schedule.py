@@ -55,6 +55,7 @@ def test_clip_lora_s_preset_takes_500_steps_a_shot(shots):
     assert each[0] == 2e-4 and each[250 * shots] == pytest.approx((2e-4 + 1e-6) / 2) and 1e-6 < each[-1] < 2e-6
     options, optim = cfg.METHOD.OPTIONS, cfg.OPTIM
     assert (optim.NAME, optim.WEIGHT_DECAY, optim.BATCH_SIZE, cfg.DATASET.FEW_SHOT) == ("adamw", 0.01, 32, "clip_lora")
+    assert not optim.DROP_LAST, "its loader keeps an incomplete last batch"
     assert (options.RANK, options.ALPHA, options.DROPOUT, options.LOGIT_SCALE) == (2, 1.0, 0.25, 100.0)
     assert (options.TARGETS, options.ENCODER, options.TEMPLATE) == (["q", "k", "v"], "both", "a photo of a {}.")
 

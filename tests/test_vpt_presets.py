@@ -76,6 +76,11 @@ def test_dual_prompt_is_set_as_in_both_codes(name, length, rate, epochs, port, v
     assert (cfg.CONTINUAL.TASKS, cfg.CONTINUAL.CLASS_MASK, cfg.CONTINUAL.COMPETE) == (10, True, "all")
 
 
+@pytest.mark.parametrize("name", ["l2p_cifar100", "l2p_cifar100_port", "l2p_5datasets", "dual_prompt_cifar100"])
+def test_streams_train_on_all_training_images_as_in_their_codes(name):
+    assert load(f"configs/vpt/{name}.yaml").DATASET.TRAIN == "train+val"
+
+
 @pytest.mark.parametrize(("name", "epochs"), [("cifar100", 20), ("imagenet_r", 50)])
 def test_coda_prompt_is_set_as_in_the_released_commands(name, epochs):
     cfg = load(f"configs/vpt/coda_prompt_{name}.yaml")
