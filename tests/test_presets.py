@@ -98,7 +98,9 @@ def test_every_number_in_a_comment_names_its_paper():
     for name in RUNNABLE:
         comment = "".join(line for line in (ROOT / name).read_text().splitlines() if line.startswith("#"))
         if "Expected" in comment:
-            assert re.search(r"\((CoOp|CoCoOp|MaPLe|PromptSRC|TCP|KgCoOp|PromptKD|Tip-Adapter|TPT)", comment), name
+            assert re.search(
+                r"\((CoOp|CoCoOp|MaPLe|PromptSRC|TCP|KgCoOp|PromptKD|Tip-Adapter|TPT|CLIP-LoRA|DAPL|VPT)", comment
+            ), name
 
 
 TASK_RES = {  # data set, shots: rate, epochs, alpha, templates (geekyutao/TaskRes, train_regular.sh)
