@@ -124,7 +124,7 @@ def test_a_list_may_name_files_through_links(tmp_path):
 @pytest.mark.fault("text")
 def test_a_path_that_no_system_can_hold(tmp_path):
     (tmp_path / "my.json").write_text(json.dumps([{"path": "a\0b.png", "label": "a"}]))
-    with pytest.raises(InputError, match="1 of the 1 image "):
+    with pytest.raises(InputError, match="my.json is not JSON: it has a NUL character"):
         read(load_card("list"), tmp_path / "my.json")
 
 

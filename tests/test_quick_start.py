@@ -80,7 +80,8 @@ def test_interrupted_while_torch_is_imported(tmp_path):
     """A torch of its own, whose import sends Ctrl-C."""
     (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
     words = [ROOT / "tools/train.py", "--config", COOP, "OUTPUT_DIR", tmp_path / "run"]
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{CODE}"
+    ctrl_c = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # which a job in the background ignores
+    code = f"import signal, sys; {ctrl_c}; sys.path.insert(0, {str(tmp_path)!r})\n{CODE}"
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
     assert not (tmp_path / "run").exists()

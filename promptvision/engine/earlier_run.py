@@ -107,7 +107,7 @@ def first_difference(theirs: Settings, ours: Settings) -> str | None:
 
 def differences(theirs: Settings, ours: Settings) -> dict[str, tuple[Any, Any]]:
     """Return {KEY: (their value, our value)} of the settings that make another run, those of FIRST first."""
-    was, now = dict(_flat(theirs)), dict(_flat(ours))
+    was, now = dict(flat(theirs)), dict(flat(ours))
     keys = (key for key in dict.fromkeys([*FIRST, *now, *was]) if decides(key, now))
     made = as_made(was)
     both = {key: (made.get(key), now.get(key)) for key in keys}
@@ -122,7 +122,7 @@ def as_made(settings: Settings) -> dict[str, Any]:
 
 def changed_since(theirs: Settings, ours: Settings) -> str:
     """Return "KEY VALUE" of an option that an earlier version lacked and that is not as its run was made, else ""."""
-    was = dict(_flat(theirs))
+    was = dict(flat(theirs))
     changed = ((key, then) for key, (then, _) in differences(theirs, ours).items() if key not in was)
     return next((f"{key} {then}" for key, then in changed if key.startswith("METHOD.") and then is not None), "")
 
@@ -134,10 +134,10 @@ def decides(key: str, settings: Settings) -> bool:
     return bool(together) or not key.startswith(FREE)
 
 
-def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (SECTION.KEY, value) of a config."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from promptvision.engine.best_epoch import Patience, check_kept, kept
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
-from promptvision.engine.earlier_run import ADDED
+from promptvision.engine.earlier_run import as_made, flat
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import Diverged, InputError, lacks_memory
 from promptvision.method import Method
@@ -161,20 +161,24 @@ class Saver:
 
 def check_identity(theirs: Any, ours: Mapping[str, Any]) -> None:
     """Raise InputError that names the first difference if another config or other images made a checkpoint."""
-    difference = _difference(theirs, json.loads(json.dumps(ours)))
+    made = as_made(dict(flat(theirs)) if isinstance(theirs, Mapping) else {})
+    difference = _difference(theirs, json.loads(json.dumps(ours)), made)
     if difference:
         name, was, now = difference
         values = f"its {name} is {short(was)}, here it is {short(now)}"
         raise InputError(f"{values}; choose another OUTPUT_DIR, or replace that run with --overwrite")
 
 
-def _difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Return ("OUTER.INNER", theirs, ours) of the first difference, None if there is none; go no deeper than ours."""
+def _difference(theirs: Any, ours: Any, made: Mapping[str, Any], name: str = "") -> tuple[str, Any, Any] | None:
+    """Return ("OUTER.INNER", theirs, ours) of the first difference, None if there is none; go no deeper than ours.
+
+    `made`: what theirs may lack, by full names.
+    """
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
         return None if type(theirs) is type(ours) and theirs == ours else (name or "identity", theirs, ours)
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         full = f"{name}.{key}" if name else str(key)
-        found = _difference(theirs.get(key, ADDED.get(full)), ours.get(key), full)
+        found = _difference(theirs.get(key, made.get(full)), ours.get(key), made, full)
         if found:
             return found
     return None

@@ -22,7 +22,7 @@ from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.train import Watch, fit
-from promptvision.errors import InputError
+from promptvision.errors import InputError, as_called
 from promptvision.experiment.build import Families, load_method, start_from
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.loaders import Setup, feature_cache
@@ -160,8 +160,8 @@ def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, d
     trained = data.trained or data.classes
     if trained[: len(data.classes)] != data.classes:
         raise InputError(
-            f"DATASET.TRAIN_CLASSES {cfg.DATASET.TRAIN_CLASSES} trains for DATASET.CLASSES base or all; tools/eval.py "
-            "tests the run on new classes"
+            f"DATASET.TRAIN_CLASSES {cfg.DATASET.TRAIN_CLASSES} trains for DATASET.CLASSES base or all; "
+            + as_called("python tools/eval.py tests the run on new classes")
         )
     method = load_method(cfg, families, trained)
     check_loss(cfg, method)
