@@ -129,6 +129,7 @@ def test_overrides_are_read_in_the_type_of_their_key(write, key, given, expected
         (["QQQ", "1"], "unknown key 'QQQ'; there are BACKBONE, "),
         (["OPTIM", "1"], "command line: OPTIM is a section; set one of its keys, such as OPTIM.NAME"),
         (["METHOD.OPTIONS", "1"], "command line: METHOD.OPTIONS is a section; set one of its keys"),
+        (["SEED=1", "OPTIM.LR=1"], "overrides come as two words each: SEED 1, not SEED=1"),
         (["SEED"], "overrides come as KEY VALUE pairs; the last one, 'SEED', is alone"),
         (["SEED", "1.5"], "command line: SEED takes a whole number, not 1.5"),
         (["SEED", "one"], "command line: SEED takes a whole number, not 'one'"),

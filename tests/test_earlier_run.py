@@ -9,14 +9,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from promptvision.config.families import FAMILIES
+from promptvision.config.schema import KEYS
 from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.earlier_run import first_difference
+from promptvision.engine.earlier_run import ADDED, first_difference
 
 ROOT = Path(__file__).parents[1]
+THEN = ROOT / "tests/version_0_1.yaml"
 COOP = ROOT / "configs/coop/embedded.yaml"
 STREAM = ROOT / "configs/vpt/embedded_l2p.yaml"
 QUICK = ["DATASET.NAME", "digits", "DATASET.SHOTS", "1", "OPTIM.EPOCHS", "1"]
 TASKS = ["CONTINUAL.TASKS", "2", "DATASET.SHOTS", "1", "OPTIM.EPOCHS", "1", "TEST.SPLIT", "val"]
+
+
+def test_every_setting_that_version_0_1_lacks_is_known_as_it_was_then():
+    then = {name: (words or "").split() for name, words in yaml.safe_load(THEN.read_text()).items()}
+    now = {f"{family}.{name}": module.options(name) for family, module in FAMILIES.items() for name in module.METHODS}
+    new = {key.name for key in KEYS} - {*then["config"]}
+    new |= {f"METHOD.OPTIONS.{key}" for name in then.keys() & now.keys() for key in {*now[name]} - {*then[name]}}
+    assert new == ADDED.keys()
 
 
 def contents(folder):

@@ -136,6 +136,12 @@ def test_rows_that_are_lost_before_the_checkpoint_are_told(tmp_path, caplog, lin
     assert ("damaged lines are left out: 1" in caplog.text) == bool(line)
 
 
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=r"metrics\.jsonl cannot be written: Is a dir"):
+        folder.write_config("SEED: 1")
+
+
 def test_an_earlier_run_is_removed_when_the_new_one_begins(tmp_path):
     for name in (*FILES, "config.yaml", "mine.txt"):
         (tmp_path / name).write_text("old")

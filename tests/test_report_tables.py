@@ -200,6 +200,15 @@ def test_runs_of_a_search_are_in_no_table(write_run, tmp_path):
     assert len(report.tables[0].rows) == 1 and "are in no table: 1." in report.remarks[0]
 
 
+def test_evaluations_that_no_table_shows_are_named(write_run, tmp_path):
+    own, some = {"test_hash": "own"}, {"class_subset": "base", "classes": ["a"]}
+    write_run("a", evals={"own": own, "dtd-base-test": some, "eurosat": {"dataset": "eurosat"}}, test_hash="own")
+    write_run("b", class_subset="base", evals={"new": {"class_subset": "new"}, "eurosat": {"dataset": "eurosat"}})
+    report = load_report(tmp_path / "out", literature=False)
+    said = "such as those on some of a run's own classes: a/eval-dtd-base-test.json, b/eval-eurosat.json"
+    assert said in " ".join(report.remarks)
+
+
 NASTY = 'a|b <script>alert(1)</script> $x$ \\input{/etc/passwd} & 100 % _ # {} ~ ^ `c` [link](x) \x1b[31m\n"q"'
 
 

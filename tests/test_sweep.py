@@ -286,6 +286,8 @@ def test_overrides_that_contradict_the_table_are_refused(tmp_path, words, said):
 def test_only_what_matches(tool, two_rates, tmp_path):
     status, _, err = tool("sweep", "--benchmark", two_rates, "--output", tmp_path, "--only", "lo w")
     assert status == 2 and "--only lo w: no cell" in err
+    status, _, err = tool("sweep", "--benchmark", two_rates, "--output", tmp_path, "--only", "RUN=low", "SEED=1")
+    assert status == 2 and "each --only takes one word: --only RUN=low --only SEED=1" in err
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from promptvision.report.tables.terminal import result_tables, terminal_report, 
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.estimate import estimate
-from promptvision.sweep.jobs import done, plan, refuse_others
+from promptvision.sweep.jobs import CONDITION, done, plan, refuse_others
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
 
@@ -32,7 +32,7 @@ def arguments():
         action="append",
         default=[],
         metavar="WORD",
-        help="KEY=VALUE, RUN=NAME, or (part of) a name",
+        help="KEY=VALUE, RUN=NAME, or (part of) a name; may be repeated",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
@@ -44,6 +44,8 @@ def arguments():
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error("--jobs takes a number from 1 on")
+    if args.only and (word := next(filter(CONDITION.match, args.overrides[::2]), None)):
+        parser.error(f"each --only takes one word: --only {args.only[-1]} --only {word}")
     if args.overwrite and args.ray is not None:
         parser.error("--overwrite cannot replace the runs of a cluster: choose another --output")
     return args

@@ -125,6 +125,8 @@ def _conditional(files: Sequence[tuple[str, dict[Any, Any]]], words: dict[str, S
 
 
 def _overrides(words: Sequence[Any]) -> dict[str, Setting]:
+    if joined := next((word for word in map(str, words[::2]) if "=" in word), None):
+        raise InputError(f"overrides come as two words each: {joined.replace('=', ' ', 1)}, not {joined}")
     if len(words) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; the last one, {words[-1]!r}, is alone")
     found: dict[str, Setting] = {}

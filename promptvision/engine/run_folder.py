@@ -84,11 +84,12 @@ class RunFolder:
         self._text = text.encode()
         if self.resume and self.checkpoint.exists():
             return
-        with writing(self.path):
-            others = [each for pattern in OTHERS for each in self.path.glob(pattern)]
-            for file in [*self.files[1:], *others, *([] if self._wandb else [self.path / "wandb.id"])]:
+        others = [each for pattern in OTHERS for each in self.path.glob(pattern)]
+        for file in [*self.files[1:], *others, *([] if self._wandb else [self.path / "wandb.id"])]:
+            with writing(file):
                 file.unlink(missing_ok=True)
-            for task in filter(holds_run, self.path.glob("task_[0-9]*")):
+        for task in filter(holds_run, self.path.glob("task_[0-9]*")):
+            with writing(task):
                 shutil.rmtree(task)
         write_atomically(self.config, self._text)
 

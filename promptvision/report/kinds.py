@@ -94,6 +94,17 @@ def places(cell: Cell, kind: str) -> dict[str, str]:
     return found
 
 
+def unshown(cell: Cell) -> list[str]:
+    """Return the files of later tests that no table shows, except those that repeat the run's own test."""
+    shown = {name for kind in kinds(cell) for name in places(cell, kind).values()}
+    return [
+        f"{run.name}/eval-{name}.json"
+        for run in cell.runs
+        for name, test in run.evals.items()
+        if name not in shown and any(test.get(key) != run.result.get(key) for key in ("test_hash", "accuracy"))
+    ]
+
+
 def metric(dataset: str) -> str:
     """Return the key of result.json that a data set's papers report."""
     return "per_class_mean" if dataset in PER_CLASS else "accuracy"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptvision.report.cells import cells
 from promptvision.report.collect import Run, collect
+from promptvision.report.kinds import unshown
 from promptvision.report.literature.compare import compare, without_counterpart
 from promptvision.report.sections import Section, sections
 from promptvision.report.tables.build import table
@@ -36,6 +37,9 @@ def load_report(folder: str | Path, *, literature: bool = True) -> Report:
     searched = sum(run.result.get("split", "test") != "test" for run in runs)
     if searched:
         remarks.append(f"Runs that were not tested on test images, as in a search, are in no table: {searched}.")
+    if tests := [name for cell in found if cell.first.get("split", "test") == "test" for name in unshown(cell)]:
+        some = ", ".join(tests[:3]) + (" ..." if len(tests) > 3 else "")
+        remarks.append(f"Evaluations that are in no table, such as those on some of a run's own classes: {some}")
     if literature:
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)
