@@ -46,12 +46,11 @@ options = METHODS.options
 def build(name: str, backbone: CLIP, classes: Sequence[str], **options: Any) -> Method:
     """Build a method on a CLIP for these class names; `options` are the keyword-only arguments of its class."""
     from promptvision.backbones import CLIP
-    from promptvision.method import build_method
 
-    method = METHODS.find(name)
+    METHODS.check(name)
     if not isinstance(backbone, CLIP):
         raise InputError(f"coop methods need a CLIP (load_clip), not a {type(backbone).__name__}")
-    return build_method(method, name, backbone, classes, options)
+    return METHODS.build(name, backbone, classes, options)
 
 
 def load_backbone(*args: Any, **options: Any) -> CLIP:

@@ -50,6 +50,18 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {str(name)!r}; {hint}")
 
 
+def check_names(classes: Sequence[str]) -> None:
+    """Raise InputError for empty or duplicate class names."""
+    if not classes:
+        raise InputError("no classes: a method needs at least one class name")
+    first: dict[str, int] = {}
+    for label, name in enumerate(classes):
+        if not name.strip(" _\t\r\n"):
+            raise InputError(f"class {label} has no name ({name!r}); every class needs one")
+        if first.setdefault(name, label) != label:
+            raise InputError(f"two classes are called {name!r} (labels {first[name]} and {label}); rename one of them")
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """Return `1 image`, `2,000 images`, `3 classes`, `4 batches`, `5 epochs`; `many`: another plural."""
     plural = many or one + ("es" if one.endswith(("s", "x", "tch")) else "s")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, check_names
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images (B, 3, H, W) without augmentation, or their features (B, E), and labels (B,), on any device."""
@@ -45,8 +45,7 @@ class Method(nn.Module):
     wants_unlabelled: bool = False
     """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
     image_views: ImageViews | None = None
-    """Views in place of each test image: then `forward` and `predictor` take (B, V, 3, H, W), images themselves first.
-    """
+    """Views in place of each test image: then `forward` and `predictor` take (B, V, 3, H, W), the images first."""
     prepare_views: int = 0
     """Augmented views of every training image that `prepare` is given, all images of one view after those of another
     and in the same order; 0 for the images without augmentation."""
@@ -212,33 +211,7 @@ def learned_name(name: str) -> str:
     return name.removeprefix("backbone.").removeprefix("model.") if name.startswith("backbone.") else name
 
 
-def check_names(classes: Sequence[str]) -> None:
-    """Raise InputError for empty or duplicate class names."""
-    if not classes:
-        raise InputError("no classes: a method needs at least one class name")
-    first: dict[str, int] = {}
-    for label, name in enumerate(classes):
-        if not name.strip(" _\t\r\n"):
-            raise InputError(f"class {label} has no name ({name!r}); every class needs one")
-        if first.setdefault(name, label) != label:
-            raise InputError(f"two classes are called {name!r} (labels {first[name]} and {label}); rename one of them")
-
-
 def option_defaults(method: type[Method]) -> dict[str, Any]:
     """Return the keyword-only arguments of a method's constructor with their defaults, in upper case."""
     parameters = inspect.signature(method.__init__).parameters.values()
     return {p.name.upper(): p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def build_method(
-    method: type[Method], name: str, backbone: nn.Module, classes: Sequence[str], options: Mapping[str, Any]
-) -> Method:
-    """Construct a method after checking that it has all `options`."""
-    known = [option.lower() for option in option_defaults(method)]
-    if wrong := [option for option in options if option not in known]:
-        raise unknown(f"option of {name}", wrong[0], known)
-    built = method(backbone, classes, **options)
-    for path, parameter in built.backbone.named_parameters():
-        if parameter.requires_grad and f"backbone.{path}" not in built.thawed:
-            raise InputError(f"{name} trains {path!r} of the backbone without saving it; pass it to Method.thaw")
-    return built

@@ -10,8 +10,9 @@ from torch import nn
 import coop
 import vpt
 from promptvision.backbones import load_clip, load_vit
+from promptvision.config.methods import MethodTable
 from promptvision.errors import InputError
-from promptvision.method import Method, build_method
+from promptvision.method import Method
 
 NAMES = ["cat", "dog", "old_house"]
 EVERY = [("coop", name) for name in coop.METHODS] + [("vpt", name) for name in vpt.METHODS]
@@ -92,8 +93,9 @@ def test_only_options_are_recorded():
 
 
 def test_parts_of_the_backbone_that_would_train_unsaved_are_refused():
+    table = MethodTable("own", {"mine": f"{__name__}:Scaled"})
     with pytest.raises(InputError, match="mine trains 'bias' of the backbone without saving it; .* Method.thaw"):
-        build_method(Scaled, "mine", nn.Linear(2, 2), ["a"], {"by_hand": True})
-    method = build_method(Scaled, "mine", nn.Linear(2, 2), ["a"], {})
+        table.build("mine", nn.Linear(2, 2), ["a"], {"by_hand": True})
+    method = table.build("mine", nn.Linear(2, 2), ["a"], {})
     method.thaw([method.backbone.weight])
     assert method.learned() == ["scale", "weight"] and method.backbone.weight.requires_grad

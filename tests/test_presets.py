@@ -11,6 +11,8 @@ import vpt
 from coop.parts.teacher import ENSEMBLES
 from promptvision.config import load_config
 from promptvision.experiment.schedule import rates
+from promptvision.sweep.benchmark import load_cells
+from promptvision.sweep.jobs import plan
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop, "vpt": vpt}
@@ -120,6 +122,15 @@ def test_task_res_follows_its_script(place):
     assert (optim.NAME, optim.BATCH_SIZE, optim.WEIGHT_DECAY, cfg.BACKBONE.NAME) == ("adam", 256, 5e-4, "RN50")
     if options.TEMPLATES:
         assert list(options.TEMPLATES) == [*ENSEMBLES["select"], "a photo of a {}."]
+
+
+def test_task_res_adds_its_residuals_to_the_features_they_were_trained_on():
+    """The shifts of ImageNet are tested with the eight templates of training."""
+    cells = load_cells(ROOT / "configs/benchmarks/domain_generalization.yaml")
+    (job,) = plan(cells, "out", [], FAMILIES, ["RUN=TaskRes", "SEED=1"])
+    trained = job.cfg.METHOD.OPTIONS
+    assert (len(trained.TEMPLATES), job.cfg.OPTIM.LR, job.cfg.OPTIM.EPOCHS) == (8, 2e-4, 200)
+    assert len(job.evals) == 4 and all(trained == cfg.METHOD.OPTIONS for cfg in job.evals.values())
 
 
 TIP_ADAPTER = {  # data set: first alpha, ends of the search for beta and alpha (gaopengcuhk/Tip-Adapter, configs)

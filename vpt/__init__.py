@@ -41,10 +41,8 @@ options = METHODS.options
 
 def build(name: str, backbone: ImageTower | nn.Module, classes: Sequence[str], **options: Any) -> Method:
     """Build a method on an image tower for these class names; `options` are the keyword-only arguments of its class."""
-    from promptvision.method import build_method
-
-    method = METHODS.find(name)
-    return build_method(method, name, load_backbone(backbone), classes, options)
+    METHODS.check(name)
+    return METHODS.build(name, load_backbone(backbone), classes, options)
 
 
 def load_backbone(*args: Any, **options: Any) -> ImageTower:

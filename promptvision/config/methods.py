@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import UserDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -68,6 +68,17 @@ class MethodTable(LazyTable):
             except ValueError as error:
                 raise InputError(f"option {argument.arg} of the method {name} needs a literal as default") from error
         return options
+
+    def build(self, name: str, backbone: Any, classes: Sequence[str], options: Mapping[str, Any]) -> Any:
+        """Construct a method after checking that it has all `options`, and that it saves whatever it trains."""
+        method, known = self.find(name), [option.lower() for option in self.options(name)]
+        if wrong := [option for option in options if option not in known]:
+            raise unknown(f"option of {name}", wrong[0], known)
+        built = method(backbone, classes, **options)
+        for path, parameter in built.backbone.named_parameters():
+            if parameter.requires_grad and f"backbone.{path}" not in built.thawed:
+                raise InputError(f"{name} trains {path!r} of the backbone without saving it; pass it to Method.thaw")
+        return built
 
     def docs(self, name: str) -> MethodDocs:
         """Return the documentation of a method; meanings that its own docstring lacks are those of its bases."""
