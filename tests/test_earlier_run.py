@@ -262,3 +262,12 @@ def test_an_option_that_has_come_since_is_as_the_run_was_made(train, tool, tmp_p
     status, _, err = tool("eval", "--run", folder)
     assert status == 2 and "by an earlier version, with METHOD.OPTIONS.READS normed; give METHOD.OPTIONS.READS" in err
     assert tool("eval", "--run", folder, "METHOD.OPTIONS.READS", "normed")[0] == 0
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', "7"])
+def test_a_search_replaces_no_file_of_the_user(tool, tmp_path, text):
+    (tmp_path / "search.json").write_text(text)
+    words = ["--grid", ROOT / "configs/vpt/grids/embedded.yaml", "--config", ROOT / "configs/vpt/embedded.yaml"]
+    status, _, err = tool("tune", *words, "OUTPUT_DIR", tmp_path)
+    assert status == 2 and "holds a search.json that no search wrote" in err
+    assert [file.name for file in tmp_path.iterdir()] == ["search.json"]

@@ -6,7 +6,7 @@ python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/
 from functools import partial
 from pathlib import Path
 
-from promptvision.atomic import write_json
+from promptvision.atomic import read_json, write_json
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
@@ -41,6 +41,9 @@ def main():
     if not cfg.OUTPUT_DIR:
         raise InputError("OUTPUT_DIR is empty; name a folder for the search, such as out/tuned")
     folder = Path(cfg.OUTPUT_DIR)
+    earlier = read_json(folder / "search.json") if (folder / "search.json").exists() else {"tuning": []}
+    if not isinstance(earlier, dict) or "tuning" not in earlier:
+        raise InputError(f"OUTPUT_DIR {folder} holds a search.json that no search wrote; choose another OUTPUT_DIR")
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
     try:
