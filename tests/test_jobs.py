@@ -185,6 +185,24 @@ def test_workers_end_with_a_killed_sweep_and_the_next_one_waits_for_them(tmp_pat
     assert steps == list(range(400))
 
 
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_twice_stops_all_its_workers(tmp_path):
+    path = tmp_path / "b.yaml"
+    row = {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}
+    path.write_text(yaml.safe_dump({"RUNS": {"CoOp": row}, "SEEDS": [1, 2]}))
+    words = ["--config", path, "--output", tmp_path / "out", "--jobs", "2", *QUICK, "OPTIM.EPOCHS", "20000"]
+    sweep = subprocess.Popen(list(map(str, [sys.executable, ROOT / "tools/sweep.py", *words])), cwd=ROOT)
+    logs, deadline = [tmp_path / f"out/CoOp/seed{seed}/log.txt" for seed in (1, 2)], time.monotonic() + 240
+    while not all((log.parent / "metrics.jsonl").exists() for log in logs):
+        assert time.monotonic() < deadline and sweep.poll() is None
+        time.sleep(0.05)
+    sweep.terminate()
+    time.sleep(0.02)
+    sweep.terminate()
+    assert sweep.wait(60) == 143
+    assert all("Stopped in epoch" in log.read_text() for log in logs)
+
+
 @pytest.mark.fault("files")
 def test_a_run_that_another_process_trains_is_waited_for(jobs):
     (job,) = jobs("out", "CoOp")

@@ -85,8 +85,12 @@ def do_in_workers(jobs: Sequence[Job], families: Families, count: int) -> Genera
                 assert number is not None
                 yield queue.finished(number, worker.outcome(jobs[number]))
     finally:
-        for worker in workers:
-            worker.stop()
+        started = [(worker.process, worker.pipe) for worker in workers if worker.process]
+        for process, _ in started:  # all before the first wait: a second signal here must leave none at work
+            process.terminate()
+        for process, pipe in started:
+            process.join()
+            pipe.close()
 
 
 class Worker:
@@ -119,13 +123,6 @@ class Worker:
             self.process.join()
             status = self.process.exitcode
             return Outcome([], [f"{job.title}: its process died (exit status {status}); see {job.cfg.OUTPUT_DIR}"])
-
-    def stop(self) -> None:
-        """Let it save its job and exit."""
-        if self.process:
-            self.process.terminate()
-            self.process.join()
-            self.pipe.close()
 
 
 def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
