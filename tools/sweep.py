@@ -32,7 +32,7 @@ def arguments():
         action="append",
         default=[],
         metavar="WORD",
-        help="KEY=VALUE, RUN=NAME, or (part of) a name; may be repeated",
+        help="KEY=VALUE, RUN=NAME, or (part of) a name",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")

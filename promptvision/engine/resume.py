@@ -161,7 +161,8 @@ class Saver:
 
 def check_identity(theirs: Any, ours: Mapping[str, Any]) -> None:
     """Raise InputError that names the first difference if another config or other images made a checkpoint."""
-    made = as_made(dict(flat(theirs)) if isinstance(theirs, Mapping) else {})
+    parallel = "METHOD.OPTIONS.PARALLEL"  # from ours: a checkpoint may have no end
+    made = as_made({parallel: dict(flat(ours)).get(parallel)})
     difference = _difference(theirs, json.loads(json.dumps(ours)), made)
     if difference:
         name, was, now = difference
