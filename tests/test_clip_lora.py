@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 from torch.func import functional_call
 
 import coop
@@ -158,6 +159,8 @@ def double():
     return load_clip("embedded").double()
 
 
+ROUNDING = 1e-12 if Version(torch.__version__) >= Version("2.5") else 1e-11
+"""Largest relative difference in double precision; torch 2.4 sums in another order."""
 WORDS = ["cat", "golden retriever", "hen-of-the-woods", "a", "Washington D.C."]
 
 
@@ -180,7 +183,7 @@ def test_what_texts_share_is_computed_once(computed, double, names, targets, tex
         weights = torch.linspace(-1, 1, features.numel(), dtype=features.dtype).view_as(features)
         found.append([features, *torch.autograd.grad((features * weights).sum(), learnt(method))])
     for plain, fast in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain, atol=1e-11 * plain.abs().max().item(), rtol=0)
+        torch.testing.assert_close(fast, plain, atol=ROUNDING * plain.abs().max().item(), rtol=0)
 
 
 def test_weights_that_move_are_seen_in_the_next_step(computed, clip):

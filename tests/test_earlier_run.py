@@ -201,9 +201,12 @@ def test_a_finished_stream_is_kept(train, tmp_path):
     assert status == 2 and "CONTINUAL.TASKS was 2, here it is 3" in err and contents(tmp_path / "run") == before
     assert train(config=STREAM, quick=QUICK)[0] == 2
     assert contents(tmp_path / "run") == before
+    notes = tmp_path / "run/task_2/notes.txt"
+    notes.write_text("mine")
     assert train("--overwrite", config=STREAM, quick=[*QUICK, "CONTINUAL.TASKS", "0"])[0] == 0
     assert not {"stream.json", "matrix.png", "prompt_choices.png"} & contents(tmp_path / "run").keys()
-    assert not list((tmp_path / "run").glob("task_*"))
+    assert [path for path in (tmp_path / "run").rglob("task_*/*")] == [notes] and notes.read_text() == "mine"
+    assert [path.name for path in (tmp_path / "run").glob("task_*")] == ["task_2"]
 
 
 @pytest.mark.fault("files")

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from packaging.version import Version
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
@@ -66,7 +67,8 @@ def model_of(kind):
 
 def dtype_of(kind):
     """Double precision, except where the rotation of timm before 1.0.31 is single."""
-    return torch.float32 if kind == "RoPE-ViT, mixed" else torch.float64
+    single = kind == "RoPE-ViT, mixed" and Version(timm.__version__) < Version("1.0.31")
+    return torch.float32 if single else torch.float64
 
 
 def by_hooks(model, images, prompts):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptvision.atomic import write_json
 from promptvision.cli import one_sentence, tool_parser
+from promptvision.config.docs import often_set
 from promptvision.config.families import FAMILIES
 from promptvision.engine.progress import log_to_terminal
 from promptvision.errors import InputError, counted
@@ -16,13 +17,14 @@ from promptvision.report.tables.terminal import result_tables, terminal_report, 
 from promptvision.report.write import write_files
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.estimate import estimate
-from promptvision.sweep.jobs import CONDITION, done, plan, refuse_others
+from promptvision.sweep.jobs import CONDITION, PLACED, done, plan, refuse_others
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
 
 
 def arguments():
     parser = tool_parser(__doc__, overrides="keys to override in every run")
+    parser.epilog = often_set(PLACED)
     parser.add_argument(
         "--config", "--benchmark", required=True, type=Path, help="YAML file with RUNS, GRID, SEEDS and EVAL"
     )

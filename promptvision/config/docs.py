@@ -19,9 +19,10 @@ WIDTH = 100
 """Columns of a text for the terminal."""
 
 
-def often_set() -> str:
-    """Return a line for each key that most commands set, for the end of a tool's `--help`."""
-    keys = {key.name: key.help for key in KEYS if key.name in OFTEN} | {"METHOD.OPTIONS.*": "Options of the method."}
+def often_set(refused: Sequence[str] = ()) -> str:
+    """Return a line for each key that most commands set, for the end of a tool's `--help`; none for those `refused`."""
+    keys = {key.name: key.help for key in KEYS if key.name in OFTEN and key.name not in refused}
+    keys |= {"METHOD.OPTIONS.*": "Options of the method."}
     lines = [f"  {name:<17} {shorten(meaning, 80, placeholder=' ...')}" for name, meaning in keys.items()]
     return "\n".join(["keys often set (all: promptvision help keys; a method's: promptvision help coop):", *lines])
 

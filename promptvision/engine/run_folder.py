@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
@@ -84,14 +83,19 @@ class RunFolder:
         self._text = text.encode()
         if self.resume and self.checkpoint.exists():
             return
-        others = [each for pattern in OTHERS for each in self.path.glob(pattern)]
-        for file in [*self.files[1:], *others, *([] if self._wandb else [self.path / "wandb.id"])]:
-            with writing(file):
-                file.unlink(missing_ok=True)
         for task in filter(holds_run, self.path.glob("task_[0-9]*")):
-            with writing(task):
-                shutil.rmtree(task)
+            self._remove(task, *self.files, self.log, ".lock")
+            with suppress(OSError):  # a folder that holds files of the user stays
+                task.rmdir()
+        self._remove(self.path, *self.files[1:], *([] if self._wandb else ["wandb.id"]))
         write_atomically(self.config, self._text)
+
+    def _remove(self, folder: Path, *names: str | Path) -> None:
+        """Remove these files of a run, and its OTHERS, from a folder."""
+        for pattern in (*(Path(name).name for name in names), *OTHERS):
+            for file in folder.glob(pattern):
+                with writing(file):
+                    file.unlink(missing_ok=True)
 
     def replace_config(self) -> None:
         """Write the config of a resumed run, if it differs in what is evaluated or kept, and remove the old result."""

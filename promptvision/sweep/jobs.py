@@ -21,6 +21,8 @@ from promptvision.sweep.search import Search, load_search, search
 Result = dict[str, Any]
 CONDITION = re.compile(r"(RUN|SEED|[A-Z_]+(\.[A-Z_0-9]+)+)=")
 """The start of a KEY=VALUE word of `--only`."""
+PLACED = ("SEED", "OUTPUT_DIR")
+"""Keys that the table itself sets in every run, which overrides of a whole sweep may not."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _matches(cfg: CfgNode, wanted: Mapping[str, Sequence[str]]) -> bool:
 def _refuse_contradictions(cell: Cell, overrides: Sequence[Any]) -> None:
     """Raise InputError if an override of the whole sweep changes what the table says of a cell."""
     for key, value in zip(overrides[::2], overrides[1::2], strict=False):
-        if key in ("SEED", "OUTPUT_DIR"):
+        if key in PLACED:
             instead = "SEEDS of the file, or --only SEED=N" if key == "SEED" else "--output"
             raise InputError(f"{key} {value} contradicts the table, which has a folder for each seed; use {instead}")
         if key in cell.settled and str(cell.settled[key]) != str(value):
