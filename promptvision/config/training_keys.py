@@ -1,0 +1,183 @@
+"""The keys of training: the optimiser and its schedule (OPTIM), and the loop around them (TRAIN)."""
+
+from __future__ import annotations
+
+from promptvision.config.key import Key
+
+TRAINING = (
+    Key(
+        "OPTIM.NAME",
+        "sgd",
+        "Optimiser; vpt_adamw is that of VPT's code: it decays by 0.01 whatever WEIGHT_DECAY says, and is sgd if "
+        "WEIGHT_DECAY is 0.",
+        choices=("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw"),
+    ),
+    Key("OPTIM.LR", 0.002, "Base learning rate.", low=0, high=1e6),
+    Key(
+        "OPTIM.SCALE_LR",
+        False,
+        "Scale LR, given for 256 images per step, to those of a step (LR x BATCH_SIZE x ACCUMULATE / 256), as in VPT.",
+    ),
+    Key(
+        "OPTIM.BIAS_MULTIPLIER", 1.0, "Factor of the learning rate of biases, except the head's last.", low=0, high=1e6
+    ),
+    Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
+    Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
+    Key("OPTIM.EPS", 1e-8, "Added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
+    Key("OPTIM.CLIP", 0.0, "Largest norm of the gradient of all learned tensors; 0 for no limit.", low=0, high=1e6),
+    Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
+    Key(
+        "OPTIM.ITERATIONS",
+        0,
+        "Steps of the whole run, instead of EPOCHS; 0 for EPOCHS. EPOCHS 0 trains nothing in either case.",
+        low=0,
+        high=100_000_000,
+    ),
+    Key("OPTIM.SCALE_ITERATIONS", False, "Multiply ITERATIONS, given for one shot, by DATASET.SHOTS, as in CLIP-LoRA."),
+    Key(
+        "OPTIM.BATCH_SIZE",
+        32,
+        "Training images per batch; a step takes one batch, or as many as ACCUMULATE says.",
+        low=1,
+    ),
+    Key(
+        "OPTIM.ACCUMULATE",
+        1,
+        "Batches per step, whose gradients add up to those of one batch of BATCH_SIZE x ACCUMULATE images (only the "
+        "draws of dropout differ) in the memory of a small one; the last step of an epoch takes the batches that are "
+        "left. ITERATIONS and schedules count steps.",
+        low=1,
+    ),
+    Key(
+        "OPTIM.DROP_LAST",
+        True,
+        "Leave out the last batch of an epoch if it is incomplete and not the only one, as Dassl does; False trains on "
+        "it.",
+    ),
+    Key(
+        "OPTIM.LABEL_SMOOTHING",
+        0.0,
+        "Share of every training label that is spread evenly over the classes that training chooses among; 0 for none. "
+        "Methods without a cross-entropy with labels refuse it.",
+        low=0,
+        high=1,
+    ),
+    Key(
+        "OPTIM.CLASS_WEIGHTS",
+        "",
+        "Factor of the cross-entropy of a class's training images: inverse is in proportion to 1 / n for a class of n, "
+        "inverse_sqrt to 1 / sqrt(n), both with mean 1 over the training images (inverse is N / (C n), scikit-learn's "
+        "balanced); empty for 1. A step's loss is the mean over its images, not divided by the sum of their weights.",
+        choices=("", "inverse", "inverse_sqrt"),
+    ),
+    Key(
+        "OPTIM.SCHEDULE",
+        "cosine",
+        "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys; "
+        "coda_cosine, a quarter of a cosine that starts an epoch late, ignores them all.",
+        choices=(
+            "constant",
+            "cosine",
+            "single_step",
+            "multi_step",
+            "vpt_cosine",
+            "vpt_cosine_hardrestart",
+            "coda_cosine",
+        ),
+    ),
+    Key(
+        "OPTIM.SCHEDULE_PER",
+        "epoch",
+        "Unit of the schedule: epoch; step, also of STEPS and WARMUP_EPOCHS; or epoch_as_step, a schedule over "
+        "EPOCHS that advances at every step, as in DAPL's code, where the cosine falls and rises every 2 EPOCHS "
+        "steps.",
+        choices=("epoch", "step", "epoch_as_step"),
+    ),
+    Key("OPTIM.MIN_LR", 0.0, "Learning rate at the end of the schedule; the vpt_ ones end at 0.", low=0, high=1e6),
+    Key(
+        "OPTIM.STEPS",
+        [],
+        "Epochs of multi_step's drops; the last entry is the period of single_step.",
+        items=int,
+        high=100_000_000,
+    ),
+    Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
+    Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0, high=100_000_000),
+    Key("OPTIM.WARMUP_TYPE", "constant", "Warm-up at WARMUP_LR, or linear up to LR.", choices=("constant", "linear")),
+    Key(
+        "OPTIM.WARMUP_LR",
+        1e-5,
+        "Learning rate of the constant warm-up, and of the first epoch of the linear one.",
+        low=0,
+        high=1e6,
+    ),
+    Key(
+        "OPTIM.WARMUP_RECOUNT",
+        True,
+        "Start the schedule after the warm-up (as published) instead of counting the warm-up as part of it.",
+    ),
+    Key(
+        "TRAIN.DEVICE",
+        "auto",
+        "Device: auto, cpu, cuda or cuda:N.",
+        choices=("auto", "cpu", "cuda"),
+        pattern=r"cuda:\d{1,3}",
+    ),
+    Key(
+        "TRAIN.PRECISION",
+        "fp32",
+        "Precision of the backbone; learned tensors stay fp32.",
+        choices=("fp32", "fp16", "bf16"),
+    ),
+    Key("TRAIN.WORKERS", 0, "Processes that read images; 0 reads in the main process.", low=0, high=1000),
+    Key(
+        "TRAIN.THREADS",
+        0,
+        "CPU threads; 0 for torch's default, 1 for results that repeat bit for bit.",
+        low=0,
+        high=1000,
+    ),
+    Key(
+        "TRAIN.VIEWS",
+        0,
+        "Augmented views of each training image, used in turn; 0 for a new one in every epoch, as published.",
+        low=0,
+    ),
+    Key(
+        "TRAIN.CACHE",
+        "auto",
+        "Train on image features computed in advance, if the image tower stays frozen: auto where views repeat "
+        "(VIEWS, or a recipe without random choices); all also for new views, epochs x images x feature length x "
+        "4 bytes of disk; off never.",
+        choices=("auto", "all", "off"),
+    ),
+    Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
+    Key(
+        "TRAIN.CHECKPOINT_SECONDS",
+        600.0,
+        "Seconds after which a checkpoint is also written within an epoch; 0 for never.",
+        low=0,
+    ),
+    Key(
+        "TRAIN.DETERMINISTIC",
+        False,
+        "Use deterministic GPU algorithms only, which may be slower, so that runs repeat bit for bit; a CPU needs "
+        "no such setting.",
+    ),
+    Key("TRAIN.EVAL_EVERY", 0, "Epochs between evaluations on the validation images; 0 for none.", low=0),
+    Key(
+        "TRAIN.KEEP",
+        "last",
+        "Learned tensors that a run keeps: those of the last epoch, or those of the best, the first with the "
+        "highest validation accuracy; best_test looks at the test images instead, as some official code does, and "
+        "every table marks it.",
+        choices=("last", "best", "best_test"),
+    ),
+    Key(
+        "TRAIN.PATIENCE",
+        0,
+        "Epochs without a higher validation accuracy after which training ends early; 0 for never. It needs validation "
+        "images and EVAL_EVERY; KEEP still decides which learned tensors remain.",
+        low=0,
+    ),
+)
