@@ -9,25 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptvision.config.families import FAMILIES
-from promptvision.config.schema import KEYS
 from promptvision.engine.checkpoint import load_learned, save_learned
-from promptvision.engine.earlier_run import ADDED, first_difference
+from promptvision.engine.earlier_run import first_difference
 
 ROOT = Path(__file__).parents[1]
-THEN = ROOT / "tests/version_0_1.yaml"
 COOP = ROOT / "configs/coop/embedded.yaml"
 STREAM = ROOT / "configs/vpt/embedded_l2p.yaml"
 QUICK = ["DATASET.NAME", "digits", "DATASET.SHOTS", "1", "OPTIM.EPOCHS", "1"]
 TASKS = ["CONTINUAL.TASKS", "2", "DATASET.SHOTS", "1", "OPTIM.EPOCHS", "1", "TEST.SPLIT", "val"]
-
-
-def test_every_setting_that_version_0_1_lacks_is_known_as_it_was_then():
-    then = {name: (words or "").split() for name, words in yaml.safe_load(THEN.read_text()).items()}
-    now = {f"{family}.{name}": module.options(name) for family, module in FAMILIES.items() for name in module.METHODS}
-    new = {key.name for key in KEYS} - {*then["config"]}
-    new |= {f"METHOD.OPTIONS.{key}" for name in then.keys() & now.keys() for key in {*now[name]} - {*then[name]}}
-    assert new == ADDED.keys()
 
 
 def contents(folder):
@@ -170,18 +159,6 @@ def test_the_config_file_of_the_command_is_not_replaced(train, tmp_path, more):
     assert status == 2 and f"holds the config file {tmp_path / 'run/config.yaml'}" in err
     assert (tmp_path / "run/config.yaml").read_text() == text
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
-
-
-@pytest.mark.fault("files")
-def test_the_config_of_a_finished_run_of_an_earlier_version_gives_its_result(tool, tmp_path):
-    run = tmp_path / "run"
-    assert tool("train", "--config", COOP, *QUICK, "OUTPUT_DIR", run)[0] == 0
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("  ACCUMULATE: 1\n", ""))
-    status, _, err = tool("train", "--config", run / "config.yaml", "TRAIN.WORKERS", "1")
-    assert status == 0 and "is finished" in err
-    status, _, err = tool("train", "--config", run / "config.yaml", "SEED", "9")
-    assert status == 2 and "holds the config file" in err
 
 
 def test_test_images_per_step_make_another_run_where_they_choose_together():

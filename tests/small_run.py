@@ -1,0 +1,34 @@
+"""A method that learns in milliseconds, and the config of a run of seconds."""
+
+from torch import nn
+
+from promptvision.config import load_config
+from promptvision.config.families import FAMILIES
+from promptvision.method import Method
+
+NAMES = ["cat", "dog", "golden_retriever", "hen"]
+
+
+class Line(Method):
+    """A head on the pixels."""
+
+    def __init__(self, classes=NAMES):
+        super().__init__(nn.Identity(), classes)
+        self.head = nn.Linear(12, len(classes))
+
+    def forward(self, images):
+        return self.head(images.flatten(1))
+
+
+CONFIG = """
+METHOD: {FAMILY: vpt, NAME: linear}
+DATASET: {NAME: digits, SHOTS: 2}
+OPTIM: {LR: 0.5, EPOCHS: 6, WARMUP_EPOCHS: 0, BATCH_SIZE: 8}
+INPUT: {TRAIN: center, TEST: center}
+TRAIN: {DEVICE: cpu}
+"""
+
+
+def config(tmp_path, *words):
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return load_config(tmp_path / "c.yaml", [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
