@@ -54,6 +54,20 @@ def test_a_step_costs_no_more_than_the_official_one_and_is_the_same(rows):
             assert float(row["logits"]) < 1e-4 and float(row["gradient"]) < 1e-3, row
 
 
+def test_kernels_are_counted_in_both_passes_and_views_are_not(tools):
+    weight, images = torch.ones(4, 3, requires_grad=True), torch.ones(2, 3)
+
+    def step():
+        images.view(3, 2).t().detach()
+        out = torch.empty(2, 4)
+        out.copy_((images @ weight.t()).detach())  # a product and a copy
+        (images @ weight.t()).sum().backward()  # a product and a sum, then ones and a product
+        return out
+
+    assert tools.measure.kernels(step) == 6
+    assert tools.measure.kernels(lambda: images.view(3, 2).t().detach()) == 0
+
+
 def test_the_table_of_the_documentation_is_the_one_that_is_printed(tools, monkeypatch, capsys):
     words = ["step", "--method", "task_res", "--backbone", "embedded", "--classes", "3", "--batch", "2"]
     monkeypatch.setattr(sys, "argv", ["bench.py", *words, "--threads", str(torch.get_num_threads())])

@@ -1,4 +1,4 @@
-"""Measurements of bench.py: FLOPs, seconds, bytes kept for backward."""
+"""Measurements of bench.py: FLOPs, kernels, seconds, bytes kept for backward."""
 
 import statistics
 import time
@@ -6,7 +6,9 @@ from collections import Counter
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 
@@ -28,6 +30,36 @@ def counted(work):
     """Return the result of the work and its FLOPs."""
     with Flops() as counter:
         return work(), counter.total
+
+
+class Kernels(TorchDispatchMode):
+    """Counts operations that launch a kernel: those that give a tensor on memory of its own or change one in place.
+
+    Views and other metadata, `detach`, and memory that is only allocated (`empty`) are left out. An operation counts
+    once, however many kernels a device needs for it (matrix products split over K, reductions).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.by_name = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        given, made = (
+            {leaf.untyped_storage()._cdata for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}
+            for values in ((args, kwargs), out)
+        )
+        name = func.overloadpacket.__name__
+        if func._schema.is_mutable or (made - given and "empty" not in name):
+            self.by_name[name] += 1
+        return out
+
+
+def kernels(work):
+    """Return the number of operations during the work that launch a kernel (`Kernels`), in forward and backward."""
+    with Kernels() as counter:
+        work()
+    return counter.by_name.total()
 
 
 def seconds(work, device):
