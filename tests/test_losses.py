@@ -14,7 +14,7 @@ import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.engine.distributed import check
 from promptvision.engine.optim import build_optimizer
-from promptvision.engine.train import _step
+from promptvision.engine.step import Step
 from promptvision.errors import InputError
 from promptvision.experiment.loss import check_loss, class_weights
 
@@ -151,7 +151,7 @@ def gradients(method, groups, clip=0.0):
     """(loss, gradients) of one step on these batches; nothing moves."""
     optimizer = build_optimizer("sgd", method.named_parameters(), 0.0, 0.0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    loss = _step(method, groups, optimizer, scaler, CPU, "fp32", clip)
+    loss = Step(method, optimizer, scaler, CPU, "fp32", clip).take(groups)
     return loss, {name: p.grad for name, p in method.named_parameters() if p.requires_grad and p.grad is not None}
 
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from promptvision.engine.best_epoch import Patience
-from promptvision.engine.device import autocast
-from promptvision.engine.distributed import agreed, part, start_alike, sum_gradients, total
+from promptvision.engine.distributed import agreed, start_alike
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.interrupt import Pruned, Stopped, signals
 from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
 from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.step import Step, seed_all
 from promptvision.errors import InputError, counted
 from promptvision.method import Method
 
@@ -91,11 +89,11 @@ def fit(
     epochs = math.ceil(steps / size)
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
-    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in learned:
-        parameter.data = parameter.data.float()  # whatever the backbone is: small updates vanish in 16 bits
-    start_alike(learned)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    taken = Step(method, optimizer, scaler, device, precision, clip)
+    for parameter in taken.learned:
+        parameter.data = parameter.data.float()  # whatever the backbone is: small updates vanish in 16 bits
+    start_alike(taken.learned)
     identity = {**(identity or {}), **ours}
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds, Patience(patience))
     saver.restore()
@@ -117,8 +115,8 @@ def fit(
                 for tensors in group:
                     check_labels(tensors[1], len(method.classes))
                 set_rate(optimizer, rate)
-                _seed_all(seed, step)
-                loss = _step(method, group, optimizer, scaler, device, precision, clip)
+                seed_all(seed, step)
+                loss = taken.take(group)
                 if not math.isfinite(loss):
                     raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
                 seconds = round(time.monotonic() - started, 3)
@@ -151,44 +149,3 @@ def fit(
     work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Finished: %s, %.1f seconds of training", work, saver.at.seconds)
     return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
-
-
-def _step(
-    method: Method,
-    batches: Sequence[Sequence[Tensor]],
-    optimizer: Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-    precision: str,
-    clip: float,
-) -> float:
-    """Update the learned tensors once by the mean loss over the images of all batches, and return that loss.
-
-    A loss that is not finite changes nothing.
-    """
-    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    images, losses = total(sum(len(batch[1]) for batch in batches), device), 0.0
-    optimizer.zero_grad(set_to_none=True)
-    for batch in batches:
-        with autocast(device, precision):
-            loss = method.loss(*(tensor.to(device) for tensor in batch))
-        losses += loss.item() * len(batch[1])
-        scaler.scale(loss * (len(batch[1]) / images)).backward()
-    value = total(losses, device) / images
-    if math.isfinite(value):
-        sum_gradients(learned)
-        if clip:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(learned, clip)
-        scaler.step(optimizer)
-        scaler.update()
-    return value
-
-
-def _seed_all(seed: int, step: int) -> None:
-    """Seed every global generator by (seed, step) and the process, so that a checkpoint needs no generator state."""
-    number = part()[0]
-    words = np.random.SeedSequence([seed, step, number] if number else [seed, step]).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
