@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import lzma
 import os
 import pickle
 import re
@@ -23,7 +24,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from promptvision.errors import InputError, NotWritten
+from promptvision.errors import InputError, NotWritten, shown
 
 LOG = logging.getLogger(__name__)
 LARGEST = 1 << 30
@@ -33,7 +34,7 @@ DIGITS = 300
 DAMAGE = (
     *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError),
     *(ArithmeticError, MemoryError, SyntaxError, struct.error, zlib.error, pickle.UnpicklingError),
-    *(zipfile.BadZipFile, tarfile.TarError, SafetensorError, re.error),
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, SafetensorError, re.error),
 )
 """Errors that libraries raise for a damaged file."""
 
@@ -107,8 +108,8 @@ def refuse_special(path: str | Path, name: str) -> os.stat_result:
 
 
 @contextmanager
-def refuse_damaged(sentence: str, otherwise: str = "") -> Iterator[None]:
-    """Raise InputError, the sentence with the reason, for whatever a library raises for a damaged file.
+def refuse_damaged(sentence: str, otherwise: str = "", kind: type[InputError] = InputError) -> Iterator[None]:
+    """Raise an InputError of a `kind`, the sentence with the reason, for whatever a library raises for a damaged file.
 
     The reason is the system's, or else `otherwise`, or else the first line of the library's error, without its advice
     to load the file with less care. The library's warnings are not shown.
@@ -120,25 +121,20 @@ def refuse_damaged(sentence: str, otherwise: str = "") -> Iterator[None]:
     except InputError:
         raise
     except DAMAGE as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        deep = "it is nested too deeply" if isinstance(error, RecursionError) else ""
+        first = deep or (str(error).strip().splitlines() or ["it is damaged or cut short"])[0]
         unsafe = any(word in str(error) for word in ("weights_only", "allow_pickle", "pickle_module"))
         said = "it holds more than tensors and plain values, or is damaged" if unsafe else first
-        raise InputError(f"{sentence}: {getattr(error, 'strerror', None) or otherwise or said}") from error
+        raise kind(f"{sentence}: {getattr(error, 'strerror', None) or otherwise or said}") from error
 
 
 def read_bytes(path: str | Path, what: str = "", largest: int = LARGEST) -> bytes:
     """Return the contents of a file, which errors call `what`; InputError if it cannot be read or is larger."""
-    name = f"{what} {path}".strip()
-    try:
+    name = shown(f"{what} {path}".strip())
+    with refuse_damaged(f"{name} cannot be read"):
         if refuse_special(path, name).st_size > largest:
             raise InputError(f"{name} has more than {largest >> 20} MB: it is no such file")
         return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{ascii(name)} cannot be read: {error}") from error
 
 
 def read_json(path: str | Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
@@ -148,14 +144,10 @@ def read_json(path: str | Path, pairs: Callable[[list[tuple[str, Any]]], Any] | 
 
 def parse_json(text: str | bytes, name: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the plain values in a JSON text; `pairs` makes its objects. InputError, which begins with `name`."""
-    try:
+    with refuse_damaged(f"{name} is not JSON"):
         if "\\u0000" in text if isinstance(text, str) else b"\\u0000" in text:
             raise ValueError("it has a NUL character, which no path and no name has")
         return json.loads(text, object_pairs_hook=pairs, parse_int=_whole_number)
-    except RecursionError as error:
-        raise InputError(f"{name} is not JSON: it is nested too deeply") from error
-    except ValueError as error:
-        raise InputError(f"{name} is not JSON: {error}") from error
 
 
 def _whole_number(digits: str) -> int:

@@ -376,7 +376,7 @@ def test_links_and_broken_archives_are_refused(tmp_path):
     flipped = bytearray((tmp_path / "b.zip").read_bytes())
     flipped[1_000_000] ^= 255
     (tmp_path / "b.zip").write_bytes(flipped)
-    with pytest.raises(InputError, match="b.zip cannot be unpacked: Bad CRC-32"):
+    with pytest.raises(InputError, match="b.zip cannot be unpacked into .*: Bad CRC-32"):
         unpack(tmp_path / "b.zip", tmp_path)
     assert not (tmp_path / "a.bin").exists()
 

@@ -167,7 +167,7 @@ def test_bad_cells_are_named(tmp_path):
     assert images.open("test.parquet/000002").size == (5, 4)
     fresh = pickle.loads(pickle.dumps(images))
     (tmp_path / "test.parquet").write_bytes(b"PAR1 broken PAR1")
-    with pytest.raises(BadImage, match="image .*000002 cannot be read: it is no parquet file, broken or cut short"):
+    with pytest.raises(BadImage, match="image .*000002 cannot be read: it is no Arrow or Parquet file"):
         fresh.open("test.parquet/000002")
 
 
@@ -187,7 +187,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
     for name in ("train.parquet", "more.parquet"):
         (tmp_path / name).unlink()
     (tmp_path / "train.arrow").write_bytes(b"no arrow")
-    assert "train.arrow cannot be read: it is no arrow file, broken or cut short" in refused(tmp_path)
+    assert "train.arrow cannot be read: it is no Arrow or Parquet file, broken or cut short" in refused(tmp_path)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from promptvision.atomic import read_bytes
 from promptvision.data.card import ACCEPTED, PROTOCOLS, Card
 from promptvision.data.readers import READERS
+from promptvision.data.readers.layout import read_text
 from promptvision.errors import InputError, counted, unknown
 from promptvision.safe_yaml import read_yaml
 
@@ -37,7 +37,7 @@ def load_card(name: str) -> Card:
     if not isinstance(facts, dict):
         raise InputError(f"card {path} must hold keys and values")
     if isinstance(facts.get("names"), str):
-        facts["names"] = _read_names(path, facts["names"])
+        facts["names"] = read_text(path.parent / facts["names"], f"card {path}: names").splitlines()
     reader = facts.get("reader")
     if not isinstance(reader, str) or reader not in READERS:
         raise InputError(f"card {path}: {unknown('reader', reader, READERS)}")
@@ -49,15 +49,6 @@ def load_card(name: str) -> Card:
     _check(path, facts, takes, get_type_hints(READERS[reader]))
     options = {key: facts.pop(key) for key in takes if key in facts}
     return Card(name=path.stem, options=options, **facts)
-
-
-def _read_names(card: Path, file: str) -> list[str]:
-    """Return class names from a text file beside the card, one per line."""
-    what = f"card {card}: names"
-    try:
-        return read_bytes(card.parent / file, what).decode().splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{what} {card.parent / file} cannot be read: it is not plain text") from None
 
 
 def _check(path: Path, facts: Mapping[Any, Any], takes: Mapping[str, bool], hints: Mapping[str, Any]) -> None:

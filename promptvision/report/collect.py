@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from promptvision.atomic import file_hash, read_json
+from promptvision.engine.earlier_run import flat
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
 
@@ -83,7 +84,7 @@ def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
             problems.append(str(error))
     try:
         content = read_yaml(config, "config")
-        settings = dict(_flat(content if isinstance(content, dict) else {}))
+        settings = dict(flat(content if isinstance(content, dict) else {}))
     except InputError:
         problems.append(f"{config} cannot be read: the settings of its run are known from result.json alone")
         settings = _settings_from_result(result)
@@ -125,15 +126,4 @@ def _settings_from_result(result: Mapping[str, Any]) -> dict[str, Any]:
     keys = {"METHOD.FAMILY": "family", "METHOD.NAME": "method", "BACKBONE.NAME": "backbone", "DATASET.NAME": "dataset"}
     keys |= {"INPUT.TRAIN": "train_transform", "INPUT.TEST": "test_transform", "TRAIN.PRECISION": "precision"}
     parts = {"METHOD": {"OPTIONS": result["options"]}, "DATASET": result.get("protocol")}
-    return {**dict(_flat(parts)), **{key: result.get(name) for key, name in keys.items()}}
-
-
-def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (KEY.SUBKEY, value) of nested mappings; what is nested in a list becomes text."""
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{key}", [str(each) if isinstance(each, list | dict) else each for each in value]
-        else:
-            yield f"{prefix}{key}", value
+    return {**dict(flat(parts)), **{key: result.get(name) for key, name in keys.items()}}

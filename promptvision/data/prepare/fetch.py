@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from promptvision.atomic import file_hash
+from promptvision.atomic import DAMAGE, file_hash
 from promptvision.data.prepare.presence import require_space
-from promptvision.data.prepare.unpack import BROKEN, SUFFIXES
+from promptvision.data.prepare.unpack import SUFFIXES
 from promptvision.errors import InputError
 
 BLOCK = 1 << 20
@@ -102,7 +102,7 @@ def refuse_broken_archive(url: str, part: Path, file: Path) -> None:
             end.seek(packed.offset)
             if end.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError  # tarfile takes a cut between two members for the end
-    except (*BROKEN, OSError):
+    except DAMAGE:
         size = part.stat().st_size
         part.unlink()
         reason = f"the {size:,} bytes it sent are no whole archive, and were removed; run the same again"

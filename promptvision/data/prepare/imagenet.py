@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from promptvision.errors import InputError
+from promptvision.atomic import refuse_damaged
 
 
 def unpack_imagenet(top: Path) -> int:
@@ -19,7 +19,7 @@ def unpack_imagenet(top: Path) -> int:
 
     splits = {"train": official.parse_train_archive, "val": official.parse_val_archive}
     wanted = {split: parse for split, parse in splits.items() if not (top / "images" / split).exists()}
-    try:
+    with refuse_damaged(f"ImageNet cannot be unpacked in {top}"):
         for split, parse in wanted.items():
             stage = top / f".unpacking-{split}"
             shutil.rmtree(stage, ignore_errors=True)
@@ -28,8 +28,4 @@ def unpack_imagenet(top: Path) -> int:
             parse(str(top), folder=stage.name)
             (top / "images").mkdir(exist_ok=True)
             os.replace(stage, top / "images" / split)
-    except RuntimeError as error:
-        raise InputError(" ".join(str(error).split())) from None
-    except OSError as error:
-        raise InputError(f"ImageNet cannot be unpacked in {top}: {error.strerror or error}") from None
     return len(wanted)

@@ -6,20 +6,19 @@ holds `jpg/`. A card's download entry may say otherwise: only a `part` of the ar
 
 from __future__ import annotations
 
-import lzma
 import os
 import posixpath
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from promptvision.atomic import refuse_damaged
 from promptvision.data.card import Card
 from promptvision.data.prepare.imagenet import unpack_imagenet
 from promptvision.data.prepare.presence import below_root, presence, require_space, root_folder
@@ -28,8 +27,6 @@ from promptvision.data.readers.paths import escapes
 from promptvision.errors import InputError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
-"""Errors of the archive modules for a file that is not whole, or of a kind that they cannot read."""
 Progress = Callable[[str], None]
 """Called with the name of each file that is unpacked."""
 
@@ -103,27 +100,24 @@ def unpack(archive: Path, into: Path, *, part: str = "", progress: Progress = la
     stage = into / f".unpacking-{archive.name}"
     new = 0
     try:
-        for member in members(archive, part):
-            place, staged = into / member.name, stage / member.name
-            if place.exists() and not (place.is_file() and place.stat().st_size == member.size):
-                raise InputError(f"{place} exists, but is not the file in {archive}; move it away")
-            if place.exists():
-                continue
-            if not new and not stage.is_dir():
-                require_space(into, archive.stat().st_size, f"archive {archive}")
-            if not (staged.is_file() and staged.stat().st_size == member.size):
-                member.write(staged)
-            progress(member.name)
-            new += 1
-        if stage.is_dir():
-            move_into(stage, into)
+        with refuse_damaged(f"archive {archive} cannot be unpacked into {into}"):
+            for member in members(archive, part):
+                place, staged = into / member.name, stage / member.name
+                if place.exists() and not (place.is_file() and place.stat().st_size == member.size):
+                    raise InputError(f"{place} exists, but is not the file in {archive}; move it away")
+                if place.exists():
+                    continue
+                if not new and not stage.is_dir():
+                    require_space(into, archive.stat().st_size, f"archive {archive}")
+                if not (staged.is_file() and staged.stat().st_size == member.size):
+                    member.write(staged)
+                progress(member.name)
+                new += 1
+            if stage.is_dir():
+                move_into(stage, into)
     except Unsafe:
         shutil.rmtree(stage, ignore_errors=True)
         raise
-    except BROKEN as error:
-        raise InputError(f"archive {archive} cannot be unpacked: {error or 'it is broken'}") from None
-    except OSError as error:
-        raise InputError(f"archive {archive} cannot be unpacked into {into}: {error.strerror or error}") from None
     return new
 
 

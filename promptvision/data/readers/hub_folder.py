@@ -9,15 +9,14 @@ import logging
 import os
 import posixpath
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from promptvision.atomic import parse_json, refuse_special
+from promptvision.atomic import parse_json, refuse_damaged, refuse_special
 from promptvision.data.card import Card
 from promptvision.data.decode import BadImage, read_image
 from promptvision.data.images import Images
@@ -32,6 +31,7 @@ from promptvision.errors import InputError, counted, unknown
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = (".arrow", ".parquet")
+BROKEN = "it is no Arrow or Parquet file, broken or cut short"
 GROUPS_KEPT = 2
 """Row groups of a Parquet file that stay decoded: images that are read in order are decoded once."""
 
@@ -67,7 +67,7 @@ def find_columns(file: Path, image: str, label: str) -> tuple[str, str, list[str
 
     A column that is not given is the first of its type, those of usual names first, or else of a usual name.
     """
-    with reading(file):
+    with refuse_damaged(f"{file} cannot be read", BROKEN):
         schema = Table(file).schema
     written = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), f"the Hub's metadata in {file}")
     for key in ("info", "features"):
@@ -93,7 +93,7 @@ def find_columns(file: Path, image: str, label: str) -> tuple[str, str, list[str
 
 def _rows(top: Path, file: str, label: str, names: Sequence[str], faults: Faults) -> list[Row]:
     """Return a row for each labelled image of a file."""
-    with reading(top / file):
+    with refuse_damaged(f"{top / file} cannot be read", BROKEN):
         values = Table(top / file).column(label)
     labelled = [(number, value) for number, value in enumerate(values) if value is not None and value != -1]
     if len(labelled) < len(values):
@@ -146,19 +146,6 @@ class Table:
         return self.kept[name, group][row - self.starts[group]].as_py()
 
 
-@contextmanager
-def reading(file: Path, image: str = "") -> Iterator[None]:
-    """Raise one sentence if pyarrow cannot read a file: BadImage of an `image` in it, or else InputError."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = getattr(error, "strerror", None) or f"it is no {file.suffix[1:]} file, broken or cut short"
-        kind, name = (BadImage, f"image {image}") if image else (InputError, str(file))
-        raise kind(f"{name} cannot be read: {reason}") from None
-
-
 class Cells:
     """Opener of "<file below root>/<row>": the bytes in a cell of the column `image`. Each process opens the files."""
 
@@ -173,7 +160,7 @@ class Cells:
         """Return the image as RGB, see `decode.read_image`."""
         file, _, row = path.rpartition("/")
         name = os.path.join(self.root, path)
-        with reading(Path(self.root, file), name):
+        with refuse_damaged(f"image {name} cannot be read", BROKEN, BadImage):
             if file not in self.files:
                 self.files[file] = Table(Path(self.root, file))
             cell = self.files[file].cell(self.image, int(row))

@@ -80,10 +80,8 @@ def folders_in(folder: Path) -> list[str]:
 def read_text(file: Path, kind: str) -> str:
     """Read a text in UTF-8, or in UTF-16 as spreadsheets save it; `kind` is what the error calls the file."""
     data = read_bytes(file, kind)
-    try:
+    with refuse_damaged(f"{kind} {file} is not UTF-8 text", "save it as UTF-8"):
         text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{kind} {file} is not UTF-8 text: save it as UTF-8") from None
     if "\0" in text:
         raise InputError(f"{kind} {file} has a NUL character, which no path and no name has")
     return text

@@ -49,10 +49,8 @@ class Shards:
     def open(self, path: str) -> Image.Image:
         """Return the image as RGB, see `decode.read_image`."""
         name = os.path.join(self.root, path)
-        try:
+        with refuse_damaged(f"image {name} cannot be read", kind=BadImage):
             return read_image(self.read(self.members[path]), name)
-        except OSError as error:
-            raise BadImage(f"image {name} cannot be read: {error.strerror}") from None
 
     def read(self, member: Member) -> bytes:
         """Return the bytes of a file in a shard."""
@@ -144,9 +142,7 @@ def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, M
 
 def _labelled(path: str, suffix: str, data: bytes, place: str) -> Row:
     """Return the row of an image from the file of its label."""
-    try:
+    with refuse_damaged(f"{place}.{suffix} is not UTF-8 text", "save it as UTF-8"):
         text = data.decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        raise InputError(f"{place}.{suffix} is not {'JSON' if suffix == 'json' else 'UTF-8 text'}") from None
     label = parse_json(text, f"{place}.{suffix}") if suffix == "json" else text
     return row_of({**label, "path": path} if isinstance(label, dict) else {"path": path, "label": label}, place)
