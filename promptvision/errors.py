@@ -13,6 +13,8 @@ from typing import Any
 
 TOLD = 20
 """Sentences of one kind that are shown; the others are counted."""
+LONGEST = 1_000
+"""Characters of a class name."""
 UNSEEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -58,6 +60,8 @@ def check_names(classes: Sequence[str]) -> None:
     for label, name in enumerate(classes):
         if not name.strip(" _\t\r\n"):
             raise InputError(f"class {label} has no name ({name!r}); every class needs one")
+        if len(name) > LONGEST:
+            raise InputError(f"the name of class {label}, {name[:40]!r} ..., has {len(name):,} characters; shorten it")
         if first.setdefault(name, label) != label:
             raise InputError(f"two classes are called {name!r} (labels {first[name]} and {label}); rename one of them")
 

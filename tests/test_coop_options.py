@@ -187,6 +187,7 @@ BAD = {
     "words too long": (dict(ctx_init="a " * 80), ["cat"], "'a a a .* has 80 tokens; .* takes 75 between"),
     "empty": ({}, ["cat", ""], "class 1 has no name"),
     "blank": ({}, ["cat", " _ "], "class 1 has no name"),
+    "endless": ({}, ["cat", "dog" * 10**6], "class 1, 'dogdog.* ..., has 3,000,000 characters; shorten it"),
     "twice": ({}, ["cat", "dog", "cat"], "two classes are called 'cat' \\(labels 0 and 2\\)"),
     "reparameterize": (dict(reparameterize="lsmt"), ["cat"], "did you mean 'lstm'"),
     "both": (dict(reparameterize="mlp", ctx_init="a photo"), ["cat"], "cannot start from ctx_init"),

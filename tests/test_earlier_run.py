@@ -244,10 +244,12 @@ def test_an_option_that_has_come_since_is_as_the_run_was_made(train, tool, tmp_p
     assert tool("eval", "--run", folder, "METHOD.OPTIONS.READS", "normed")[0] == 0
 
 
-@pytest.mark.parametrize("text", ['{"mine": 1}', "7"])
-def test_a_search_replaces_no_file_of_the_user(tool, tmp_path, text):
-    (tmp_path / "search.json").write_text(text)
+@pytest.mark.parametrize(
+    ("name", "text"), [("search.json", '{"mine": 1}'), ("search.json", "7"), ("search.png", ""), ("search.svg", "")]
+)
+def test_a_search_replaces_no_file_of_the_user(tool, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     words = ["--grid", ROOT / "configs/vpt/grids/embedded.yaml", "--config", ROOT / "configs/vpt/embedded.yaml"]
     status, _, err = tool("tune", *words, "OUTPUT_DIR", tmp_path)
-    assert status == 2 and "holds a search.json that no search wrote" in err
-    assert [file.name for file in tmp_path.iterdir()] == ["search.json"]
+    assert status == 2 and f"holds a {name} that no search wrote" in err
+    assert [file.name for file in tmp_path.iterdir()] == [name]

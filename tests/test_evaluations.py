@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from promptvision.engine.evaluation_file import stored_evaluations
 from promptvision.report.report import load_report
 
 ROOT = Path(__file__).parents[1]
@@ -152,6 +153,12 @@ def test_an_older_or_damaged_file_is_kept(tool, run):
         assert tool("eval", "--run", run)[0] == 0
         assert (run / "eval-folder-all-test.json").read_text() == text
     assert len(list(run.glob("eval-*.json"))) == 2
+
+
+def test_the_name_of_an_evaluation_is_no_pattern(tmp_path):
+    for name in ("eval-a.json", "eval-[a].json"):
+        (tmp_path / name).write_text(json.dumps({"name": name}))
+    assert [each["name"] for each in stored_evaluations(tmp_path, "[a]")] == ["eval-[a].json"]
 
 
 def test_two_tests_on_one_data_set_have_a_column_each(write_run, tmp_path):

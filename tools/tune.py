@@ -41,9 +41,10 @@ def main():
     if not cfg.OUTPUT_DIR:
         raise InputError("OUTPUT_DIR is empty; name a folder for the search, such as out/tuned")
     folder = Path(cfg.OUTPUT_DIR)
-    earlier = read_json(folder / "search.json") if (folder / "search.json").exists() else {"tuning": []}
-    if not isinstance(earlier, dict) or "tuning" not in earlier:
-        raise InputError(f"OUTPUT_DIR {folder} holds a search.json that no search wrote; choose another OUTPUT_DIR")
+    present = [name for name in ("search.json", "search.png", "search.svg") if (folder / name).exists()]
+    earlier = read_json(folder / "search.json") if "search.json" in present else None
+    if present and not (isinstance(earlier, dict) and "tuning" in earlier):
+        raise InputError(f"OUTPUT_DIR {folder} holds a {present[0]} that no search wrote; choose another OUTPUT_DIR")
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
     try:

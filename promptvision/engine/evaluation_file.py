@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def evaluation_file(folder: str | Path, name: str, result: Mapping[str, Any]) ->
 def stored_evaluations(folder: str | Path, name: str) -> Iterator[dict[str, Any]]:
     """Yield the evaluations of this name that belong to the run in a folder; an older version named no run."""
     run = file_hash(Path(folder, "learned.safetensors"))
-    for file in sorted(Path(folder).glob(f"eval-{name}*.json")):
+    for file in sorted(Path(folder).glob(f"eval-{escape(name)}*.json")):
         found = _content(file)
         if found.get("run_hash", run) == run:
             yield found
