@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import class_features, filled
 from promptvision.backbones import CLIP, lora
-from promptvision.backbones.lora_text import ChangedTexts
+from promptvision.backbones.prompt_encoder import ChangedTexts
 from promptvision.errors import InputError, counted, unknown
 
 LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}

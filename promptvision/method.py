@@ -126,6 +126,10 @@ class Method(nn.Module):
         other[list(self.task_labels)] = False
         return logits.masked_fill(other, -torch.inf)
 
+    def pin(self, on: bool = True) -> bool:
+        """Pin the towers (`Tower.pin`), as before every epoch, or unpin them; return whether any has changed."""
+        return any([each.pin(on) for each in self.modules() if each is not self and hasattr(each, "pin")])  # type: ignore[operator]
+
     def prepare(self, train: Batches, val: Batches) -> None:
         """Compute what has a closed form in the images' features; called once before training.
 
@@ -176,8 +180,7 @@ class Method(nn.Module):
     def learned_parameters(self) -> int:
         """Count the learned numbers, without remembered images and the running statistics of norms."""
         left_out = self.remembered | {"running_mean", "running_var", "num_batches_tracked"}
-        kept = (each for name, each in self.learned_state().items() if name.rpartition(".")[2] not in left_out)
-        return sum(map(torch.numel, kept))
+        return sum(each.numel() for name, each in self.learned_state().items() if name.rsplit(".")[-1] not in left_out)
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; names and shapes must fit exactly."""

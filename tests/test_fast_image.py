@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.compute import Compute
-from promptvision.backbones.fast_image import known_blocks, prompted_features
+from promptvision.backbones.fast_image import prompted_features
 from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.errors import InputError
 from vpt.parts.thaw import biases as biases_of
@@ -156,7 +156,7 @@ def test_a_distilled_vit_pools_two_tokens(computed):
 def test_unknown_blocks_take_the_plain_way_or_are_refused(computed):
     tower = tower_of("plain", 2)
     tower.blocks[1].attn.register_forward_hook(lambda module, args, output: output * 2)
-    assert known_blocks(tower) is None
+    assert tower.views() is None
     images, prompts = torch.randn(1, 3, 32, 32, dtype=torch.float64), torch.randn(2, 32, dtype=torch.float64)
     plain = prompted_features(computed(tower, way="plain"), images, prompts)
     assert torch.equal(prompted_features(tower, images, prompts), plain)
@@ -184,8 +184,11 @@ def test_the_loaders_set_both_towers_and_keep_what_is_set():
 
 def test_blocks_in_training_mode_with_dropout_are_not_known():
     tower = load_vit(VisionTransformer(depth=2, **SIZES, drop_path_rate=0.5))
-    assert known_blocks(tower) is not None
-    assert known_blocks(tower.train()) is None
+    assert tower.views() is not None
+    assert tower.train().views() is None
+    tower.eval().pin()
+    assert tower.views() is not None
+    assert tower.train().views() is None
 
 
 def test_autocast(computed):

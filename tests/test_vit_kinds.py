@@ -12,7 +12,7 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 
 import vpt
 from promptvision.backbones import load_vit
-from promptvision.backbones.fast_image import known_blocks, prompted_features
+from promptvision.backbones.fast_image import prompted_features
 from promptvision.errors import InputError
 
 SIZES = dict(img_size=32, patch_size=16, embed_dim=32, depth=3, num_heads=2, num_classes=0)
@@ -118,7 +118,7 @@ def test_prompts_equal_those_put_in_by_hooks(kind, deep, computed):
     prompts = torch.randn(3 if deep else 1, COUNT, tower.width, dtype=dtype_of(kind), requires_grad=True)
     close = dict(atol=1e-11, rtol=1e-9) if dtype_of(kind) == torch.float64 else dict(atol=1e-5, rtol=1e-4)
     ways = ["plain"] if kind.startswith(NOT_FAST) else ["plain", "fast"]
-    assert (known_blocks(tower) is None) == (ways == ["plain"])
+    assert (tower.views() is None) == (ways == ["plain"])
     expected = by_hooks(model, images, prompts)
     weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view_as(expected)
     (gradient,) = torch.autograd.grad((expected * weights).sum(), prompts)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.image import prompt_edits, remove, run_blocks
 from promptvision.backbones.prefix import attend
 from promptvision.backbones.towers import ImageTower
@@ -36,7 +36,7 @@ def prompted_features(
     """
     layers = [prompts, *deep_prompts]
     problem = f"backbone {tower.name!r} has blocks that the fast way does not know"
-    views = tower.compute.views(lambda: known_blocks(tower, start), problem)
+    views = tower.compute.views(lambda: tower.views(start), problem)
     if views is None:
         tokens = run_blocks(tower, images, prompt_edits(tower, layers, start, keep))
         left = keep or start + len(layers) >= tower.depth
@@ -65,12 +65,6 @@ def _through(
             keys, values = view.part(view.norm1(prompts), 1, 3).chunk(2, dim=-1)
             tokens, prompts = attend(view, tokens, keys, values), prompts[:, :0]
     return tokens
-
-
-def known_blocks(tower: ImageTower, start: int = 0) -> list[BlockView] | None:
-    """Return views of the blocks from `start` on, or None if any of them has unknown parts."""
-    views = [view_block(block) for block in list(tower.blocks)[start:]]
-    return None if None in views else views  # type: ignore[return-value]
 
 
 def _first_only(view: BlockView, tokens: Tensor, prompts: Tensor) -> Tensor:

@@ -12,30 +12,29 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.fast_text_cache import Cache, Constants, causal, join
 from promptvision.backbones.packing import PackedLayout
+from promptvision.backbones.pinning import Weights
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import TextTower
 
 
-def known_views(tower: nn.Module) -> list[BlockView] | None:
+def known_views(tower: TextTower) -> list[BlockView] | None:
     """Return views of all blocks of a frozen causal tower, or None if any part of it is unknown."""
-    if not isinstance(tower, OpenClipText) or not tower.causal:
-        return None
-    if any(parameter.requires_grad for parameter in tower.parameters()):
-        return None
-    views = [view_block(block) for block in tower.blocks]
-    return None if None in views else views  # type: ignore[return-value]
+    known = isinstance(tower, OpenClipText) and tower.causal and tower.frozen
+    return tower.views() if known else None
 
 
 class PackedPrompts(PackedLayout):
     """Prompts of C classes in their packed layout, ready to be encoded."""
 
-    _key: tuple[object, ...] = ()
+    _weights: Weights | None = None
+    """The weights that `_kept` was computed from, once per precision and place."""
+    _kept: dict[tuple[object, ...], Constants]
 
     def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
         """Encode contexts (R, M, D), or (R, C, M, D) if class-specific, into features (R, C, E).
@@ -60,14 +59,18 @@ class PackedPrompts(PackedLayout):
         """Return the cached parts, computed again if a weight, its place or its precision has changed."""
         if self.changing:
             return Constants.of(self, tower, views)
-        autocast = torch.is_autocast_enabled(self.embeddings.device.type)
-        precision = torch.get_autocast_dtype(self.embeddings.device.type) if autocast else None
-        key = (precision, *((p.data_ptr(), p._version, p.dtype, p.device) for p in tower.parameters()))
-        if key != self._key:
+        weights, position = tower.weights, tower.positional_embedding
+        if self._weights is not weights:
+            if self._weights != weights:
+                self._kept = {}
+            self._weights = weights
+        kind = position.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        place = (autocast, position.dtype, position.device)
+        if place not in self._kept:
             with torch.no_grad():
-                self._kept = Constants.of(self, tower, views)
-            self._key = key
-        return self._kept
+                self._kept[place] = Constants.of(self, tower, views)
+        return self._kept[place]
 
     def _trunk(self, views: Sequence[BlockView], constant: Constants, layers: Sequence[Tensor]) -> Cache:
         """Return keys and values (R, H, trunk, D / H) of the common beginning of all prompts, at every block."""

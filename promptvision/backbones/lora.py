@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.pinning import Tower
 from promptvision.backbones.towers import ImageTower, TextTower
 from promptvision.errors import InputError, unknown
 
@@ -81,21 +82,22 @@ def run_view(view: BlockView, tokens: Tensor, attn_mask: Tensor | None = None) -
     return view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask), tokens)
 
 
-def changed_views(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> dict[int, ChangedView]:
+def changed_views(tower: Tower, changes: Mapping[int, Changes]) -> dict[int, ChangedView]:
     """Return views of the blocks that have changes, `changes[i]` in block i; raise InputError for unknown blocks."""
-    return {index: ChangedView(known_view(blocks[index]).block, own) for index, own in changes.items()}
+    views = {index: tower.view(index) or known_view(tower.blocks[index]) for index in changes}
+    return {index: ChangedView(view.block, changes[index]) for index, view in views.items()}
 
 
-def changed_blocks(blocks: Sequence[nn.Module], changes: Mapping[int, Changes]) -> list[Callable[..., Tensor]]:
+def changed_blocks(tower: Tower, changes: Mapping[int, Changes]) -> list[Callable[..., Tensor]]:
     """Return callables of the blocks, with `changes[i]` in block i; those without changes are called unchanged."""
-    views = changed_views(blocks, changes)
-    return [partial(run_view, views[index]) if index in views else block for index, block in enumerate(blocks)]
+    views = changed_views(tower, changes)
+    return [partial(run_view, views[index]) if index in views else block for index, block in enumerate(tower.blocks)]
 
 
 def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Changes]) -> Tensor:
     """Encode images (B, 3, H, W) into features (B, E), with `changes[i]` in block i."""
     tokens = tower.enter(tower.embed(images))
-    for block in changed_blocks(tower.blocks, changes):
+    for block in changed_blocks(tower, changes):
         tokens = block(tokens)
     return tower.pool(tokens)
 

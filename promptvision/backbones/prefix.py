@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.towers import ImageTower
 from promptvision.errors import InputError, counted
 
@@ -71,7 +71,7 @@ def check_blocks(tower: ImageTower) -> None:
 
 def _known(tower: ImageTower, index: int) -> BlockView:
     """Return the view of block `index`, or raise InputError."""
-    view = view_block(tower.blocks[index])
+    view = tower.view(index)
     if view is None:
         kind = type(tower.blocks[index]).__name__
         raise InputError(

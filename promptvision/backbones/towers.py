@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones.compute import Compute
+from promptvision.backbones.pinning import Tower
 from promptvision.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ImageTower(nn.Module):
+class ImageTower(Tower):
     """An encoder of normalised images (B, 3, H, W) into features (B, E); `forward` is the backbone untouched.
 
     Towers made of transformer blocks also have the steps in between, `embed`, `enter`, `blocks` and `pool`, so that
@@ -33,7 +34,6 @@ class ImageTower(nn.Module):
     patch_size: int = 0
     prefix: int = 1
     """Tokens before the patches (class token, distillation, registers); prompts come after them."""
-    blocks: Sequence[nn.Module] = ()
     compute: Compute = Compute()
     """Settings of how prompted images are encoded, which change no result."""
     pools_first: bool = False
@@ -90,13 +90,12 @@ class ImageTower(nn.Module):
         return images if images.dim() == 2 else self(images)
 
 
-class TextTower(nn.Module):
+class TextTower(Tower):
     """An encoder of token embeddings into text features. `encode` adds positions, `embed` does not."""
 
     width: int
     context_length: int
     causal: bool = True
-    blocks: Sequence[nn.Module] = ()
     compute: Compute = Compute()
     """Settings of how prompts are encoded, which change no result."""
     starts: int = 1

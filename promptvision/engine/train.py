@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any, Protocol
 
@@ -101,12 +102,14 @@ def fit(
     LOG.info("Started: %s, on %s in %s", work, device, precision)
     started, start = time.monotonic() - saver.at.seconds, saver.at
     meter = Meter("Training", steps, "step", done=start.epoch * size + start.batch, shown=progress, stays=True)
-    with signals() as stop, meter:
+    with signals() as stop, meter, ExitStack() as ending:
+        ending.callback(method.pin, False)
         for epoch in range(start.epoch, epochs):
             if any(agreed([int(saver.patience.exhausted)], device)):
                 LOG.info("Stopped early: no better validation accuracy for %s", counted(patience, "epoch"))
                 break
             method.train()
+            method.pin()
             first, last = saver.at.batch, min(size, steps - epoch * size)
             batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)
             for batch, group in enumerate(saver.groups_of(batches, accumulate), start=first):

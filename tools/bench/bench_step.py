@@ -17,9 +17,8 @@ import coop
 from coop.parts.teacher import Teacher
 from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.compute import Compute
-from promptvision.backbones.lora_text import ChangedTexts
 from promptvision.backbones.packing import CONSTANT
-from promptvision.backbones.prompt_encoder import PromptEncoder
+from promptvision.backbones.prompt_encoder import ChangedTexts, PromptEncoder
 
 COLUMNS = ("method", "GFLOP, official", "here", "less", "MB kept, official", "here", "less", "logits", "gradient")
 UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter")

@@ -1,0 +1,98 @@
+"""Towers whose views of blocks and constants are looked up once, not in every call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from promptvision.backbones.blocks import HOOKS, BlockView, view_block
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Identity of a module's frozen weights: it changes with every edit in place, move and conversion."""
+
+    key: tuple[tuple[int, int, torch.dtype, torch.device], ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Weights:
+        """Return the weights that are frozen now."""
+        frozen = (each for each in module.parameters() if not each.requires_grad)
+        return cls(tuple((each.data_ptr(), each._version, each.dtype, each.device) for each in frozen))
+
+
+@dataclass(frozen=True, eq=False)
+class Pin:
+    """The findings of a look at a tower."""
+
+    training: bool
+    frozen: bool
+    weights: Weights
+    views: list[BlockView | None]
+    hooks: list[list[dict[int, Any]]]
+    """Tables of the hooks of each block, empty or not."""
+
+    def same(self, other: Pin) -> bool:
+        """Return whether the tower has not changed in between."""
+        facts = [(pin.training, pin.frozen, pin.weights, len(pin.views)) for pin in (self, other)]
+        pairs = zip(self.views, other.views, strict=False)
+        return facts[0] == facts[1] and all((a and a.block) is (b and b.block) for a, b in pairs)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # the copy of a pinned tower is not pinned
+
+
+class Tower(nn.Module):
+    """A stack of blocks that can be pinned: then views of blocks and constants are looked up once, not in every call.
+
+    Results are those of the unpinned tower. What may differ between calls is noticed at once: autocast, precision and
+    device of the tower, training or evaluation, hooks of blocks. Edited weights, and blocks or parts of them that were
+    exchanged, are noticed at the next `pin`.
+    """
+
+    blocks: Sequence[nn.Module] = ()
+    pinned: Pin | None = None
+
+    def pin(self, on: bool = True) -> bool:
+        """Pin the tower, look again whether a pinned one has changed, or unpin it; return whether it has changed."""
+        before, self.pinned = self.pinned, None
+        if not on:
+            return False
+        views = [self.view(index) for index in range(len(self.blocks))]
+        hooks = [[getattr(part, name) for part in block.modules() for name in HOOKS] for block in self.blocks]
+        now = Pin(self.training, self.frozen, self.weights, views, hooks)
+        if before is None or before.same(now):
+            self.pinned = before or now
+            return False
+        LOG.warning("Frozen weights or blocks changed while pinned: what depends on them alone is computed again")
+        self.pinned = now
+        return True
+
+    def view(self, index: int) -> BlockView | None:
+        """Return the view of a block, or None if it has unknown parts."""
+        pin = self.pinned
+        if pin is not None and pin.training == self.training and not any(pin.hooks[index]):
+            return pin.views[index]
+        return view_block(self.blocks[index])
+
+    def views(self, start: int = 0) -> list[BlockView] | None:
+        """Return views of the blocks from `start` on, or None if any of them has unknown parts."""
+        views = [self.view(index) for index in range(start, len(self.blocks))]
+        return None if None in views else views  # type: ignore[return-value]
+
+    @property
+    def frozen(self) -> bool:
+        """True if no parameter is learned."""
+        return not any(each.requires_grad for each in self.parameters()) if self.pinned is None else self.pinned.frozen
+
+    @property
+    def weights(self) -> Weights:
+        """The identity of the frozen weights."""
+        return Weights.of(self) if self.pinned is None else self.pinned.weights
