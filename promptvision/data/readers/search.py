@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,47 +17,61 @@ SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 @dataclass
 class LeftOut:
-    """Files and folders that a search leaves out: (noun, plural, reason) -> their paths."""
+    """Files and folders that a search leaves out: (noun, plural, reason) -> their number, and the first path."""
 
-    paths: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    found: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)
 
     def add(self, path: str | Path, one: str, many: str = "", why: str = "") -> None:
         """Count a path, which is `one` of `many` (if its plural takes no s) that are left out."""
         if os.path.basename(path) not in SYSTEM:
-            self.paths[one, many, why].append(str(path))
+            count, first = self.found.get((one, many, why), (0, str(path)))
+            self.found[one, many, why] = count + 1, min(first, str(path))
 
     def sentences(self, top: str | Path = "") -> list[str]:
         """Return a sentence for each reason: how many, and one of them, named relative to `top`."""
         told = []
-        for (one, many, why), paths in self.paths.items():
-            first = min(os.path.relpath(path, top) if top else path for path in paths)
-            told.append(f"left out: {counted(len(paths), one, many)}{why}, such as {shown(first)}")
+        for (one, many, why), (count, first) in self.found.items():
+            name = os.path.relpath(first, top) if top else first
+            told.append(f"left out: {counted(count, one, many)}{why}, such as {shown(name)}")
         return told
 
 
 def search(folder: Path, left_out: LeftOut, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Return the files with these suffixes below a folder, sorted, and count the others in `left_out`.
+    """Return the files that `walk` yields."""
+    return list(map(Path, walk(folder, left_out, suffixes)))
+
+
+def walk(folder: Path, left_out: LeftOut, suffixes: Sequence[str] = SUFFIXES) -> Iterator[str]:
+    """Yield the files with these suffixes below a folder, sorted, and count the others in `left_out`.
 
     Hidden files and folders (`.x`, `._x`, `__MACOSX`, `.ipynb_checkpoints`) are left out. Links are followed, but
     to each folder once, and to none that holds this one, or the link by which it was reached: a loop of links ends.
+    One folder is listed at a time.
     """
-    found: list[Path] = []
     top = Path(os.path.realpath(folder))
     seen = {*map(str, (top, *top.parents)), *map(os.path.realpath, Path(os.path.abspath(folder)).parents)}
-    for place, inner, files in os.walk(folder, onerror=refuse_folder, followlinks=True):
-        entered = []
-        for name in sorted(inner):
-            real = os.path.realpath(os.path.join(place, name))
-            if hidden(name):
-                left_out.add(os.path.join(place, name), "hidden folder")
-            elif real in seen:
-                left_out.add(os.path.join(place, name), "link", why=" to a folder that is searched already")
-            else:
-                seen.add(real)
-                entered.append(name)
-        inner[:] = entered
-        found += [Path(place, name) for name in chosen(place, files, left_out, suffixes)]
-    return sorted(found, key=lambda path: path.as_posix())
+    yield from _below(str(folder), left_out, suffixes, seen)
+
+
+def _below(folder: str, left_out: LeftOut, suffixes: Sequence[str], seen: set[str]) -> Iterator[str]:
+    """Yield the files of `walk` in and below a folder; `seen`: the real paths of folders that are not entered again."""
+    _, inner, files = next(os.walk(folder, onerror=refuse_folder))
+    found = chosen(folder, files, left_out, suffixes)
+    for name in sorted(inner):
+        real = os.path.realpath(os.path.join(folder, name))
+        if hidden(name):
+            left_out.add(os.path.join(folder, name), "hidden folder")
+        elif real in seen:
+            left_out.add(os.path.join(folder, name), "link", why=" to a folder that is searched already")
+        else:
+            seen.add(real)
+            found.append(f"{name}/")  # sorts like the paths below it
+    for name in sorted(found):
+        path = os.path.join(folder, name)
+        if name.endswith("/"):
+            yield from _below(path.removesuffix("/"), left_out, suffixes, seen)
+        else:
+            yield path
 
 
 def chosen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -88,24 +89,10 @@ def read_shards(card: Card, root: str, faults: Faults) -> Images:
 
 
 def _index(store: Shards, shard: str, faults: Faults, left_out: LeftOut) -> list[Row]:
-    """Return a row for each image of a shard, and enter the image into `store.members`.
-
-    An image beside another one, or beside a label, of the key that ends at the first dot of its own is left out:
-    `1.seg.png` beside `1.jpg`.
-    """
-    rows, samples = [], _samples(Path(store.root, shard), shard, left_out)
-    for key, members in samples.items():
-        image = next((suffix for suffix in members if f".{suffix}" in SUFFIXES), None)
+    """Return a row for each image of a shard, and enter the image into `store.members`."""
+    rows = []
+    for key, image, members in images_in(Path(store.root, shard), shard, left_out):
         label = next((suffix for suffix in LABELS if suffix in members), None)
-        if image is None:
-            others = [suffix for suffix in members if suffix not in LABELS]
-            for suffix in others if label else []:
-                left_out.add(f"{shard}/{key}.{suffix}", *unread(f".{suffix}"))
-            continue
-        folder, name = os.path.split(key)
-        if label is None and samples.get(os.path.join(folder, name.partition(".")[0]), members) is not members:
-            left_out.add(f"{shard}/{key}.{image}", "image", why=" of a key that has another image or the label")
-            continue
         with faults:
             place, path = f"{Path(store.root, shard)}, {key}", f"{shard}/{key}.{image}"
             if label is None:
@@ -118,6 +105,26 @@ def _index(store: Shards, shard: str, faults: Faults, left_out: LeftOut) -> list
             store.members[path] = members[image]
             rows.append(row._replace(split=split_in(shard)))
     return rows
+
+
+def images_in(file: Path, shard: str, left_out: LeftOut) -> Iterator[tuple[str, str, dict[str, Member]]]:
+    """Yield (key, suffix of the image, all files of the key by suffix) for each image of a shard.
+
+    An image beside another one, or beside a label, of the key that ends at the first dot of its own is left out:
+    `1.seg.png` beside `1.jpg`.
+    """
+    samples = _samples(file, shard, left_out)
+    for key, members in samples.items():
+        image = next((suffix for suffix in members if f".{suffix}" in SUFFIXES), None)
+        labelled = any(suffix in members for suffix in LABELS)
+        folder, name = os.path.split(key)
+        if image is None:
+            for suffix in [suffix for suffix in members if suffix not in LABELS] if labelled else []:
+                left_out.add(f"{shard}/{key}.{suffix}", *unread(f".{suffix}"))
+        elif not labelled and samples.get(os.path.join(folder, name.partition(".")[0]), members) is not members:
+            left_out.add(f"{shard}/{key}.{image}", "image", why=" of a key that has another image or the label")
+        else:
+            yield key, image, members
 
 
 def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, Member]]:
