@@ -17,7 +17,8 @@ CHECKOUT_ONLY = ("bench", "docs")
 EXTRAS = {
     "hf": ["transformers>=4.44"],
     "hub": ["pyarrow>=16"],
-    "ray": ["ray>=2.40"],
+    "parquet": ["pyarrow>=16"],
+    "ray": ["ray[data]>=2.40"],
     "tune": ["optuna>=4"],
     "wandb": ["wandb>=0.17"],
 }
@@ -81,7 +82,7 @@ setup(
             "torchmetrics>=1.4",
             "types-PyYAML>=6.0.12",
             "selenium>=4.20",
-            *(package for extra in ("hf", "hub", "ray", "tune") for package in EXTRAS[extra]),
+            *(package for extra in ("hf", "hub", "parquet", "ray", "tune") for package in EXTRAS[extra]),
         ],
     },
 )

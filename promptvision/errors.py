@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from errno import ENOMEM
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def visible(text: str, *, lines: bool = False) -> str:
     return UNSEEN.sub(lambda one: one[0] if lines and one[0] == "\n" else ascii(one[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """Replace what would break the line or control a terminal with spaces."""
+    return re.sub(f"(?:{UNSEEN.pattern})+", " ", text)
+
+
+def without_formula(text: str) -> str:
+    """Return a text for a cell of CSV: an apostrophe precedes what a spreadsheet would take for a formula."""
+    text = one_line(text)
+    formula = text.lstrip()[:1] in {*"=+-@＝＋－＠"} and not re.fullmatch(r"[+-]?[\d.,]+", text)
+    return f"'{text}" if formula else text
+
+
 def as_called(text: str) -> str:
     """Return a text for the user whose commands are those that work here.
 
@@ -115,10 +128,11 @@ def own_code(what: str) -> Iterator[None]:
         raise OwnCodeFailed(f"{what} raised {type(error).__name__}: the code is your own, see its traceback") from error
 
 
-def briefly(sentences: Sequence[str]) -> list[str]:
+def briefly(sentences: Iterable[str]) -> list[str]:
     """Return the first sentences, and the number of the others."""
-    more = [f"and {len(sentences) - TOLD:,} more"] if len(sentences) > TOLD else []
-    return [*sentences[:TOLD], *more]
+    rest = iter(sentences)
+    told, more = list(islice(rest, TOLD)), sum(1 for _ in rest)
+    return [*told, f"and {more:,} more"] if more else told
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from PIL import Image
 from promptvision.data.decode import SUFFIXES
 from promptvision.data.readers.words import SPLITS, split_word
 from promptvision.errors import InputError
-from promptvision.experiment.predict import find_images
+from promptvision.experiment.predict_inputs import find_images
 
 # Splits: one table of words
 
@@ -176,15 +176,19 @@ def test_links_are_followed_once(tmp_path, caplog):
     assert len(find_images([str(tmp_path / "own")])) == 13
 
 
+def entries(name):
+    return [entry for entry, _, _ in find_images([str(name)])]
+
+
 def test_predictions_search_folders_as_training_does(tmp_path, caplog):
     for name in ("a.png", "._a.png", "b.JFIF", ".ipynb_checkpoints/c.png", "__MACOSX/._a.png", "sub/d.png"):
         image(tmp_path / name)
     (tmp_path / "notes.txt").touch()
-    found = [tmp_path / name for name in ("a.png", "b.JFIF", "sub/d.png")]
-    assert find_images([str(tmp_path)]) == found
+    found = [str(tmp_path / name) for name in ("a.png", "b.JFIF", "sub/d.png")]
+    assert entries(tmp_path) == found
     assert "left out: 1 .txt file, which" in caplog.text and "left out: 2 hidden folders" in caplog.text
-    assert find_images([str(tmp_path / "s*")]) == found[2:]
-    assert find_images([str(tmp_path / "._a.png")]) == [tmp_path / "._a.png"]
+    assert entries(tmp_path / "s*") == found[2:]
+    assert entries(tmp_path / "._a.png") == [str(tmp_path / "._a.png")]
     (tmp_path / "sub/d.png").rename(tmp_path / "sub/d.raw")
     with pytest.raises(InputError, match="no image at .*sub; left out: .* .raw file"):
         find_images([str(tmp_path / "sub")])

@@ -8,13 +8,12 @@ import pytest
 import coop
 import vpt
 from promptvision.engine.earlier_run import ADDED
-from promptvision.errors import InputError
+from promptvision.errors import InputError, one_line
 from promptvision.report.cells import cells, labels
 from promptvision.report.collect import collect
 from promptvision.report.figures.losses import MOST_POINTS, progress
 from promptvision.report.names import NAMES
 from promptvision.report.scores import average, harmonic, over_seeds
-from promptvision.report.tables.table import one_line
 from promptvision.safe_yaml import LARGEST
 
 

@@ -20,6 +20,7 @@ from promptvision.data.readers.paths import listed_path
 from promptvision.engine import progress
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import UNSEEN, InputError, visible
+from promptvision.experiment.predict import Prediction
 from promptvision.report.tables.table import Column, Entry, Table
 from promptvision.report.tables.terminal import PlainConsole, TerminalTable, matrix_table, run_table, worst_classes
 from promptvision.report.tables.writers import comma_separated, latex, markdown
@@ -105,8 +106,9 @@ def test_bars_and_log_on_a_terminal(log, monkeypatch, capsys):
 def test_predictions(flags, encoding, monkeypatch):
     tool = runpy.run_path(str(ROOT / "tools/predict.py"))
     monkeypatch.setattr(sys, "argv", ["predict.py", "--run", "out", "a.png", *flags])
-    rows = [{"picture": "é犬", "top": [{"class": f"é{NASTY}", "probability": 1.0}]}]
-    tool["main"].__globals__.update(load_config=lambda *a, **k: None, classify=lambda *a: (rows, [NASTY]))
+    found = [Prediction("é犬", [(f"é{NASTY}", 1.0)]), Prediction("torn.png", [], NASTY)]
+    known = tool["main"].__globals__
+    known.update(load_config=lambda *a, **k: None, classify=lambda cfg, args: known["printed"]([found], args.json))
     raw = io.BytesIO()
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, encoding, write_through=True))
@@ -114,7 +116,8 @@ def test_predictions(flags, encoding, monkeypatch):
         tool["main"]()
     out = raw.getvalue().decode(encoding)
     assert not UNSEEN.search(out.replace("\n", "")) and f"error: {SEEN}" in out
-    assert not flags or json.loads(out.splitlines()[0]) == rows[0]
+    row = {"picture": "é犬", "top": [{"class": f"é{NASTY}", "probability": 1.0}]}
+    assert not flags or json.loads(out.splitlines()[0]) == row
 
 
 def test_the_sentence_of_an_error(capsys):

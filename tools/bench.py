@@ -4,6 +4,7 @@ A training step of CLIP methods: python tools/bench.py step --method coop maple
 CoCoOp's step with many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 Loading images: python tools/bench.py data --images 256
+Memory of predictions: python tools/bench.py predict --images 2000 200000
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
@@ -22,6 +23,7 @@ import bench_data
 import bench_faults
 import bench_image
 import bench_kill
+import bench_predict
 import bench_step
 import bench_text
 import torch
@@ -37,6 +39,7 @@ KINDS = {
     "image": ("VPT's step, ViT-B/16 sizes", bench_image),
     "step": ("A training step of a CLIP method", bench_step),
     "data": ("JPEGs of 500x375 pixels", bench_data),
+    "predict": ("Predictions of the embedded ViT", bench_predict),
     "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
 }

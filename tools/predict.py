@@ -7,48 +7,100 @@ from pathlib import Path
 from promptvision.cli import add_trust, one_sentence, say, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.errors import InputError, briefly, visible
+from promptvision.errors import InputError, briefly, counted, visible
+
+ROWS = 1000
+"""Rows of a table."""
 
 
 def arguments():
     parser = tool_parser(__doc__)
     parser.add_argument("--run", required=True, type=Path, help="folder of a run")
-    parser.add_argument("images", nargs="+", help="files, folders (searched recursively) and globs")
+    parser.add_argument("images", nargs="*", help="files, folders (searched recursively), globs and shards (.tar)")
+    parser.add_argument(
+        "--list", action="append", default=[], metavar="FILE", help="paths of images: .txt, or a column path of .csv"
+    )
     parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
+    parser.add_argument("--output", type=Path, help="file (.csv, .jsonl, .parquet), or folder of Parquet parts")
+    parser.add_argument("--resume", action="store_true", help="keep the finished parts of --output")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default TRAIN.WORKERS)")
     add_trust(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.images and not args.list:
+        parser.error("name images, folders, globs or shards, or a --list of them")
+    return args
 
 
 def main():
     args = arguments()
     if args.top < 1:
         raise InputError(f"--top is {args.top}; it must be at least 1")
+    if args.workers is not None and args.workers < 0:
+        raise InputError(f"--workers is {args.workers}; it must be at least 0")
+    if args.resume and not args.output:
+        raise InputError("--resume continues the --output of an earlier call: name it")
     cfg = load_config(args.run / "config.yaml", [], FAMILIES, trust=args.trust, of_run=True)
-    rows, broken = classify(cfg, args)
-    if args.json:
-        for row in rows:
-            line = json.dumps(row, ensure_ascii=False)
-            in_utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
-            print(line if in_utf8 and visible(line) == line else json.dumps(row))
-    else:
-        from promptvision.report.tables.terminal import predictions_table, wide_console
-
-        wide_console().print(predictions_table(rows))
-    for sentence in briefly(broken):
+    told = briefly(classify(cfg, args))
+    for sentence in told:
         say(f"error: {sentence}", sys.stderr)
-    raise SystemExit(2 if broken else 0)
+    raise SystemExit(2 if told else 0)
 
 
 def classify(cfg, args):
-    """Return the most likely classes of each image, and a sentence for each that cannot be read."""
+    """Print or write the most likely classes of each image, and yield a sentence for each that cannot be read."""
     from promptvision.engine.progress import log_to_terminal
-    from promptvision.experiment.predict import find_images, predict_images
+    from promptvision.experiment.predict import predict_images
+    from promptvision.experiment.predict_inputs import find_images
     from promptvision.experiment.run import load_run
 
     log_to_terminal()
-    images = find_images(args.images)
-    return predict_images(cfg, load_run(cfg, FAMILIES, args.run), images, args.top, progress=True)
+    images = find_images(args.images, args.list)
+    progress = not (args.json and sys.stdout.isatty())  # the lines show it
+    settings = {"workers": cfg.TRAIN.WORKERS if args.workers is None else args.workers, "progress": progress}
+    if not args.output:
+        method = load_run(cfg, FAMILIES, args.run)
+        yield from printed(predict_images(cfg, method, images, args.top, **settings), args.json)
+        return
+    from promptvision.experiment.predict_output import PART, Output, plan_of, spans
+
+    parts = spans(len(images))
+    with Output(args.output, plan_of(args.run, args.top, images, f"{PART} images"), resume=args.resume) as output:
+        todo = {number: parts[number] for number in output.missing(len(parts))}
+        method = load_run(cfg, FAMILIES, args.run)
+        batches = predict_images(cfg, method, images, args.top, spans=list(todo.values()), **settings)
+        kept = output.keep(batches, todo)
+        for _ in printed(kept, True) if args.json else kept:
+            pass
+        yield from output.errors()
+        output.finish(len(parts))
+    say(f"predictions of {counted(len(images), 'image')}: {args.output}")
+
+
+def printed(batches, as_json):
+    """Print rows, as each batch ends as JSON, or in tables of ROWS, and yield a sentence for each image without one."""
+    rows = []
+    for batch in batches:
+        yield from (each.error for each in batch if each.error)
+        rows += [each.row() for each in batch if not each.error]
+        if as_json or len(rows) >= ROWS:
+            show(rows, as_json)
+            rows = []
+    if rows:
+        show(rows, as_json)
+
+
+def show(rows, as_json):
+    if not as_json:
+        from promptvision.report.tables.terminal import predictions_table, wide_console
+
+        wide_console().print(predictions_table(rows))
+        return
+    in_utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False)
+        print(line if in_utf8 and visible(line) == line else json.dumps(row))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

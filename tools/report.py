@@ -8,9 +8,8 @@ from argparse import BooleanOptionalAction
 from pathlib import Path
 
 from promptvision.cli import one_sentence, say, tool_parser
-from promptvision.errors import counted
+from promptvision.errors import counted, one_line
 from promptvision.report.report import load_report
-from promptvision.report.tables.table import one_line
 from promptvision.report.tables.terminal import TerminalTable, wide_console
 from promptvision.report.tables.writers import comma_separated, latex, markdown
 from promptvision.report.write import write_files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -70,7 +71,8 @@ class Meter:
             in_bytes = unit == "byte"
             counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
             columns: Any = (TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn())
-            self.bar = Progress(*columns, console=console, transient=not stays)
+            screen = sys.stdout.isatty()  # else rich would print on stderr what is meant for a file
+            self.bar = Progress(*columns, console=console, transient=not stays, redirect_stdout=screen)
             self.task = self.bar.add_task(self.title, total=total, completed=int(done))
 
     def expect(self, total: float | None, done: float = 0) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -17,17 +18,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@contextmanager
+def sizes_named(cfg: CfgNode) -> Iterator[None]:
+    """Raise an InputError that names the sizes to lower when the memory is exhausted."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not lacks_memory(error):
+            raise
+        raise InputError(sentence(cfg, error)) from error
+
+
 def naming_sizes(compute: Callable[Concatenate[CfgNode, P], T]) -> Callable[Concatenate[CfgNode, P], T]:
-    """Let a function of a config raise an InputError that names the sizes to lower when the memory is exhausted."""
+    """Run a function of a config in `sizes_named`."""
 
     @wraps(compute)
     def computed(cfg: CfgNode, *args: P.args, **options: P.kwargs) -> T:
-        try:
+        with sizes_named(cfg):
             return compute(cfg, *args, **options)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if not lacks_memory(error):
-                raise
-            raise InputError(sentence(cfg, error)) from error
 
     return computed
 

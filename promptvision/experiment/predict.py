@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from glob import glob
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.data.decode import open_image
-from promptvision.data.readers.search import LeftOut, search
-from promptvision.data.transforms import Transform
+from promptvision.data.loader import Batch, Views
+from promptvision.data.worker_restart import batches
 from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
 from promptvision.experiment.loaders import transform_of
-from promptvision.experiment.memory import naming_sizes
+from promptvision.experiment.memory import sizes_named
+from promptvision.experiment.predict_inputs import ImageList, open_entry, shown_entry
 from promptvision.method import Method
 
-LOG = logging.getLogger(__name__)
+Guesses = list[tuple[str, float]]
+"""Classes with their probabilities, the most likely first."""
 
 
-def find_images(names: Sequence[str]) -> list[Path]:
-    """Return files as given, the images below folders as training finds them, and globs expanded, each once.
+@dataclass(frozen=True)
+class Prediction:
+    """The most likely classes of an image, or why it cannot be read."""
 
-    A warning says what a search leaves out. InputError for a name that leads to no image.
-    """
-    found, left_out = list[Path](), LeftOut()
-    for name in names:
-        given = [Path(name)] if Path(name).exists() else sorted(map(Path, glob(name, recursive=True)))
-        matches = [file for path in given for file in (search(path, left_out) if path.is_dir() else [path])]
-        if not matches:
-            told = left_out.sentences()
-            raise InputError(f"no image at {shown(name)}" + (f"; {told[0]}" if told else ""))
-        found += matches
-    for sentence in left_out.sentences():
-        LOG.warning("%s", sentence)
-    return list(dict.fromkeys(found))
+    path: str
+    top: Guesses
+    error: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Return what `predict --json` prints."""
+        guesses = [{"class": name, "probability": value} for name, value in self.top]
+        return {"picture": self.path, "top": guesses}
 
 
 def in_utf8(name: str) -> str:
@@ -48,39 +45,82 @@ def in_utf8(name: str) -> str:
     return name if name.encode("utf-8", "ignore").decode() == name else shown(name)
 
 
-@naming_sizes
-@torch.no_grad()
+class Predictor:
+    """A method that is ready to predict: what does not depend on images is computed once."""
+
+    def __init__(self, cfg: CfgNode, method: Method, top: int):
+        self.cfg, self.method, self.count = cfg, method.eval(), min(top, len(method.classes))
+        self.device = choose_device(cfg.TRAIN.DEVICE)
+        with self._computing():
+            self.predict = method.predictor()
+
+    def __call__(self, images: Tensor) -> list[Guesses]:
+        """Return the most likely classes of each image of a batch."""
+        with self._computing():
+            best = self.predict(images.to(self.device)).float().softmax(dim=-1).topk(self.count)
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        classes = self.method.classes
+        return [[(classes[label], value) for label, value in zip(*row, strict=True)] for row in rows]
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with sizes_named(self.cfg), torch.no_grad(), autocast(self.device, self.cfg.TRAIN.PRECISION):
+            yield
+
+
+class Readable(Views):
+    """Images to predict, of which some may not be readable."""
+
+    def collate(self, views: list[Any]) -> tuple[Batch | None, list[str]]:  # type: ignore[override]
+        """Return the batch of those that can be read, None without any, and for each image "" or why it cannot."""
+        faults = [str(view) if isinstance(view, InputError) else "" for view in views]
+        good = [view for view, fault in zip(views, faults, strict=True) if not fault]
+        batch: Any = super().collate(good) if good else None
+        return batch, faults
+
+
+def read_batches(
+    cfg: CfgNode, method: Method, images: ImageList, spans: Sequence[range], workers: int, root: str = ""
+) -> Iterator[tuple[Tensor | None, list[str], range]]:
+    """Yield (the images that can be read, for each image "" or why it cannot be read, its numbers) batch by batch.
+
+    A batch has images of one span, so what it holds does not depend on which spans there are. `root`: see `open_entry`.
+    """
+    views = Readable(images, partial(open_entry, root), transform_of(cfg, method))
+    size = cfg.TEST.BATCH_SIZE
+    numbers = [span[start : start + size] for span in spans for start in range(0, len(span), size)]
+    for (batch, faults), own in zip(batches(views, numbers, workers, views.collate), numbers, strict=True):
+        yield batch[0] if batch else None, faults, own
+
+
+def joined(paths: Sequence[str], found: Sequence[Guesses], faults: Sequence[str]) -> list[Prediction]:
+    """Return a prediction for each path: those without a fault have the guesses, in their order."""
+    rest = iter(found)
+    return [
+        Prediction(in_utf8(path), [] if fault else next(rest), fault) for path, fault in zip(paths, faults, strict=True)
+    ]
+
+
 def predict_images(
-    cfg: CfgNode, method: Method, images: Sequence[Path], top: int, *, progress: bool = False
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the `top` most likely classes of each image, and a sentence for each image that cannot be read."""
-    device, count = choose_device(cfg.TRAIN.DEVICE), min(top, len(method.classes))
-    method.eval()
-    rows: list[dict[str, Any]] = []
-    broken: list[str] = []
-    with autocast(device, cfg.TRAIN.PRECISION), Meter("predicting", len(images), "image", shown=progress) as meter:
-        predictor = method.predictor()
-        for paths, batch in _batches(images, transform_of(cfg, method), cfg.TEST.BATCH_SIZE, broken):
-            best = predictor(batch.to(device)).float().softmax(dim=-1).topk(count)
-            for path, values, labels in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
-                guesses = zip((method.classes[label] for label in labels), values, strict=True)
-                row = [{"class": name, "probability": value} for name, value in guesses]
-                rows.append({"picture": in_utf8(str(path)), "top": row})
-            meter.update(len(rows) + len(broken))
-    return rows, broken
+    cfg: CfgNode,
+    method: Method,
+    images: ImageList,
+    top: int,
+    *,
+    workers: int = 0,
+    spans: Sequence[range] | None = None,
+    progress: bool = False,
+) -> Iterator[list[Prediction]]:
+    """Yield the predictions of each batch, in the order of the images: the `top` most likely classes.
 
-
-def _batches(
-    images: Sequence[Path], transform: Transform, size: int, broken: list[str]
-) -> Iterator[tuple[list[Path], Tensor]]:
-    """Yield batches (paths, images) of at most `size`; an image that cannot be read adds a sentence to `broken`."""
-    for start in range(0, len(images), size):
-        readable = []
-        for path in images[start : start + size]:
-            try:
-                readable.append((path, transform(open_image("", str(path)))))
-            except InputError as error:
-                broken.append(str(error))
-        if readable:
-            paths, batch = zip(*readable, strict=True)
-            yield list(paths), torch.stack(batch)
+    An image that cannot be read has an error in place of classes. `spans`: numbers of the images, if not of all.
+    """
+    spans = [range(len(images))] if spans is None else spans
+    done = len(images) - sum(map(len, spans))
+    predictor = Predictor(cfg, method, top)
+    with Meter("predicting", len(images), "image", done=done, shown=progress) as meter:
+        for batch, faults, numbers in read_batches(cfg, method, images, spans, workers):
+            found = predictor(batch) if batch is not None else []
+            yield joined([shown_entry(images.entry(number)) for number in numbers], found, faults)
+            done += len(numbers)
+            meter.update(done)

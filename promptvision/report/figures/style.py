@@ -18,7 +18,8 @@ from matplotlib.colors import to_hex  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from promptvision.atomic import write_atomically  # noqa: E402
-from promptvision.report.tables.table import one_line, without_folders  # noqa: E402
+from promptvision.errors import one_line  # noqa: E402
+from promptvision.report.tables.table import without_folders  # noqa: E402
 
 SUFFIXES = (".png", ".svg")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

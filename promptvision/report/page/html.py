@@ -18,12 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from promptvision.atomic import write_atomically
-from promptvision.errors import counted
+from promptvision.errors import counted, one_line
 from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
 from promptvision.report.page.runs import packed, run_groups
 from promptvision.report.report import Report
-from promptvision.report.tables.table import one_line, without_folders
+from promptvision.report.tables.table import without_folders
 
 FILES = Path(__file__).parent
 VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')

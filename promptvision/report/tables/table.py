@@ -6,16 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from promptvision.errors import UNSEEN
 from promptvision.report.scores import Score
 
 PATH = re.compile(r"""(?<![^\s"'=(\[{,:])(?:/|~/|[A-Za-z]:[\\/])(?:[^\s"'/\\,;:)\]}]+[/\\])+""")
 """The folders of an absolute path at the beginning of a word."""
-
-
-def one_line(text: str) -> str:
-    """Replace what would break the line or control a terminal with spaces."""
-    return re.sub(f"(?:{UNSEEN.pattern})+", " ", text)
 
 
 def without_folders(text: str) -> str:

@@ -12,11 +12,11 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from promptvision.errors import as_called, counted, shown, visible
+from promptvision.errors import as_called, counted, one_line, shown, visible
 from promptvision.report.comparable import selected_on_test
 from promptvision.report.kinds import MEASURES
 from promptvision.report.names import matrix_rows, task_names
-from promptvision.report.tables.table import Table, one_line
+from promptvision.report.tables.table import Table
 from promptvision.report.tables.writers import text_below
 
 STYLES = {"best": "bold", "level": "dim", "within": "green", "outside": "red", "unjudged": "dim"}

@@ -7,7 +7,8 @@ import io
 import re
 from collections.abc import Sequence
 
-from promptvision.report.tables.table import Table, one_line
+from promptvision.errors import one_line, without_formula
+from promptvision.report.tables.table import Table
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "→": r"$\to$"}
 LATEX |= {character: "\\" + character for character in "&%$#_{}"}
@@ -81,10 +82,3 @@ def comma_separated(tables: Sequence[Table]) -> str:
                 values += ["" if each is None else f"{each:.4g}" for each in spread] if column.score else []
             writer.writerow([without_formula(table.title), *values])
     return file.getvalue()
-
-
-def without_formula(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would take for a formula."""
-    text = one_line(text)
-    formula = text.lstrip()[:1] in {*"=+-@＝＋－＠"} and not re.fullmatch(r"[+-]?[\d.,]+", text)
-    return f"'{text}" if formula else text
