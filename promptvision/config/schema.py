@@ -197,6 +197,13 @@ KEYS = (
         "Images that have prompts of their own (cocoop, tpt) and are encoded at once; 0 for 1 in cocoop, 4 in tpt.",
         low=0,
     ),
+    Key(
+        "COMPUTE.GRAPH",
+        "auto",
+        "Training steps as a CUDA graph: auto captures one on a GPU after three steps, and says in one line of the log "
+        "why not where a step needs the host (random draws, several processes or batches, fp16); off never does.",
+        choices=("auto", "off"),
+    ),
     Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
     Key("CONTINUAL.TASKS", 0, "Number of tasks that the classes are split into; 0 for no stream of tasks.", low=0),

@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -63,13 +63,16 @@ class Saver:
     patience: Patience = field(default_factory=Patience)
     at: Position = Position()
     saved: float = 0.0
+    settle: Callable[[], None] = lambda: None
+    """Reads the losses that are still on the device, called before anything is saved."""
 
     def save(self) -> None:
-        """Write last.ckpt; learned tensors that are not finite raise Diverged instead."""
-        learned = self.method.learned_state()
+        """Write last.ckpt; learned tensors or losses that are not finite raise Diverged instead."""
+        self.settle()
+        learned, rate = self.method.learned_state(), self.optimizer.param_groups[0]["lr"]
         for name, tensor in learned.items():
             if not tensor.isfinite().all():
-                raise self.not_finite(f"learned tensor {name!r} became NaN or infinite", self.at)
+                raise self.not_finite(f"learned tensor {name!r} became NaN or infinite", self.at, rate)
         self.folder.sync()
         state: dict[str, Any] = {"learned": learned, "training": self.method.training_state()}
         state |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -148,9 +151,9 @@ class Saver:
             while group := list(islice(rest, size)):
                 yield group
 
-    def not_finite(self, what: str, at: Position) -> Diverged:
-        """Return the error that names the step, the rate and the checkpoint that is left."""
-        step, rate = at.epoch * self.batches + at.batch, self.optimizer.param_groups[0]["lr"]
+    def not_finite(self, what: str, at: Position, rate: float) -> Diverged:
+        """Return the error that names the step, its rate and the checkpoint that is left."""
+        step = at.epoch * self.batches + at.batch
         path = self.folder.checkpoint
         left = f"{path} holds the last good state" if path.exists() else "there is no checkpoint yet"
         return Diverged(

@@ -20,6 +20,22 @@ Batch = Sequence[Tensor]
 """Images, labels, and whatever else `Method.loss` is given, on any device."""
 
 
+class Later:
+    """A number on the device as it is now, read without waiting for work that is queued afterwards."""
+
+    def __init__(self, number: Tensor):
+        self.host = torch.empty((), dtype=number.dtype, pin_memory=number.is_cuda)
+        self.host.copy_(number, non_blocking=True)
+        self.ready = torch.cuda.Event() if number.is_cuda else None
+        if self.ready:
+            self.ready.record()
+
+    def __float__(self) -> float:
+        if self.ready:
+            self.ready.synchronize()
+        return self.host.item()
+
+
 @dataclass
 class Step:
     """An update of the learned tensors by the mean loss over the images of one or more batches.
@@ -39,7 +55,7 @@ class Step:
         """The tensors that the optimiser changes."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def take(self, batches: Sequence[Batch]) -> float:
+    def take(self, batches: Sequence[Batch]) -> float | Later:
         """Update the learned tensors once and return the loss; one that is not finite changes nothing."""
         images = total(sum(len(batch[1]) for batch in batches), self.device)
         losses = torch.zeros((), dtype=torch.double, device=self.device)  # read once, not after every batch
@@ -58,6 +74,9 @@ class Step:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return value
+
+    def renew(self) -> None:
+        """Take account of frozen tensors that were replaced; this step looks them up each time."""
 
 
 def seed_all(seed: int, step: int) -> None:

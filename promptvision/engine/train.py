@@ -17,7 +17,9 @@ from torch.optim import Optimizer
 from promptvision.engine.best_epoch import Patience
 from promptvision.engine.distributed import agreed, start_alike
 from promptvision.engine.evaluate import check_labels
+from promptvision.engine.graph import choose_step
 from promptvision.engine.interrupt import Pruned, Stopped, signals
+from promptvision.engine.losses import Losses, Taken
 from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
@@ -64,6 +66,7 @@ def fit(
     identity: Mapping[str, Any] | None = None,
     per_step: bool = False,
     progress: bool = True,
+    graph: str = "off",
 ) -> dict[str, Any]:
     """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
@@ -79,6 +82,7 @@ def fit(
     Ctrl-C and SIGTERM save a checkpoint after the current step, or batch of a validation, and exit with 130 and 143;
     bad input, such as a missing image, saves one before it is raised. If `watch` prunes the run before its last epoch,
     it is saved and Pruned raised. A loss that is not finite raises Diverged and keeps the last good checkpoint.
+    `graph`: COMPUTE.GRAPH, auto or off.
     """
     if optimizer is None or loader is None:
         LOG.info("%s learns nothing step by step: no training", type(method).__name__)
@@ -91,17 +95,20 @@ def fit(
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    taken = Step(method, optimizer, scaler, device, precision, clip)
-    for parameter in taken.learned:
+    ordinary = Step(method, optimizer, scaler, device, precision, clip)
+    for parameter in ordinary.learned:
         parameter.data = parameter.data.float()  # whatever the backbone is: small updates vanish in 16 bits
-    start_alike(taken.learned)
+    start_alike(ordinary.learned)
     identity = {**(identity or {}), **ours}
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds, Patience(patience))
     saver.restore()
+    update = choose_step(ordinary, graph, accumulate)
     work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
     started, start = time.monotonic() - saver.at.seconds, saver.at
     meter = Meter("Training", steps, "step", done=start.epoch * size + start.batch, shown=progress, stays=True)
+    losses = Losses(saver, meter)
+    saver.settle = losses.settle
     with signals() as stop, meter, ExitStack() as ending:
         ending.callback(method.pin, False)
         for epoch in range(start.epoch, epochs):
@@ -109,7 +116,8 @@ def fit(
                 LOG.info("Stopped early: no better validation accuracy for %s", counted(patience, "epoch"))
                 break
             method.train()
-            method.pin()
+            if method.pin():
+                update.renew()
             first, last = saver.at.batch, min(size, steps - epoch * size)
             batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)
             for batch, group in enumerate(saver.groups_of(batches, accumulate), start=first):
@@ -119,17 +127,14 @@ def fit(
                     check_labels(tensors[1], len(method.classes))
                 set_rate(optimizer, rate)
                 seed_all(seed, step)
-                loss = taken.take(group)
-                if not math.isfinite(loss):
-                    raise saver.not_finite(f"the loss is {loss}", Position(epoch, batch))
+                loss = update.take(group)
                 seconds = round(time.monotonic() - started, 3)
-                folder.row(step=step, epoch=epoch, loss=loss, lr=rate, seconds=seconds)
                 pause = EVERY if batch + 1 < last else SOON if FEW < epochs > epoch + 1 else 0.0
-                title, details = f"Epoch {epoch + 1}/{epochs}, loss {loss:.4f}", f", learning rate {rate:.4g}"
-                meter.update(step + 1, title, details, pause=pause)
+                losses.note(Taken(Position(epoch, batch, seconds), step, rate, pause, loss))
                 if batch + 1 == last:  # before anything is saved: a run resumed from here must not do it again
+                    losses.settle()
                     method.end_epoch(epoch, epochs)
-                saver.reach(Position(epoch, batch + 1, seconds, loss), agreed(stop, device))
+                saver.reach(Position(epoch, batch + 1, seconds, saver.at.loss), agreed(stop, device))
             prune = False
             if validate and validate_every and (epoch + 1) % validate_every == 0:
                 try:

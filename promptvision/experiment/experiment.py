@@ -100,6 +100,7 @@ class Experiment(Setup):
             identity=identity(cfg, self.data),
             per_step=per_step(cfg),
             progress=self.progress,
+            graph=cfg.COMPUTE.GRAPH,
         )
         return {**fitted, **prepared, **(best.restore() if best else {})}
 
