@@ -19,6 +19,7 @@ from promptvision.method import Method
 LOG = logging.getLogger(__name__)
 DEVICES = {"cuda"}
 """Kinds of device on which COMPUTE.GRAPH auto captures steps."""
+WITHOUT = "Steps run without a CUDA graph: %s"
 WARM_UP = 3
 """Steps that run as usual before one is captured."""
 
@@ -29,7 +30,7 @@ def choose_step(step: Step, graph: str, accumulate: int) -> Step:
         return step
     obstacle = _obstacle(step, accumulate)
     if obstacle:
-        LOG.info("Steps run without a CUDA graph: %s", obstacle)
+        LOG.info(WITHOUT, obstacle)
         return step
     return GraphStep(step.method, step.optimizer, step.scaler, step.device, step.precision, step.clip)
 
@@ -93,7 +94,7 @@ class GraphStep(Step):
         self.inputs: Batch = ()
         self.buffers: Batch = ()
         self.capture = Capture(self._work, self.device)
-        self.taken, self.largest, self.obstacle = 0, 0, ""
+        self.taken, self.largest, self.obstacle, self.told = 0, 0, "", False
 
     def take(self, batches: Sequence[Batch]) -> float | Later:
         """Update the learned tensors once and return the loss, which is `Later`."""
@@ -138,8 +139,10 @@ class GraphStep(Step):
                 buffer.copy_(tensor.pin_memory() if buffer.is_cuda > tensor.is_cuda else tensor, non_blocking=True)
             self.capture.replay()
             return
-        if self.capture.replay and not self.obstacle:
-            self._give_up(f"a batch of {len(batch[1])} among batches of {len(self.buffers[1])}, in its own step alone")
+        if self.capture.replay and not self.told:
+            size, others = len(batch[1]), len(self.buffers[1])
+            LOG.info(WITHOUT, f"a batch of {size} among batches of {others}, in its own step alone")
+            self.told = True
         self.inputs = [tensor.to(self.device) for tensor in batch]
         self._work()
 
@@ -157,7 +160,7 @@ class GraphStep(Step):
 
     def _give_up(self, obstacle: str) -> None:
         self.obstacle = obstacle
-        LOG.info("Steps run without a CUDA graph: %s", obstacle)
+        LOG.info(WITHOUT, obstacle)
 
 
 def _size(batch: Batch) -> int:
