@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from promptvision.engine import graph
+from promptvision.engine.capture import graph
+from promptvision.engine.capture.optimizer import RULES
 from promptvision.engine.checkpoint import load_checkpoint
-from promptvision.engine.device_optimizer import RULES
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.optim import OPTIMIZERS, build_optimizer, learning_rates

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from promptvision.engine.best_epoch import Patience
+from promptvision.engine.capture.graph import choose_step
 from promptvision.engine.distributed import agreed, start_alike
 from promptvision.engine.evaluate import check_labels
-from promptvision.engine.graph import choose_step
 from promptvision.engine.interrupt import Pruned, Stopped, signals
 from promptvision.engine.losses import Losses, Taken
 from promptvision.engine.optim import set_rate

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
+from promptvision.engine.capture.optimizer import DeviceOptimizer, unknown_optimizer
+from promptvision.engine.capture.watch import Held, Watch
 from promptvision.engine.device import autocast
-from promptvision.engine.device_optimizer import DeviceOptimizer, unknown_optimizer
 from promptvision.engine.distributed import part
 from promptvision.engine.step import Batch, Later, Step
-from promptvision.engine.watch import Held, Watch
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
