@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from promptvision.errors import InputError
 
 LARGEST = 1 << 20
 """Bytes of a file; the largest that ships with the project has a twentieth of it."""
+SMALL = 1 << 16
+"""Bytes of a file whose values are kept, so that the same file is parsed once."""
 VALUES = 1_000_000
 """Values in a file, each counted as often as aliases repeat it: of aliases of aliases of aliases there is no end."""
 WRONG = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError, ArithmeticError)
@@ -61,13 +66,29 @@ def parse(text: str) -> Any:
     return yaml.load(text, PlainLoader)
 
 
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return KEY: value lines, in the order of the keys; those of equal values are made once."""
+    return "".join(_lines(pickle.dumps({key: value})) for key, value in values.items())
+
+
+@lru_cache(maxsize=4096)
+def _lines(pair: bytes) -> str:
+    return yaml.safe_dump(pickle.loads(pair), sort_keys=False, allow_unicode=True)
+
+
 def read_yaml(path: Path, what: str, largest: int = LARGEST) -> Any:
     """The plain values in a YAML file, which errors call `what`."""
     content = read_bytes(path, what, largest)
     try:
-        return parse(content.decode("utf-8"))
+        return pickle.loads(_parsed(content)) if len(content) <= SMALL else parse(content.decode("utf-8"))
     except WRONG as error:
         raise InputError(f"{what} {path} is not plain YAML: {_cause(error)}") from error
+
+
+@lru_cache(maxsize=1024)
+def _parsed(content: bytes) -> bytes:
+    """Return the plain values in the bytes of a file, pickled, of which every caller makes its own."""
+    return pickle.dumps(parse(content.decode("utf-8")))
 
 
 def _cause(error: Exception) -> str:

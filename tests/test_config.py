@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from promptvision.config.docs import config_page, keys_help
 from promptvision.config.key import option_rows
 from promptvision.config.schema import KEYS
 from promptvision.errors import InputError
+from promptvision.safe_yaml import read_yaml
 
 OPTIONS = {
     "coop": {
@@ -75,7 +77,18 @@ def test_dump_loads_back_to_the_same_config(write):
     overrides = ("OPTIM.LR", "1e-5", "METHOD.OPTIONS.CTX_INIT", "a photo: ‘of’ {a}", "METHOD.OPTIONS.SCALES", "[3]")
     cfg = load(write(), *overrides, "METHOD.OPTIONS.TEMPLATES", "['a {}.', yes]", "DATASET.NAME", "123")
     assert load(write(dump(cfg), "again.yaml")) == cfg
+    assert dump(cfg) == yaml.safe_dump(resolved(cfg), sort_keys=False, allow_unicode=True)
     assert cfg.DATASET.NAME == "123"
+
+
+def test_a_file_that_is_read_again_gives_values_of_its_own(write, tmp_path):
+    path = write("METHOD: {OPTIONS: {LAYERS: [1]}}")
+    for _ in range(2):
+        found = read_yaml(path, "config")
+        assert found["METHOD"]["OPTIONS"]["LAYERS"] == [1]
+        found["METHOD"]["OPTIONS"]["LAYERS"].append(2)
+    path.write_text("METHOD: {OPTIONS: {LAYERS: [3]}}")
+    assert read_yaml(path, "config")["METHOD"]["OPTIONS"]["LAYERS"] == [3]
 
 
 def test_options_reach_the_class_as_keyword_arguments(write):
@@ -283,6 +296,7 @@ def test_any_value_is_taken_and_kept_or_refused_in_words(write, key, value):
         assert "METHOD" in str(error) or key in str(error)
     else:
         assert load(write(dump(cfg), "again.yaml")) == cfg
+        assert dump(cfg) == yaml.safe_dump(resolved(cfg), sort_keys=False, allow_unicode=True)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,6 +5,7 @@ CoCoOp's step with many classes or images at once: python tools/bench.py cocoop 
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 Loading images: python tools/bench.py data --images 256
 Memory of predictions: python tools/bench.py predict --images 2000 200000
+Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
@@ -23,6 +24,7 @@ import bench_data
 import bench_faults
 import bench_image
 import bench_kill
+import bench_plan
 import bench_predict
 import bench_step
 import bench_text
@@ -40,6 +42,7 @@ KINDS = {
     "step": ("A training step of a CLIP method", bench_step),
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
+    "plan": ("Planning a sweep", bench_plan),
     "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
 }

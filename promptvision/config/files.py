@@ -10,6 +10,8 @@ from promptvision.config.key import short
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
 
+Files = list[tuple[str, dict[Any, Any]]]
+"""The path and the contents of each base of a config file, the most distant first, and of the file itself."""
 BASES = 10
 """Files that a chain of `_BASE_` may have."""
 
@@ -28,8 +30,12 @@ def find_config(path: str | Path) -> Path:
     return next((place for place in places if place.is_file()), Path(path))
 
 
-def chain(path: Path, children: tuple[Path, ...]) -> list[tuple[str, dict[Any, Any]]]:
-    """Return the contents of a file's bases and of the file itself, the most distant base first."""
+def read_files(path: str | Path) -> Files:
+    """Return the contents of a config file and its bases."""
+    return _chain(find_config(path), ())
+
+
+def _chain(path: Path, children: tuple[Path, ...]) -> Files:
     if path.resolve() in (child.resolve() for child in children):
         raise InputError(f"the _BASE_ of {children[-1]} closes a loop: {' -> '.join(map(str, (*children, path)))}")
     if len(children) > BASES:
@@ -40,7 +46,7 @@ def chain(path: Path, children: tuple[Path, ...]) -> list[tuple[str, dict[Any, A
         return [(str(path), content)]
     if not isinstance(base, str):
         raise InputError(f"{path}: _BASE_ takes the path of one file, not {short(base)}")
-    return [*chain(path.parent / base, (*children, path)), (str(path), content)]
+    return [*_chain(path.parent / base, (*children, path)), (str(path), content)]
 
 
 def _read(path: Path, what: str) -> dict[Any, Any]:

@@ -6,6 +6,7 @@ The families come in as a mapping of name to module (`METHODS`, `options(name)`)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import reduce
@@ -13,17 +14,18 @@ from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from yacs.config import CfgNode
 
 from promptvision.config.conditional import checked_table, holds, overrides_of
-from promptvision.config.files import chain, find_config
+from promptvision.config.files import Files, read_files
 from promptvision.config.key import OPTIONS, Key, option_rows
 from promptvision.config.schema import KEYS
 from promptvision.config.trust import COMMAND_LINE, check_functions, holds_run, without_places
 from promptvision.errors import InputError, unknown, visible
+from promptvision.safe_yaml import as_yaml
 
 ROWS = {key.name: key for key in KEYS}
+DEFAULTS = {key.name: key.accept(key.initial, "default") for key in KEYS}
 SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
 
@@ -51,7 +53,13 @@ def load_config(
     `trust`: call functions that a file in the folder of a run names, even if no override repeats them. `of_run`: open
     a run, whose config does not say where to write. Raises InputError for a wrong file, key or value.
     """
-    files = chain(find_config(path), ())
+    return config_of(read_files(path), overrides, families, trust=trust, of_run=of_run)
+
+
+def config_of(
+    files: Files, overrides: Sequence[Any], families: Mapping[str, Any], *, trust: bool = False, of_run: bool = False
+) -> CfgNode:
+    """Return the config of files that are already read, as `load_config` does."""
     layers = _conditional(files, _overrides(overrides))
     settings = _merged([without_places(layer) for layer in layers[:-1]] + layers[-1:] if of_run else layers)
     folders = [Path(source).parent for source, _ in files]
@@ -78,7 +86,7 @@ def resolved(cfg: CfgNode) -> dict[str, Any]:
 
 def dump(cfg: CfgNode) -> str:
     """Return the whole config as YAML, from which `load_config` reads the same config."""
-    return yaml.safe_dump(resolved(cfg), sort_keys=False, allow_unicode=True)
+    return as_yaml(resolved(cfg))
 
 
 def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
@@ -104,10 +112,11 @@ def _settings(content: Mapping[Any, Any], source: str, prefix: str = "") -> dict
     return found
 
 
-def _conditional(files: Sequence[tuple[str, dict[Any, Any]]], words: dict[str, Setting]) -> list[dict[str, Setting]]:
+def _conditional(files: Files, words: dict[str, Setting]) -> list[dict[str, Setting]]:
     """Return the settings of each file, with those of its SET that hold, and the command line's."""
-    tables = [checked_table(source, content.pop("SET", [])) for source, content in files]
-    layers = [*(_settings(content, source) for source, content in files), words]
+    tables = [checked_table(source, content.get("SET", [])) for source, content in files]
+    plain = [(source, {key: value for key, value in content.items() if key != "SET"}) for source, content in files]
+    layers = [*(_settings(content, source) for source, content in plain), words]
     for place, table in enumerate(tables):
         source = files[place][0]
         for row in table:
@@ -184,7 +193,8 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
     cfg.METHOD.OPTIONS = CfgNode()
     for key, row in (ROWS | options).items():
         *sections, last = key.split(".")
-        reduce(getitem, sections, cfg)[last] = value(row)
+        known = key in DEFAULTS and key not in given
+        reduce(getitem, sections, cfg)[last] = copy(DEFAULTS[key]) if known else value(row)
     cfg.freeze()
     return cfg
 

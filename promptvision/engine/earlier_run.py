@@ -9,7 +9,7 @@ from typing import Any
 
 from promptvision.atomic import read_json
 from promptvision.errors import InputError
-from promptvision.safe_yaml import read_yaml
+from promptvision.safe_yaml import LARGEST, as_yaml, read_yaml
 
 FREE = ("OUTPUT_DIR", "CACHE_DIR", "LOG.", "COMPUTE.", "TEST.BATCH_SIZE") + tuple(
     f"TRAIN.{key}"
@@ -57,11 +57,13 @@ def earlier_result(ours: Settings, folder: str | Path, *, resume: bool = False, 
     place = Path(folder)
     names = {file.name for file in place.iterdir() if file.is_file()} if place.is_dir() else set[str]()
     foreign = sorted(name for name in names - {"log.txt", "wandb.id"} if not name.startswith("."))
-    if foreign and not holds_run(place):
+    exactly = _wrote(ours, place)
+    if foreign and not exactly and not holds_run(place):
         raise InputError(f"OUTPUT_DIR {folder} holds {foreign[0]}, which no run wrote; choose another OUTPUT_DIR")
     if names.isdisjoint(VALUABLE):
         return None
-    finished, difference = "result.json" in names, first_difference(read_yaml(place / "config.yaml", "config"), ours)
+    finished = "result.json" in names
+    difference = None if exactly else first_difference(read_yaml(place / "config.yaml", "config"), ours)
     if difference is None:
         return read_json(place / "result.json") if finished else None
     if overwrite or (resume and not finished):
@@ -85,7 +87,15 @@ def keep_config(path: Path, folder: str, text: str, ours: Settings) -> None:
 
 def same_run(ours: Settings, folder: str | Path) -> bool:
     """Return whether the run in a folder, finished or not, has these settings."""
+    if _wrote(ours, Path(folder)):
+        return True
     return holds_run(Path(folder)) and first_difference(read_yaml(Path(folder, "config.yaml"), "config"), ours) is None
+
+
+def _wrote(ours: Settings, folder: Path) -> bool:
+    """Return whether the config.yaml in a folder is the text of exactly these settings, which needs no parsing."""
+    file = folder / "config.yaml"
+    return file.is_file() and file.stat().st_size <= LARGEST and file.read_bytes() == as_yaml(ours).encode()
 
 
 def holds_run(folder: Path) -> bool:

@@ -61,8 +61,9 @@ def once(
 
 def retested(cfg: CfgNode, folder: str | Path, name: str) -> dict[str, Any] | None:
     """Return the result stored as `eval-<name>` beside the run in a folder, if it was tested with this config."""
-    ours = config_hash(cfg)
-    return next((each for each in stored_evaluations(folder, name) if each.get("config_hash") == ours), None)
+    stored = list(stored_evaluations(folder, name))
+    ours = config_hash(cfg) if stored else ""
+    return next((each for each in stored if each.get("config_hash") == ours), None)
 
 
 def retest_once(cfg: CfgNode, families: Families, folder: str | Path, name: str) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
-from promptvision.config import changed, load_config, resolved
+from promptvision.config import changed, config_of, read_files, resolved
 from promptvision.engine.earlier_run import earlier_result
 from promptvision.errors import InputError, NotWritten
 from promptvision.sweep.benchmark import Cell, file_name
@@ -71,7 +72,7 @@ def plan(
     cells: a word that is no whole name selects the cells that contain it. InputError for overrides that contradict a
     selected cell.
     """
-    cells, jobs = list(cells), []
+    cells, jobs, files = list(cells), [], cache(read_files)
     names = [word for word in only if not CONDITION.match(word)]
     whole = {word for word in names if any(cell.name == word for cell in cells)}
     wanted: dict[str, list[str]] = {}
@@ -85,13 +86,14 @@ def plan(
         if any(key in known and str(known[key]) not in values for key, values in wanted.items()):
             continue
         folder, given = Path(output) / cell.folder, [*_words(cell.overrides), *overrides]
-        cfg = load_config(cell.config, given, families)
+        cfg = config_of(files(cell.config), given, families)
         if cell.search:
             if _matches(cfg, wanted):
                 _refuse_contradictions(cell, overrides)
                 jobs.append(Job(cell.name, _placed(cfg, folder), search=load_search(cell.search), part=cell.part))
             continue
-        tests = {name: load_config(cell.config, [*given, *_words(each)], families) for name, each in cell.evals.items()}
+        more = {name: [*given, *_words(each)] for name, each in cell.evals.items()}
+        tests = {name: config_of(files(cell.config), words, families) for name, words in more.items()}
         for seed in cell.seeds:
             place = folder / f"seed{seed}"
             if not _matches(_placed(cfg, place, seed), wanted):
@@ -136,12 +138,9 @@ def _words(pairs: Mapping[str, Any]) -> list[Any]:
 
 
 def _placed(cfg: CfgNode, folder: Path, seed: int | None = None) -> CfgNode:
-    """Return the same config for this folder and seed; frozen."""
-    found = cfg.clone()
-    found.defrost()
-    found.OUTPUT_DIR = str(folder)
-    if seed is not None:
-        found.SEED = seed
+    """Return the same config for this folder and seed; frozen, and with the same sections."""
+    found = CfgNode()
+    found.update(cfg, OUTPUT_DIR=str(folder), SEED=cfg.SEED if seed is None else seed)
     found.freeze()
     return found
 
@@ -157,8 +156,8 @@ def done(job: Job) -> Outcome | None:
     folder = job.cfg.OUTPUT_DIR
     if job.search:
         path = Path(folder) / "search.json"
-        found = read_json(path) if path.is_file() else {}
-        return Outcome(found["runs"], []) if found.get("job") == job.identity else None
+        found = read_json(path) if path.is_file() else None
+        return Outcome(found["runs"], []) if found and found.get("job") == job.identity else None
     result = finished(job.cfg, folder)
     evals = {place: retested(cfg, folder, file_name(place)) for place, cfg in job.evals.items()}
     if result is None or None in evals.values():
