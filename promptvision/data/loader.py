@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import default_collate
 
 from promptvision.data.images import Item
 from promptvision.data.transforms import Transform
-from promptvision.data.worker_restart import batches
+from promptvision.data.worker_restart import Workers
 from promptvision.errors import InputError
 
 Open = Callable[[str], Image.Image]
@@ -21,44 +21,70 @@ Batch = tuple[Tensor, Tensor]
 """images (B, 3, H, W) float32 and labels (B,) int64."""
 
 
+View = tuple[Tensor, int]
+"""pixels as `Transform.pixels` returns them, and the label."""
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
-class Views(Dataset):
-    """One view of every item. `stream` and the index seed its random choices; None leaves the generator alone."""
+class Views:
+    """One view of every item. `stream` and the index seed its random choices; None leaves the generator alone.
+
+    Pixels cross from workers as the transform makes them, mostly uint8, and are normalised here, on `device`.
+    """
 
     items: Sequence[Item]
     open: Open
     transform: Transform
     stream: str | None = None
+    device: torch.device = CPU
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
-        """Return (pixels, label), or the InputError of a broken image: a worker that raised it would garble it."""
+    def workers(self, count: int) -> Workers:
+        """Return `count` processes that load views, of this and any other stream of the same images."""
+        return Workers(self, count, self.collate, pinned=self.device.type == "cuda")
+
+    def __getitems__(self, wanted: tuple[str | None, Sequence[int]]) -> list[View | InputError]:
+        """Return the views of a stream and some indices, the InputError of a broken image in its place."""
+        stream, indices = wanted
+        if stream is None:
+            return [self._view(index) for index in indices]
+        views = []
+        with torch.random.fork_rng(devices=[]):
+            for index in indices:
+                torch.default_generator.manual_seed(random.Random(f"{stream}/{index}").getrandbits(63))
+                views.append(self._view(index))
+        return views
+
+    def _view(self, index: int) -> View | InputError:
+        """Return a view, or the error: a worker that raised it would garble it."""
         path, label, _ = self.items[index]
         try:
             image = self.open(path)
         except InputError as error:
             return error
-        if self.stream is None:
-            return self.transform.pixels(image), label
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(random.Random(f"{self.stream}/{index}").getrandbits(63))
-            return self.transform.pixels(image), label
+        return self.transform.pixels(image), label
 
-    def collate(self, views: list[tuple[Tensor, int] | InputError]) -> Batch | InputError:
-        """Return the batch of some views, or the first error among them."""
+    def collate(self, views: list[View | InputError]) -> tuple[Tensor, list[int]] | InputError:
+        """Return pixels and labels of a batch, or the first error; a worker stacks pixels in shared memory."""
         good = []
         for view in views:
             if isinstance(view, InputError):
                 return view
             good.append(view)
         images, labels = zip(*good, strict=True)
-        return self.transform.finish(torch.stack(images)), torch.tensor(labels, dtype=torch.int64)
+        return default_collate([image.contiguous() for image in images]), list(labels)  # PIL's channels come last
 
-    def batches(self, indices: list[list[int]], workers: int) -> Iterator[Batch]:
-        """Yield a batch for each list of indices; raise the InputError of a broken image."""
-        for batch in batches(self, indices, workers, self.collate):
+    def batches(self, indices: Sequence[Sequence[int]], workers: Workers | None = None) -> Iterator[Batch]:
+        """Yield a batch for each list of indices, by workers if given; raise the InputError of a broken image."""
+        for batch in (workers or self.workers(0)).batches([(self.stream, each) for each in indices]):
             if isinstance(batch, InputError):
                 raise batch
-            yield batch
+            yield self.normalised(*batch)
+
+    def normalised(self, pixels: Tensor, labels: list[int]) -> Batch:
+        """Return what `collate` made as a batch: images on the device, labels on the CPU."""
+        pixels = pixels.to(self.device, non_blocking=True)
+        return self.transform.finish(pixels), torch.tensor(labels, dtype=torch.int64)
 
 
 class TrainLoader:
@@ -68,7 +94,8 @@ class TrainLoader:
     is not 0; a view is a function of (seed, its number, the image's index in `items`). `fixed`: the transform draws
     nothing, so there is one view. `drop_last`: an incomplete last batch is dropped unless it is the only one (Dassl
     `build_data_loader`). `keep` decodes all images now and holds them in memory: for few-shot sets, where a broken
-    image is then found before training. `part`: (number, count) of processes that share every batch.
+    image is then found before training. `part`: (number, count) of processes that share every batch. `device`: that
+    of the normalised images.
     """
 
     source = "pictures"
@@ -87,11 +114,13 @@ class TrainLoader:
         fixed: bool = False,
         keep: bool = False,
         part: tuple[int, int] = (0, 1),
+        device: torch.device = CPU,
     ):
         _check(items, batch_size, workers, "train on")
-        self.items, self.open, self.transform = list(items), open_image, transform
-        self.batch_size, self.seed, self.workers, self.part = batch_size, seed, workers, part
+        self.items, self.open, self.transform, self.device = list(items), open_image, transform, device
+        self.batch_size, self.seed, self.part = batch_size, seed, part
         self.drop_last, self.views, self.fixed = drop_last, 1 if fixed else views, fixed
+        self.workers = Views(self.items, self.open, transform, device=device).workers(workers)
         if keep:
             self.keep()
 
@@ -102,6 +131,7 @@ class TrainLoader:
     def keep(self) -> None:
         """Decode all images now and hold them in memory."""
         self.open = {path: self.open(path) for path, _, _ in self.items}.__getitem__
+        self.workers = Views(self.items, self.open, self.transform, device=self.device).workers(self.workers.count)
 
     def view_of(self, epoch: int) -> int:
         """Return the number of the view that an epoch shows."""
@@ -109,8 +139,15 @@ class TrainLoader:
 
     def view(self, number: int, batch_size: int) -> TestLoader:
         """Return one view of every image, in the order of `items`."""
-        stream, workers = None if self.fixed else f"{self.seed}/{number}", self.workers
-        return TestLoader(self.items, self.open, self.transform, batch_size=batch_size, workers=workers, stream=stream)
+        return TestLoader(
+            self.items,
+            self.open,
+            self.transform,
+            batch_size=batch_size,
+            workers=self.workers,
+            stream=None if self.fixed else f"{self.seed}/{number}",
+            device=self.device,
+        )
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the indices of an epoch's batches; of several processes, this one's part of each."""
@@ -126,7 +163,11 @@ class TrainLoader:
 
 
 class TestLoader:
-    """All items in their order; the last batch may be smaller. `stream`: of a training view, see `Views`."""
+    """All items in their order; the last batch may be smaller.
+
+    `workers`: their number, or those of another loader of the same images. `stream`: of a training view, see `Views`.
+    `device`: that of the normalised images.
+    """
 
     __test__ = False  # pytest takes it for a test class
     source = "pictures"
@@ -138,12 +179,14 @@ class TestLoader:
         transform: Transform,
         *,
         batch_size: int,
-        workers: int = 0,
+        workers: int | Workers = 0,
         stream: str | None = None,
+        device: torch.device = CPU,
     ):
-        _check(items, batch_size, workers, "test on")
-        self.views = Views(list(items), open_image, transform, stream)
-        self.batch_size, self.workers = batch_size, workers
+        _check(items, batch_size, workers.count if isinstance(workers, Workers) else workers, "test on")
+        self.views = Views(list(items), open_image, transform, stream, device)
+        self.batch_size = batch_size
+        self.workers = workers if isinstance(workers, Workers) else self.views.workers(workers)
         order = list(range(len(items)))
         self.indices = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 

@@ -9,11 +9,10 @@ from operator import attrgetter
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import Dataset
 
 from promptvision.data.decode import BadImage
 from promptvision.data.images import LISTS, Images
-from promptvision.data.worker_restart import batches
+from promptvision.data.worker_restart import Workers
 from promptvision.errors import briefly
 
 LOG = logging.getLogger(__name__)
@@ -31,13 +30,15 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Decoding(Dataset):
+class _Decoding:
     paths: Sequence[str]
     open: Callable[[str], Image.Image]
     ask: Callable[[Image.Image], Any]
 
-    def __getitem__(self, index: int) -> Seen:
-        path = self.paths[index]
+    def __getitems__(self, indices: Iterable[int]) -> list[Seen]:
+        return [self._seen(self.paths[index]) for index in indices]
+
+    def _seen(self, path: str) -> Seen:
         try:
             return Seen(path, self.ask(self.open(path)))
         except BadImage as error:
@@ -56,7 +57,7 @@ def scan(images: Images, paths: Sequence[str], ask: Callable[[Image.Image], Any]
     workers = jobs if jobs > 1 and images.root is not None else 0
     size = CHUNK if workers else 1
     chunks = [range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)]
-    for chunk in batches(_Decoding(paths, images.open, ask), chunks, workers, collate=list):
+    for chunk in Workers(_Decoding(paths, images.open, ask), workers).batches(chunks):
         yield from chunk
 
 

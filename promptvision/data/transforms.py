@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import torch
@@ -45,11 +46,22 @@ class Transform:
         return self.steps(image)
 
     def finish(self, pixels: Tensor) -> Tensor:
-        """Normalise pixels (..., 3, H, W) as torchvision's ToTensor and Normalize do, bit for bit."""
-        bytes_given = pixels.dtype == torch.uint8
-        if bytes_given:
-            pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        return v2.functional.normalize(pixels, list(self.mean), list(self.std), inplace=bytes_given)
+        """Normalise pixels (..., 3, H, W) on their device as torchvision's ToTensor and Normalize do, bit for bit."""
+        white, mean, std = _constants(self.mean, self.std, pixels.device)
+        if pixels.dtype == torch.uint8:
+            return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(white).sub_(mean).div_(std)
+        return pixels.sub(mean).div_(std)
+
+
+@lru_cache(maxsize=64)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """Return 255, mean and std, float32 of (1 or 3, 1, 1), once per device.
+
+    Copying them there for each batch would wait for the device; by a number a GPU would not divide but multiply.
+    """
+    return tuple(
+        torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1) for values in ((255.0,), mean, std)
+    )
 
 
 TEST: dict[str, Recipe] = {

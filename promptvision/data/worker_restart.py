@@ -1,4 +1,4 @@
-"""Batches from DataLoader workers that may be killed: new workers continue at the first missing batch."""
+"""Processes that load batches and may be killed: new ones continue at the first missing batch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from promptvision.errors import InputError, as_called
 
@@ -19,33 +19,73 @@ DEATHS = 3
 """Times that workers may die without a batch in between."""
 
 
-def batches(
-    items: Dataset[Any], indices: Sequence[Sequence[int]], workers: int, collate: Callable[[list[Any]], Any]
-) -> Iterator[Any]:
-    """Yield collate([items[i], ...]) for each list of indices, in order, loaded by `workers` processes (0: this one).
+class Loads(Protocol):
+    """A data set whose items are loaded a batch at a time."""
 
-    If a worker is killed, new ones load what is missing; InputError if workers die again and again.
+    def __getitems__(self, wanted: Any) -> list[Any]:
+        """Return the items of one batch; `wanted` is whatever names it."""
+
+
+class Workers:
+    """`count` processes that load batches of `items` and stay for the next epoch; with 0 this process loads them.
+
+    `collate` makes a batch of a list of items, in the process that loads them. `pinned`: tensors arrive in
+    page-locked memory, from which they are copied to a GPU while this process continues.
     """
-    done = deaths = 0
-    own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
-    while True:
-        rest = map(list, indices[done:])
-        loader = DataLoader(items, batch_sampler=rest, num_workers=workers, collate_fn=collate, generator=own)
-        try:
-            for batch in _iterator(loader):
-                done, deaths = done + 1, 0
-                yield batch
+
+    def __init__(
+        self, items: Loads, count: int = 0, collate: Callable[[list[Any]], Any] = list, *, pinned: bool = False
+    ):
+        self.items, self.count, self.collate, self.pinned = items, count, collate, pinned
+        self._idle: DataLoader[Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_idle": None}
+
+    def batches(self, wanted: Sequence[Any]) -> Iterator[Any]:
+        """Yield a batch for each of `wanted`, in order.
+
+        If a worker is killed, new ones load what is missing; InputError if workers die again and again.
+        """
+        if not self.count:
+            yield from (self.collate(self.items.__getitems__(each)) for each in wanted)
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        done = deaths = 0
+        while True:
+            loader, self._idle = self._idle or self._start(), None
+            loader.batch_sampler[:] = wanted[done:]  # type: ignore[index]
+            try:
+                for batch in _iterator(loader):
+                    done, deaths = done + 1, 0
+                    yield batch
+                self._idle = loader
+                return
+            except GeneratorExit:
+                self._idle = loader  # batches on their way are dropped when it starts again
                 raise
-            deaths += 1
-            if deaths == DEATHS:
-                raise InputError(
-                    f"workers that decode images died {DEATHS} times in a row, perhaps for lack of memory; "
-                    + as_called("use fewer: TRAIN.WORKERS, or --jobs of `python tools/data.py`")
-                ) from error
-            LOG.warning("a worker that decodes images died: new workers continue at batch %d", done)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                deaths += 1
+                if deaths == DEATHS:
+                    raise InputError(
+                        f"workers that decode images died {DEATHS} times in a row, perhaps for lack of memory; "
+                        + as_called("use fewer: TRAIN.WORKERS, or --jobs of `python tools/data.py`")
+                    ) from error
+                LOG.warning("a worker that decodes images died: new workers continue at batch %d", done)
+
+    def _start(self) -> DataLoader[Any]:
+        """Return a loader of the batches that its `batch_sampler`, a list, will hold."""
+        own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
+        return DataLoader(
+            self.items,  # type: ignore[arg-type]
+            batch_sampler=[],
+            num_workers=self.count,
+            collate_fn=self.collate,
+            generator=own,
+            pin_memory=self.pinned,
+            persistent_workers=True,
+        )
 
 
 def _iterator(loader: DataLoader[Any]) -> Iterator[Any]:

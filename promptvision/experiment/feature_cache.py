@@ -85,7 +85,7 @@ class FeatureCache:
         """Return the features of a file, None if it does not exist, is damaged, or is not what the tower computes."""
         found = feature_file.read(path, key)
         if found is not None and self.compare:
-            (first,) = self._encode(loader.views.batches(loader.indices[:1], 0))
+            (first,) = self._encode(loader.views.batches(loader.indices[:1]))
             if not torch.equal(first, found[: len(first)]):
                 LOG.info("The backbone's code or files have changed: its image features are computed again")
                 return None

@@ -123,10 +123,16 @@ class Setup:
         items = getattr(self.data.images, split)
         if not items:
             raise InputError(f"data set {self.data.card.name!r} has no {split} images; {WAYS_OUT[split]}")
-        size, workers = self.cfg.TEST.BATCH_SIZE, self.cfg.TRAIN.WORKERS
-        transform = transform_of(self.cfg, self.method)
         loader = self._cached(
-            TestLoader(items, self.data.images.open, transform, batch_size=size, workers=workers), f"{split} images"
+            TestLoader(
+                items,
+                self.data.images.open,
+                transform_of(self.cfg, self.method),
+                batch_size=self.cfg.TEST.BATCH_SIZE,
+                workers=self.cfg.TRAIN.WORKERS,
+                device=self.device,
+            ),
+            f"{split} images",
         )
         if ahead and isinstance(loader, FeatureTestLoader):
             loader.prepare()
@@ -191,6 +197,7 @@ class Setup:
             fixed=cfg.INPUT.TRAIN in FIXED,
             keep=keep,
             part=part(),
+            device=self.device,
         )
 
     def _as_features(self, loader: TrainLoader, span: Iterable[int], *, keep: bool) -> FeatureTrainLoader:

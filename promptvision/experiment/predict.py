@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.data.loader import Batch, Views
-from promptvision.data.worker_restart import batches
+from promptvision.data.loader import Views
 from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
@@ -71,8 +70,8 @@ class Predictor:
 class Readable(Views):
     """Images to predict, of which some may not be readable."""
 
-    def collate(self, views: list[Any]) -> tuple[Batch | None, list[str]]:  # type: ignore[override]
-        """Return the batch of those that can be read, None without any, and for each image "" or why it cannot."""
+    def collate(self, views: list[Any]) -> tuple[tuple[Tensor, list[int]] | None, list[str]]:  # type: ignore[override]
+        """Return what can be read as pixels and labels, None without any, and for each image "" or why it cannot."""
         faults = [str(view) if isinstance(view, InputError) else "" for view in views]
         good = [view for view, fault in zip(views, faults, strict=True) if not fault]
         batch: Any = super().collate(good) if good else None
@@ -86,11 +85,13 @@ def read_batches(
 
     A batch has images of one span, so what it holds does not depend on which spans there are. `root`: see `open_entry`.
     """
-    views = Readable(images, partial(open_entry, root), transform_of(cfg, method))
+    device = choose_device(cfg.TRAIN.DEVICE)
+    views = Readable(images, partial(open_entry, root), transform_of(cfg, method), device=device)
     size = cfg.TEST.BATCH_SIZE
     numbers = [span[start : start + size] for span in spans for start in range(0, len(span), size)]
-    for (batch, faults), own in zip(batches(views, numbers, workers, views.collate), numbers, strict=True):
-        yield batch[0] if batch else None, faults, own
+    found = views.workers(workers).batches([(None, own) for own in numbers])
+    for (batch, faults), own in zip(found, numbers, strict=True):
+        yield views.normalised(*batch)[0] if batch else None, faults, own
 
 
 def joined(paths: Sequence[str], found: Sequence[Guesses], faults: Sequence[str]) -> list[Prediction]:
