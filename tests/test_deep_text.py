@@ -49,9 +49,9 @@ def results(encoder, tower, layers):
     return [features.detach(), *gradients]
 
 
-def both_ways(computed, tower, classes, layers, tolerance, chunk=0, tile=64, **options):
+def both_ways(computed, tower, classes, layers, tolerance, chunk=0, **options):
     n_ctx = layers[0].shape[-2]
-    encoder = context_prompts(tower, classes, n_ctx, tile=tile, **options)
+    encoder = context_prompts(tower, classes, n_ctx, **options)
     plain, fast = (results(encoder, computed(tower, way=way, chunk=chunk), layers) for way in ("plain", "fast"))
     for ours, theirs in zip(plain, fast, strict=True):
         torch.testing.assert_close(theirs, ours, atol=tolerance * ours.abs().max().item(), rtol=0)
@@ -65,12 +65,11 @@ def both_ways(computed, tower, classes, layers, tolerance, chunk=0, tile=64, **o
     words=st.sampled_from(["", "a photo of a"]),
     position=st.sampled_from(["end", "middle", "front"]),
     csc=st.booleans(),
-    tile=st.integers(1, 80),
     chunk=st.integers(0, 5),
     rows=st.sampled_from([None, 1, 3]),
 )
 def test_random_shapes_and_depths_in_double_precision(
-    double, computed, classes, n_ctx, depth, words, position, csc, tile, chunk, rows
+    double, computed, classes, n_ctx, depth, words, position, csc, chunk, rows
 ):
     """With words, those beyond the contexts stand fixed behind them: they are part of the trunk too."""
     n_ctx = min(n_ctx, 4) if words else n_ctx
@@ -78,7 +77,7 @@ def test_random_shapes_and_depths_in_double_precision(
     generator = torch.Generator().manual_seed(n_ctx)
     layers = [torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(depth)]
     options = dict(position=position, class_specific=csc, prefix=words)
-    both_ways(computed, double.text, classes, layers, 1e-12, chunk=chunk, tile=tile, **options)
+    both_ways(computed, double.text, classes, layers, 1e-12, chunk=chunk, **options)
 
 
 @pytest.mark.parametrize("depth", [2, LAYERS])

@@ -10,7 +10,6 @@ from torch import nn
 import coop
 from coop.parts.context import context_prompts
 from promptvision.backbones.fast_text import known_views
-from promptvision.backbones.packing import first_fit
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import CLIP
 from promptvision.errors import InputError
@@ -71,15 +70,14 @@ def both(computed, tower, classes, ctx, tolerance, chunk=0, **options):
     n_ctx=st.integers(1, 9),
     position=st.sampled_from(["end", "middle", "front"]),
     csc=st.booleans(),
-    tile=st.integers(1, 80),
     chunk=st.integers(0, 5),
     rows=st.sampled_from([None, 1, 3]),
     seed=st.integers(0, 9),
 )
-def test_random_shapes_in_double_precision(computed, double, classes, n_ctx, position, csc, tile, chunk, rows, seed):
+def test_random_shapes_in_double_precision(computed, double, classes, n_ctx, position, csc, chunk, rows, seed):
     shape = (*([rows] if rows else []), *([len(classes)] if csc else []), n_ctx, 32)
     ctx = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    both(computed, double.text, classes, ctx, 1e-12, position=position, class_specific=csc, tile=tile, chunk=chunk)
+    both(computed, double.text, classes, ctx, 1e-12, position=position, class_specific=csc, chunk=chunk)
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
@@ -204,11 +202,3 @@ def test_chunks_keep_less_for_backward(computed, double):
             encoder(text, ctx)
         kept[chunk] = sum(sizes)
     assert kept[8] < kept[0] / 2
-
-
-@given(st.lists(st.integers(1, 64), min_size=1, max_size=50))
-def test_first_fit_overlaps_nothing(lengths):
-    tile, offset, filled = first_fit(lengths, 64)
-    used = {(t, o + i) for t, o, n in zip(tile, offset, lengths, strict=True) for i in range(n)}
-    assert len(used) == sum(lengths) == sum(filled)
-    assert all(place < filled[t] <= 64 for t, place in used)

@@ -47,14 +47,13 @@ def context_prompts(
     prefix: str = "",
     ending: str = ".",
     class_specific: bool = False,
-    tile: int = 64,
 ) -> PromptEncoder:
     """Return an encoder of the prompts "[ctx] class." of all classes, which takes the context vectors as input.
 
     `position`: where the class name is. "end": SOS, ctx, name; "middle": the first n_ctx // 2 vectors before the
     name, the others after it; "front": SOS, name, ctx (CoOp, arXiv:2109.01134, equations 2 and 3). The full stop
     and the end token always come last. `prefix`: words whose first n_ctx tokens are replaced by ctx. `ending`: what
-    follows the name, in place of the full stop. `tile` as in PromptEncoder.
+    follows the name, in place of the full stop.
     """
     if position not in POSITIONS:
         raise unknown("class_token_position", position, POSITIONS)
@@ -73,7 +72,7 @@ def context_prompts(
     order = token_order(position, text.starts, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
     slots = torch.where((order >= text.starts) & (order < text.starts + n_ctx), order - text.starts, CONSTANT)
     embeddings = text.embed(ids.gather(1, order)).detach()
-    return PromptEncoder(text, embeddings, slots, text.eot(ids), class_specific=class_specific, tile=tile)
+    return PromptEncoder(text, embeddings, slots, text.eot(ids), class_specific=class_specific)
 
 
 def token_order(position: str, start: int, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:

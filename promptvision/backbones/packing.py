@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 CONSTANT = -1
 """The slot of a token that is not a context vector."""
+WIDEST = 128
+"""Up to this width of a tile, unless a class needs more; the mask grows with the square of it."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,8 @@ class Plan:
     width: int
 
 
-def plan(
-    same: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, tile: int = 64, changing: bool = False
-) -> Plan:
-    """Plan the packing of prompts with end tokens `eot` (C,) into tiles of `tile` tokens.
+def plan(same: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, changing: bool = False) -> Plan:
+    """Plan the packing of prompts with end tokens `eot` (C,) into tiles.
 
     `same` (L,): whether all classes have the same token there. `slots` (C, L): index of the context vector, or -1.
     `changing`: the tower's weights change from step to step; then no output of a class stays the same.
@@ -48,20 +49,43 @@ def plan(
     if frozen == trunk and not changing:
         fixed = [_leading([s == CONSTANT for s in row[trunk:end]]) for row, end in zip(rows, ends, strict=True)]
     length = [end + 1 - trunk - fix for end, fix in zip(ends, fixed, strict=True)]
-    tiles, offsets, filled = first_fit(length, max(tile, *length))
-    return Plan(trunk, frozen, fixed, length, tiles, offsets, len(filled), max(filled))
+    return Plan(trunk, frozen, fixed, length, *pack(length, trunk))
 
 
-def first_fit(lengths: Sequence[int], capacity: int) -> tuple[list[int], list[int], list[int]]:
-    """Pack by first-fit decreasing; return the tile and the offset of each length, and the filled part of each tile."""
-    tile, offset, filled = [0] * len(lengths), [0] * len(lengths), list[int]()
-    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        home = next((t for t, used in enumerate(filled) if used + lengths[item] <= capacity), len(filled))
-        if home == len(filled):
-            filled.append(0)
-        tile[item], offset[item] = home, filled[home]
-        filled[home] += lengths[item]
-    return tile, offset, filled
+def pack(lengths: Sequence[int], trunk: int = 0) -> tuple[list[int], list[int], int, int]:
+    """Pack into tiles of the best width; return tile and offset of each length, number and width of the tiles.
+
+    The best has the least tiles x width, where a token of the trunk counts as the ninth of one: each tile has a copy of
+    its key and value, 2 of about 18 vectors per token and block that autograd keeps.
+    """
+    counts, longest = Counter(lengths), max(lengths)
+    choices = [fill(counts, capacity) for capacity in range(longest, max(longest, WIDEST) + 1)]
+    best = min(choices, key=lambda tiles: tiles.total() * (9 * max(map(sum, tiles)) + trunk))
+    waiting = {length: iter([i for i, each in enumerate(lengths) if each == length]) for length in counts}
+    tile, offset = [0] * len(lengths), [0] * len(lengths)
+    for number, held in enumerate(best.elements()):
+        for place, length in enumerate(held):
+            item = next(waiting[length])
+            tile[item], offset[item] = number, sum(held[:place])
+    return tile, offset, best.total(), max(map(sum, best))
+
+
+def fill(counts: Mapping[int, int], capacity: int) -> Counter[tuple[int, ...]]:
+    """Pack `counts[n]` items of each length n by best-fit decreasing; return how many tiles hold items (n, m, ...).
+
+    The work grows with the number of different lengths and tiles, not with that of items.
+    """
+    tiles: Counter[tuple[int, ...]] = Counter({(): sum(counts.values())})
+    for length in sorted(counts, reverse=True):
+        left = counts[length]
+        for held in sorted(tiles, key=sum, reverse=True):
+            room = (capacity - sum(held)) // length
+            while tiles[held] and (most := min(room, left)):
+                number = min(tiles[held], left // most)
+                tiles[held] -= number
+                tiles[held + (length,) * most] += number
+                left -= number * most
+    return Counter({held: number for held, number in tiles.items() if held and number})
 
 
 def _leading(flags: Sequence[bool]) -> int:
@@ -89,30 +113,37 @@ class Tiles:
 
 def lay_out(plan: Plan) -> Tiles:
     """Return the tiles of a plan."""
-    count, start = len(plan.length), plan.trunk
-    padding = count + torch.arange(plan.tiles * plan.width).view(plan.tiles, plan.width)
-    classes, position = padding.clone(), torch.zeros_like(padding)
-    members: list[list[int]] = [[] for _ in range(plan.tiles)]
-    for c, (t, o, n) in enumerate(zip(plan.tile, plan.offset, plan.length, strict=True)):
-        classes[t, o : o + n] = c
-        position[t, o : o + n] = start + plan.fixed[c] + torch.arange(n)
-        members[t].append(c)
-    fixed = [[(c, start + i) for c in tile for i in range(plan.fixed[c])] for tile in members]
-    ends = [[plan.offset[c] + plan.length[c] - 1 for c in tile] for tile in members]
-    most = max(map(len, ends))
-    order = torch.empty(count, dtype=torch.long)
-    for t, tile in enumerate(members):
-        order[tile] = t * most + torch.arange(len(tile))
-    fixed_class = _padded([[c for c, _ in tokens] for tokens in fixed], -1)
-    fixed_position = _padded([[place for _, place in tokens] for tokens in fixed], 0)
-    return Tiles(classes, position, fixed_class, fixed_position, _padded(ends, 0), order)
+    length, fixed, tile, offset = (torch.tensor(each) for each in (plan.length, plan.fixed, plan.tile, plan.offset))
+    classes = len(length) + torch.arange(plan.tiles * plan.width)
+    position = torch.zeros_like(classes)
+    owner, step = _spread(length)
+    place = (tile * plan.width + offset)[owner] + step
+    classes[place], position[place] = owner, plan.trunk + fixed[owner] + step
+
+    by_tile = tile.argsort(stable=True)
+    ends, column = _table(tile[by_tile], (offset + length - 1)[by_tile], plan.tiles, 0)
+    order = torch.empty_like(tile)
+    order[by_tile] = tile[by_tile] * ends.shape[1] + column
+    owner, step = _spread(fixed[by_tile])
+    owner = by_tile[owner]
+    fixed_class, _ = _table(tile[owner], owner, plan.tiles, -1)
+    fixed_position, _ = _table(tile[owner], plan.trunk + step, plan.tiles, 0)
+    shape = plan.tiles, plan.width
+    return Tiles(classes.view(shape), position.view(shape), fixed_class, fixed_position, ends, order)
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Stack rows of different lengths, filled up with `value`."""
-    width = max(map(len, rows))
-    filled = [[*row, *[value] * (width - len(row))] for row in rows]
-    return torch.tensor(filled, dtype=torch.long).view(len(rows), width)
+def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for `counts[i]` entries of every i one after the other, their i and their number among those of i."""
+    owner = torch.arange(len(counts)).repeat_interleave(counts)
+    return owner, torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner]
+
+
+def _table(tiles: Tensor, values: Tensor, count: int, empty: int) -> tuple[Tensor, Tensor]:
+    """Put the values of sorted tiles into rows, one per tile, filled up with `empty`; return the columns too."""
+    column = torch.arange(len(tiles)) - torch.searchsorted(tiles, tiles)
+    table = torch.full((count, int(column.max()) + 1 if len(tiles) else 0), empty)
+    table[tiles, column] = values
+    return table, column
 
 
 def visible(rows: Tensor, columns: Tensor) -> Tensor:
@@ -123,8 +154,8 @@ def visible(rows: Tensor, columns: Tensor) -> Tensor:
 class PackedLayout(nn.Module):
     """Buffers of the packed prompts of C classes: (C, L, D) embeddings with context vectors in their `slots` (C, L).
 
-    `class_specific`: every class has contexts of its own. `tile`: tokens of a tile. `changing`: the tower's weights are
-    learned; then nothing is cached from step to step, and gradients flow through everything.
+    `class_specific`: every class has contexts of its own. `changing`: the tower's weights are learned; then nothing is
+    cached from step to step, and gradients flow through everything.
     """
 
     embeddings: Tensor
@@ -138,11 +169,11 @@ class PackedLayout(nn.Module):
 
     def __init__(
         self, embeddings: Tensor, slots: Tensor, eot: Tensor,
-        class_specific: bool, tile: int = 64, changing: bool = False,
+        class_specific: bool, changing: bool = False,
     ):  # fmt: skip
         super().__init__()
         same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
-        self.plan = plan(same.cpu(), slots, eot, class_specific, tile, changing)
+        self.plan = plan(same.cpu(), slots, eot, class_specific, changing)
         for name, tensor in vars(lay_out(self.plan)).items():
             self.register_buffer(name, tensor.to(embeddings.device), persistent=False)
         self.register_buffer("embeddings", embeddings, persistent=False)

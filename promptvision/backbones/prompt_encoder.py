@@ -19,8 +19,8 @@ from promptvision.errors import InputError, counted
 class PromptEncoder(torch.nn.Module):
     """Prompts of C classes, (C, L, D) embeddings; `slots` (C, L) is the index of the context vector at a place, or -1.
 
-    `eot` (C,): the end tokens. `class_specific`: every class has contexts of its own. `tile`: tokens that are packed
-    together in the fast way. The tower's `compute` decides which way is used, and in what chunks.
+    `eot` (C,): the end tokens. `class_specific`: every class has contexts of its own. The tower's `compute` decides
+    which way is used, and in what chunks.
     """
 
     embeddings: Tensor
@@ -29,12 +29,12 @@ class PromptEncoder(torch.nn.Module):
 
     def __init__(
         self, tower: TextTower, embeddings: Tensor, slots: Tensor, eot: Tensor, *,
-        class_specific: bool = False, tile: int = 64,
+        class_specific: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.class_specific = class_specific
         embeddings, slots = (t[:, : int(eot.max()) + 1] if tower.causal else t for t in (embeddings, slots))
-        self.packed = PackedPrompts(embeddings, slots, eot, class_specific, tile)
+        self.packed = PackedPrompts(embeddings, slots, eot, class_specific)
         for name, tensor in (("embeddings", embeddings), ("slots", slots), ("eot", eot)):
             self.register_buffer(name, tensor, persistent=False)
 
