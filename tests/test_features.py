@@ -108,6 +108,17 @@ def test_features_are_those_of_the_tower_bit_for_bit_and_computed_once(photos, t
     assert [file.suffix for file in (tmp_path / "c").iterdir()] == [".safetensors"]
 
 
+def test_each_way_of_the_last_block_has_a_file_of_its_own(photos, tmp_path, computed):
+    """Another way changes the last digits, so that a file of one way must not serve the other."""
+    clip, batch = load_clip("embedded").image, {"transform": make_test_transform("coop", 32, *HALVES)}
+    towers = {way: computed(clip, way=way) for way in ("plain", "auto", "fast")}
+    found = {way: get(photos, tmp_path / "c", tower, **batch) for way, tower in towers.items()}
+    assert {way: source for way, (_, source) in found.items()} == dict(plain="computed", auto="computed", fast="cache")
+    for way, (features, _) in found.items():
+        assert torch.equal(features, directly(photos, towers[way], **batch))
+        torch.testing.assert_close(features, found["plain"][0], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_features_keep_their_dtype_and_lie_aligned(dtype, tmp_path):
     rows = torch.randn(6, 3).to(dtype)

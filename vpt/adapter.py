@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
+from promptvision.backbones.blocks import TokenHook
 from promptvision.errors import InputError, unknown
 from vpt.parts.attach import Hook, attached, mlp_blocks, mlp_linears, mlp_norm
 from vpt.parts.bottleneck import Bottleneck
@@ -117,11 +118,13 @@ class Adapter(HeadMethod):
                 return output + bottleneck(output)
             return output + bottleneck(streams.pop(mlp, args[0]) if self.from_stream else args[0])
 
+        draws = self.training and self.options["dropout"] > 0
+        hook: type[partial] = partial if draws else TokenHook
         blocks: Any = zip(mlp_blocks(self.backbone), self.blocks, strict=True)
         for block, bottleneck in blocks:
             if self.from_stream:
-                yield mlp_norm(block), partial(read, mlp=block.mlp)
-            yield block.mlp, partial(adapted, bottleneck=bottleneck)
+                yield mlp_norm(block), hook(read, mlp=block.mlp)
+            yield block.mlp, hook(adapted, bottleneck=bottleneck)
 
     def load_learned_state(self, state: Mapping[str, Tensor]) -> None:
         renamed = {}

@@ -99,8 +99,9 @@ class L2P(PoolMethod):
         prompts = self.prompt.prompt[chosen].flatten(1, 2)
         if self.position == "class":
             prompts = prompts + tower.class_position
-        tokens = tower.normalize(prompted_tokens(tower, images, prompts))
         first, last = tower.prefix, tower.prefix + prompts.shape[1]
+        wanted = {"token": 1, "gap": None}.get(self.head_type, last)
+        tokens = tower.normalize(prompted_tokens(tower, images, prompts, first=wanted))
         seen = {
             "token": tokens[:, :1],
             "prompt": tokens[:, first:last],

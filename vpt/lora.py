@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
+from promptvision.backbones.fast_image import known_views
 from promptvision.backbones.lora import TARGETS, LowRank, changed, changed_image, check, known_view, shapes
 from promptvision.errors import InputError
 from vpt.parts.attach import Hook, attached, mlp_blocks
@@ -60,7 +61,7 @@ class Lora(HeadMethod):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        if self._taken_apart:
+        if self._taken_apart or (self.backbone.pools_first and known_views(self.backbone)):
             return changed_image(self.backbone, images, dict(enumerate(self.blocks)))  # type: ignore[arg-type]
         called: set[nn.Module] = set()
         hooks = [

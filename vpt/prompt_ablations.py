@@ -157,7 +157,8 @@ class PromptAblations(Prompt):
             add = options["location"] in ("add", "add_one")
             edits = location_edits(tower, prompts, plan, add=add, delete_patches=options["delete_patches"])
             left = prompts[0].shape[-2] if plan.left and not add else 0
-            return pooled(tower, run_blocks(tower, images, edits), options["pool"], left)
+            wanted = {"backbone": tower.pooled, "cls": 1}.get(options["pool"])
+            return pooled(tower, run_blocks(tower, images, edits, wanted), options["pool"], left)
         first, *others = prompts
         return prompted_features(tower, images, first, others, start=plan.start, keep=plan.keep)
 

@@ -32,10 +32,7 @@ def pooled_and_local(tower: ImageTower, images: Tensor) -> Tensor:
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             found = layer(found)
         return attend_everywhere(visual.attnpool, found)
-    tokens = tower.enter(tower.embed(images))
-    for block in tower.blocks:
-        tokens = block(tokens)
-    return tower.project(tower.normalize(tokens))
+    return tower.project(tower.normalize(tower.run(tower.enter(tower.embed(images)))))
 
 
 def check_local(tower: ImageTower) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import timm.layers as timm_layers
@@ -36,12 +37,22 @@ class _QuickGELU(torch.autograd.Function):
         return torch.ops.aten.silu_backward(grad, 1.702 * x)
 
 
+class TokenHook(partial):
+    """A forward hook of a block's MLP or of the norm before it that changes or reads every token alone.
+
+    A block with such hooks stays known: whoever computes some of its tokens calls these modules with those only.
+    """
+
+
 class BlockView:
     """A pre-norm block x + attention(norm(x)), x + mlp(norm(x)) of open_clip or timm, taken apart.
 
     Weights are read at every call, never copied, so `.to()`, `.half()` and edits take effect. Norms are called as
     modules (OpenAI's computes in float32). Shapes: tokens (..., N, D), heads (..., H, N, D / H).
     """
+
+    draws = False
+    """True if something random is drawn for every token, so that no token can be left out."""
 
     def __init__(self, block: Any):
         self.block = block
@@ -53,8 +64,22 @@ class BlockView:
         self.up, self.down = (block.mlp.fc1, block.mlp.fc2) if timm else (block.mlp.c_fc, block.mlp.c_proj)
         activation = block.mlp.act if timm else block.mlp.gelu
         self.activation = _QuickGELU.apply if isinstance(activation, QUICK_GELUS) else activation
+        self.hooked = bool(block.mlp._forward_hooks)
         self.heads: int = block.attn.num_heads
         self.timm = timm
+
+    def __call__(self, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Run the whole block, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
+        query, key, value = self.split(self.part(self.norm1(tokens), 0, 3), 3)
+        return self.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask), tokens)
+
+    def first(self, tokens: Tensor, count: int = 1, others: Tensor | None = None) -> Tensor:
+        """Return the block's output at the first `count` tokens of (B, N, D); they see `others` (B or 1, P, D) too."""
+        seen = normed = self.norm1(tokens)
+        if others is not None:
+            seen = torch.cat([self.norm1(others).expand(len(tokens), -1, -1), normed], dim=1)
+        (query,) = self.split(self.part(normed[:, :count], 0, 1), 1)
+        return self.finish(self.attended(query, seen), tokens[:, :count])
 
     def weights(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         """Return weight ((last - first) D, D) and bias of projections `first` to `last` - 1 of (query, key, value)."""
@@ -75,12 +100,15 @@ class BlockView:
         """Split (..., N, parts D) into `parts` tensors (..., H, N, D / H)."""
         return tuple(t.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for t in projected.chunk(parts, dim=-1))
 
-    def absorbed(self, query: Tensor, normed: Tensor) -> Tensor:
-        """Attend from few queries (B, H, M, D / H) to many normed tokens (B, N, D) without their keys and values.
+    def attended(self, query: Tensor, normed: Tensor) -> Tensor:
+        """Attend from queries (B, H, M, D / H) to normed tokens (B, N, D), from one query without keys and values.
 
-        The keys' weights are folded into the queries, and the values' weights are applied to the average; the keys'
+        The keys' weights are folded into the query, and the values' weights are applied to the average; the keys'
         bias shifts all scores of a query alike and drops out. Returns (B, H, M, D / H).
         """
+        if query.shape[-2] > 1:
+            key, value = self.split(self.part(normed, 1, 3), 2)
+            return F.scaled_dot_product_attention(query, key, value)
         size = query.shape[-1]
         weights, bias = self.weights(1, 3)
         key, value = (weight.unflatten(0, (self.heads, size)) for weight in weights.chunk(2))
@@ -93,16 +121,25 @@ class BlockView:
     def finish(self, attended: Tensor, tokens: Tensor) -> Tensor:
         """Return the block's output for the attention output (..., H, N, D / H) and the block's input (..., N, D)."""
         tokens = tokens + self.scale1(self.projection(attended.transpose(-3, -2).flatten(-2)))
-        return tokens + self.scale2(self.down(self.activation(self.up(self.norm2(tokens)))))
+        normed = self.norm2(tokens)
+        left = self.block.mlp(normed) if self.hooked else self.down(self.activation(self.up(normed)))
+        return tokens + self.scale2(left)
 
 
 def view_block(block: nn.Module) -> BlockView | None:
     """Return the view of a block, or None if any part is unknown: hooks, wrappers, gates, q/k norms and the like."""
     known = _is_clip_block(block) or _is_timm_block(block)
-    touched = any(getattr(module, name) for module in block.modules() for name in HOOKS) or any(
-        is_parametrized(module) for module in block.modules()
-    )
-    return BlockView(block) if known and not touched else None
+    if not known or any(is_parametrized(module) for module in block.modules()):
+        return None
+    view = BlockView(block)
+    alone = (view.norm2, block.mlp)
+    return None if any(touched(module, spare=module in alone) for module in block.modules()) else view
+
+
+def touched(module: nn.Module, spare: bool = False) -> bool:
+    """Return whether a module has hooks; `spare`: those that are `TokenHook` do not count."""
+    hooks = [hook for name in HOOKS for hook in getattr(module, name).values()]
+    return not all(spare and isinstance(hook, TokenHook) for hook in hooks)
 
 
 def _is_clip_block(block: Any) -> bool:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from promptvision.errors import InputError, unknown
 
@@ -14,19 +19,21 @@ Views = TypeVar("Views")
 
 @dataclass(frozen=True)
 class Compute:
-    """Settings of how a tower encodes prompts, read by the encoders in every call.
+    """Settings of how a tower encodes prompts and images, read by the encoders in every call.
 
     All settings give equal features up to rounding, so a run can be resumed with others.
     """
 
     way: str = "auto"
-    """"plain" calls the tower's blocks untouched, "fast" takes them apart and computes what is shared once, "auto" is
-    fast if every part of the tower is known."""
+    """"plain" calls the tower's blocks untouched, "fast" takes them apart and computes only what counts, what is shared
+    once, "auto" is fast if every part of the tower is known."""
     chunk: int = 0
     """Classes whose prompts the text tower encodes at once, 0 for all. With fewer, memory in training does not grow
     with the number of classes, at the price of a second forward pass."""
     images_at_once: int = 0
     """Images whose own prompts are encoded at once (CoCoOp, TPT); 0 for the method's default."""
+    checkpoint: bool = False
+    """Whether an image tower keeps only what enters its blocks, and backward computes each block again."""
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
@@ -34,6 +41,13 @@ class Compute:
         for name, value in (("COMPUTE.CHUNK", self.chunk), ("COMPUTE.IMAGES_AT_ONCE", self.images_at_once)):
             if value < 0:
                 raise InputError(f"{name} is {value}; it is a number of items computed at once, 0 for the default")
+
+    def run(self, work: Callable[..., Any], block: nn.Module, *inputs: Tensor) -> Any:
+        """Return `work(*inputs)`, the computation of a block, with `checkpoint` without keeping its activations."""
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return work(*inputs)
+        again = _Hooks(block)
+        return checkpoint(work, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
 
     def views(self, find: Callable[[], Views | None], problem: str) -> Views | None:
         """Return the views of the blocks for the fast way, or None for the plain way.
@@ -44,3 +58,27 @@ class Compute:
         if found is None and self.way == "fast":
             raise InputError(f"{problem}; set COMPUTE.WAY to auto or plain")
         return found
+
+
+class _Hooks:
+    """The forward hooks of a block's modules as they were when this was made, put back within a `with`.
+
+    A method may attach hooks while it computes; backward, which computes the block again, comes later.
+    """
+
+    def __init__(self, block: nn.Module):
+        self.modules = list(block.modules())
+        self.hooks = [(module._forward_pre_hooks.copy(), module._forward_hooks.copy()) for module in self.modules]
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *error: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        """Exchange the modules' hooks and those kept here."""
+        found = [(module._forward_pre_hooks, module._forward_hooks) for module in self.modules]
+        for module, (before, after) in zip(self.modules, self.hooks, strict=True):
+            module._forward_pre_hooks, module._forward_hooks = before, after
+        self.hooks = found

@@ -7,7 +7,8 @@ keys and values. Equal to the plain way up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -35,44 +36,50 @@ def prompted_features(
     fast one must know every block from `start` on.
     """
     layers = [prompts, *deep_prompts]
-    problem = f"backbone {tower.name!r} has blocks that the fast way does not know"
-    views = tower.compute.views(lambda: tower.views(start), problem)
+    views = known_views(tower, start)
     if views is None:
-        tokens = run_blocks(tower, images, prompt_edits(tower, layers, start, keep))
+        tokens = run_blocks(tower, images, prompt_edits(tower, layers, start, keep), tower.pooled)
         left = keep or start + len(layers) >= tower.depth
         return tower.pool(remove(tokens, tower.prefix, prompts.shape[-2]) if left else tokens)
     tokens = tower.enter(tower.embed(images))
     for block in list(tower.blocks)[:start]:
-        tokens = block(tokens)
+        tokens = tower.compute.run(block, block, tokens)
     layers = [(layer if layer.dim() == 3 else layer[None]).to(tokens.dtype) for layer in layers]
     layers = [tower.enter(layers[0]), *layers[1:]] if start == 0 else layers
-    return tower.pool(_through(views, tokens, layers, keep, tower.pools_first))
+    return tower.pool(_through(tower, views, tokens, layers, keep))
 
 
 def _through(
-    views: Sequence[BlockView], tokens: Tensor, layers: Sequence[Tensor], keep: bool, pools_first: bool
+    tower: ImageTower, views: Sequence[BlockView], tokens: Tensor, layers: Sequence[Tensor], keep: bool
 ) -> Tensor:
     """Run blocks on tokens (B, N, D); `layers[i]`, (B or 1, P, D), are the prompts at the entrance of block i."""
     for index, view in enumerate(views):
         if index < len(layers):
             prompts = layers[index]
         final, replaced = index == len(views) - 1, index + 1 < len(layers)
-        if final and pools_first:
-            tokens = _first_only(view, tokens, prompts)
-        elif keep and not final and not replaced:
-            tokens, prompts = _all_tokens(view, tokens, prompts)
+        if final and tower.pools_first:
+            step: Callable[..., tuple[Tensor, Tensor]] = _first_only
         else:
-            keys, values = view.part(view.norm1(prompts), 1, 3).chunk(2, dim=-1)
-            tokens, prompts = attend(view, tokens, keys, values), prompts[:, :0]
+            step = _all_tokens if keep and not final and not replaced else _replaced
+        tokens, prompts = tower.compute.run(partial(step, view), view.block, tokens, prompts)
     return tokens
 
 
-def _first_only(view: BlockView, tokens: Tensor, prompts: Tensor) -> Tensor:
-    """Return the block's output at the first token, (B, 1, D): q (W x) = (q W) x, and averages commute with W."""
-    normed = view.norm1(tokens)
-    seen = torch.cat([view.norm1(prompts).expand(len(tokens), -1, -1), normed], dim=1)
-    (query,) = view.split(view.part(normed[:, :1], 0, 1), 1)
-    return view.finish(view.absorbed(query, seen), tokens[:, :1])
+def known_views(tower: ImageTower, start: int = 0) -> list[BlockView] | None:
+    """Return views of the blocks from `start` on for the fast way, None for the plain way."""
+    problem = f"backbone {tower.name!r} has blocks that the fast way does not know"
+    return tower.compute.views(lambda: tower.views(start), problem)
+
+
+def _first_only(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the block's output at the first token, (B, 1, D), and no prompts."""
+    return view.first(tokens, others=prompts), prompts[:, :0]
+
+
+def _replaced(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the block's outputs at the tokens and no prompts: others replace them."""
+    keys, values = view.part(view.norm1(prompts), 1, 3).chunk(2, dim=-1)
+    return attend(view, tokens, keys, values), prompts[:, :0]
 
 
 def _all_tokens(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from promptvision.backbones.towers import ImageTower
-
-Edit = Callable[[Tensor], Tensor]
-"""Tokens (B, N, D) to tokens (B, N', D)."""
+from promptvision.backbones.towers import Edit, ImageTower
 
 
-def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit]) -> Tensor:
+def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit], first: int | None = None) -> Tensor:
     """Encode images (B, 3, H, W) into tokens (B, N, D) after the last block, before the final norm.
 
-    `edits[i]` changes the tokens that enter block i; at block 0 before `enter`.
+    `edits[i]` changes the tokens that enter block i; at block 0 before `enter`. `first`: how many of the tokens are
+    returned, None for all.
     """
     tokens = tower.embed(images)
     tokens = tower.enter(edits[0](tokens) if 0 in edits else tokens)
-    for index, block in enumerate(tower.blocks):
-        tokens = block(edits[index](tokens) if index and index in edits else tokens)
-    return tokens
+    return tower.run(tokens, {index: edit for index, edit in edits.items() if index}, first=first)
 
 
 def prompt_edits(tower: ImageTower, prompts: Sequence[Tensor], start: int = 0, keep: bool = True) -> dict[int, Edit]:
@@ -42,10 +38,18 @@ def prompt_edits(tower: ImageTower, prompts: Sequence[Tensor], start: int = 0, k
 
 
 def prompted_tokens(
-    tower: ImageTower, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = (), start: int = 0
+    tower: ImageTower,
+    images: Tensor,
+    prompts: Tensor,
+    deep_prompts: Sequence[Tensor] = (),
+    start: int = 0,
+    first: int | None = None,
 ) -> Tensor:
-    """Encode images into tokens (B, prefix + P + patches, D) before the final norm; prompts as in `prompt_edits`."""
-    return run_blocks(tower, images, prompt_edits(tower, [prompts, *deep_prompts], start))
+    """Encode images into tokens (B, prefix + P + patches, D) before the final norm, or the `first` of them.
+
+    Prompts as in `prompt_edits`.
+    """
+    return run_blocks(tower, images, prompt_edits(tower, [prompts, *deep_prompts], start), first)
 
 
 def insert(tokens: Tensor, prompts: Tensor, at: int) -> Tensor:

@@ -69,17 +69,17 @@ class ChangedView(BlockView):
         parts = zip("qkv"[first:last], super().part(normed, first, last).chunk(last - first, dim=-1), strict=True)
         return torch.cat([changed(self.changes, name, normed, part) for name, part in parts], dim=-1)
 
-    def absorbed(self, query: Tensor, normed: Tensor) -> Tensor:
-        raise NotImplementedError("folded weights would miss their changes")
+    @property
+    def draws(self) -> bool:  # type: ignore[override]
+        return any(change.draws for change in self.changes.values())
+
+    def attended(self, query: Tensor, normed: Tensor) -> Tensor:
+        """Attend without folding weights, which would miss their changes."""
+        key, value = self.split(self.part(normed, 1, 3), 2)
+        return F.scaled_dot_product_attention(query, key, value)
 
     def _changed(self, target: str, layer: nn.Module, inputs: Tensor) -> Tensor:
         return changed(self.changes, target, inputs, layer(inputs))
-
-
-def run_view(view: BlockView, tokens: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """Run the whole block, (B, N, D) -> (B, N, D); `attn_mask` (N, N) is added."""
-    query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
-    return view.finish(F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask), tokens)
 
 
 def changed_views(tower: Tower, changes: Mapping[int, Changes]) -> dict[int, ChangedView]:
@@ -91,15 +91,13 @@ def changed_views(tower: Tower, changes: Mapping[int, Changes]) -> dict[int, Cha
 def changed_blocks(tower: Tower, changes: Mapping[int, Changes]) -> list[Callable[..., Tensor]]:
     """Return callables of the blocks, with `changes[i]` in block i; those without changes are called unchanged."""
     views = changed_views(tower, changes)
-    return [partial(run_view, views[index]) if index in views else block for index, block in enumerate(tower.blocks)]
+    return [views.get(index, block) for index, block in enumerate(tower.blocks)]
 
 
 def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Changes]) -> Tensor:
     """Encode images (B, 3, H, W) into features (B, E), with `changes[i]` in block i."""
-    tokens = tower.enter(tower.embed(images))
-    for block in changed_blocks(tower, changes):
-        tokens = block(tokens)
-    return tower.pool(tokens)
+    blocks = changed_blocks(tower, changes)
+    return tower.pool(tower.run(tower.enter(tower.embed(images)), blocks=blocks, first=tower.pooled))
 
 
 def known_view(block: nn.Module, name: str = "") -> BlockView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import open_clip
@@ -9,7 +10,6 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from promptvision.backbones.image import run_blocks
 from promptvision.backbones.towers import ImageTower
 
 
@@ -40,10 +40,14 @@ class OpenClipImage(ImageTower):
         known = isinstance(visual, VisionTransformer) and visual.pool_type != "none"
         return cast(VisionTransformer, visual).transformer.resblocks if known else ()
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def callers(self) -> Sequence[nn.Module]:  # type: ignore[override]
+        return (self.model, cast(VisionTransformer, self.model).transformer)
+
+    def untouched(self, images: Tensor) -> Tensor:
         if self.projected:
             return self.model(images)
-        return self.pool(run_blocks(self, images, {}))
+        return self.pool(self.run(self.enter(self.embed(images))))
 
     def embed(self, images: Tensor) -> Tensor:
         if not self.blocks:

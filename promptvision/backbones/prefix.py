@@ -6,7 +6,8 @@ use for vision: a prefix is added after the projection, so that attention sees i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,28 +27,26 @@ def prefixed_tokens(
     """Run the blocks on tokens (B, N, D) that enter the first one (`tower.enter(tower.embed(images))`).
 
     `prefixes[i]` is for block i, None if it has none; blocks beyond the list have none. `first`: how many tokens
-    of a prefixed last block are computed, None for all. The sequence keeps its length.
+    are returned, None for all.
     """
     if len(prefixes) > tower.depth:
         raise InputError(
             f"{counted(len(prefixes), 'layer')} of prefixes; backbone {tower.name!r} has "
             f"{counted(tower.depth, 'block')}"
         )
-    given = [*prefixes, *[None] * (tower.depth - len(prefixes))]
-    for index, (block, prefix) in enumerate(zip(tower.blocks, given, strict=True)):
-        if prefix is None:
-            tokens = block(tokens)
-        else:
-            view = _known(tower, index)
+    blocks: list[Callable[..., Tensor]] = list(tower.blocks)
+    for index, prefix in enumerate(prefixes):
+        if prefix is not None:
             keys, values = (part.to(tokens.dtype) for part in prefix)
-            tokens = attend(view, tokens, keys, values, first if index == tower.depth - 1 else None)
-    return tokens
+            wanted = first if index == tower.depth - 1 else None
+            blocks[index] = partial(attend, _known(tower, index), keys=keys, values=values, first=wanted)
+    return tower.run(tokens, blocks=blocks, first=first)
 
 
 def prefixed_features(tower: ImageTower, images: Tensor, prefixes: Sequence[Prefix | None]) -> Tensor:
     """Encode images (B, 3, H, W) with prefixes into features (B, E)."""
     tokens = tower.enter(tower.embed(images))
-    return tower.pool(prefixed_tokens(tower, tokens, prefixes, 1 if tower.pools_first else None))
+    return tower.pool(prefixed_tokens(tower, tokens, prefixes, tower.pooled))
 
 
 def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first: int | None = None) -> Tensor:

@@ -63,7 +63,11 @@ class TimmTower(ImageTower):
             return ()
         return self._rotary or self.model.blocks  # type: ignore[return-value]
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def callers(self) -> Sequence[nn.Module]:  # type: ignore[override]
+        return (self.model.blocks,)  # type: ignore[return-value]
+
+    def untouched(self, images: Tensor) -> Tensor:
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # type: ignore[operator]
 
     @property
@@ -76,7 +80,7 @@ class TimmTower(ImageTower):
     def embed(self, images: Tensor) -> Tensor:
         model = self._transformer
         found, needed = tuple(images.shape[-2:]), getattr(model.patch_embed, "img_size", None)
-        if needed and found != tuple(needed):
+        if needed and found != tuple(needed) and getattr(model.patch_embed, "strict_img_size", True):
             raise InputError(f"backbone {self.name} takes images of {needed[0]} x {needed[1]} pixels, not {found}")
         tokens = model._pos_embed(model.patch_embed(images))
         return tokens[0] if isinstance(model, Eva) else model.patch_drop(tokens)

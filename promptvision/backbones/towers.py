@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptvision.backbones.blocks import BlockView, touched
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.pinning import Tower
 from promptvision.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Edit = Callable[[Tensor], Tensor]
+"""Tokens (B, N, D) to tokens (B, N', D)."""
 
 
 class ImageTower(Tower):
-    """An encoder of normalised images (B, 3, H, W) into features (B, E); `forward` is the backbone untouched.
+    """An encoder of normalised images (B, 3, H, W) into features (B, E); `untouched` is the backbone's own code.
 
     Towers made of transformer blocks also have the steps in between, `embed`, `enter`, `blocks` and `pool`, so that
-    `forward(images) == pool(blocks(enter(embed(images))))` and prompts can be inserted. Others have no `blocks`.
+    `untouched(images) == pool(blocks(enter(embed(images))))` and prompts can be inserted. Others have no `blocks`.
     """
 
     name: str = ""
@@ -35,12 +39,72 @@ class ImageTower(Tower):
     prefix: int = 1
     """Tokens before the patches (class token, distillation, registers); prompts come after them."""
     compute: Compute = Compute()
-    """Settings of how prompted images are encoded, which change no result."""
+    """Settings of how images are encoded, which change no result."""
     pools_first: bool = False
     """True if the feature depends on the first token only, so that `pool(tokens[:, :1])` is enough."""
 
     why_no_tokens: str = "has no tokens to put prompts among; choose a ViT"
     """The reason that `refusal` gives for a tower without `blocks`."""
+
+    callers: Sequence[nn.Module] = ()
+    """Modules of the backbone that call its blocks; if one of them has hooks, its own code is followed."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) into features (B, E), block by block where COMPUTE asks for it."""
+        view = self.last_view()
+        if view or (self.compute.checkpoint and self._in_steps()):
+            blocks = [*list(self.blocks)[:-1], view or self.blocks[-1]]
+            return self.pool(self.run(self.enter(self.embed(images)), blocks=blocks, first=self.pooled))
+        features = self.untouched(images)
+        if self.compute.checkpoint and features.requires_grad:
+            raise InputError(f"backbone {self.name!r} has no blocks to compute again; set COMPUTE.CHECKPOINT to False")
+        return features
+
+    def untouched(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) into features (B, E) by the backbone's own code."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        tokens: Tensor,
+        edits: Mapping[int, Edit] | None = None,
+        blocks: Sequence[Callable[..., Tensor]] = (),
+        first: int | None = None,
+    ) -> Tensor:
+        """Run the blocks on tokens (B, N, D) that have entered: (B, N', D), or only the `first` of these.
+
+        `edits[i]` changes the tokens that enter block i. `blocks`: called in place of the tower's own. A last block
+        that the fast way knows computes no more than the first tokens.
+        """
+        works: list[Callable[..., Tensor]] = list(blocks or self.blocks)
+        view = self._view(works[-1]) if first else None
+        if first and view:
+            works[-1] = partial(view.first, count=first)
+        for index, (work, block) in enumerate(zip(works, self.blocks, strict=True)):
+            tokens = edits[index](tokens) if edits and index in edits else tokens
+            tokens = self.compute.run(work, block, tokens)
+        return tokens[:, :first]
+
+    def last_view(self) -> BlockView | None:
+        """Return the view by which `forward` computes the last block for the first token alone, None if it does not."""
+        return self._view(self.blocks[-1]) if self.pools_first and self._in_steps() else None
+
+    def _in_steps(self) -> bool:
+        """Return whether the steps in between can stand for the backbone's own code."""
+        return bool(self.blocks) and not any(touched(module) for module in self.callers)
+
+    def _view(self, block: Callable[..., Tensor]) -> BlockView | None:
+        """Return the view of a last block that can leave tokens out, or None."""
+        if isinstance(block, partial):
+            return None
+        known = (None if block.draws else block) if isinstance(block, BlockView) else self.view(self.depth - 1)
+        problem = f"backbone {self.name!r} has a last block that the fast way does not know, or that draws dropout"
+        return self.compute.views(lambda: known, problem)
+
+    @property
+    def pooled(self) -> int | None:
+        """Number of first tokens that the feature depends on, None for all."""
+        return 1 if self.pools_first else None
 
     @property
     def depth(self) -> int:

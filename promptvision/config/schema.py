@@ -180,8 +180,9 @@ KEYS = (
     Key(
         "COMPUTE.WAY",
         "auto",
-        "Encoding of prompts: plain runs every block of a tower unchanged, fast computes what prompts share only "
-        "once (equal up to rounding), auto is fast wherever the tower allows it.",
+        "Encoding of prompts and images: plain runs every block of a tower unchanged, fast computes what prompts share "
+        "only once and the last block for the class token only (equal up to rounding), auto is fast wherever the tower "
+        "allows it.",
         choices=("auto", "fast", "plain"),
     ),
     Key(

@@ -128,10 +128,11 @@ class FeatureCache:
 
     @cached_property
     def _constants(self) -> dict[str, Any]:
-        """The parts of a key that are the same for all loaders."""
+        """The parts of a key that are the same for all loaders; the way of the last block decides the last digits."""
         known = facts(self.device)
         environment = {name: known[name] for name in COMPUTED_BY}
-        return {"format": FORMAT, "tower": fingerprint(self.tower), "pillow": PIL.__version__, **environment}
+        way = {"last block": "first token"} if self.tower.last_view() else {}
+        return {"format": FORMAT, "tower": fingerprint(self.tower), **way, "pillow": PIL.__version__, **environment}
 
 
 class FeatureTestLoader:

@@ -148,7 +148,7 @@ def image_query(tower: ImageTower, images: Tensor, kind: str = "class") -> Tenso
     "mean_max", max + 2 mean.
     """
     if kind == "class":
-        return tower.normalize(run_blocks(tower, images, {})[:, :1])[:, 0]
+        return tower.normalize(run_blocks(tower, images, {}, first=1))[:, 0]
     patches = tower.patchify(images)
     mean, most = patches.mean(dim=1), patches.amax(dim=1)
     return {"mean": mean, "max": most, "mean_max": most + 2 * mean}[kind]
