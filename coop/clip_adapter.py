@@ -40,6 +40,7 @@ class ClipAdapter(FeatureMethod):
     """
 
     frozen_images = True
+    stackable = True
     base: Tensor
 
     def __init__(

@@ -24,6 +24,7 @@ class CoOp(FeatureMethod):
     """
 
     frozen_images = True
+    stackable = True
 
     def __init__(
         self, backbone: CLIP, classes: Sequence[str], *,
@@ -40,6 +41,7 @@ class CoOp(FeatureMethod):
             backbone.text, classes, ctx.shape[-2], position=class_token_position, prefix=ctx_init, class_specific=csc
         )
         self.ctx = nn.Parameter(torch.randn_like(ctx) if reparameterize else ctx)
+        self.stackable = reparameterize != "lstm"
         self.network = Network(reparameterize, ctx.shape[-1]) if reparameterize else nn.Identity()
 
     def contexts(self) -> Tensor:

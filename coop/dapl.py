@@ -33,6 +33,7 @@ class DAPL(FeatureMethod):
     """
 
     frozen_images = True
+    stackable = True
     wants_unlabelled = True
     features: Tensor
 

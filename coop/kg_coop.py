@@ -22,6 +22,8 @@ class KgCoOp(ContextMethod):
     Learns `ctx` (M, D).
     """
 
+    stackable = True
+
     def __init__(
         self, backbone: CLIP, classes: Sequence[str], *,
         n_ctx: int = 4, ctx_init: str = "a photo of a", weight: float = 8.0, templates: Sequence[str] = (),

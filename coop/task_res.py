@@ -24,6 +24,7 @@ class TaskRes(FeatureMethod):
     """
 
     frozen_images = True
+    stackable = True
     new_classes = False
     base: Tensor
 

@@ -40,6 +40,7 @@ class TCP(ContextMethod):
     """
 
     class_specific = True
+    stackable = True
 
     def __init__(
         self, backbone: CLIP, classes: Sequence[str], *, n_ctx: int = 4, ctx_init: str = "", prompt: str = "",

@@ -134,4 +134,5 @@ class TipAdapterF(TipAdapter):
     """
 
     learns_keys = True
+    stackable = True
     remembered = frozenset({"values"})

@@ -42,6 +42,10 @@ class Method(nn.Module):
     frozen_images: bool = False
     """True if images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
     features (B, E) in place of images (`ImageTower.as_features`)."""
+    stackable: bool = False
+    """True if runs on features that differ in seed, rate or shots can compute their steps as one (`sweep --stack`):
+    `loss` draws nothing, changes no buffer, follows no value of a tensor (`torch.func.vmap`), and reads nothing beside
+    parameters, buffers and the batch that differs from seed to seed."""
     wants_unlabelled: bool = False
     """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
     image_views: ImageViews | None = None

@@ -26,6 +26,7 @@ class Linear(HeadMethod):
     """
 
     frozen_images = True
+    stackable = True
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Linear(HeadMethod):
     ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init, hidden_layers, head_dropout)
+        self.stackable = not hidden_layers  # dropout draws, and batch norms count
 
     def features(self, images: Tensor) -> Tensor:
         return self.backbone.as_features(images)

@@ -29,8 +29,12 @@ _RECEIVED: ContextVar[Sequence[int]] = ContextVar("received", default=())
 def signals() -> Iterator[list[int]]:
     """Yield a list that receives the first SIGINT or SIGTERM; a second one exits at once.
 
-    Only the main thread receives signals.
+    Only the main thread receives signals; within another `signals`, that one's list is yielded.
     """
+    outer = _RECEIVED.get()
+    if isinstance(outer, list):
+        yield outer
+        return
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

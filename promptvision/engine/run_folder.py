@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
@@ -62,6 +63,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"OUTPUT_DIR {self.path} cannot be written: {error.strerror}") from error
         self._handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+        own = threading.get_ident()  # the lines of a run, not those of runs in other threads (engine/stack.py)
+        self._handler.addFilter(lambda record: record.thread == own)
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)
         busy = f"OUTPUT_DIR {self.path} is in use by another run"

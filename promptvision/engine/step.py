@@ -61,10 +61,7 @@ class Step:
         losses = torch.zeros((), dtype=torch.double, device=self.device)  # read once, not after every batch
         self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
-            with autocast(self.device, self.precision):
-                loss = self.method.loss(*(tensor.to(self.device) for tensor in batch))
-            losses += loss.detach().double() * len(batch[1])
-            self.scaler.scale(loss * (len(batch[1]) / images)).backward()
+            losses += self.backward(batch, len(batch[1]) / images).double() * len(batch[1])
         value = total(losses.item(), self.device) / images
         if math.isfinite(value):
             sum_gradients(self.learned)
@@ -77,6 +74,13 @@ class Step:
 
     def renew(self) -> None:
         """Take account of frozen tensors that were replaced; this step looks them up each time."""
+
+    def backward(self, batch: Batch, share: float) -> Tensor:
+        """Add the gradients of `share` times the loss of a batch to those of the learned tensors; return the loss."""
+        with autocast(self.device, self.precision):
+            loss = self.method.loss(*(tensor.to(self.device) for tensor in batch))
+        self.scaler.scale(loss * share).backward()
+        return loss.detach()
 
 
 def seed_all(seed: int, step: int) -> None:

@@ -24,6 +24,7 @@ from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
 from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.stack import Member, StackedStep
 from promptvision.engine.step import Step, seed_all
 from promptvision.errors import InputError, counted
 from promptvision.method import Method
@@ -67,6 +68,7 @@ def fit(
     per_step: bool = False,
     progress: bool = True,
     graph: str = "off",
+    member: Member | None = None,
 ) -> dict[str, Any]:
     """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
@@ -82,7 +84,8 @@ def fit(
     Ctrl-C and SIGTERM save a checkpoint after the current step, or batch of a validation, and exit with 130 and 143;
     bad input, such as a missing image, saves one before it is raised. If `watch` prunes the run before its last epoch,
     it is saved and Pruned raised. A loss that is not finite raises Diverged and keeps the last good checkpoint.
-    `graph`: COMPUTE.GRAPH, auto or off.
+    `graph`: COMPUTE.GRAPH, auto or off. `member`: the run's place in a stack, whose runs compute their steps together;
+    then `seconds` are its share.
     """
     if optimizer is None or loader is None:
         LOG.info("%s learns nothing step by step: no training", type(method).__name__)
@@ -95,17 +98,19 @@ def fit(
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    ordinary = Step(method, optimizer, scaler, device, precision, clip)
+    settings = method, optimizer, scaler, device, precision, clip
+    ordinary = StackedStep(*settings, member) if member else Step(*settings)
     for parameter in ordinary.learned:
         parameter.data = parameter.data.float()  # whatever the backbone is: small updates vanish in 16 bits
     start_alike(ordinary.learned)
     identity = {**(identity or {}), **ours}
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds, Patience(patience))
     saver.restore()
-    update = choose_step(ordinary, graph, accumulate)
+    update = choose_step(ordinary, "off" if member else graph, accumulate)
     work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
-    started, start = time.monotonic() - saver.at.seconds, saver.at
+    clock = member.clock if member else time.monotonic
+    started, start = clock() - saver.at.seconds, saver.at
     meter = Meter("Training", steps, "step", done=start.epoch * size + start.batch, shown=progress, stays=True)
     losses = Losses(saver, meter)
     saver.settle = losses.settle
@@ -128,7 +133,7 @@ def fit(
                 set_rate(optimizer, rate)
                 seed_all(seed, step)
                 loss = update.take(group)
-                seconds = round(time.monotonic() - started, 3)
+                seconds = round(clock() - started, 3)
                 pause = EVERY if batch + 1 < last else SOON if FEW < epochs > epoch + 1 else 0.0
                 losses.note(Taken(Position(epoch, batch, seconds), step, rate, pause, loss))
                 if batch + 1 == last:  # before anything is saved: a run resumed from here must not do it again
@@ -148,7 +153,7 @@ def fit(
                     saver.patience.note(epoch, found)
                 folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
                 prune = watch is not None and watch(epoch, found) and epoch + 1 < epochs
-            at = Position(epoch + 1, 0, round(time.monotonic() - started, 3), saver.at.loss)
+            at = Position(epoch + 1, 0, round(clock() - started, 3), saver.at.loss)
             ends = prune or saver.patience.exhausted or at.epoch == epochs
             saver.reach(at, agreed(stop, device), due=ends or at.epoch % checkpoint_every == 0)
             if prune:

@@ -20,7 +20,8 @@ from promptvision.engine.distributed import check, is_first
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
-from promptvision.engine.run_folder import RunFolder
+from promptvision.engine.run_folder import LOG, RunFolder
+from promptvision.engine.stack import Member
 from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError, as_called
 from promptvision.experiment.build import Families, load_method, start_from
@@ -29,6 +30,7 @@ from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.loss import check_loss, set_loss
 from promptvision.experiment.result import describe, environment, identity, learned_metadata
 from promptvision.experiment.schedule import base_rate, epochs, per_step, rates
+from promptvision.experiment.stacked import in_features, why_alone
 from promptvision.method import Batches
 
 
@@ -58,8 +60,8 @@ class Experiment(Setup):
         if self.cfg.METHOD.WEIGHTS:
             start_from(self.cfg, self.family, self.method)
 
-    def train(self, watch: Watch | None = None) -> dict[str, Any]:
-        """Train as configured and return the part of result.json about training.
+    def train(self, watch: Watch | None = None, member: Member | None = None) -> dict[str, Any]:
+        """Train as configured, as `member` of a stack if that is given; return the part of result.json about training.
 
         An earlier run in the folder is removed when all is ready for the first step. A method that learns nothing step
         by step reads no training images.
@@ -73,6 +75,9 @@ class Experiment(Setup):
         batches = len(loader) if loader else 1
         if loader:
             self._check_evaluations(batches)
+        if loader and member and (reason := why_alone(cfg, method)):
+            LOG.info("Trains alone: %s", reason)
+            member = None
         best = Best(self.folder, method) if loader and is_first() and cfg.TRAIN.KEEP != "last" else None
         watched = "test" if cfg.TRAIN.KEEP == "best_test" else "val"
         val = self.test_loader(watched) if loader and cfg.TRAIN.EVAL_EVERY else ()
@@ -82,7 +87,7 @@ class Experiment(Setup):
         self.start()
         fitted = fit(
             method,
-            loader,
+            in_features(cfg, method, loader, self.device) if loader and member else loader,
             optimizer,
             learning_rates,
             self.folder,
@@ -101,8 +106,10 @@ class Experiment(Setup):
             per_step=per_step(cfg),
             progress=self.progress,
             graph=cfg.COMPUTE.GRAPH,
+            member=member,
         )
-        return {**fitted, **prepared, **(best.restore() if best else {})}
+        stacked = {"stacked": member.together} if member and member.together > 1 else {}
+        return {**fitted, **prepared, **stacked, **(best.restore() if best else {})}
 
     def finish(self) -> None:
         """Let the method choose by validation images and save the learned tensors."""

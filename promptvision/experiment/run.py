@@ -13,6 +13,7 @@ from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.distributed import is_first
 from promptvision.engine.earlier_run import changed_since, earlier_result
 from promptvision.engine.run_folder import LOG, RunFolder
+from promptvision.engine.stack import Member
 from promptvision.engine.train import Watch
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families, check_origin, load_method
@@ -28,14 +29,21 @@ from promptvision.safe_yaml import WRONG, parse
 
 @naming_sizes
 def run(
-    cfg: CfgNode, families: Families, folder: RunFolder, *, progress: bool = True, watch: Watch | None = None
+    cfg: CfgNode,
+    families: Families,
+    folder: RunFolder,
+    *,
+    progress: bool = True,
+    watch: Watch | None = None,
+    member: Member | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and write result.json; return its contents. With CONTINUAL, do so for a stream of tasks.
 
     A finished run of the same config in the folder gives its result; another run there raises InputError, unless the
     folder is opened to overwrite it.
 
-    `watch` may stop a run early after a validation, which raises Pruned; a stream has no use for it. Of several
+    `watch` may stop a run early after a validation, which raises Pruned; a stream has no use for it, nor for `member`,
+    the run's place among those that train together (engine/stack.py). Of several
     processes (engine/distributed.py) only the first one evaluates; the others return what training reports.
     """
     if is_first():
@@ -53,7 +61,7 @@ def run(
         warn_of_empty_classes(experiment.data, split)
     loader = experiment.check_test_images(decode=experiment.starts_training()) if is_first() else None
     experiment.prepare()
-    trained = experiment.train(watch)
+    trained = experiment.train(watch, member)
     if not is_first():
         return trained
     experiment.finish()

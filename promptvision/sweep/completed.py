@@ -15,6 +15,7 @@ from promptvision.engine.earlier_run import earlier_result, same_run
 from promptvision.engine.evaluation_file import evaluation_file, stored_evaluations
 
 if TYPE_CHECKING:
+    from promptvision.engine.stack import Member
     from promptvision.engine.train import Watch
 
 Families = Mapping[str, Any]
@@ -40,11 +41,12 @@ def once(
     overwrite: bool = False,
     progress: bool = True,
     watch: Watch | None = None,
+    member: Member | None = None,
 ) -> dict[str, Any]:
     """Return the result of the run in `folder` (empty: OUTPUT_DIR); start or resume it unless it is finished.
 
     Another run there raises InputError, or is replaced with `overwrite`; a process that trains there is waited for.
-    `watch` may stop a run early, which raises Pruned.
+    `watch` may stop a run early, which raises Pruned. `member`: its place among runs that train together.
     """
     folder = folder or cfg.OUTPUT_DIR
     found = earlier_result(resolved(cfg), folder, overwrite=overwrite)
@@ -56,7 +58,7 @@ def once(
     with RunFolder(folder, wait=True) as open_folder:
         open_folder.resume = started(cfg, folder)
         open_folder.overwrite = overwrite and not open_folder.resume
-        return run(cfg, families, open_folder, progress=progress, watch=watch)
+        return run(cfg, families, open_folder, progress=progress, watch=watch, member=member)
 
 
 def retested(cfg: CfgNode, folder: str | Path, name: str) -> dict[str, Any] | None:

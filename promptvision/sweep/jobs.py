@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -18,6 +18,9 @@ from promptvision.errors import InputError, NotWritten
 from promptvision.sweep.benchmark import Cell, file_name
 from promptvision.sweep.completed import Families, config_hash, finished, once, retest_once, retested
 from promptvision.sweep.search import Search, load_search, search
+
+if TYPE_CHECKING:
+    from promptvision.engine.stack import Member
 
 Result = dict[str, Any]
 CONDITION = re.compile(r"(RUN|SEED|[A-Z_]+(\.[A-Z_0-9]+)+)=")
@@ -165,10 +168,17 @@ def done(job: Job) -> Outcome | None:
     return Outcome([{**result, "evals": evals} if evals else result], [])
 
 
-def do(job: Job, families: Families, folder: str | Path = "", *, progress: bool = False) -> Outcome:
+def do(
+    job: Job,
+    families: Families,
+    folder: str | Path = "",
+    *,
+    progress: bool = False,
+    member: Member | None = None,
+) -> Outcome:
     """Do a job, or the rest of it; bad input, in the run or in one of the tests, becomes a sentence.
 
-    `folder`: the place of its files instead of OUTPUT_DIR.
+    `folder`: the place of its files instead of OUTPUT_DIR. `member`: its place among jobs that train together.
     """
     place, results = Path(folder or job.cfg.OUTPUT_DIR), list[Result]()
     try:
@@ -183,7 +193,7 @@ def do(job: Job, families: Families, folder: str | Path = "", *, progress: bool 
             results = tried["runs"]
             write_json(place / "search.json", {"job": job.identity, **tried})
             return Outcome(results, [])
-        result = once(job.cfg, families, place, overwrite=job.overwrite, progress=progress)
+        result = once(job.cfg, families, place, overwrite=job.overwrite, progress=progress, member=member)
     except NotWritten as error:
         whole = not job.search and "accuracy" in error.result  # neither a trial of a search nor a task of a stream
         return Outcome([error.result] if whole else [], [f"{job.title}: {error}"], [(job.title, error.result)])

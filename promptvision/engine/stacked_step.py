@@ -1,0 +1,142 @@
+"""Losses and gradients of many runs at once: their learned tensors on a leading axis (`torch.func.vmap`)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from promptvision.engine.device import autocast
+from promptvision.engine.step import Batch, Step
+from promptvision.errors import lacks_memory
+from promptvision.method import Method
+
+LOG = logging.getLogger(__name__)
+
+
+class Learner(nn.Module):
+    """A method's loss as a function of tensors that `functional_call` can replace."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Return `Method.loss`."""
+        return self.method.loss(*batch)
+
+    @cached_property
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Parameters that gradient descent changes."""
+        return {f"method.{name}": each for name, each in self.method.trained().items() if each.requires_grad}
+
+    @cached_property
+    def own(self) -> dict[str, Tensor]:
+        """Buffers beside the backbone's, such as remembered images, which may differ from run to run."""
+        return {name: each for name, each in self.named_buffers() if not name.startswith("method.backbone.")}
+
+
+@dataclass(eq=False)
+class Wanted:
+    """What run `number` of a stack waits for: its `Step.backward` of a batch and its share."""
+
+    number: int
+    step: Step
+    learner: Learner
+    batch: Batch
+    share: float
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    seconds: float = 0.0
+    """Its share of the time that they took."""
+    together: int = 1
+    """Number of runs whose steps were computed as one."""
+    error: Exception | None = None
+    done: bool = False
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
+        """What is the same for all runs that are computed as one."""
+        tensors = [*self.batch, *self.learner.learned.values(), *self.learner.own.values()]
+        return (self.step.precision, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+
+
+def compute(wanted: Sequence[Wanted]) -> None:
+    """Compute the gradients of all that wait, those of one shape as one; an error is that of the run it concerns."""
+    groups = defaultdict[Any, list[Wanted]](list)
+    for each in sorted(wanted, key=lambda each: each.number):
+        groups[each.shapes].append(each)
+    for group in groups.values():
+        _compute(group)
+
+
+def _compute(group: Sequence[Wanted]) -> None:
+    """Compute gradients of one shape, or half of them at a time where that fails."""
+    started = time.monotonic()
+    try:
+        if len(group) > 1:
+            _as_one(group)
+        else:
+            (one,) = group
+            one.loss = Step.backward(one.step, one.batch, one.share)
+    except Exception as error:  # noqa: BLE001 - raised again in the thread of the run that it concerns
+        if len(group) > 1:
+            if not lacks_memory(error):
+                _warn(f"{type(group[0].step.method).__name__} cannot train as one with others: {error}")
+            _compute(group[: len(group) // 2])
+            _compute(group[len(group) // 2 :])
+            return
+        group[0].error = error
+    for each in group:
+        each.seconds, each.together, each.done = (time.monotonic() - started) / len(group), len(group), True
+
+
+def _as_one(group: Sequence[Wanted]) -> None:
+    """Compute the gradients of several runs on a leading axis.
+
+    The sum of the losses has the gradients of each: no run's loss depends on another's tensors.
+    """
+    first, device = group[0].learner, group[0].step.device
+    learned = {
+        name: torch.stack([each.learner.learned[name].detach() for each in group]).requires_grad_()
+        for name in first.learned
+    }
+    own, shared = dict[str, Tensor](), dict[str, Tensor]()
+    for name, tensor in first.own.items():
+        others = [each.learner.own[name] for each in group]
+        if all(other is tensor or torch.equal(other, tensor) for other in others):
+            shared[name] = tensor
+        else:
+            own[name] = torch.stack(others)
+    batch = [torch.stack(tensors) for tensors in zip(*(each.batch for each in group), strict=True)]
+
+    def loss(tensors: dict[str, Tensor], batch: Sequence[Tensor]) -> Tensor:
+        return functional_call(first, {**tensors, **shared}, tuple(batch))
+
+    # on a CPU vmap has no rule for fused attention and would run it row by row
+    plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with autocast(device, group[0].step.precision), plain:
+        losses = vmap(loss)({**learned, **own}, batch)
+    shares = torch.tensor([each.share for each in group], dtype=losses.dtype, device=device)
+    gradients = torch.autograd.grad((losses * shares).sum(), list(learned.values()), allow_unused=True)
+    for each, value in zip(group, losses.detach().unbind(), strict=True):
+        each.loss = value
+    for name, gradient in zip(learned, gradients, strict=True):
+        for each, own_gradient in zip(group, gradient.unbind() if gradient is not None else (), strict=False):
+            parameter = each.learner.learned[name]
+            parameter.grad = own_gradient if parameter.grad is None else parameter.grad + own_gradient
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Log a sentence once."""
+    LOG.warning("%s: they are computed one after the other", sentence)
