@@ -40,12 +40,17 @@ def arguments():
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
     parser.add_argument("--estimate", action="store_true", help="time a few steps of each kind of cell, no more")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
+    parser.add_argument("--stack", type=int, default=1, metavar="N", help="train up to N runs as one, where they can")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each run on the cluster")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report's page after each part")
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error("--jobs takes a number from 1 on")
+    if args.stack < 1:
+        parser.error("--stack takes a number from 1 on")
+    if args.stack > 1 and args.ray is not None:
+        parser.error("--stack trains runs together on this machine: leave out --ray, whose runs are apart")
     if args.only and (word := next(filter(CONDITION.match, args.overrides[::2]), None)):
         parser.error(f"each --only takes one word: --only {args.only[-1]} --only {word}")
     if args.overwrite and args.ray is not None:
@@ -88,7 +93,7 @@ def main():
 
     try:
         after = write_page if args.html else None
-        failures = work_off(board, FAMILIES, console, ray=args.ray, gpus=args.gpus, part_done=after)
+        failures = work_off(board, FAMILIES, console, ray=args.ray, gpus=args.gpus, stack=args.stack, part_done=after)
     finally:
         results, sentences = board.results(), []
         try:

@@ -17,7 +17,8 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from promptvision.sweep.completed import Families
-from promptvision.sweep.jobs import Job, Outcome, do
+from promptvision.sweep.jobs import Job, Outcome, done
+from promptvision.sweep.stack import do_together, groups_of
 
 TRIES = 2
 """Number of times that a failing job is tried."""
@@ -32,10 +33,14 @@ class Event(NamedTuple):
 
 
 class Queue:
-    """Jobs by number, each handed out until it succeeds or was tried TRIES times, failed ones after all others."""
+    """Jobs by number, each handed out until it succeeds or was tried TRIES times, failed ones after all others.
 
-    def __init__(self, jobs: Sequence[Job]):
+    `groups`: those that train together.
+    """
+
+    def __init__(self, jobs: Sequence[Job], groups: Sequence[Sequence[int]] = ()):
         self.jobs, self.waiting, self.tries = jobs, deque(range(len(jobs))), [0] * len(jobs)
+        self.group = {number: group for group in groups for number in group}
 
     def next(self) -> int | None:
         """Return the number of the job to start, if one is waiting."""
@@ -45,6 +50,18 @@ class Queue:
         self.tries[number] += 1
         return number
 
+    def next_group(self) -> list[int]:
+        """Return the numbers of the jobs to start together; none if no job is waiting. One that failed is alone."""
+        first = self.next()
+        if first is None:
+            return []
+        others = self.group.get(first, ()) if self.tries[first] == 1 else ()
+        together = [first, *(number for number in others if number in self.waiting and not self.tries[number])]
+        for number in together[1:]:
+            self.waiting.remove(number)
+            self.tries[number] += 1
+        return together
+
     def finished(self, number: int, outcome: Outcome) -> Event:
         """Record the outcome of a job, and queue it again if it failed for the first time."""
         again = bool(outcome.failures) and self.tries[number] < TRIES
@@ -53,37 +70,41 @@ class Queue:
         return Event(number, outcome, again)
 
 
-def do_here(jobs: Sequence[Job], families: Families, *, progress: bool = False) -> Generator[Event, None, None]:
-    """Do one job after the other, with backbones shared in memory."""
+def do_here(
+    jobs: Sequence[Job], families: Families, stack: int = 1, *, progress: bool = False
+) -> Generator[Event, None, None]:
+    """Do one job after the other, with backbones shared in memory; up to `stack` of them train together."""
     from promptvision.sweep.shared_backbone import sharing
 
-    queue, shared = Queue(jobs), sharing(families)
-    while (number := queue.next()) is not None:
-        yield Event(number)
-        yield queue.finished(number, do(jobs[number], shared, progress=progress))
+    queue, shared = Queue(jobs, groups_of(jobs, families, stack)), sharing(families)
+    while group := queue.next_group():
+        yield from map(Event, group)
+        outcomes = do_together([jobs[number] for number in group], shared, progress=progress)
+        yield from map(queue.finished, group, outcomes)
 
 
-def do_in_workers(jobs: Sequence[Job], families: Families, count: int) -> Generator[Event, None, None]:
-    """Do `count` jobs at a time; each worker shares backbones among its own, and a worker that dies fails its job.
+def do_in_workers(jobs: Sequence[Job], families: Families, count: int, stack: int = 1) -> Generator[Event, None, None]:
+    """Do jobs in `count` workers, each of which does one at a time, or up to `stack` that train together.
 
-    The log of a run is in its folder. However this ends, the workers are stopped and save the jobs that they are doing.
+    A worker shares backbones among its jobs; one that dies fails those that it has not finished. The log of a run is in
+    its folder. However this ends, the workers are stopped and save the jobs that they are doing.
     """
-    queue, workers = Queue(jobs), [Worker(families) for _ in range(min(count, len(jobs)))]
+    queue = Queue(jobs, groups_of(jobs, families, stack))
+    workers = [Worker(families) for _ in range(min(count, len(jobs)))]
     try:
         while True:
             for worker in workers:
-                number = queue.next() if worker.job is None else None
-                if number is not None:
-                    worker.start(number, jobs[number])
-                    yield Event(number)
-            busy = [worker for worker in workers if worker.job is not None]
+                group = queue.next_group() if not worker.group else []
+                if group:
+                    worker.start(group, [jobs[number] for number in group])
+                    yield from map(Event, group)
+            busy = [worker for worker in workers if worker.group]
             if not busy:
                 return
             ready = wait([worker.pipe for worker in busy])
             for worker in (each for each in busy if each.pipe in ready):
-                number = worker.job
-                assert number is not None
-                yield queue.finished(number, worker.outcome(jobs[number]))
+                group = worker.group
+                yield from map(queue.finished, group, worker.outcomes([jobs[number] for number in group]))
     finally:
         started = [(worker.process, worker.pipe) for worker in workers if worker.process]
         for process, _ in started:  # all before the first wait: a second signal here must leave none at work
@@ -94,35 +115,36 @@ def do_in_workers(jobs: Sequence[Job], families: Families, count: int) -> Genera
 
 
 class Worker:
-    """A process that does one job at a time; it is launched for its first job, and again for a job after its death."""
+    """A process that does one group of jobs at a time; it is launched for its first, and again after its death."""
 
     def __init__(self, families: Families):
         self.modules = {name: family.__name__ for name, family in families.items()}
-        self.job: int | None = None
+        self.group: Sequence[int] = ()
+        """Numbers of the jobs that it is doing."""
         self.process: BaseProcess | None = None
 
-    def start(self, number: int, job: Job) -> None:
-        """Hand it a job."""
+    def start(self, group: Sequence[int], jobs: Sequence[Job]) -> None:
+        """Hand it jobs that train together, or one."""
         if not self.process or not self.process.is_alive():
             context = multiprocessing.get_context("spawn")
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(target=_serve, args=(theirs, self.modules))
             self.process.start()
             theirs.close()
-        self.job = number
-        with suppress(ConnectionError):  # it has just died, which `outcome` reports
-            self.pipe.send(job)
+        self.group = group
+        with suppress(ConnectionError):  # it has just died, which `outcomes` reports
+            self.pipe.send(jobs)
 
-    def outcome(self, job: Job) -> Outcome:
-        """Return the outcome of its job, when `pipe` is ready."""
-        self.job = None
+    def outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Return the outcomes of its jobs, when `pipe` is ready."""
+        self.group = ()
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
             assert self.process
             self.process.join()
-            status = self.process.exitcode
-            return Outcome([], [f"{job.title}: its process died (exit status {status}); see {job.cfg.OUTPUT_DIR}"])
+            died = f"its process died (exit status {self.process.exitcode}); see"
+            return [done(job) or Outcome([], [f"{job.title}: {died} {job.cfg.OUTPUT_DIR}"]) for job in jobs]
 
 
 def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
@@ -140,10 +162,10 @@ def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
     families = sharing({name: importlib.import_module(module) for name, module in modules.items()})
     while True:
         try:
-            job = pipe.recv()
+            jobs = pipe.recv()
         except EOFError:
             return
-        pipe.send(do(job, families))
+        pipe.send(do_together(jobs, families))
 
 
 def _stop_with_parent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 
 from rich.console import Console, Group
@@ -11,7 +11,6 @@ from rich.live import Live
 
 from promptvision.engine.progress import log_to_terminal
 from promptvision.sweep.completed import Families
-from promptvision.sweep.jobs import Job
 from promptvision.sweep.local import Event, do_here, do_in_workers
 from promptvision.sweep.progress import Board
 
@@ -27,17 +26,27 @@ def work_off(
     *,
     ray: str | None = None,
     gpus: float = 0.0,
+    stack: int = 1,
     part_done: Callable[[], None] | None = None,
 ) -> list[str]:
     """Do the jobs that are not finished, and return a sentence for each failure.
 
     Progress is a live table on a terminal, else lines of log. `ray`, `gpus`: address of a cluster, and GPUs per job.
+    `stack`: the most jobs that train together.
     `part_done` is called when all jobs of a part are finished and others are left.
     """
     todo = [number for number, outcome in enumerate(board.outcomes) if outcome is None]
     if not console.is_terminal:
         log_to_terminal()
-    events = start([board.jobs[number] for number in todo], families, board.at_once, ray, gpus, console.is_terminal)
+    jobs = [board.jobs[number] for number in todo]
+    if ray is not None:
+        from promptvision.sweep.ray_cluster import do_on_cluster  # an extra, and seconds to import
+
+        events = do_on_cluster(jobs, families, ray, gpus)
+    elif board.at_once > 1:
+        events = do_in_workers(jobs, families, board.at_once, stack)
+    else:
+        events = do_here(jobs, families, stack, progress=not console.is_terminal)
     live = Live(
         console=console,
         get_renderable=lambda: Group(board.table(ROWS), board.line() + board.finish()),
@@ -53,17 +62,6 @@ def work_off(
             if part_done and event.outcome and not event.again and left and part not in left:
                 part_done()
     return [sentence for outcome in board.outcomes if outcome for sentence in outcome.failures]
-
-
-def start(
-    jobs: Sequence[Job], families: Families, at_once: int, ray: str | None, gpus: float, quiet: bool
-) -> Generator[Event, None, None]:
-    """Return the events of doing these jobs."""
-    if ray is not None:
-        from promptvision.sweep.ray_cluster import do_on_cluster  # an extra, and seconds to import
-
-        return do_on_cluster(jobs, families, ray, gpus)
-    return do_in_workers(jobs, families, at_once) if at_once > 1 else do_here(jobs, families, progress=not quiet)
 
 
 def log_event(board: Board, event: Event) -> None:
