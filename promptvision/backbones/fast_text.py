@@ -88,6 +88,7 @@ class PackedPrompts(PackedLayout):
             cache[index] = keys, values
             if index < len(views) - 1:
                 mask = causal(len(slots), keys.shape[-2], keys.device)
+                keys, values = keys.to(query.dtype), values.to(query.dtype)  # vmap does what autocast would do
                 tokens = view.finish(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask), tokens)
         return cache
 
@@ -135,5 +136,5 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     """Attend from queries (R, T, H, N, d) with a mask (T, 1, N, K) that all R share."""
     rows, tiles = query.shape[:2]
     mask = mask if rows == 1 else mask.expand(rows, *mask.shape).flatten(0, 1)
-    query, keys, values = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
+    query, keys, values = (each.flatten(0, 1).to(query.dtype) for each in (query, keys, values))
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).unflatten(0, (rows, tiles))

@@ -63,7 +63,7 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"OUTPUT_DIR {self.path} cannot be written: {error.strerror}") from error
         self._handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
-        own = threading.get_ident()  # the lines of a run, not those of runs in other threads (engine/stack.py)
+        own = threading.get_ident()  # the lines of a run, not those of runs in other threads (engine/together/stack.py)
         self._handler.addFilter(lambda record: record.thread == own)
         LOG.addHandler(self._handler)
         LOG.setLevel(logging.INFO)

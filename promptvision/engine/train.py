@@ -24,8 +24,8 @@ from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
 from promptvision.engine.run_folder import RunFolder
-from promptvision.engine.stack import Member, StackedStep
 from promptvision.engine.step import Step, seed_all
+from promptvision.engine.together.stack import Member, StackedStep
 from promptvision.errors import InputError, counted
 from promptvision.method import Method
 

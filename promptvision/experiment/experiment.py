@@ -21,7 +21,7 @@ from promptvision.engine.evaluate import evaluate
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.run_folder import LOG, RunFolder
-from promptvision.engine.stack import Member
+from promptvision.engine.together.stack import Member
 from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError, as_called
 from promptvision.experiment.build import Families, load_method, start_from

@@ -13,7 +13,7 @@ from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.distributed import is_first
 from promptvision.engine.earlier_run import changed_since, earlier_result
 from promptvision.engine.run_folder import LOG, RunFolder
-from promptvision.engine.stack import Member
+from promptvision.engine.together.stack import Member
 from promptvision.engine.train import Watch
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families, check_origin, load_method
@@ -43,7 +43,7 @@ def run(
     folder is opened to overwrite it.
 
     `watch` may stop a run early after a validation, which raises Pruned; a stream has no use for it, nor for `member`,
-    the run's place among those that train together (engine/stack.py). Of several
+    the run's place among those that train together (engine/together/stack.py). Of several
     processes (engine/distributed.py) only the first one evaluates; the others return what training reports.
     """
     if is_first():

@@ -1,4 +1,4 @@
-"""Runs that train together (engine/stack.py): which can, and what they train on."""
+"""Runs that train together (engine/together/stack.py): which can, and what they train on."""
 
 from __future__ import annotations
 

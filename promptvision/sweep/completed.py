@@ -15,7 +15,7 @@ from promptvision.engine.earlier_run import earlier_result, same_run
 from promptvision.engine.evaluation_file import evaluation_file, stored_evaluations
 
 if TYPE_CHECKING:
-    from promptvision.engine.stack import Member
+    from promptvision.engine.together.stack import Member
     from promptvision.engine.train import Watch
 
 Families = Mapping[str, Any]

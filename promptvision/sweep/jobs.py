@@ -20,7 +20,7 @@ from promptvision.sweep.completed import Families, config_hash, finished, once, 
 from promptvision.sweep.search import Search, load_search, search
 
 if TYPE_CHECKING:
-    from promptvision.engine.stack import Member
+    from promptvision.engine.together.stack import Member
 
 Result = dict[str, Any]
 CONDITION = re.compile(r"(RUN|SEED|[A-Z_]+(\.[A-Z_0-9]+)+)=")

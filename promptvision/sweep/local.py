@@ -119,11 +119,11 @@ class Worker:
 
     def __init__(self, families: Families):
         self.modules = {name: family.__name__ for name, family in families.items()}
-        self.group: Sequence[int] = ()
+        self.group: list[int] = []
         """Numbers of the jobs that it is doing."""
         self.process: BaseProcess | None = None
 
-    def start(self, group: Sequence[int], jobs: Sequence[Job]) -> None:
+    def start(self, group: list[int], jobs: Sequence[Job]) -> None:
         """Hand it jobs that train together, or one."""
         if not self.process or not self.process.is_alive():
             context = multiprocessing.get_context("spawn")
@@ -137,7 +137,7 @@ class Worker:
 
     def outcomes(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Return the outcomes of its jobs, when `pipe` is ready."""
-        self.group = ()
+        self.group = []
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionError):

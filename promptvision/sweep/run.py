@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext
 
 from rich.console import Console, Group
@@ -11,6 +11,7 @@ from rich.live import Live
 
 from promptvision.engine.progress import log_to_terminal
 from promptvision.sweep.completed import Families
+from promptvision.sweep.jobs import Job
 from promptvision.sweep.local import Event, do_here, do_in_workers
 from promptvision.sweep.progress import Board
 
@@ -38,15 +39,8 @@ def work_off(
     todo = [number for number, outcome in enumerate(board.outcomes) if outcome is None]
     if not console.is_terminal:
         log_to_terminal()
-    jobs = [board.jobs[number] for number in todo]
-    if ray is not None:
-        from promptvision.sweep.ray_cluster import do_on_cluster  # an extra, and seconds to import
-
-        events = do_on_cluster(jobs, families, ray, gpus)
-    elif board.at_once > 1:
-        events = do_in_workers(jobs, families, board.at_once, stack)
-    else:
-        events = do_here(jobs, families, stack, progress=not console.is_terminal)
+    jobs, quiet = [board.jobs[number] for number in todo], console.is_terminal
+    events = start(jobs, families, board.at_once, stack, ray, gpus, quiet)
     live = Live(
         console=console,
         get_renderable=lambda: Group(board.table(ROWS), board.line() + board.finish()),
@@ -62,6 +56,19 @@ def work_off(
             if part_done and event.outcome and not event.again and left and part not in left:
                 part_done()
     return [sentence for outcome in board.outcomes if outcome for sentence in outcome.failures]
+
+
+def start(
+    jobs: Sequence[Job], families: Families, at_once: int, stack: int, ray: str | None, gpus: float, quiet: bool
+) -> Generator[Event, None, None]:
+    """Return the events of doing these jobs."""
+    if ray is not None:
+        from promptvision.sweep.ray_cluster import do_on_cluster  # an extra, and seconds to import
+
+        return do_on_cluster(jobs, families, ray, gpus)
+    if at_once > 1:
+        return do_in_workers(jobs, families, at_once, stack)
+    return do_here(jobs, families, stack, progress=not quiet)
 
 
 def log_event(board: Board, event: Event) -> None:

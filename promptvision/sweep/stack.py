@@ -49,7 +49,7 @@ def do_together(jobs: Sequence[Job], families: Families, *, progress: bool = Fal
     """Do jobs that train together; return the outcome of each, in their order."""
     if len(jobs) == 1:
         return [do(jobs[0], families, progress=progress)]
-    from promptvision.engine.stack import Member, Stack  # torch, which a dry run need not spend seconds on
+    from promptvision.engine.together.stack import Member, Stack  # torch, which a dry run need not spend seconds on
 
     def work(job: Job, member: Member) -> Outcome:
         return do(job, families, member=member)

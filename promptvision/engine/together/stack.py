@@ -1,7 +1,7 @@
 """Runs that train together: each keeps its own loop, folder and optimiser, and their steps are computed as one.
 
 Every run is a thread, and only one thread works at a time. A run that needs the gradients of a step waits until all
-others wait too; then those of one shape are computed on a leading axis (engine/stacked_step.py), and the runs go on one
+others wait too; then those of one shape are computed on a leading axis (together/gradients.py), and the runs go on one
 after the other. A run that has finished or failed leaves the others to themselves; what works for one run, such as
 validation, checkpoints and resuming, works here because it is the same code.
 """
@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from promptvision.engine.interrupt import signals
-from promptvision.engine.stacked_step import Learner, Wanted, compute
 from promptvision.engine.step import Batch, Step
+from promptvision.engine.together.gradients import Learner, Wanted, compute
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Stack(Generic[T]):
     def __init__(self, works: Sequence[Callable[[Member], T]]):
         self.works = works
         self.turn = threading.Condition()
-        """Whoever holds its lock is at work."""
+        """The run that holds its lock is at work."""
         self.active = len(works)
         self.waiting: list[Wanted] = []
         self.results: dict[int, T] = {}

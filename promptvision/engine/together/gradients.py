@@ -48,7 +48,7 @@ class Learner(nn.Module):
 
 @dataclass(eq=False)
 class Wanted:
-    """What run `number` of a stack waits for: its `Step.backward` of a batch and its share."""
+    """The `Step.backward` of a batch and its share that run `number` of a stack waits for."""
 
     number: int
     step: Step
@@ -65,7 +65,7 @@ class Wanted:
 
     @property
     def shapes(self) -> tuple[Any, ...]:
-        """What is the same for all runs that are computed as one."""
+        """Kinds and shapes of all tensors, the same for runs that are computed as one."""
         tensors = [*self.batch, *self.learner.learned.values(), *self.learner.own.values()]
         return (self.step.precision, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
 

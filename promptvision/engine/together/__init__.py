@@ -1,0 +1,1 @@
+"""Runs that train together: their steps are computed as one."""
