@@ -22,12 +22,13 @@ from promptvision.config.families import FAMILIES
 from promptvision.data.readers.search import LeftOut, search
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError, briefly
+from promptvision.experiment import predict_inputs
 from promptvision.experiment.predict import predict_images
 from promptvision.experiment.predict_inputs import ImageList, find_images, open_entry, shown_entry
 from promptvision.experiment.run import load_run, run
 
 ROOT = Path(__file__).parents[1]
-SMALL = "import runpy, sys; from promptvision.experiment import predict_output; predict_output.PART = 20; "
+SMALL = "import runpy, sys; from promptvision.experiment import predict_inputs; predict_inputs.PART = 20; "
 SMALL += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 """A tool whose parts have 20 images."""
 
@@ -149,6 +150,13 @@ def test_a_damaged_shard_is_one_sentence_and_stops_no_other(tmp_path):
         open_entry("", void)
 
 
+def test_parts_are_shards_and_blocks_of_other_images(monkeypatch):
+    monkeypatch.setattr(predict_inputs, "PART", 2)
+    images = ImageList(["a", "b", "c", "1.tar", "2.TAR", "d", "e", "f", "3.tar"])
+    assert [list(part) for part in images.parts()] == [[0, 1], [2], [3], [4], [5, 6], [7], [8]]
+    assert ImageList(["a"]).parts() == [range(1)] and ImageList(["a", "b", "c"]).parts()[1] == range(2, 3)
+
+
 def test_names_in_any_encoding_are_held_as_they_are():
     names = ["a.png", "犬/é.png", os.fsdecode(b"caf\xe9.png"), ""]
     assert [entry for entry, _, _ in ImageList(names)] == names
@@ -193,7 +201,7 @@ def test_broken_images_are_named_briefly_and_stop_no_other(tool, trained, photos
     assert status == 2 and len(out.splitlines()) == 45 and {*json.loads(out.splitlines()[0])} == {"picture", "top"}
     assert err.count("error: image") == 20 and err.endswith("error: and 5 more")
     status, out, err = tool("predict", *words, "--output", tmp_path / "out.csv")
-    assert status == 2 and "70 images" in out and err.endswith("error: and 5 more")
+    assert status == 2 and err.endswith("error: and 5 more")
     table = list(csv.reader((tmp_path / "out.csv").open(newline="")))
     assert len(table) == 71 and all(cells[1] == "" and "cannot be read" in cells[-1] for cells in table[1:26])
 

@@ -84,6 +84,11 @@ def test_lines_about_work_of_unknown_or_resumed_size(clock, caplog):
         clock[0] += 60
         meter.update(30_000_000)
     assert caplog.messages == ["downloading: 5 MB", "downloading: 30 of 40 MB, 0:01:00 left"]
+    caplog.clear()
+    with Meter("predicting", 3, "part") as meter:
+        clock[0] += 10
+        meter.update(0)
+    assert caplog.messages == ["predicting: 0 of 3 parts"], "nothing is known of the time yet"
 
 
 def test_the_log_without_a_terminal_is_one_plain_line_per_message(monkeypatch, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 from promptvision.cli import add_trust, one_sentence, say, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.errors import InputError, briefly, counted, visible
+from promptvision.errors import InputError, briefly, visible
 
 ROWS = 1000
 """Rows of a table."""
@@ -25,21 +25,40 @@ def arguments():
     parser.add_argument("--output", type=Path, help="file (.csv, .jsonl, .parquet), or folder of Parquet parts")
     parser.add_argument("--resume", action="store_true", help="keep the finished parts of --output")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default TRAIN.WORKERS)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="predict on a Ray cluster: auto, HOST:PORT, or local")
+    parser.add_argument(
+        "--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each actor on the cluster"
+    )
+    parser.add_argument(
+        "--actors", type=int, default=0, metavar="N", help="actors on the cluster (default: those that fit)"
+    )
     add_trust(parser)
     args = parser.parse_args()
     if not args.images and not args.list:
         parser.error("name images, folders, globs or shards, or a --list of them")
+    check(args)
     return args
+
+
+def check(args):
+    """Raise InputError for options that exclude one another or are out of range."""
+    if args.top < 1:
+        raise InputError(f"--top is {args.top}; it must be at least 1")
+    if args.resume and not args.output:
+        raise InputError("--resume continues the --output of an earlier call: name it")
+    if args.ray is not None and not args.output:
+        raise InputError("--ray writes predictions: name a folder or file for them by --output")
+    if args.ray is None and (args.gpus or args.actors):
+        raise InputError("--gpus and --actors are for a cluster: name it by --ray")
+    for name, value in (("workers", args.workers or 0), ("gpus", args.gpus), ("actors", args.actors)):
+        if not value >= 0:
+            raise InputError(f"--{name} is {value}; it must be at least 0")
+    if args.gpus > 1 and args.gpus % 1:
+        raise InputError(f"--gpus is {args.gpus}; above 1 it must be a whole number")
 
 
 def main():
     args = arguments()
-    if args.top < 1:
-        raise InputError(f"--top is {args.top}; it must be at least 1")
-    if args.workers is not None and args.workers < 0:
-        raise InputError(f"--workers is {args.workers}; it must be at least 0")
-    if args.resume and not args.output:
-        raise InputError("--resume continues the --output of an earlier call: name it")
     cfg = load_config(args.run / "config.yaml", [], FAMILIES, trust=args.trust, of_run=True)
     told = briefly(classify(cfg, args))
     for sentence in told:
@@ -55,26 +74,42 @@ def classify(cfg, args):
     from promptvision.experiment.run import load_run
 
     log_to_terminal()
-    images = find_images(args.images, args.list)
-    progress = not (args.json and sys.stdout.isatty())  # the lines show it
-    settings = {"workers": cfg.TRAIN.WORKERS if args.workers is None else args.workers, "progress": progress}
-    if not args.output:
-        method = load_run(cfg, FAMILIES, args.run)
-        yield from printed(predict_images(cfg, method, images, args.top, **settings), args.json)
-        return
-    from promptvision.experiment.predict_output import PART, Output, plan_of, spans
+    images = find_images(args.images, args.list, inside=args.ray is None)
+    if args.output:
+        yield from written(cfg, args, images)
+    else:
+        batches = predict_images(cfg, load_run(cfg, FAMILIES, args.run), images, args.top, **settings(cfg, args))
+        yield from printed(batches, args.json)
 
-    parts = spans(len(images))
-    with Output(args.output, plan_of(args.run, args.top, images, f"{PART} images"), resume=args.resume) as output:
-        todo = {number: parts[number] for number in output.missing(len(parts))}
-        method = load_run(cfg, FAMILIES, args.run)
-        batches = predict_images(cfg, method, images, args.top, spans=list(todo.values()), **settings)
-        kept = output.keep(batches, todo)
-        for _ in printed(kept, True) if args.json else kept:
+
+def settings(cfg, args):
+    progress = not (args.json and sys.stdout.isatty())  # the lines show it
+    return {"workers": cfg.TRAIN.WORKERS if args.workers is None else args.workers, "progress": progress}
+
+
+def written(cfg, args, images):
+    """Write the parts of --output that are not finished, and yield a sentence for each image that cannot be read."""
+    from promptvision.experiment.predict import predict_images
+    from promptvision.experiment.predict_output import Output, plan_of
+    from promptvision.experiment.run import load_run
+
+    parts = images.parts()
+    with Output(args.output, plan_of(args.run, args.top, images), resume=args.resume) as output:
+        if args.ray is not None:
+            from promptvision.experiment.predict_ray import Cluster, predict_on_cluster
+
+            cluster = Cluster(args.ray, args.gpus, args.actors)
+            batches = predict_on_cluster(cfg, FAMILIES, args.run, images, output, cluster)
+        else:
+            todo = {number: parts[number] for number in output.missing(len(parts))}
+            method, spans = load_run(cfg, FAMILIES, args.run), list(todo.values())
+            found = predict_images(cfg, method, images, args.top, spans=spans, **settings(cfg, args))
+            batches = output.keep(found, todo)
+        for _ in printed(batches, True) if args.json else batches:
             pass
         yield from output.errors()
         output.finish(len(parts))
-    say(f"predictions of {counted(len(images), 'image')}: {args.output}")
+    say(f"predictions: {args.output}")
 
 
 def printed(batches, as_json):

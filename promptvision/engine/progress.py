@@ -93,8 +93,9 @@ class Meter:
         size = 1e6 if self.unit == "byte" else 1
         of, rest = "", ""
         if self.total is not None:
-            left = (now - self.started) / max(done - self.first, 1e-9) * (self.total - done)
-            of, rest = f"{done / size:,.0f} of ", f", {timedelta(seconds=round(left))} left"
+            of = f"{done / size:,.0f} of "
+            left = (now - self.started) / (done - self.first) * (self.total - done) if done > self.first else None
+            rest = "" if left is None else f", {timedelta(seconds=round(left))} left"
         whole = round((done if self.total is None else self.total) / size)
         work = f"{whole:,} MB" if self.unit == "byte" else counted(whole, self.unit)
         LOG.info("%s: %s%s%s", (title or self.title) + details, of, work, rest)

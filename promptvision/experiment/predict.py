@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from promptvision.data.loader import Views
+from promptvision.data.loader import CPU, Views
+from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
@@ -49,14 +50,15 @@ class Predictor:
 
     def __init__(self, cfg: CfgNode, method: Method, top: int):
         self.cfg, self.method, self.count = cfg, method.eval(), min(top, len(method.classes))
-        self.device = choose_device(cfg.TRAIN.DEVICE)
+        self.device, self.transform = choose_device(cfg.TRAIN.DEVICE), transform_of(cfg, method)
         with self._computing():
             self.predict = method.predictor()
 
-    def __call__(self, images: Tensor) -> list[Guesses]:
-        """Return the most likely classes of each image of a batch."""
+    def __call__(self, pixels: Tensor) -> list[Guesses]:
+        """Return the most likely classes of each image of a batch, whose pixels are normalised here."""
         with self._computing():
-            best = self.predict(images.to(self.device)).float().softmax(dim=-1).topk(self.count)
+            images = self.transform.finish(pixels.to(self.device, non_blocking=True))
+            best = self.predict(images).float().softmax(dim=-1).topk(self.count)
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         classes = self.method.classes
         return [[(classes[label], value) for label, value in zip(*row, strict=True)] for row in rows]
@@ -78,20 +80,34 @@ class Readable(Views):
         return batch, faults
 
 
-def read_batches(
-    cfg: CfgNode, method: Method, images: ImageList, spans: Sequence[range], workers: int, root: str = ""
-) -> Iterator[tuple[Tensor | None, list[str], range]]:
-    """Yield (the images that can be read, for each image "" or why it cannot be read, its numbers) batch by batch.
+class ReadBatch(NamedTuple):
+    """Pixels of the images that can be read (None without any), for each image "" or why it cannot be read, and its
+    number."""
 
-    A batch has images of one span, so what it holds does not depend on which spans there are. `root`: see `open_entry`.
+    pixels: Tensor | None
+    faults: list[str]
+    numbers: range
+
+
+def read_batches(
+    images: ImageList,
+    transform: Transform,
+    size: int,
+    spans: Sequence[range],
+    *,
+    workers: int = 0,
+    root: str = "",
+    device: torch.device = CPU,
+) -> Iterator[ReadBatch]:
+    """Yield batches of `size` images, to be predicted on `device`. `root`: see `open_entry`.
+
+    A batch has images of one span, so what it holds does not depend on which spans there are.
     """
-    device = choose_device(cfg.TRAIN.DEVICE)
-    views = Readable(images, partial(open_entry, root), transform_of(cfg, method), device=device)
-    size = cfg.TEST.BATCH_SIZE
+    views = Readable(images, partial(open_entry, root), transform, device=device)
     numbers = [span[start : start + size] for span in spans for start in range(0, len(span), size)]
     found = views.workers(workers).batches([(None, own) for own in numbers])
     for (batch, faults), own in zip(found, numbers, strict=True):
-        yield views.normalised(*batch)[0] if batch else None, faults, own
+        yield ReadBatch(batch[0] if batch else None, faults, own)
 
 
 def joined(paths: Sequence[str], found: Sequence[Guesses], faults: Sequence[str]) -> list[Prediction]:
@@ -120,8 +136,11 @@ def predict_images(
     done = len(images) - sum(map(len, spans))
     predictor = Predictor(cfg, method, top)
     with Meter("predicting", len(images), "image", done=done, shown=progress) as meter:
-        for batch, faults, numbers in read_batches(cfg, method, images, spans, workers):
-            found = predictor(batch) if batch is not None else []
-            yield joined([shown_entry(images.entry(number)) for number in numbers], found, faults)
+        found = read_batches(
+            images, predictor.transform, cfg.TEST.BATCH_SIZE, spans, workers=workers, device=predictor.device
+        )
+        for pixels, faults, numbers in found:
+            guesses = predictor(pixels) if pixels is not None else []
+            yield joined([shown_entry(images.entry(number)) for number in numbers], guesses, faults)
             done += len(numbers)
             meter.update(done)

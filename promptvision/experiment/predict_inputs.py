@@ -8,9 +8,9 @@ import logging
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import suppress
 from glob import glob
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 from PIL import Image
@@ -27,6 +27,8 @@ LOG = logging.getLogger(__name__)
 SHARD = ".tar"
 MARK = "\0"
 """Between a shard, the name of an image in it, its first byte and its size, in one entry."""
+PART = 10_000
+"""Most images of a part."""
 LISTS = (".txt", ".csv", ".tsv")
 
 
@@ -56,6 +58,20 @@ class ImageList(Sequence[Item]):
         start = self.ends[index - 1] if index else 0
         return self.text[start : self.ends[index]].decode("utf-8", "surrogateescape")
 
+    def parts(self) -> list[range]:
+        """Return the numbers of the entries of each part: a shard as a whole, or up to PART others in a row."""
+        ends, start = [0], 0
+        for number in range(len(self)):
+            whole = self.entry(number).lower().endswith(SHARD)
+            if whole or number - start == PART:
+                ends.append(number)
+                start = number
+            if whole:
+                start = number + 1
+                ends.append(start)
+        ends = sorted({*ends, len(self)})
+        return [range(start, end) for start, end in pairwise(ends)]
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of all entries in their order."""
         digest = hashlib.sha256(self.ends)
@@ -71,7 +87,7 @@ def find_images(names: Sequence[str], lists: Sequence[str] = (), *, inside: bool
     """
     left_out = LeftOut()
     paths = chain(_named(names, left_out), chain.from_iterable(map(listed, lists)))
-    found = ImageList(chain.from_iterable(map(partial(_images_of, left_out), paths)) if inside else paths)
+    found = ImageList(expanded("", paths, left_out) if inside else paths)
     for sentence in left_out.sentences():
         LOG.warning("%s", sentence)
     if not found:
@@ -140,22 +156,21 @@ def _rows(file: Path, text: str) -> Iterator[str]:
         raise InputError(f"{file}, line {table.line_num}: {error}") from None
 
 
-def _images_of(left_out: LeftOut, path: str) -> Iterator[str]:
-    """Yield the images of a shard, or a file itself; a shard that cannot be read, or has none, is an entry of its own.
+def expanded(root: str, paths: Iterable[str], left_out: LeftOut | None = None) -> Iterator[str]:
+    """Yield files as they are, and the images of a shard in its place; `root`: see `open_entry`.
 
-    `open_entry` then says what is wrong with it.
+    A shard that cannot be read, or has no image, stays as it is: `open_entry` says what is wrong with it.
     """
-    count = 0
-    if path.lower().endswith(SHARD):
-        try:
-            for key, suffix, members in images_in(Path(path), path, left_out):
-                count += 1
-                member = members[suffix]
-                yield MARK.join((path, f"{key}.{suffix}", f"{member.start}", f"{member.size}"))
-        except InputError:
-            pass
-    if not count:
-        yield path
+    for path in paths:
+        count = 0
+        if path.lower().endswith(SHARD):
+            with suppress(InputError):
+                for key, suffix, members in images_in(Path(root, path), path, left_out or LeftOut()):
+                    count += 1
+                    member = members[suffix]
+                    yield MARK.join((path, f"{key}.{suffix}", f"{member.start}", f"{member.size}"))
+        if not count:
+            yield path
 
 
 def open_entry(root: str, entry: str) -> Image.Image:

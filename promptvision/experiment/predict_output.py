@@ -15,8 +15,6 @@ from promptvision.experiment.predict import Prediction
 from promptvision.experiment.predict_formats import FORMATS, format_of
 from promptvision.experiment.predict_inputs import ImageList
 
-PART = 10_000
-"""Images of a part."""
 PLAN = "_plan.json"
 """File beside the parts that says what they are predictions of; readers of Parquet folders skip such a name."""
 OF = {
@@ -24,24 +22,17 @@ OF = {
     "images": "other images",
     "top": "another --top",
     "format": "another format",
-    "parts": "other parts, with or without --ray",
 }
 """Entry of a plan -> what another one means."""
 
 
-def spans(count: int) -> list[range]:
-    """Return the numbers of the images of each part."""
-    return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
-
-
-def plan_of(run: Path, top: int, images: ImageList, parts: str) -> dict[str, Any]:
-    """Return the plan of predictions; `parts` says how the images are cut into parts."""
+def plan_of(run: Path, top: int, images: ImageList) -> dict[str, Any]:
+    """Return the plan of predictions."""
     learned = run / "learned.safetensors"
     return {
         "run": f"{file_hash(learned)} {file_hash(run / 'config.yaml')}",
         "images": images.fingerprint(),
         "top": min(top, len(load_learned(learned)[1]["classes"])),
-        "parts": parts,
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 import tempfile
 from collections.abc import Generator, Sequence
 from functools import cache
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptvision.atomic import write_atomically
+from promptvision.engine.cluster import connected_ray
 from promptvision.errors import InputError
 from promptvision.sweep.completed import Families
 from promptvision.sweep.jobs import Job, Outcome, do
@@ -21,8 +20,6 @@ LAST = "result.json", "search.json"
 """Files of a finished job, written after all others."""
 RETRIES = 5
 """Number of times that a job starts again because its machine or process died."""
-PATIENCE = 10.0
-"""Seconds that a cluster may take to answer."""
 Files = dict[str, bytes]
 
 
@@ -35,7 +32,7 @@ def do_on_cluster(
     A job works in a folder of its own machine; its files are copied to OUTPUT_DIR here when it finishes. Every machine
     needs the data, and weights that are files, at the same paths, and the same promptvision.
     """
-    ray = _connected_ray(address)
+    ray = connected_ray(address)
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(do_elsewhere)
     queue, modules = Queue(jobs), tuple((name, family.__name__) for name, family in families.items())
     running: dict[Any, int] = {}
@@ -53,21 +50,6 @@ def do_on_cluster(
         for left in running:
             ray.cancel(left, force=True)
         ray.shutdown()
-
-
-def _connected_ray(address: str) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'promptvision[ray]'") from error
-    try:
-        host, _, port = address.rpartition(":")
-        if port.isdigit() and "/" not in host:  # Ray itself would wait for minutes
-            socket.create_connection((host, int(port)), PATIENCE).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--ray {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
-    return ray
 
 
 def _bring_home(ray: Any, finished: Any, job: Job) -> Outcome:
