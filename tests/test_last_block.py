@@ -114,6 +114,46 @@ def check_same(case, kind):
     return flops / plain_flops
 
 
+def kept(work):
+    """The result of the work, and the bytes that autograd keeps for backward meanwhile, every storage once."""
+    sizes = {}
+
+    def note(tensor):
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        return work(), sum(sizes.values())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [*((case, None) for case in CASES), *DRAWS.items()],
+    ids=[*CASES, *(f"{d}, draws" for d in DRAWS)],
+)
+def test_checkpoints_change_no_bit(case, options, way):
+    kind = "clip" if case == "full" and options else "class token"
+    (plain, most), (found, less) = (
+        kept(lambda on=on: step(case, kind, Compute(way, checkpoint=on), options)) for on in (False, True)
+    )
+    assert plain.keys() == found.keys()
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+    if case in ("full", "bias", "adapter", "lora", "prompt, deep", "pad"):
+        assert less < 0.8 * most
+
+
+def test_checkpoints_of_prompts_in_a_swin():
+    found = [step("swin_prompt", "swin", Compute(checkpoint=on), dict(num_tokens=2, deep=True)) for on in (False, True)]
+    assert all(torch.equal(found[1][name], found[0][name]) for name in found[0])
+
+
+def test_a_tower_without_blocks_cannot_learn_with_checkpoints():
+    step("linear", "swin", Compute(checkpoint=True))
+    with pytest.raises(InputError, match="has no blocks to compute again; set COMPUTE.CHECKPOINT to False"):
+        step("bias", "swin", Compute(checkpoint=True))
+
+
 def test_every_method_has_a_case():
     assert {case.partition(",")[0] for case in CASES} == set(vpt.METHODS) - {"swin_prompt"}
 

@@ -47,7 +47,7 @@ class _QuickGELU(torch.autograd.Function):
 class TokenHook(partial):
     """A forward hook of a block's MLP or of the norm before it that changes or reads every token alone.
 
-    A block with such hooks stays known: whoever computes some of its tokens calls these modules with those only.
+    A block with such hooks stays known: where only some of its tokens are computed, these modules see no others.
     """
 
 

@@ -33,7 +33,7 @@ class Compute:
     images_at_once: int = 0
     """Images whose own prompts are encoded at once (CoCoOp, TPT); 0 for the method's default."""
     checkpoint: bool = False
-    """Whether an image tower keeps only what enters its blocks, and backward computes each block again."""
+    """If true, an image tower keeps only what enters its blocks for backward, which computes each block again."""
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:

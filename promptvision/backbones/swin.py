@@ -10,6 +10,7 @@ Shapes: patches (B, H, W, C), prompts (B, P, C).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def prompted_swin_features(
         for block in stage.blocks:
             own = next(upcoming, None)
             entering = entering if own is None else own.to(patches.dtype).expand(batch, -1, -1)
-            patches, entering = _block(block, patches, entering)
+            patches, entering = tower.compute.run(partial(_block, block), block, patches, entering)
     tokens = model.norm(patches).flatten(1, 2)
     if pool_prompts:
         tokens = torch.cat([model.norm(entering), tokens], dim=1)

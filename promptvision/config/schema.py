@@ -205,6 +205,12 @@ KEYS = (
         "why not where a step needs the host (random draws, several processes or batches, fp16); off never does.",
         choices=("auto", "off"),
     ),
+    Key(
+        "COMPUTE.CHECKPOINT",
+        False,
+        "Keep only what enters the blocks of an image tower for backward, which computes each block again: far less "
+        "memory, about a third more work, the same result. For a text tower, see COMPUTE.CHUNK.",
+    ),
     Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
     Key("CONTINUAL.TASKS", 0, "Number of tasks that the classes are split into; 0 for no stream of tasks.", low=0),

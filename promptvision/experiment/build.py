@@ -40,7 +40,8 @@ def load_method(
             options[option] = options[option] or (trained_on or cfg.DATASET).get(domain, "")
     name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
     backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
-    backbone.compute = Compute(cfg.COMPUTE.WAY, cfg.COMPUTE.CHUNK, cfg.COMPUTE.IMAGES_AT_ONCE)
+    way, chunk, images, checkpoint = (cfg.COMPUTE[key] for key in ("WAY", "CHUNK", "IMAGES_AT_ONCE", "CHECKPOINT"))
+    backbone.compute = Compute(way, chunk, images, checkpoint)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
 

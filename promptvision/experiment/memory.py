@@ -50,4 +50,5 @@ def sentence(cfg: CfgNode, error: BaseException) -> str:
     where = "the GPU is" if re.search("cuda|cublas|cudnn", str(error), re.IGNORECASE) else "the machine is"
     more = f", {amount[1]} more were needed" if amount else ""
     chunks = f"; or set {' or '.join(unset)}, to compute less at once" if unset else ""
-    return f"{where} out of memory{more}: lower {', '.join(given)}{chunks}"
+    again = "" if cfg.COMPUTE.CHECKPOINT else "; COMPUTE.CHECKPOINT True keeps less of an image tower for backward"
+    return f"{where} out of memory{more}: lower {', '.join(given)}{chunks}{again}"
