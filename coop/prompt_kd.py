@@ -103,6 +103,9 @@ class PromptKD(FeatureMethod):
             found[name.replace(earlier, ours, 1)] = value[..., None, None] if linear else value
         super().load_learned_state(found)
 
+    def to_half(self, training: bool) -> Sequence[Method]:
+        return [*super().to_half(training), *self.teacher.to_half(False)]
+
     def for_classes(self, names: Sequence[str]) -> Method:
         """Return the same student with the teacher's features of other classes, if the teacher can name them."""
         other = PromptKD(self.backbone, names, self.teacher.for_classes(names), **self.options)

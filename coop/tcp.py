@@ -16,6 +16,7 @@ from coop.parts.teacher import Teacher, squared_distance
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError, counted
+from promptvision.method import Method
 
 
 def embedding(feature_dim: int, out: int) -> nn.Sequential:
@@ -76,6 +77,9 @@ class TCP(ContextMethod):
     def distance(self, step: Step) -> Tensor:
         """Return KgCoOp's term, a scalar."""
         return squared_distance(step.text_features, self.teacher.text_features(self.backbone))
+
+    def to_half(self, training: bool) -> Sequence[Method]:
+        return super().to_half(True)  # predictions need the teacher too
 
     def text_features(self) -> Tensor:
         count = len(self.classes)

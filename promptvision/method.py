@@ -69,7 +69,6 @@ class Method(nn.Module):
     """Index of the current task in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
     tasks: int = 1
     task_labels: Sequence[int] = ()
-
     options: dict[str, Any]
     """The keyword arguments that build the method, defaults included."""
 
@@ -139,6 +138,10 @@ class Method(nn.Module):
 
         `train`: the training images as tests see them, or, one after the other, `prepare_views` augmented views of all.
         """
+
+    def to_half(self, training: bool) -> Sequence[Method]:
+        """Compute what float32 weights decide, before they are held in 16 bits; return this method and its teachers."""
+        return [self]
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Change learned tensors, if need be, after the last step of epoch `epoch`, from 0, of `epochs`."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
+from coop.parts.teacher import Teacher
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Method
@@ -49,6 +51,8 @@ class FeatureMethod(Method):
 
     backbone: CLIP
     new_classes = True
+    teacher: Any = None
+    """A `Teacher` or a method, if terms of the objective need one."""
 
     def __init__(self, backbone: CLIP, classes: Sequence[str]):
         super().__init__(backbone, classes)
@@ -82,6 +86,11 @@ class FeatureMethod(Method):
         for weight, term in self.terms.values():
             total = total + weight * term(step) if weight else total
         return total
+
+    def to_half(self, training: bool) -> Sequence[Method]:
+        if training and isinstance(self.teacher, Teacher):
+            self.teacher.text_features(self.backbone)
+        return super().to_half(training)
 
     def for_classes(self, names: Sequence[str]) -> Method:
         if self.options.get("csc"):

@@ -15,6 +15,7 @@ from promptvision.data.images import Images
 from promptvision.data.splits import subset_hash
 from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
 from promptvision.engine.checkpoint import load_learned
+from promptvision.engine.device import autocast
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import predict
 from promptvision.engine.resume import check_identity
@@ -179,12 +180,13 @@ def _choices(experiment: Experiment, stream: Stream) -> dict[str, Any]:
     """Return which prompts of a pool are chosen: how often the test images of each task choose each prompt, and the
     average accuracy when each image chooses alone and when a test batch, all of one task, chooses together."""
     method: Any = experiment.method.eval()
-    found: dict[str, Any] = {}
+    device, found = experiment.device, dict[str, Any]()
     if hasattr(method, "choices"):
         found["prompt_choices"] = []
         for task in stream.tasks:
             loader = experiment.on(task.images).test_loader(experiment.cfg.TEST.SPLIT)
-            chosen = torch.cat([method.choices(images.to(experiment.device)).flatten().cpu() for images, _ in loader])
+            with autocast(device, experiment.cfg.TRAIN.PRECISION):
+                chosen = torch.cat([method.choices(images.to(device)).flatten().cpu() for images, _ in loader])
             found["prompt_choices"].append(torch.bincount(chosen, minlength=method.size).tolist())
     if hasattr(method, "batchwise_test"):
         configured, averages = method.batchwise_test, {}

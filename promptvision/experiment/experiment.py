@@ -26,6 +26,7 @@ from promptvision.engine.train import Watch, fit
 from promptvision.errors import InputError, as_called
 from promptvision.experiment.build import Families, load_method, start_from
 from promptvision.experiment.data import Data, load_data
+from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.loss import check_loss, set_loss
 from promptvision.experiment.result import describe, environment, identity, learned_metadata
@@ -174,4 +175,5 @@ def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, d
     method = load_method(cfg, families, trained)
     check_loss(cfg, method)
     cache = feature_cache(cfg, method, progress=progress)
+    hold_frozen(cfg, method, training=cfg.OPTIM.EPOCHS > 0)
     return Experiment(cfg, data, method, cache, progress, families[cfg.METHOD.FAMILY], folder)

@@ -59,6 +59,7 @@ class FeatureCache:
         self.compare = compare
         self.device = next(tower.parameters()).device
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
+        self.identity = fingerprint(tower) if folder else ""  # in float32, whatever is held in 16 bits later
 
     def get(self, loader: TestLoader, images: str, title: str = "") -> tuple[Tensor, str]:
         """Return the features (N, E) of all images in order, on the CPU, and their source: "cache" or "computed".
@@ -132,7 +133,7 @@ class FeatureCache:
         known = facts(self.device)
         environment = {name: known[name] for name in COMPUTED_BY}
         way = {"last block": "first token"} if self.tower.last_view() else {}
-        return {"format": FORMAT, "tower": fingerprint(self.tower), **way, "pillow": PIL.__version__, **environment}
+        return {"format": FORMAT, "tower": self.identity, **way, "pillow": PIL.__version__, **environment}
 
 
 class FeatureTestLoader:

@@ -17,6 +17,7 @@ from promptvision.data.transforms import Transform
 from promptvision.engine.device import autocast, choose_device
 from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
+from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import transform_of
 from promptvision.experiment.memory import sizes_named
 from promptvision.experiment.predict_inputs import ImageList, open_entry, shown_entry
@@ -46,10 +47,11 @@ def in_utf8(name: str) -> str:
 
 
 class Predictor:
-    """A method that is ready to predict: what does not depend on images is computed once."""
+    """A method that is ready to predict: what does not depend on images is computed once, and frozen weights are held
+    in TRAIN.PRECISION (`hold_frozen`)."""
 
     def __init__(self, cfg: CfgNode, method: Method, top: int):
-        self.cfg, self.method, self.count = cfg, method.eval(), min(top, len(method.classes))
+        self.cfg, self.method, self.count = cfg, hold_frozen(cfg, method).eval(), min(top, len(method.classes))
         self.device, self.transform = choose_device(cfg.TRAIN.DEVICE), transform_of(cfg, method)
         with self._computing():
             self.predict = method.predictor()

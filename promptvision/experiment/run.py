@@ -20,6 +20,7 @@ from promptvision.experiment.build import Families, check_origin, load_method
 from promptvision.experiment.continual import run_stream
 from promptvision.experiment.data import load_data, match_classes, warn_of_empty_classes
 from promptvision.experiment.experiment import build
+from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.memory import naming_sizes
 from promptvision.experiment.result import describe, environment, evaluation_hash
@@ -100,7 +101,9 @@ def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bo
     data = load_data(cfg)
     warn_of_empty_classes(data, cfg.TEST.SPLIT)
     method, data = match_classes(load_run(cfg, families, folder), data)
-    found = Setup(cfg, data, method, feature_cache(cfg, method, progress=progress), progress).test()
+    cache = feature_cache(cfg, method, progress=progress)
+    hold_frozen(cfg, method)
+    found = Setup(cfg, data, method, cache, progress).test()
     learned = Path(folder) / "learned.safetensors"
     evaluated = evaluation_hash(cfg, data, method, parse(load_learned(learned)[1]["config"]))
     names = {"run_hash": file_hash(learned), "evaluation_hash": evaluated}
