@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import coop
 import vpt
@@ -84,6 +85,40 @@ def test_image_towers_are_pinned_too(name, options, looked_up):
     method.pin()
     looked_up["views"] = 0
     assert torch.equal(method(images), expected) and not looked_up["views"]
+
+
+class Operations(TorchDispatchMode):
+    """The names of the operations inside a `with`."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("row", ["coop", "coop, front", "clip_lora"])
+def test_a_step_computes_no_masks_and_no_indices(row, step):
+    method = build(row)
+    method.pin()
+    step(method)
+    with Operations() as done:
+        method.text_features()
+    redone = {"ones", "tril", "arange", "clamp", "ge", "lt", "masked_fill_", "scalar_tensor"} & {*done.names}
+    assert "addmm" in done.names and not redone  # a mask of booleans is converted with a scalar_tensor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", sorted(PINNED.keys() - {"cocoop"}))
+def test_the_loss_of_a_pinned_method_is_one_graph(row):
+    torch._dynamo.reset()
+    method, images, labels = build(row), torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    method.pin()
+    expected = method.loss(images, labels)
+    whole = torch.compile(method.loss, backend="eager", fullgraph=True)  # raises at a break
+    torch.testing.assert_close(whole(images, labels), expected)
 
 
 def test_precision_training_mode_and_hooks_are_noticed_while_pinned(step, looked_up):

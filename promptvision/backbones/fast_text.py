@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView
-from promptvision.backbones.fast_text_cache import Cache, Constants, causal, join
+from promptvision.backbones.fast_text_cache import Cache, Constants, Entry, join
 from promptvision.backbones.packing import PackedLayout
 from promptvision.backbones.pinning import Weights
 from promptvision.backbones.text import OpenClipText
@@ -34,7 +34,7 @@ class PackedPrompts(PackedLayout):
 
     _weights: Weights | None = None
     """The weights that `_kept` was computed from, once per precision and place."""
-    _kept: dict[tuple[object, ...], Constants]
+    _kept: dict[tuple[object, ...], Constants | Entry]
 
     def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
         """Encode contexts (R, M, D), or (R, C, M, D) if class-specific, into features (R, C, E).
@@ -57,54 +57,53 @@ class PackedPrompts(PackedLayout):
 
     def _constants(self, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
         """Return the cached parts, computed again if a weight, its place or its precision has changed."""
-        if self.changing:
-            return Constants.of(self, tower, views)
         weights, position = tower.weights, tower.positional_embedding
         if self._weights is not weights:
             if self._weights != weights:
                 self._kept = {}
             self._weights = weights
         kind = position.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        place = (autocast, position.dtype, position.device)
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else position.dtype
+        place = (dtype, position.dtype, position.device)
         if place not in self._kept:
             with torch.no_grad():
-                self._kept[place] = Constants.of(self, tower, views)
-        return self._kept[place]
+                entry = Entry.of(self, position, dtype)
+                self._kept[place] = entry if self.changing else Constants.of(entry, views)
+        kept = self._kept[place]
+        return Constants.of(kept, views) if isinstance(kept, Entry) else kept
 
     def _trunk(self, views: Sequence[BlockView], constant: Constants, layers: Sequence[Tensor]) -> Cache:
         """Return keys and values (R, H, trunk, D / H) of the common beginning of all prompts, at every block."""
-        rows = len(layers[0])
+        rows, entry = len(layers[0]), constant.entry
         cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in constant.frozen]
         if self.plan.frozen == self.plan.trunk:
             return cache
-        slots = self.slots[0, self.plan.frozen : self.plan.trunk]
-        tokens = constant.live
+        tokens = entry.live
         for index, view in enumerate(views):
             if index < len(layers):
-                tokens = _entered(tokens, slots, layers[index][:, slots.clamp(min=0)], first=index == 0)
+                vectors = layers[index][:, entry.live_places.which]
+                tokens = _entered(tokens, entry.live_places.here, vectors, first=index == 0)
             query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
             keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
             if index < len(views) - 1:
-                mask = causal(len(slots), keys.shape[-2], keys.device)
-                keys, values = keys.to(query.dtype), values.to(query.dtype)  # vmap does what autocast would do
-                tokens = view.finish(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask), tokens)
+                attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=entry.live_mask)
+                tokens = view.finish(attended, tokens)
         return cache
 
     def _ends(
         self, views: Sequence[BlockView], constant: Constants, trunk: Cache, layers: Sequence[Tensor], tiles: slice
     ) -> Tensor:
         """Return the end tokens (R, T, E, D) of some tiles after the last block."""
-        rows, ends = len(layers[0]), self.ends[tiles]
-        tokens = constant.tokens[tiles].expand(rows, -1, -1, -1)
-        mask, end_mask = constant.mask[tiles], constant.end_mask[tiles]
-        each = torch.arange(len(ends), device=ends.device)[:, None]
+        rows, ends, entry = len(layers[0]), self.ends[tiles], constant.entry
+        tokens = entry.tokens[tiles].expand(rows, -1, -1, -1)
+        mask, end_mask, each = entry.mask[tiles], entry.end_mask[tiles], entry.rows[: len(ends)]
         for index, view in enumerate(views):
             last = index == len(views) - 1
-            if constant.contexts_inside and index < len(layers):
-                slots = constant.slots[tiles]
-                tokens = _entered(tokens, slots, self._vectors(layers[index], slots, tiles), first=index == 0)
+            if entry.places and index < len(layers):
+                which, own = entry.places.which[tiles], entry.classes[tiles]
+                vectors = layers[index][:, own, which] if self.class_specific else layers[index][:, which]
+                tokens = _entered(tokens, entry.places.here[tiles], vectors, first=index == 0)
             if index == 0 and constant.first is not None and not last:
                 projected = constant.first[tiles].expand(rows, -1, -1, -1)
                 query, key, value = view.split(projected, 3)
@@ -112,24 +111,18 @@ class PackedPrompts(PackedLayout):
                 normed = view.norm1(tokens)
                 key, value = view.split(view.part(normed, 1, 3), 2)
                 (query,) = view.split(view.part(normed[:, each, ends] if last else normed, 0, 1), 1)
-            fixed_key, fixed_value = (t[tiles].expand(rows, -1, -1, -1, -1) for t in constant.fixed[index])
-            shared = tuple(t[:, None].expand(-1, len(ends), -1, -1, -1) for t in trunk[index])
-            keys, values = torch.cat([shared[0], fixed_key, key], -2), torch.cat([shared[1], fixed_value, value], -2)
+            groups = [[part[:, None].expand(-1, len(ends), -1, -1, -1) for part in trunk[index]], [key, value]]
+            if constant.fixed:
+                groups.insert(1, [part[tiles].expand(rows, -1, -1, -1, -1) for part in constant.fixed[index]])
+            keys, values = join(*groups)
             attended = _attend(query, keys, values, end_mask if last else mask)
             tokens = view.finish(attended, tokens[:, each, ends] if last else tokens)
         return tokens
 
-    def _vectors(self, layer: Tensor, slots: Tensor, tiles: slice) -> Tensor:
-        """Return a layer's context vector for each slot of some tiles, (R, T, L, D); arbitrary where there is none."""
-        which = slots.clamp(min=0)
-        own = self.classes[tiles].clamp(max=len(self.slots) - 1)
-        return layer[:, own, which] if self.class_specific else layer[:, which]
 
-
-def _entered(tokens: Tensor, slots: Tensor, vectors: Tensor, first: bool) -> Tensor:
-    """Put context vectors (R, ..., D) into tokens (..., D) where a slot is not -1; the first are added to positions."""
-    here = slots[..., None] >= 0
-    return tokens + torch.where(here, vectors, 0) if first else torch.where(here, vectors, tokens)
+def _entered(tokens: Tensor, here: Tensor, vectors: Tensor, first: bool) -> Tensor:
+    """Put context vectors (R, ..., D) into tokens (..., D) that are `here`; the first are added to positions."""
+    return torch.where(here, tokens + vectors if first else vectors, tokens)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
