@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coop.parts.context import PLACEHOLDER, class_text, initial_context
 from coop.parts.context_method import ContextMethod
-from coop.parts.per_image import SCALES
+from coop.parts.per_image import SCALES, scales
 from coop.parts.teacher import Teacher
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
@@ -29,9 +29,9 @@ def aligned(wanted: Tensor, general: Tensor, strength: float) -> Tensor:
 
 def gradient(loss: Tensor, tensor: Tensor) -> Tensor:
     """Return the gradient of a scalar, which in 16 bits neither vanishes nor overflows inside the text tower."""
-    for scale in SCALES:
+    for scale in scales(tensor):
         (found,) = torch.autograd.grad(loss * scale, tensor, retain_graph=True)
-        if found.isfinite().all():
+        if scale == SCALES[-1] or found.isfinite().all():
             break
     return found / scale
 

@@ -69,6 +69,8 @@ class Method(nn.Module):
     """Index of the current task in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
     tasks: int = 1
     task_labels: Sequence[int] = ()
+    task_places: Tensor
+    """The same labels, on the device."""
     options: dict[str, Any]
     """The keyword arguments that build the method, defaults included."""
 
@@ -109,7 +111,7 @@ class Method(nn.Module):
         """
         logits, places = self.for_task(logits), labels
         if self.label_smoothing and self.task_labels:  # the other classes, at -inf, get no share of a label
-            chosen = torch.tensor(self.task_labels, device=labels.device)
+            chosen = self.task_places.to(labels.device)
             logits, places = logits[:, chosen], (labels[:, None] == chosen).long().argmax(dim=1)
         if self.class_weights is None:
             return F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction=reduction)
@@ -120,13 +122,13 @@ class Method(nn.Module):
     def start_task(self, task: int, tasks: int, labels: Sequence[int] = ()) -> None:
         """Prepare for task `task`, from 0, of a stream of `tasks`, in which training chooses among `labels`, if any."""
         self.task, self.tasks, self.task_labels = task, tasks, tuple(labels)
+        self.register_buffer("task_places", torch.tensor(self.task_labels, dtype=torch.long), persistent=False)
 
     def for_task(self, logits: Tensor) -> Tensor:
         """Set the logits (B, C) of classes that training does not choose among to -inf."""
         if not self.task_labels:
             return logits
-        other = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-        other[list(self.task_labels)] = False
+        other = torch.ones_like(logits[0], dtype=torch.bool).index_fill(0, self.task_places.to(logits.device), False)
         return logits.masked_fill(other, -torch.inf)
 
     def pin(self, on: bool = True) -> bool:

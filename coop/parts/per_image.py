@@ -15,8 +15,16 @@ Losses = Callable[[Tensor, slice], Tensor]
 SCALES = (2.0**8, 2.0**4, 1.0)
 """Factors, tried in turn, on a loss before backward: 16-bit gradients vanish below the first and overflow above it.
 
-2^8 times the 100 of CLIP's temperature still fits into 16 bits; powers of two are exact in other precisions.
+2^8 times the 100 of CLIP's temperature still fits into fp16. Other precisions, bf16 too, have the range of fp32, in
+which powers of two change nothing: there the last is the only one, and nothing is read back from the device.
 """
+
+
+def scales(tensor: Tensor) -> tuple[float, ...]:
+    """Return the factors to try on a loss whose gradient at a tensor is computed now."""
+    kind = tensor.device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return SCALES if half or tensor.dtype == torch.float16 else SCALES[-1:]
 
 
 def parts(count: int, size: int) -> Iterator[slice]:
@@ -57,11 +65,11 @@ class MeanLoss(torch.autograd.Function):
 
 def differentiate(losses: Losses, contexts: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     """Return the losses (R,) of a slice and the gradient (R, M, D) of their sum."""
-    for scale in SCALES:
+    for scale in scales(contexts):
         leaf = contexts.detach().requires_grad_()
         with torch.enable_grad():
             found = losses(leaf, part)
             (gradient,) = torch.autograd.grad(found.sum() * scale, leaf)
-        if gradient.isfinite().all():
+        if scale == SCALES[-1] or gradient.isfinite().all():
             break
     return found.detach(), gradient / scale

@@ -70,11 +70,11 @@ class OpenClipText(TextTower):
     def encode(self, embeddings: Tensor, eot: Tensor, blocks: Sequence[Callable[..., Tensor]] | None = None) -> Tensor:
         """Encode embeddings (N, L, D) with end tokens (N,) into features (N, E).
 
-        A causal tower stops at the last end token, because no end token attends to later ones. `blocks`: called in
-        place of the tower's own, as `block(tokens, attn_mask=mask)`.
+        In a causal tower no end token attends to later tokens, so L need not be more than the last of them.
+        `blocks`: called in place of the tower's own, as `block(tokens, attn_mask=mask)`.
         """
-        length = int(eot.max()) + 1 if self.causal else embeddings.shape[1]
-        tokens = embeddings[:, :length].to(self.positional_embedding.dtype) + self.positional_embedding[:length]
+        length = embeddings.shape[1]
+        tokens = embeddings.to(self.positional_embedding.dtype) + self.positional_embedding[:length]
         mask = None if self.mask is None else self.mask[:length, :length].to(tokens.dtype)
         for block in self.blocks if blocks is None else blocks:
             tokens = block(tokens, attn_mask=mask)

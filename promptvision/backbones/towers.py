@@ -193,7 +193,9 @@ class TextTower(Tower):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encode texts into features (N, E), not normalised."""
         ids = self.tokenize(texts)
-        return self.encode(self.embed(ids), self.eot(ids))
+        eot = self.eot(ids)
+        length = int(eot.max()) + 1 if self.causal else ids.shape[1]
+        return self.encode(self.embed(ids[:, :length]), eot)
 
 
 class CLIP(nn.Module):

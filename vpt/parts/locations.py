@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from promptvision.backbones import ImageTower
@@ -14,8 +15,8 @@ from vpt.parts.prompted_blocks import PromptedBlocks
 
 def normalized(pixels: Tensor, tower: ImageTower) -> Tensor:
     """Normalise pixels in [0, 1], (..., 3, H, W), as the tower's images are."""
-    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (tower.mean, tower.std))
-    return (pixels - mean) / std
+    channels = zip(pixels.split(1, dim=-3), tower.mean, tower.std, strict=True)
+    return torch.cat([(channel - mean) / std for channel, mean, std in channels], dim=-3)
 
 
 def location_edits(

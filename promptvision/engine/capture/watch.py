@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from promptvision.method import Method
 
 READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Torch's tags of operations for whose result the host waits: item, nonzero, unique, ..."""
+
+
+def waits(func: Any, args: Sequence[Any]) -> bool:
+    """Return whether the host waits for numbers of an operation: for its result, or for the places of a mask."""
+    if func.overloadpacket.__name__ in ("index", "index_put", "index_put_"):
+        return any(places is not None and places.dtype is torch.bool for places in args[1])
+    return bool(READS & set(func.tags))
 
 
 class Held(TorchDispatchMode):
@@ -66,7 +74,7 @@ class Watch(TorchDispatchMode):
         made = {leaf.device.type for leaf in tree_leaves(out) if isinstance(leaf, Tensor)}
         on = {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)} | made
         name = func.overloadpacket.__name__
-        if self.device.type in on and READS & set(func.tags):
+        if self.device.type in on and waits(func, args):
             self._note(f"{self.name} reads numbers back from the device in a step ({name})")
         elif self.device.type in made and name == "lift_fresh":
             self._note(f"{self.name} makes a tensor of numbers of the host in a step")
