@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,12 @@ import promptvision
 
 def facts(device: torch.device) -> dict[str, Any]:
     """Return versions, machine and the location of the code: what makes a run repeatable besides its config."""
-    versions = {}
-    for package in ("torch", "torchvision", "timm", "open_clip_torch", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "promptvision": promptvision.__version__,
         "code": str(Path(promptvision.__file__).resolve().parent),
         "python": platform.python_version(),
-        **versions,
+        **versions(),
         "platform": platform.platform(),
         "device": gpu or platform.processor() or platform.machine(),
         "computes_on": str(device),
@@ -35,3 +30,15 @@ def facts(device: torch.device) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of the packages on which numbers depend."""
+    found = {}
+    for package in ("torch", "torchvision", "timm", "open_clip_torch", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -163,8 +164,18 @@ class Experiment(Setup):
         return found
 
 
-def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, data: Data | None = None) -> Experiment:
-    """Read the data, unless they are given, and build the method and its feature cache; nothing is written."""
+def build(
+    cfg: CfgNode,
+    families: Families,
+    folder: RunFolder,
+    progress: bool,
+    data: Data | None = None,
+    member: Member | None = None,
+) -> Experiment:
+    """Read the data, unless they are given, and build the method and its feature cache; nothing is written.
+
+    Runs that train together, each a `member`, have one feature cache.
+    """
     data = data or load_data(cfg)
     trained = data.trained or data.classes
     if trained[: len(data.classes)] != data.classes:
@@ -174,6 +185,7 @@ def build(cfg: CfgNode, families: Families, folder: RunFolder, progress: bool, d
         )
     method = load_method(cfg, families, trained)
     check_loss(cfg, method)
-    cache = feature_cache(cfg, method, progress=progress)
+    make_cache = partial(feature_cache, cfg, method, progress=progress)
+    cache = member.shared("features", make_cache) if member else make_cache()
     hold_frozen(cfg, method, training=cfg.OPTIM.EPOCHS > 0)
     return Experiment(cfg, data, method, cache, progress, families[cfg.METHOD.FAMILY], folder)

@@ -57,7 +57,7 @@ def run(
             LOG.warning("Started again from scratch; --resume auto continues an unfinished run")
     if cfg.CONTINUAL.TASKS or cfg.CONTINUAL.DATASETS:
         return run_stream(cfg, families, folder, progress=progress)
-    experiment = build(cfg, families, folder, progress)
+    experiment = build(cfg, families, folder, progress, member=member)
     for split in dict.fromkeys(("train", cfg.TEST.SPLIT)):
         warn_of_empty_classes(experiment.data, split)
     loader = experiment.check_test_images(decode=experiment.starts_training()) if is_first() else None

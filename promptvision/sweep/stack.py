@@ -50,8 +50,11 @@ def do_together(jobs: Sequence[Job], families: Families, *, progress: bool = Fal
     if len(jobs) == 1:
         return [do(jobs[0], families, progress=progress)]
     from promptvision.engine.together.stack import Member, Stack  # torch, which a dry run need not spend seconds on
+    from promptvision.sweep.shared_backbone import sharing
+
+    shared = sharing(families, unchanged=True)
 
     def work(job: Job, member: Member) -> Outcome:
-        return do(job, families, member=member)
+        return do(job, shared, member=member)
 
     return Stack([partial(work, job) for job in jobs]).run()

@@ -61,7 +61,6 @@ class Wanted:
     together: int = 1
     """Number of runs whose steps were computed as one."""
     error: Exception | None = None
-    done: bool = False
 
     @property
     def shapes(self) -> tuple[Any, ...]:
@@ -97,7 +96,7 @@ def _compute(group: Sequence[Wanted]) -> None:
             return
         group[0].error = error
     for each in group:
-        each.seconds, each.together, each.done = (time.monotonic() - started) / len(group), len(group), True
+        each.seconds, each.together = (time.monotonic() - started) / len(group), len(group)
 
 
 def _as_one(group: Sequence[Wanted]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from promptvision.engine.interrupt import signals
 from promptvision.engine.step import Batch, Step
 from promptvision.engine.together.gradients import Learner, Wanted, compute
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -29,18 +31,33 @@ class Member:
 
     def __init__(self, stack: Stack[Any], number: int):
         self.stack, self.number = stack, number
+        self.turn = threading.Lock()
+        """Held, until another run lets this one go on."""
+        self.turn.acquire()
         self.together = 1
         """The most runs, itself included, whose steps were computed as one with its own."""
-        self._seconds, self._since = 0.0, time.monotonic()
+        self._seconds, self._since = 0.0, 0.0
+
+    def start(self) -> None:
+        """Start its clock."""
+        self._since = time.monotonic()
 
     def clock(self) -> float:
         """Return the seconds of its own work so far, with its share of what was computed together."""
         return self._seconds + time.monotonic() - self._since
 
+    def shared(self, name: str, make: Callable[[], S]) -> S:
+        """Return `make()` of the first run that asked for `name`."""
+        if name not in self.stack.shared:
+            self.stack.shared[name] = make()
+        return self.stack.shared[name]
+
     def wait_for(self, wanted: Wanted) -> Tensor:
         """Return the loss of a batch when its gradients are computed, together with those of other runs."""
         before = self.clock()
-        self.stack.wait_for(wanted)
+        self.stack.waiting.append((self, wanted))
+        self.stack.pass_on()
+        self.turn.acquire()
         self._seconds, self._since = before + wanted.seconds, time.monotonic()
         self.together = max(self.together, wanted.together)
         if wanted.error:
@@ -67,10 +84,11 @@ class Stack(Generic[T]):
 
     def __init__(self, works: Sequence[Callable[[Member], T]]):
         self.works = works
-        self.turn = threading.Condition()
-        """The run that holds its lock is at work."""
-        self.active = len(works)
-        self.waiting: list[Wanted] = []
+        self.ready = deque(Member(self, number) for number in range(len(works)))
+        """Runs that can go on."""
+        self.waiting: list[tuple[Member, Wanted]] = []
+        self.shared: dict[str, Any] = {}
+        """Facts and features that are the same for all runs, by name."""
         self.results: dict[int, T] = {}
         self.errors: list[BaseException] = []
 
@@ -81,11 +99,12 @@ class Stack(Generic[T]):
         """
         with signals() as received:
             threads = [
-                threading.Thread(target=copy_context().run, args=(self._work, number, received), daemon=True)
-                for number in range(len(self.works))
+                threading.Thread(target=copy_context().run, args=(self._work, member, received), daemon=True)
+                for member in self.ready
             ]
             for thread in threads:
                 thread.start()
+            self.pass_on()
             for thread in threads:
                 thread.join()
         if received:
@@ -94,28 +113,23 @@ class Stack(Generic[T]):
             raise error
         return [self.results[number] for number in range(len(self.works))]
 
-    def wait_for(self, wanted: Wanted) -> None:
-        """Wait until gradients are computed; the last run that comes to wait computes all."""
-        self.waiting.append(wanted)
-        self._serve()
-        while not wanted.done:
-            self.turn.wait()
+    def pass_on(self) -> None:
+        """Let the next run go on, after what all are waiting for is computed, if none can."""
+        if not self.ready and self.waiting:
+            compute([wanted for _, wanted in self.waiting])
+            self.ready.extend(member for member, _ in self.waiting)
+            self.waiting.clear()
+        if self.ready:
+            self.ready.popleft().turn.release()
 
-    def _work(self, number: int, received: Sequence[int]) -> None:
-        """Do one piece of work, unless a signal came first."""
-        with self.turn:
-            try:
-                if not received:
-                    self.results[number] = self.works[number](Member(self, number))
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that started this one
-                self.errors.append(error)
-            finally:
-                self.active -= 1
-                self._serve()
-
-    def _serve(self) -> None:
-        """Compute the gradients if all runs that are left wait for them."""
-        if self.waiting and len(self.waiting) == self.active:
-            wanted, self.waiting = self.waiting, []
-            compute(wanted)
-            self.turn.notify_all()
+    def _work(self, member: Member, received: Sequence[int]) -> None:
+        """Do the work of a run when it is its turn, unless a signal came first."""
+        member.turn.acquire()
+        try:
+            if not received:
+                member.start()
+                self.results[member.number] = self.works[member.number](member)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that started this one
+            self.errors.append(error)
+        finally:
+            self.pass_on()
