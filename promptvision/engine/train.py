@@ -120,8 +120,9 @@ def fit(
             if any(agreed([int(saver.patience.exhausted)], device)):
                 LOG.info("Stopped early: no better validation accuracy for %s", counted(patience, "epoch"))
                 break
-            method.train()
-            if method.pin():
+            if epoch == start.epoch or not method.training:
+                method.train()
+            if (epoch == start.epoch or not member) and method.pin():  # runs of a stack leave their backbone as it is
                 update.renew()
             first, last = saver.at.batch, min(size, steps - epoch * size)
             batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)

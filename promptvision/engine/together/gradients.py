@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from promptvision.engine.device import autocast
@@ -24,26 +24,42 @@ from promptvision.method import Method
 LOG = logging.getLogger(__name__)
 
 
-class Learner(nn.Module):
-    """A method's loss as a function of tensors that `functional_call` can replace."""
+class Learner:
+    """A method whose tensors can be replaced for a while: `learned`, its parameters that gradient descent changes, and
+    `own`, its buffers, such as remembered images, which may differ from run to run."""
 
     def __init__(self, method: Method):
-        super().__init__()
         self.method = method
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        """Return `Method.loss`."""
-        return self.method.loss(*batch)
 
     @cached_property
     def learned(self) -> dict[str, nn.Parameter]:
-        """Parameters that gradient descent changes."""
-        return {f"method.{name}": each for name, each in self.method.trained().items() if each.requires_grad}
+        return {name: each for name, each in self.method.trained().items() if each.requires_grad}
 
     @cached_property
     def own(self) -> dict[str, Tensor]:
-        """Buffers beside the backbone's, such as remembered images, which may differ from run to run."""
-        return {name: each for name, each in self.named_buffers() if not name.startswith("method.backbone.")}
+        return {name: each for name, each in self.method.named_buffers() if not name.startswith("backbone.")}
+
+    @cached_property
+    def places(self) -> dict[str, tuple[dict[str, Any], str]]:
+        """Where the method keeps each: the dict of a module, and the key in it."""
+        found = dict[str, tuple[dict[str, Any], str]]()
+        for name in (*self.learned, *self.own):
+            path, _, key = name.rpartition(".")
+            module = self.method.get_submodule(path)
+            found[name] = (module._parameters if name in self.learned else module._buffers), key
+        return found
+
+    def loss(self, tensors: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return `Method.loss` with other tensors; `functional_call` would walk through the backbone each time."""
+        places = [(*self.places[name], tensor) for name, tensor in tensors.items()]
+        before = [holder[key] for holder, key, _ in places]
+        try:
+            for holder, key, tensor in places:
+                holder[key] = tensor
+            return self.method.loss(*batch)
+        finally:
+            for (holder, key, _), tensor in zip(places, before, strict=True):
+                holder[key] = tensor
 
 
 @dataclass(eq=False)
@@ -109,22 +125,17 @@ def _as_one(group: Sequence[Wanted]) -> None:
         name: torch.stack([each.learner.learned[name].detach() for each in group]).requires_grad_()
         for name in first.learned
     }
-    own, shared = dict[str, Tensor](), dict[str, Tensor]()
+    own = dict[str, Tensor]()
     for name, tensor in first.own.items():
         others = [each.learner.own[name] for each in group]
-        if all(other is tensor or torch.equal(other, tensor) for other in others):
-            shared[name] = tensor
-        else:
+        if not all(other is tensor or torch.equal(other, tensor) for other in others):
             own[name] = torch.stack(others)
     batch = [torch.stack(tensors) for tensors in zip(*(each.batch for each in group), strict=True)]
-
-    def loss(tensors: dict[str, Tensor], batch: Sequence[Tensor]) -> Tensor:
-        return functional_call(first, {**tensors, **shared}, tuple(batch))
 
     # on a CPU vmap has no rule for fused attention and would run it row by row
     plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
     with autocast(device, group[0].step.precision), plain:
-        losses = vmap(loss)({**learned, **own}, batch)
+        losses = vmap(first.loss)({**learned, **own}, batch)
     shares = torch.tensor([each.share for each in group], dtype=losses.dtype, device=device)
     gradients = torch.autograd.grad((losses * shares).sum(), list(learned.values()), allow_unused=True)
     for each, value in zip(group, losses.detach().unbind(), strict=True):
