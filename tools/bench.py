@@ -3,7 +3,8 @@
 A training step of CLIP methods: python tools/bench.py step --method coop maple
 CoCoOp's step with many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
-Loading images: python tools/bench.py data --images 256
+Loading images: python tools/bench.py data --images 256; with processes: python tools/bench.py data --workers 0 1 2
+What resizes them: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
 Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
@@ -26,6 +27,7 @@ import bench_image
 import bench_kill
 import bench_plan
 import bench_predict
+import bench_resize
 import bench_step
 import bench_text
 import torch
@@ -43,6 +45,7 @@ KINDS = {
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
     "plan": ("Planning a sweep", bench_plan),
+    "resize": ("INPUT.RESIZE on images of 500x375 pixels", bench_resize),
     "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
 }

@@ -58,6 +58,7 @@ def arguments():
     own.add_argument("--output", type=Path, required=True, help="folder of the cache")
     own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: original size)")
     own.add_argument("--filter", default="bicubic", help="resampling filter, bicubic or bilinear (default bicubic)")
+    own.add_argument("--resize", default="pillow", help="what resizes, as in INPUT.RESIZE: pillow (default) or tensor")
     own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
     return parser.parse_args()
 
@@ -177,10 +178,8 @@ def cache(args):
     if args.jobs < 1:
         raise InputError("--jobs takes a number from 1")
     card = load_card(args.name)
-    images, jobs = read(card, args.root), args.jobs
-    made = build_cache(
-        images, args.output, args.size, filter=args.filter, jobs=jobs, progress=partial(decoding, card.name)
-    )
+    options = {"filter": args.filter, "resize": args.resize, "jobs": args.jobs}
+    made = build_cache(read(card, args.root), args.output, args.size, progress=partial(decoding, card.name), **options)
     say(
         f"{args.output}: {counted(len(made), 'image')} of {card.name}, {made.kind}; "
         f"train with INPUT.CACHE {args.output}"

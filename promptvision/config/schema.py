@@ -162,6 +162,14 @@ KEYS = (
         "give other views than the files unless the recipe begins with the same resizing.",
     ),
     Key(
+        "INPUT.RESIZE",
+        "pillow",
+        "Resizing of images in every recipe: pillow, as the published codes do, or tensor, torchvision's resize of "
+        "uint8 tensors, several times as fast, which rounds a few values to the next grey level (docs/images.md). "
+        "Random crops are the same; vtab resizes floats, the same in both.",
+        choices=("pillow", "tensor"),
+    ),
+    Key(
         "INPUT.EXIF",
         "ignore",
         "EXIF orientation of images (photos of phones): ignore, as the published codes do, or apply.",

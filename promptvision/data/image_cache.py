@@ -38,16 +38,17 @@ def build_cache(
     size: int = 0,
     *,
     filter: str = "bicubic",
+    resize: str = "pillow",
     jobs: int = 1,
     progress: Progress = lambda seen, total: seen,
 ) -> CachedImages:
     """Decode every image of all lists into `folder` by `jobs` processes, and open the cache.
 
-    `size`: of the shorter side; 0 keeps images as large as they are. Cached images whose files have not changed are
-    kept. For an image that cannot be read the cache holds the reason. InputError if `folder` holds something else or
-    another kind of cache, if another process builds it, or if it cannot be written.
+    `size`: of the shorter side; 0 keeps images as large as they are. `filter`, `resize`: see `Kind`. Cached images
+    whose files have not changed are kept. For an image that cannot be read the cache holds the reason. InputError if
+    `folder` holds something else or another kind of cache, if another process builds it, or if it cannot be written.
     """
-    folder, kind = Path(folder), Kind(size, filter)
+    folder, kind = Path(folder), Kind(size, filter, resize=resize)
     if images.root is None:
         raise InputError("these images are in memory already: a cache would not help")
     try:

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from promptvision.atomic import read_bytes, refuse_damaged
+from promptvision.data.transforms import RESIZES
 from promptvision.errors import InputError, unknown
 
 FORMAT = 2
@@ -21,21 +22,31 @@ AGAIN = "delete the folder and build it again"
 
 @dataclass(frozen=True)
 class Kind:
-    """Recipe of cached images: shorter side of `size` pixels, by PIL's antialiased filter; 0 for whole images."""
+    """Recipe of cached images: shorter side of `size` pixels, by an antialiased filter; 0 for whole images.
+
+    `resize`: one of `transforms.RESIZES`.
+    """
 
     size: int = 0
     filter: str = "bicubic"
     format: int = FORMAT
+    resize: str = "pillow"
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:
             raise unknown("filter", self.filter, FILTERS)
+        if self.resize not in RESIZES:
+            raise unknown("resize", self.resize, RESIZES)
 
     def __str__(self) -> str:
-        return f"shorter side {self.size}, {self.filter}" if self.size else "whole"
+        by = ", tensor" if self.resize == "tensor" else ""
+        return f"shorter side {self.size}, {self.filter}{by}" if self.size else "whole"
 
     def __call__(self, image: Image.Image) -> tuple[int, int, bytes]:
         """Return height, width and RGB bytes of the image to keep."""
+        if self.size and self.resize == "tensor":
+            pixels = v2.functional.resize(v2.functional.pil_to_tensor(image), [self.size], FILTERS[self.filter])
+            return pixels.shape[1], pixels.shape[2], pixels.movedim(0, -1).numpy().tobytes()
         if self.size:
             image = v2.functional.resize(image, [self.size], interpolation=FILTERS[self.filter])
         return image.height, image.width, image.tobytes()

@@ -1,8 +1,9 @@
 """Recipes of the official codes that turn an RGB PIL image into a normalised float32 tensor (3, H, W).
 
-Every recipe has a training side and a test side. PIL resizes, with antialiased bicubic and bilinear filters; random
-choices are drawn from torch's global generator. A side has two halves: the pixels, image by image, and the arithmetic
-on them, which a loader does once per batch, with the same bits.
+Every recipe has a training side and a test side. PIL resizes, with antialiased bicubic and bilinear filters, unless
+torchvision's resize of uint8 tensors is asked for; random choices are drawn from torch's global generator. A side has
+two halves: the pixels, image by image, and the arithmetic on them, which a loader does once per batch, with the same
+bits.
 """
 
 from __future__ import annotations
@@ -116,18 +117,27 @@ TRAIN: dict[str, Recipe] = {
 }
 """Recipe -> its training side. "center" is for classes that a crop or flip changes."""
 
+RESIZES = ("pillow", "tensor")
+"""Libraries that resize: Pillow, as in the official codes, or torchvision's kernels for uint8 tensors."""
 FIXED = ("vtab", "center")
 """Recipes that draw nothing in training: all views of an image are the same."""
 
 
 def train_transform(
-    name: str, size: int | Size, mean: Sequence[float], std: Sequence[float], *, upright: bool = False
+    name: str,
+    size: int | Size,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    upright: bool = False,
+    resize: str = "pillow",
 ) -> Transform:
     """Return the training side of a recipe: RGB image to (3, *size), normalised by channel `mean` and `std` (of 0..1).
 
-    `upright`: first rotate images by their EXIF orientation.
+    `upright`: first rotate images by their EXIF orientation. `resize`: one of RESIZES; views are the same crops. "vtab"
+    resizes floats, the same in both.
     """
-    return _build(TRAIN, name, size, mean, std, upright)
+    return _build(TRAIN, name, size, mean, std, upright, resize)
 
 
 def test_transform(
@@ -137,13 +147,14 @@ def test_transform(
     std: Sequence[float],
     *,
     upright: bool = False,
+    resize: str = "pillow",
     views: Wanted | None = None,
 ) -> Transform:
     """Return the test side of a recipe, with the arguments of `train_transform`.
 
     With `views` an image becomes (V, 3, *size): the test side of the recipe, then random crops of the whole image.
     """
-    return _build(TEST, name, size, mean, std, upright, views)
+    return _build(TEST, name, size, mean, std, upright, resize, views)
 
 
 def _build(
@@ -153,15 +164,21 @@ def _build(
     mean: Sequence[float],
     std: Sequence[float],
     upright: bool,
+    resize: str,
     views: Wanted | None = None,
 ) -> Transform:
     if name not in table:
         raise unknown("transform", name, table)
+    if resize not in RESIZES:
+        raise unknown("resize", resize, RESIZES)
     rotate = [v2.Lambda(exif_transpose)] if upright else []
     pair = (size, size) if isinstance(size, int) else (size[0], size[1])
     steps = table[name](pair)
+    floats = isinstance(steps[0], ToTensor)
     if views:
-        steps = [FileViews(views, v2.Compose(steps), pair)]
+        steps = [FileViews(views, v2.Compose(steps), pair, resize, floats)]
+    elif resize == "tensor" and not floats:
+        steps = [v2.PILToTensor(), *steps]
     return Transform(v2.Compose([*rotate, *steps]), tuple(mean), tuple(std))
 
 

@@ -25,6 +25,7 @@ ADDED: Mapping[str, Any] = {
     "OPTIM.DROP_LAST": True,
     "TRAIN.PATIENCE": 0,
     "DATASET.TRAIN_CLASSES": "same",
+    "INPUT.RESIZE": "pillow",
     **{f"METHOD.OPTIONS.{name}": False for name in ("POOLED", "SEQUENTIAL", "LEARNED_SCALE", "HEAD_NORM")},
     **{f"METHOD.OPTIONS.{name}": False for name in ("WHOLE_POOL", "PORT_RESHAPE", "PER_CLASS")},
     "METHOD.OPTIONS.VIEWS": 0,

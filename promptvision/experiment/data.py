@@ -132,7 +132,13 @@ def _readable(cfg: CfgNode, images: Images) -> tuple[Images, list[str]]:
     if cfg.INPUT.CACHE:
         if cfg.INPUT.EXIF == "apply":
             raise InputError("INPUT.EXIF apply needs the files: the images in INPUT.CACHE have lost their orientation")
-        images = CachedImages(cfg.INPUT.CACHE).serve(images)
+        cache, wanted = CachedImages(cfg.INPUT.CACHE), cfg.INPUT.RESIZE
+        if cache.kind.size and cache.kind.resize != wanted:
+            raise InputError(
+                f"INPUT.CACHE {cfg.INPUT.CACHE} holds copies resized by {cache.kind.resize}, INPUT.RESIZE is {wanted}: "
+                f"set it to {cache.kind.resize}, or build another cache with --resize {wanted}"
+            )
+        images = cache.serve(images)
     if cfg.INPUT.ON_BAD_IMAGE == "skip":
         return leave_out_bad(images, cfg.TRAIN.WORKERS)
     return images, []

@@ -50,10 +50,10 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
     """Return the configured transform, with the backbone's size and normalisation unless the config sets its own."""
     tower = image_tower(method)
     size, mean, std = cfg.INPUT.SIZE or tower.image_size, cfg.INPUT.MEAN or tower.mean, cfg.INPUT.STD or tower.std
-    upright = cfg.INPUT.EXIF == "apply"
+    upright, resize = cfg.INPUT.EXIF == "apply", cfg.INPUT.RESIZE
     if training:
-        return train_transform(cfg.INPUT.TRAIN, size, mean, std, upright=upright)
-    return test_transform(cfg.INPUT.TEST, size, mean, std, upright=upright, views=method.image_views)
+        return train_transform(cfg.INPUT.TRAIN, size, mean, std, upright=upright, resize=resize)
+    return test_transform(cfg.INPUT.TEST, size, mean, std, upright=upright, resize=resize, views=method.image_views)
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:

@@ -63,6 +63,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "train_transform": cfg.INPUT.TRAIN,
         "train_views": cfg.TRAIN.VIEWS,
         "test_transform": cfg.INPUT.TEST,
+        "resize": cfg.INPUT.RESIZE,
         "image_size": cfg.INPUT.SIZE or tower.image_size,
         "mean": list(cfg.INPUT.MEAN or tower.mean),
         "std": list(cfg.INPUT.STD or tower.std),

@@ -124,6 +124,7 @@ def _is_stream(result: Mapping[str, Any]) -> bool:
 def _settings_from_result(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that result.json knows, for a run whose config is lost."""
     keys = {"METHOD.FAMILY": "family", "METHOD.NAME": "method", "BACKBONE.NAME": "backbone", "DATASET.NAME": "dataset"}
-    keys |= {"INPUT.TRAIN": "train_transform", "INPUT.TEST": "test_transform", "TRAIN.PRECISION": "precision"}
+    keys |= {"INPUT.TRAIN": "train_transform", "INPUT.TEST": "test_transform", "INPUT.RESIZE": "resize"}
+    keys |= {"TRAIN.PRECISION": "precision"}
     parts = {"METHOD": {"OPTIONS": result["options"]}, "DATASET": result.get("protocol")}
     return {**dict(flat(parts)), **{key: result.get(name) for key, name in keys.items()}}

@@ -1,4 +1,4 @@
-"""Images per second: decoding, transforms and the cache against a plain ImageFolder and DataLoader.
+"""Images per second: decoding, transforms and the cache against a plain ImageFolder and DataLoader, and workers.
 
 The images are made in a folder that is deleted afterwards.
 """
@@ -29,18 +29,24 @@ PLAIN = "plain ImageFolder + DataLoader, centre crop"
 def add_options(parser):
     parser.add_argument("--images", type=int, default=256, help="number of JPEGs of 500x375 pixels")
     parser.add_argument("--size", type=int, default=224, help="side of the input")
+    parser.add_argument("--workers", type=int, nargs="*", default=[], help="compare epochs with these numbers alone")
+
+
+def like_photo(number):
+    """Return an image like a photo: smooth shapes with fine grain."""
+    stream = np.random.default_rng(number)
+    smooth = Image.fromarray(stream.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
+    pixels = np.asarray(smooth) + stream.integers(-12, 12, (375, 500, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def make(root, count):
-    """JPEGs like photos: smooth shapes with fine grain, quality 90, about 65 kB each."""
+    """JPEGs like photos, quality 90, about 65 kB each."""
     items = []
     for number in range(count):
-        stream = np.random.default_rng(number)
-        smooth = Image.fromarray(stream.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
-        pixels = np.asarray(smooth) + stream.integers(-12, 12, (375, 500, 3))
         path = f"class{number % 4}/{number}.jpg"
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / path, quality=90)
+        like_photo(number).save(root / path, quality=90)
         items.append((path, number % 4, f"class{number % 4}"))
     return Images(items, [], [], partial(open_image, str(root)), str(root))
 
@@ -88,14 +94,48 @@ def walk(batches):
         pass
 
 
+def with_workers(images, scratch, size, counts):
+    """(way, workers) -> a function that goes through all images once; workers stay for the next time."""
+    whole, small = build_cache(images, scratch / "whole"), build_cache(images, scratch / "small", size)
+    opened = {"files": images.open, "whole": whole.open, f"shorter side {size}": small.open}
+    options = {"batch_size": BATCH, "seed": 1}
+    for name, open_ in opened.items():
+        for count in counts:
+            train = train_transform("coop", size, *CLIP)
+            loader = TrainLoader(images.train, open_, train, workers=count, **options)
+            walk(loader.epoch(0))  # workers start
+            title = name if name == "files" else f"cache, {name}"
+            yield (f"{title}, random crop", count), partial(one_epoch, loader)
+
+
+def one_epoch(loader):
+    walk(loader.epoch(1))
+
+
+def crossing(images, size):
+    """Return the bytes that cross from a worker for each image."""
+    loader = TrainLoader(images.train, images.open, train_transform("coop", size, *CLIP), batch_size=BATCH, seed=1)
+    (pixels, labels), *_ = loader.workers.batches([("1/0", range(BATCH))])
+    return pixels.nbytes // len(labels)
+
+
 def rows(args):
     """One row for each way, measured in turns on as many JPEGs of 500x375 pixels as `args.images` says."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "pictures")
-        measured = ways(make(root, args.images), root, Path(folder), args.size)
+        images = make(root, args.images)
+        if args.workers:
+            ways_of = dict(with_workers(images, Path(folder), args.size, args.workers))
+            took = medians(ways_of, args.repeats, "cpu")
+            yield "bytes of an image that cross", "", f"{crossing(images, args.size):,}", ""
+            for (name, count), seconds in took.items():
+                ratio = took[name, args.workers[0]] / seconds
+                yield name, str(count), f"{args.images / seconds:.0f}", f"{ratio:.2f}x"
+            return
+        measured = ways(images, root, Path(folder), args.size)
         rates = {name: args.images / took for name, took in medians(measured, args.repeats, "cpu").items()}
     for name, rate in rates.items():
-        yield name, f"{rate:.0f}", f"{rate / rates[PLAIN]:.1f}x"
+        yield name, "0", f"{rate:.0f}", f"{rate / rates[PLAIN]:.1f}x"
 
 
-COLUMNS = ("way, without workers", "images/s", "against plain")
+COLUMNS = ("way", "workers", "images/s", "against the first")
