@@ -87,7 +87,10 @@ class PackedPrompts(PackedLayout):
             keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
             if index < len(views) - 1:
-                attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=entry.live_mask)
+                mask, keys, values = (
+                    each.to(query.dtype) for each in (entry.live_mask, keys, values)
+                )  # vmap hides autocast
+                attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
                 tokens = view.finish(attended, tokens)
         return cache
 
@@ -130,4 +133,6 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     rows, tiles = query.shape[:2]
     mask = mask if rows == 1 else mask.expand(rows, *mask.shape).flatten(0, 1)
     query, keys, values = (each.flatten(0, 1).to(query.dtype) for each in (query, keys, values))
-    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).unflatten(0, (rows, tiles))
+    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask.to(query.dtype)).unflatten(
+        0, (rows, tiles)
+    )

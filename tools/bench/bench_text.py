@@ -8,14 +8,27 @@ import itertools
 import open_clip
 import torch
 import torch.nn.functional as F
-from measure import counted, kept_bytes, largest_difference, medians
+from measure import counted, kept_bytes, kernels, largest_difference, medians
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from coop.parts.context import context_prompts
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.text import OpenClipText
 
-COLUMNS = ("classes", "M", "position", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory")
+COLUMNS = (
+    "classes",
+    "M",
+    "position",
+    "logits",
+    "gradient",
+    "kernels",
+    "GFLOP",
+    "FLOPs",
+    "seconds",
+    "time",
+    "MB",
+    "memory",
+)
 WHOLE = 100
 
 
@@ -96,6 +109,7 @@ def compare(tower, classes, n_ctx, position, args):
     return [
         f"{classes}", f"{n_ctx}", position + (", class-specific" if args.csc else ""),
         *(largest_difference(fast, plain) for plain, fast in zip(*results, strict=True)),
+        f"{kernels(lambda: step(*ways['fast'], images))}",
         f"{counts['fast'] / 1e9:.2f}", f"{counts['plain'] / counts['fast']:.1f}x",
         f"{took['fast']:.2f}", f"{took['plain'] / took['fast']:.1f}x",
         f"{bytes_kept['fast'] / 1e6:.0f}", f"{bytes_kept['plain'] / bytes_kept['fast']:.1f}x",
