@@ -12,11 +12,14 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
-from promptvision.engine.device import autocast
+from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.step import Batch, Step
 from promptvision.errors import lacks_memory
 from promptvision.method import Method
@@ -134,7 +137,9 @@ def _as_one(group: Sequence[Wanted]) -> None:
 
     # on a CPU vmap has no rule for fused attention and would run it row by row
     plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with autocast(device, group[0].step.precision), plain:
+    precision = group[0].step.precision
+    cast = nullcontext() if precision == "fp32" else CastAttention(PRECISIONS[precision])
+    with autocast(device, precision), plain, cast:
         losses = vmap(first.loss)({**learned, **own}, batch)
     shares = torch.tensor([each.share for each in group], dtype=losses.dtype, device=device)
     gradients = torch.autograd.grad((losses * shares).sum(), list(learned.values()), allow_unused=True)
@@ -144,6 +149,22 @@ def _as_one(group: Sequence[Wanted]) -> None:
         for each, own_gradient in zip(group, gradient.unbind() if gradient is not None else (), strict=False):
             parameter = each.learner.learned[name]
             parameter.grad = own_gradient if parameter.grad is None else parameter.grad + own_gradient
+
+
+class CastAttention(TorchFunctionMode):
+    """Attention in the precision of autocast, which casts all else under vmap, but not this."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            args, kwargs = tree_map_only(Tensor, self._cast, (args, kwargs))
+        return func(*args, **kwargs or {})
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
 
 @cache
