@@ -7,6 +7,7 @@ Loading images: python tools/bench.py data --images 256; with processes: python 
 What resizes them: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
 Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
+Runs that train together: python tools/bench.py stack
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
@@ -28,6 +29,7 @@ import bench_kill
 import bench_plan
 import bench_predict
 import bench_resize
+import bench_stack
 import bench_step
 import bench_text
 import torch
@@ -45,6 +47,7 @@ KINDS = {
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
     "plan": ("Planning a sweep", bench_plan),
+    "stack": ("Runs alone and together", bench_stack),
     "resize": ("INPUT.RESIZE on images of 500x375 pixels", bench_resize),
     "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
