@@ -1,6 +1,7 @@
 """Compare the fast encoders with the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
 
 A training step of CLIP methods: python tools/bench.py step --method coop maple
+A training step of ViT methods: python tools/bench.py vit --method linear partial full
 CoCoOp's step with many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 Loading images: python tools/bench.py data --images 256; with processes: python tools/bench.py data --workers 0 1 2
@@ -32,6 +33,7 @@ import bench_resize
 import bench_stack
 import bench_step
 import bench_text
+import bench_vit
 import torch
 from rich import box
 from rich.console import Console
@@ -44,6 +46,7 @@ KINDS = {
     "cocoop": ("CoCoOp's text step, ViT-B/16 sizes", bench_cocoop),
     "image": ("VPT's step, ViT-B/16 sizes", bench_image),
     "step": ("A training step of a CLIP method", bench_step),
+    "vit": ("A training step of a ViT method", bench_vit),
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
     "plan": ("Planning a sweep", bench_plan),
