@@ -1,6 +1,7 @@
 """tools/bench.py step: FLOPs and memory of every trained method's step against its official way."""
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -159,3 +160,29 @@ REPORTS = [
 def test_the_documentation_has_every_kind_of_fault():
     kinds = ast.literal_eval(re.search(r"^FAULTS = (.*)$", (ROOT / "tests/conftest.py").read_text(), re.M)[1])
     assert [row[0] for row in table((ROOT / "docs/faults.md").read_text())[1:]] == list(kinds)
+
+
+def test_steps_on_a_gpu_are_measured_in_every_way_here_on_a_cpu(tools, tmp_path, capsys, monkeypatch):
+    """The same code as on a GPU, on the embedded towers; equal numbers where equality is claimed."""
+    sizes = "--clip embedded --vit embedded --cells coop prompt --classes 3 --batch 4 --steps 6 --runs 2 --kills 0"
+    threads = ["--threads", str(torch.get_num_threads())]
+    monkeypatch.setattr(
+        sys, "argv", ["bench.py", "gpu", *sizes.split(), *threads, "--json", str(tmp_path / "gpu.json")]
+    )
+    tools.bench.main()
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {(row["cell"], row["way"]): row for row in found["rows"]}
+    coop_ways = [way for cell, way in rows if cell.startswith("coop")]
+    assert coop_ways == ["official", "fast", "bf16", "graph", "stacked"] and len(rows) == 9  # VPT is not stacked
+    assert all(row["ms"] > 0 and row["MB"] > 0 for row in rows.values()) and found["computes_on"] == "cpu"
+    for (_, way), row in rows.items():
+        most = {"official": 1e-4, "fast": 1e-4, "bf16": 0.2, "graph": 0.0, "stacked": 1e-4}[way]
+        assert row["differs"] <= most, row
+    assert [row[1] for row in table(capsys.readouterr().out)] == ["way", *(way for _, way in rows)]
+
+
+def test_seeding_directly_takes_less_time(tools, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "seed", "--steps", "200"])
+    tools.bench.main()
+    (_, before, _), (_, now, _) = table(capsys.readouterr().out)[1:]
+    assert float(now) < 0.8 * float(before)

@@ -9,6 +9,8 @@ What resizes them: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
 Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
 Runs that train together: python tools/bench.py stack
+Seeding the random generators: python tools/bench.py seed
+Steps on a GPU: python tools/bench.py gpu --device cuda --threads 16 --json gpu.json
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
@@ -25,11 +27,13 @@ sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import bench_cocoop
 import bench_data
 import bench_faults
+import bench_gpu
 import bench_image
 import bench_kill
 import bench_plan
 import bench_predict
 import bench_resize
+import bench_seed
 import bench_stack
 import bench_step
 import bench_text
@@ -52,6 +56,8 @@ KINDS = {
     "plan": ("Planning a sweep", bench_plan),
     "stack": ("Runs alone and together", bench_stack),
     "resize": ("INPUT.RESIZE on images of 500x375 pixels", bench_resize),
+    "seed": ("Seeding a step", bench_seed),
+    "gpu": ("Training steps, ViT-B/16 sizes", bench_gpu),
     "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
 }
