@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,10 @@ def test_a_wrong_call_is_one_sentence(tool, trained, photos, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     status, _, err = tool("predict", "--run", trained[0], photos / "000.png", *words)
     assert status == 2 and f"error: {sentence}" in err
+
+
+def test_ray_without_its_data_packages_is_one_sentence(tool, trained, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    words = ["--run", trained[0], photos / "000.png", "--ray", "local", "--output", tmp_path / "o"]
+    status, _, err = tool("predict", *words)
+    assert status == 2 and "error: --ray needs Ray Data: pip install 'promptvision[ray]'" in err

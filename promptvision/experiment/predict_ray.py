@@ -96,6 +96,10 @@ def predict_on_cluster(
     local.TRAIN.DEVICE = "cuda" if cluster.gpus else "cpu"
     if not todo:
         return
+    try:
+        import ray.data  # noqa: F401 - needs more packages than Ray itself
+    except ImportError as error:
+        raise InputError(f"--ray needs Ray Data: pip install 'promptvision[ray]' ({error})") from error
     ray = connected_ray(cluster.address)
     try:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
