@@ -58,7 +58,7 @@ class ClipLora(FeatureMethod):
         texts = filled([template], classes)
         if self.text:
             ids = backbone.text.tokenize([text for own in texts for text in own])
-            self.texts = ChangedTexts(backbone.text, backbone.text.embed(ids).detach(), backbone.text.eot(ids))
+            self.texts = ChangedTexts(backbone.text, ids, backbone.text.eot(ids))
         else:
             self.register_buffer("features", class_features(backbone, texts), persistent=False)
 

@@ -101,7 +101,7 @@ class TCP(ContextMethod):
             passed.append(block(tokens, **options))
             return passed[-1]
 
-        first = self.encoder.prompts(self.ctx.expand(1, len(self.classes), -1, -1))[0, :1, :end]
+        first = self.encoder.prompts(text, self.ctx.expand(1, len(self.classes), -1, -1))[:1, :end]
         last = torch.arange(end - 1, end, device=first.device)
         encode(first, last, [partial(noted, block) for block in text.blocks[: self.layer - 1]])
         return [tokens[0, text.starts :] for tokens in passed]

@@ -98,7 +98,7 @@ def test_prompt_layout(position, n_ctx, clips):
     """Every token of a prompt, read off its embedding: SOS, then contexts and name in the order asked for."""
     clip = clips["clip_vit_tiny"]
     method = coop.build("coop", clip, ["cat", "golden_retriever"], n_ctx=n_ctx, class_token_position=position)
-    prompts = method.encoder.prompts(method.ctx[None])[0]
+    prompts = method.encoder.prompts(method.backbone.text, method.ctx[None])
     for row, name in zip(prompts, ["cat", "golden retriever"], strict=True):
         ids = clip.text.tokenize([f"{name}."])[0]
         word = list(clip.text.embed(ids)[1 : 1 + clip.text.count(name)])

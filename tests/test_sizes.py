@@ -274,6 +274,8 @@ def test_exhausted_memory_names_the_sizes_to_lower(kind, tmp_path):
     assert "OPTIM.BATCH_SIZE (77), TEST.BATCH_SIZE (100), METHOD.OPTIONS.N_CTX (9)" in said and "COMPUTE.CHUNK" in said
     assert "\n" not in said and ("20.00 GiB more were needed" in said) == (kind == "cuda")
     assert lacks_memory(error.value.__cause__)
+    with pytest.raises(InputError, match=r"COMPUTE.CHUNK \(auto\)"):
+        fail(load_config(tmp_path / "c.yaml", ["COMPUTE.CHUNK", "auto"], FAMILIES))
 
 
 @pytest.mark.parametrize("words", [("--config", "a" * 5000), ("--config", "c.yaml", "OUTPUT_DIR", "a" * 5000)])

@@ -140,7 +140,7 @@ def test_contexts_start_at_the_leading_words(case, clip):
     words = clip.text.embed(clip.text.tokenize(["a photo of a"]))[0, 1:5]
     for n_ctx in (2, 4):
         assert torch.equal(build(case, clip, **{count: n_ctx}).prompt_learner.ctx, words[:n_ctx])
-    prompts = build(case, clip, **{count: 2}).encoder.prompts(torch.zeros(1, 2, clip.text.width))[0, :, 1:5]
+    prompts = build(case, clip, **{count: 2}).encoder.prompts(clip.text, torch.zeros(1, 2, clip.text.width))[:, 1:5]
     assert torch.equal(prompts, torch.cat([torch.zeros_like(words[:2]), words[2:]]).expand(3, -1, -1))
     noise = build(case, clip, **{count: 40}).prompt_learner.ctx
     assert noise.shape[0] == 40 and noise.std().item() == pytest.approx(0.02, rel=0.1)

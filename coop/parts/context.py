@@ -71,8 +71,7 @@ def context_prompts(
     ids = text.tokenize(prompts)
     order = token_order(position, text.starts, n_ctx, [text.count(name) for name in names], ids.shape[1]).to(ids.device)
     slots = torch.where((order >= text.starts) & (order < text.starts + n_ctx), order - text.starts, CONSTANT)
-    embeddings = text.embed(ids.gather(1, order)).detach()
-    return PromptEncoder(text, embeddings, slots, text.eot(ids), class_specific=class_specific)
+    return PromptEncoder(text, ids.gather(1, order), slots, text.eot(ids), class_specific=class_specific)
 
 
 def token_order(position: str, start: int, n_ctx: int, name_lengths: Sequence[int], length: int) -> Tensor:

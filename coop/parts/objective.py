@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coop.parts.teacher import Teacher
 from promptvision.backbones import CLIP
+from promptvision.backbones.classes.shares import shared
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -63,7 +64,7 @@ class FeatureMethod(Method):
         return self.backbone.image.as_features(images)
 
     def text_features(self) -> Tensor:
-        """Return the class features (C, E), not normalised."""
+        """Return the class features (C, E), not normalised, which depend on no image."""
         raise NotImplementedError
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class FeatureMethod(Method):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy plus the weighted terms, a scalar."""
-        image_features, text_features = self.image_features(images), self.text_features()
+        image_features, text_features = self.image_features(images), shared(self.text_features)
         logits = self.logits(image_features, text_features)
         step = Step(images, labels, image_features, text_features, logits)
         total = self.cross_entropy(logits, labels)

@@ -27,9 +27,9 @@ class Compute:
     way: str = "auto"
     """"plain" calls the tower's blocks untouched, "fast" takes them apart and computes only what counts, what is shared
     once, "auto" is fast if every part of the tower is known."""
-    chunk: int = 0
-    """Classes whose prompts the text tower encodes at once, 0 for all. With fewer, memory in training does not grow
-    with the number of classes, at the price of a second forward pass."""
+    chunk: int | str = 0
+    """Classes whose prompts the text tower encodes at once, 0 for all, "auto" for as many as the free memory holds.
+    With fewer, memory in training does not grow with the number of classes, at the price of a second forward pass."""
     images_at_once: int = 0
     """Images whose own prompts are encoded at once (CoCoOp, TPT); 0 for the method's default."""
     checkpoint: bool = False
@@ -39,7 +39,10 @@ class Compute:
         if self.way not in WAYS:
             raise unknown("way to encode (COMPUTE.WAY)", self.way, WAYS)
         for name, value in (("COMPUTE.CHUNK", self.chunk), ("COMPUTE.IMAGES_AT_ONCE", self.images_at_once)):
-            if value < 0:
+            if isinstance(value, str):
+                if value != "auto":
+                    raise unknown(f"value of {name}", value, ("auto",))
+            elif value < 0:
                 raise InputError(f"{name} is {value}; it is a number of items computed at once, 0 for the default")
 
     def run(self, work: Callable[..., Any], block: nn.Module, *inputs: Tensor) -> Any:

@@ -8,7 +8,8 @@ token, class names in front) run once per set of weights. Equal to the plain way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView
-from promptvision.backbones.fast_text_cache import Cache, Constants, Entry, join
+from promptvision.backbones.classes.room import Room
+from promptvision.backbones.classes.shares import gathered, share
+from promptvision.backbones.fast_text_cache import Cache, Constants, Entry, Kept, Trunk, join, run
 from promptvision.backbones.packing import PackedLayout
-from promptvision.backbones.pinning import Weights
 from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import TextTower
+
+T = TypeVar("T")
 
 
 def known_views(tower: TextTower) -> list[BlockView] | None:
@@ -32,50 +36,59 @@ def known_views(tower: TextTower) -> list[BlockView] | None:
 class PackedPrompts(PackedLayout):
     """Prompts of C classes in their packed layout, ready to be encoded."""
 
-    _weights: Weights | None = None
-    """The weights that `_kept` was computed from, once per precision and place."""
-    _kept: dict[tuple[object, ...], Constants | Entry]
+    def __init__(self, ids: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, changing: bool = False):
+        super().__init__(ids, slots, eot, class_specific, changing)
+        self.kept, self.room = Kept(), Room()
 
-    def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int = 0) -> Tensor:
+    def forward(
+        self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int | str = 0
+    ) -> Tensor:
         """Encode contexts (R, M, D), or (R, C, M, D) if class-specific, into features (R, C, E).
 
         `layers[0]` are the contexts that enter the tower, `layers[i]` those that replace them at block i. `chunk`:
-        about how many classes are computed at once, 0 for all; backward computes each chunk again.
+        about how many classes are computed at once, 0 for all, "auto" for as many as fit into the free memory; each
+        chunk makes its constants, and backward computes it again.
         """
         assert isinstance(tower, OpenClipText)
         layers = [layer.to(tower.positional_embedding.dtype) for layer in layers]
-        constant = self._constants(tower, views)
-        trunk = self._trunk(views, constant, layers)
-        size = max(1, self.plan.tiles * chunk // len(self.slots)) if chunk else self.plan.tiles
-        starts = range(0, self.plan.tiles, size)
-        again = len(starts) > 1 and torch.is_grad_enabled()
-        found = []
-        for start in starts:
-            work = (views, constant, trunk, layers, slice(start, start + size))
-            found.append(checkpoint(self._ends, *work, use_reentrant=False) if again else self._ends(*work))
-        return tower.project(torch.cat(found, dim=1).flatten(1, 2)[:, self.order])
+        entry = self.kept.get(tower, ("trunk",), lambda: Trunk.of(self, tower))
+        frozen = self._of_blocks(tower, ("frozen",), lambda: run(views, entry.frozen, entry.frozen_mask))
 
-    def _constants(self, tower: OpenClipText, views: Sequence[BlockView]) -> Constants:
-        """Return the cached parts, computed again if a weight, its place or its precision has changed."""
-        weights, position = tower.weights, tower.positional_embedding
-        if self._weights is not weights:
-            if self._weights != weights:
-                self._kept = {}
-            self._weights = weights
-        kind = position.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else position.dtype
-        place = (dtype, position.dtype, position.device)
-        if place not in self._kept:
+        def ends(tiles: slice, layers: Sequence[Tensor], trunk: Cache) -> Tensor:
             with torch.no_grad():
-                entry = Entry.of(self, position, dtype)
-                self._kept[place] = entry if self.changing else Constants.of(entry, views)
-        kept = self._kept[place]
-        return Constants.of(kept, views) if isinstance(kept, Entry) else kept
+                constant = Constants.of(Entry.of(self, tower, tiles), views, frozen)
+            return self._ends(views, constant, trunk, layers)
 
-    def _trunk(self, views: Sequence[BlockView], constant: Constants, layers: Sequence[Tensor]) -> Cache:
+        def some(count: int) -> Tensor:
+            leaves = [layer.detach().requires_grad_() for layer in layers]
+            return ends(slice(0, count), leaves, self._trunk(views, entry, frozen, leaves))
+
+        start, stop = share(self.plan.tiles)
+        size = max(1, self.plan.tiles * int(chunk) // len(self.slots)) if chunk and chunk != "auto" else stop - start
+        if chunk == "auto":
+            size = self.room.pieces((len(layers[0]),), tower, some, self.plan.tiles)
+        trunk = self._trunk(views, entry, frozen, layers)
+        if size >= stop - start:
+            found = self._ends(views, self._constants(tower, views, frozen, slice(start, stop)), trunk, layers)
+        else:
+            chunks = (slice(first, min(first + size, stop)) for first in range(start, stop, size))
+            found = torch.cat([checkpoint(ends, tiles, layers, trunk, use_reentrant=False) for tiles in chunks], dim=1)
+        return tower.project(gathered(found, start, self.plan.tiles).flatten(1, 2)[:, self.order])
+
+    def _constants(self, tower: OpenClipText, views: Sequence[BlockView], frozen: Cache, tiles: slice) -> Constants:
+        """Return the constants of some tiles, which are kept."""
+        name = tiles.start, tiles.stop
+        entry = self.kept.get(tower, ("entry", *name), lambda: Entry.of(self, tower, tiles))
+        return self._of_blocks(tower, ("constants", *name), lambda: Constants.of(entry, views, frozen))
+
+    def _of_blocks(self, tower: OpenClipText, name: tuple[object, ...], make: Callable[[], T]) -> T:
+        """Return constants that depend on the blocks, which are kept unless the tower's weights are learned."""
+        return make() if self.changing else self.kept.get(tower, name, make)
+
+    def _trunk(self, views: Sequence[BlockView], entry: Trunk, frozen: Cache, layers: Sequence[Tensor]) -> Cache:
         """Return keys and values (R, H, trunk, D / H) of the common beginning of all prompts, at every block."""
-        rows, entry = len(layers[0]), constant.entry
-        cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in constant.frozen]
+        rows = len(layers[0])
+        cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in frozen]
         if self.plan.frozen == self.plan.trunk:
             return cache
         tokens = entry.live
@@ -94,21 +107,18 @@ class PackedPrompts(PackedLayout):
                 tokens = view.finish(attended, tokens)
         return cache
 
-    def _ends(
-        self, views: Sequence[BlockView], constant: Constants, trunk: Cache, layers: Sequence[Tensor], tiles: slice
-    ) -> Tensor:
+    def _ends(self, views: Sequence[BlockView], constant: Constants, trunk: Cache, layers: Sequence[Tensor]) -> Tensor:
         """Return the end tokens (R, T, E, D) of some tiles after the last block."""
-        rows, ends, entry = len(layers[0]), self.ends[tiles], constant.entry
-        tokens = entry.tokens[tiles].expand(rows, -1, -1, -1)
-        mask, end_mask, each = entry.mask[tiles], entry.end_mask[tiles], entry.rows[: len(ends)]
+        rows, entry = len(layers[0]), constant.entry
+        tokens, ends, each = entry.tokens.expand(rows, -1, -1, -1), entry.ends, entry.rows
         for index, view in enumerate(views):
             last = index == len(views) - 1
             if entry.places and index < len(layers):
-                which, own = entry.places.which[tiles], entry.classes[tiles]
+                which, own = entry.places.which, entry.classes
                 vectors = layers[index][:, own, which] if self.class_specific else layers[index][:, which]
-                tokens = _entered(tokens, entry.places.here[tiles], vectors, first=index == 0)
+                tokens = _entered(tokens, entry.places.here, vectors, first=index == 0)
             if index == 0 and constant.first is not None and not last:
-                projected = constant.first[tiles].expand(rows, -1, -1, -1)
+                projected = constant.first.expand(rows, -1, -1, -1)
                 query, key, value = view.split(projected, 3)
             else:
                 normed = view.norm1(tokens)
@@ -116,9 +126,9 @@ class PackedPrompts(PackedLayout):
                 (query,) = view.split(view.part(normed[:, each, ends] if last else normed, 0, 1), 1)
             groups = [[part[:, None].expand(-1, len(ends), -1, -1, -1) for part in trunk[index]], [key, value]]
             if constant.fixed:
-                groups.insert(1, [part[tiles].expand(rows, -1, -1, -1, -1) for part in constant.fixed[index]])
+                groups.insert(1, [part.expand(rows, -1, -1, -1, -1) for part in constant.fixed[index]])
             keys, values = join(*groups)
-            attended = _attend(query, keys, values, end_mask if last else mask)
+            attended = _attend(query, keys, values, entry.end_mask if last else entry.mask)
             tokens = view.finish(attended, tokens[:, each, ends] if last else tokens)
         return tokens
 

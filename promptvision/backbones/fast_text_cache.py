@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.packing import CONSTANT, PackedLayout, visible
+from promptvision.backbones.pinning import Weights
+from promptvision.backbones.text import OpenClipText
 
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values of every block, (..., H, tokens, D / H)."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,83 +36,133 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """The tokens as they enter the first block, and the masks. No tensor of it depends on a block."""
+class Trunk:
+    """The common beginning of all prompts as it enters the first block, and the masks. Nothing depends on a block."""
 
     frozen: Tensor
-    """(1, frozen, D): the trunk's tokens before the first context."""
+    """(1, frozen, D): the tokens before the first context."""
     frozen_mask: Tensor
+    live: Tensor
+    """(trunk - frozen, D): the other tokens, without context vectors."""
+    live_places: Places
+    live_mask: Tensor
+
+    @classmethod
+    def of(cls, prompts: PackedLayout, tower: OpenClipText) -> Trunk:
+        """Compute it from the tower's embeddings."""
+        plan, dtype = prompts.plan, precision(tower)
+        position = torch.arange(plan.trunk, device=prompts.slots.device)
+        tokens = _entering(prompts, tower, torch.zeros_like(position), position)
+        seen = torch.ones(plan.trunk, plan.trunk, dtype=torch.bool, device=position.device).tril()
+        return cls(
+            frozen=tokens[None, : plan.frozen],
+            frozen_mask=additive(seen[: plan.frozen, : plan.frozen], dtype),
+            live=tokens[plan.frozen :],
+            live_places=Places.of(prompts.slots[0, plan.frozen : plan.trunk]),
+            live_mask=additive(seen[plan.frozen :], dtype),
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The tokens of T tiles as they enter the first block, and the masks. No tensor of it depends on a block."""
+
     fixed: Tensor
     """(T, F, D): the classes' tokens before any context."""
     fixed_mask: Tensor
-    live: Tensor
-    """(trunk - frozen, D): the trunk's other tokens, without context vectors."""
-    live_places: Places
-    live_mask: Tensor
     tokens: Tensor
     """(T, L, D): the tiles, without context vectors."""
     places: Places | None
-    """Those in the tiles, if they contain any context."""
+    """Those in the tiles, if any tile contains a context."""
     classes: Tensor
     """(T, L): class of a token; any in padding."""
     mask: Tensor
     """(T, 1, L, trunk + F + L): what is added to the scores of a token."""
     end_mask: Tensor
     """(T, 1, E, trunk + F + L): the same for the end tokens."""
+    ends: Tensor
+    """(T, E): places of the end tokens."""
     rows: Tensor
     """(T, 1): 0 to T - 1."""
 
     @classmethod
-    def of(cls, prompts: PackedLayout, position: Tensor, dtype: torch.dtype) -> Entry:
-        """Compute them for position embeddings (L, D); `dtype`: that of queries and keys."""
-        plan, count = prompts.plan, len(prompts.slots)
-        known = torch.where(prompts.slots[..., None] >= 0, 0, prompts.embeddings).to(position.dtype)
-        entering = known + position[: known.shape[1]]
-        own, real = prompts.classes.clamp(max=count - 1), prompts.classes < count
-        slots = torch.where(real, prompts.slots[own, prompts.position], CONSTANT)
-        live = slice(plan.frozen, plan.trunk)
-        rows = torch.arange(plan.tiles, device=position.device)[:, None]
-        seen = _seen(prompts)
-        frozen = seen.new_ones(plan.trunk, plan.trunk).tril()
+    def of(cls, prompts: PackedLayout, tower: OpenClipText, tiles: slice) -> Entry:
+        """Compute it from the tower's embeddings."""
+        classes, position, dtype = prompts.classes[tiles], prompts.position[tiles], precision(tower)
+        count, ends = len(prompts.slots), prompts.ends[tiles]
+        own, real = classes.clamp(max=count - 1), classes < count
+        fixed_class, fixed_position = prompts.fixed_class[tiles], prompts.fixed_position[tiles]
+        rows = torch.arange(len(classes), device=classes.device)[:, None]
+        seen = _seen(classes, fixed_class, prompts.plan.trunk)
+        slots = torch.where(real, prompts.slots[own, position], CONSTANT)
         return cls(
-            frozen=entering[:1, : plan.frozen],
-            frozen_mask=additive(frozen[: plan.frozen, : plan.frozen], dtype),
-            fixed=entering[prompts.fixed_class.clamp(min=0), prompts.fixed_position],
-            fixed_mask=additive(_fixed_seen(prompts), dtype),
-            live=entering[0, live],
-            live_places=Places.of(prompts.slots[0, live]),
-            live_mask=additive(frozen[live], dtype),
-            tokens=torch.where(real[..., None], entering[own, prompts.position], 0),
-            places=Places.of(slots) if bool((slots >= 0).any()) else None,
+            fixed=_entering(prompts, tower, fixed_class.clamp(min=0), fixed_position),
+            fixed_mask=additive(_fixed_seen(fixed_class, prompts.plan.frozen), dtype),
+            tokens=torch.where(real[..., None], _entering(prompts, tower, own, position), 0),
+            places=Places.of(slots) if prompts.contexts_inside else None,
             classes=own,
             mask=additive(seen, dtype),
-            end_mask=additive(seen[rows, 0, prompts.ends][:, None], dtype),
+            end_mask=additive(seen[rows, 0, ends][:, None], dtype),
+            ends=ends,
             rows=rows,
         )
 
 
 @dataclass(frozen=True)
 class Constants:
-    """All that stays the same from step to step, for one set of weights."""
+    """All of T tiles that stays the same from step to step, for one set of weights."""
 
     entry: Entry
-    frozen: Cache
-    """Keys and values of the trunk's tokens before the first context, (1, H, frozen, D / H) per block."""
     fixed: Cache
     """Keys and values of the classes' tokens before any context, (T, H, F, D / H) per block; empty without any."""
     first: Tensor | None
     """(T, L, 3 D): query, key and value of the tiles at the first block, if they contain no context."""
 
     @classmethod
-    def of(cls, entry: Entry, views: Sequence[BlockView]) -> Constants:
-        """Compute them from the tower's current weights."""
-        frozen = _run(views, entry.frozen, entry.frozen_mask)
-        fixed = _run(views, entry.fixed, entry.fixed_mask, frozen) if entry.fixed.shape[1] else []
+    def of(cls, entry: Entry, views: Sequence[BlockView], frozen: Cache) -> Constants:
+        """Compute them from the tower's current weights, and keys and values of the trunk's frozen tokens."""
+        fixed = run(views, entry.fixed, entry.fixed_mask, frozen) if entry.fixed.shape[1] else []
         first = None if entry.places else views[0].part(views[0].norm1(entry.tokens), 0, 3)
-        return cls(entry, frozen, fixed, first)
+        return cls(entry, fixed, first)
 
 
-def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor, before: Cache | None = None) -> Cache:
+class Kept:
+    """Constants by their name, computed again if a weight, its place or its precision has changed."""
+
+    def __init__(self) -> None:
+        self.weights: Weights | None = None
+        self.found: dict[tuple[object, ...], Any] = {}
+
+    def get(self, tower: OpenClipText, name: tuple[object, ...], make: Callable[[], T]) -> T:
+        """Return what is kept by this name, at first what `make` returns."""
+        weights, position = tower.weights, tower.positional_embedding
+        if self.weights is not weights:
+            if self.weights != weights:
+                self.found = {}
+            self.weights = weights
+        place = (*name, precision(tower), position.dtype, position.device)
+        if place not in self.found:
+            with torch.no_grad():
+                self.found[place] = make()
+        found: T = self.found[place]
+        return found
+
+
+def precision(tower: OpenClipText) -> torch.dtype:
+    """Return the type of queries and keys."""
+    position = tower.positional_embedding
+    kind = position.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else position.dtype
+
+
+def _entering(prompts: PackedLayout, tower: OpenClipText, classes: Tensor, position: Tensor) -> Tensor:
+    """Return tokens (..., D) of classes (...) at positions (...) as they enter the tower, without context vectors."""
+    here = prompts.slots[classes, position][..., None] >= 0
+    known = torch.where(here, 0, tower.embed(prompts.ids[classes, position])).to(tower.positional_embedding.dtype)
+    return known + tower.positional_embedding[position]
+
+
+def run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor, before: Cache | None = None) -> Cache:
     """Return keys and values of tokens (B, N, D) at every block; they attend to `before` and, masked, to each other."""
     cache: Cache = []
     for index, view in enumerate(views):
@@ -123,21 +177,19 @@ def _run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor, before: Cache
     return cache
 
 
-def _fixed_seen(prompts: PackedLayout) -> Tensor:
+def _fixed_seen(classes: Tensor, frozen: int) -> Tensor:
     """Return which tokens a fixed token attends to, (T, 1, F, frozen + F)."""
-    classes = prompts.fixed_class
     width = classes.shape[1]
     alone = torch.where(classes < 0, -1 - torch.arange(width, device=classes.device), classes)
     own = visible(alone, alone).tril()
-    return torch.cat([own.new_ones(len(own), width, prompts.plan.frozen), own], -1)[:, None]
+    return torch.cat([own.new_ones(len(own), width, frozen), own], -1)[:, None]
 
 
-def _seen(prompts: PackedLayout) -> Tensor:
+def _seen(classes: Tensor, fixed_class: Tensor, trunk: int) -> Tensor:
     """Return which tokens a token of a tile attends to, (T, 1, L, trunk + F + L)."""
-    classes = prompts.classes
     own = visible(classes, classes).tril()
-    shared = own.new_ones(len(own), classes.shape[1], prompts.plan.trunk)
-    return torch.cat([shared, visible(classes, prompts.fixed_class), own], -1)[:, None]
+    shared = own.new_ones(len(own), classes.shape[1], trunk)
+    return torch.cat([shared, visible(classes, fixed_class), own], -1)[:, None]
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -152,13 +152,13 @@ def visible(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 class PackedLayout(nn.Module):
-    """Buffers of the packed prompts of C classes: (C, L, D) embeddings with context vectors in their `slots` (C, L).
+    """Buffers of the packed prompts of C classes: token ids (C, L) with context vectors in their `slots` (C, L).
 
     `class_specific`: every class has contexts of its own. `changing`: the tower's weights are learned; then nothing is
     cached from step to step, and gradients flow through everything.
     """
 
-    embeddings: Tensor
+    ids: Tensor
     slots: Tensor
     classes: Tensor
     position: Tensor
@@ -168,14 +168,16 @@ class PackedLayout(nn.Module):
     order: Tensor
 
     def __init__(
-        self, embeddings: Tensor, slots: Tensor, eot: Tensor,
+        self, ids: Tensor, slots: Tensor, eot: Tensor,
         class_specific: bool, changing: bool = False,
     ):  # fmt: skip
         super().__init__()
-        same = (slots == slots[:1]).all(0) & ((slots >= 0) | (embeddings == embeddings[:1]).all(-1)).all(0)
+        same = ((slots == slots[:1]) & ((slots >= 0) | (ids == ids[:1]))).all(0)
         self.plan = plan(same.cpu(), slots, eot, class_specific, changing)
         for name, tensor in vars(lay_out(self.plan)).items():
-            self.register_buffer(name, tensor.to(embeddings.device), persistent=False)
-        self.register_buffer("embeddings", embeddings, persistent=False)
+            self.register_buffer(name, tensor.to(ids.device), persistent=False)
+        self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("slots", slots, persistent=False)
+        real = self.classes < len(slots)
+        self.contexts_inside = bool((slots[self.classes[real], self.position[real]] >= 0).any())
         self.class_specific, self.changing = class_specific, changing

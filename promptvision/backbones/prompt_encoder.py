@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from promptvision.backbones.classes.shares import gathered, share
 from promptvision.backbones.fast_text import PackedPrompts, known_views
 from promptvision.backbones.lora import LowRank, changed_blocks, changed_views
 from promptvision.backbones.packing import CONSTANT
@@ -17,25 +19,25 @@ from promptvision.errors import InputError, counted
 
 
 class PromptEncoder(torch.nn.Module):
-    """Prompts of C classes, (C, L, D) embeddings; `slots` (C, L) is the index of the context vector at a place, or -1.
+    """Prompts of C classes, token ids (C, L); `slots` (C, L) is the index of the context vector at a place, or -1.
 
     `eot` (C,): the end tokens. `class_specific`: every class has contexts of its own. The tower's `compute` decides
     which way is used, and in what chunks.
     """
 
-    embeddings: Tensor
+    ids: Tensor
     slots: Tensor
     eot: Tensor
 
     def __init__(
-        self, tower: TextTower, embeddings: Tensor, slots: Tensor, eot: Tensor, *,
+        self, tower: TextTower, ids: Tensor, slots: Tensor, eot: Tensor, *,
         class_specific: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.class_specific = class_specific
-        embeddings, slots = (t[:, : int(eot.max()) + 1] if tower.causal else t for t in (embeddings, slots))
-        self.packed = PackedPrompts(embeddings, slots, eot, class_specific)
-        for name, tensor in (("embeddings", embeddings), ("slots", slots), ("eot", eot)):
+        ids, slots = (t[:, : int(eot.max()) + 1] if tower.causal else t for t in (ids, slots))
+        self.packed = PackedPrompts(ids, slots, eot, class_specific)
+        for name, tensor in (("ids", ids), ("slots", slots), ("eot", eot)):
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, tower: TextTower, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
@@ -58,11 +60,13 @@ class PromptEncoder(torch.nn.Module):
         features = self.packed(tower, views, layers, tower.compute.chunk) if views else self._plain(tower, layers)
         return features[0] if single else features
 
-    def prompts(self, ctx: Tensor) -> Tensor:
-        """Put contexts (R, M, D), or (R, C, M, D) if class-specific, into their places in (R, C, L, D)."""
-        rows, count = len(ctx), len(self.slots)
-        every = torch.arange(rows * count, device=self.slots.device)
-        return self._placed(ctx, every, self.embeddings.repeat(rows, 1, 1)).unflatten(0, (rows, count))
+    def prompts(self, tower: TextTower, ctx: Tensor, part: Tensor | None = None) -> Tensor:
+        """Put contexts (R, M, D), or (R, C, M, D) if class-specific, into their places in prompts (N, L, D).
+
+        `part` (N,): indices among all R C; None for all.
+        """
+        part = torch.arange(len(ctx) * len(self.slots), device=self.slots.device) if part is None else part
+        return self._placed(ctx, part, tower.embed(self.ids[part % len(self.slots)]).detach())
 
     def _placed(self, ctx: Tensor, part: Tensor, tokens: Tensor) -> Tensor:
         """Put the contexts (R, ...) into the tokens (N, L, D) of prompts `part` (N,), indices among all R C."""
@@ -73,42 +77,46 @@ class PromptEncoder(torch.nn.Module):
         return torch.where(slots[..., None] >= 0, vectors.to(tokens.dtype), tokens)
 
     def _plain(self, tower: TextTower, layers: Sequence[Tensor]) -> Tensor:
-        """Encode every prompt whole, `tower.compute.chunk` of them at once."""
-        ctx, *deep = layers
-        prompts, eot = self.prompts(ctx).flatten(0, 1), self.eot.repeat(len(ctx))
-        size = tower.compute.chunk or len(prompts)
-        again = size < len(prompts) and torch.is_grad_enabled()
-        encode: Callable[..., Tensor] = tower.encode
+        """Encode every prompt whole, at most `tower.compute.chunk` of them at once."""
+        count, encode = len(layers[0]) * len(self.slots), cast(Callable[..., Tensor], tower.encode)
 
         def entered(block: Callable[..., Tensor], own: Tensor, part: Tensor, tokens: Tensor, **more: Tensor) -> Tensor:
             return block(self._placed(own, part, tokens), **more)
 
-        found = []
-        for part in torch.arange(len(prompts), device=eot.device).split(size):
+        def encoded(part: Tensor, layers: Sequence[Tensor]) -> Tensor:
             blocks: list[Callable[..., Tensor]] = list(tower.blocks)
-            for index, own in enumerate(deep, 1):
-                blocks[index] = partial(entered, blocks[index], own, part)
-            work = (prompts[part], eot[part], *([blocks] if deep else []))
-            found.append(checkpoint(encode, *work, use_reentrant=False) if again else encode(*work))
-        return torch.cat(found).unflatten(0, (len(ctx), -1))
+            for index, vectors in enumerate(layers[1:], 1):
+                blocks[index] = partial(entered, blocks[index], vectors, part)
+            prompts, eot = self.prompts(tower, layers[0], part), self.eot[part % len(self.slots)]
+            return encode(prompts, eot, *([blocks] if layers[1:] else []))
+
+        def some(number: int) -> Tensor:
+            leaves = [layer.detach().requires_grad_() for layer in layers]
+            return encoded(torch.arange(number, device=self.eot.device), leaves)
+
+        (start, stop), chunk = share(count), tower.compute.chunk
+        size = self.packed.room.pieces(("plain",), tower, some, count) if chunk == "auto" else int(chunk) or count
+        parts = torch.arange(start, stop, device=self.eot.device).split(size)
+        again = partial(checkpoint, encoded, use_reentrant=False) if len(parts) > 1 else encoded
+        found = torch.cat([again(part, layers) for part in parts])
+        return gathered(found[None], start, count)[0].unflatten(0, (len(layers[0]), -1))
 
 
 class ChangedTexts(torch.nn.Module):
-    """Texts as token embeddings (N, L, D) with their end tokens `eot` (N,), which are encoded again in every step.
+    """Texts as token ids (N, L) with their end tokens `eot` (N,), which are encoded again in every step.
 
     The fast way needs known blocks and no active dropout: dropout draws for every token of every text, so that texts
     share nothing.
     """
 
-    embeddings: Tensor
+    ids: Tensor
     eot: Tensor
 
-    def __init__(self, tower: TextTower, embeddings: Tensor, eot: Tensor):
+    def __init__(self, tower: TextTower, ids: Tensor, eot: Tensor):
         super().__init__()
-        embeddings = embeddings[:, : int(eot.max()) + 1] if tower.causal else embeddings
-        slots = torch.full_like(embeddings[..., 0], CONSTANT, dtype=torch.long)
-        self.packed = PackedPrompts(embeddings, slots, eot, False, changing=True)
-        self.register_buffer("embeddings", embeddings, persistent=False)
+        ids = ids[:, : int(eot.max()) + 1] if tower.causal else ids
+        self.packed = PackedPrompts(ids, torch.full_like(ids, CONSTANT), eot, False, changing=True)
+        self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
 
     def forward(self, tower: TextTower, changes: Mapping[int, Mapping[str, LowRank]]) -> Tensor:
@@ -120,7 +128,7 @@ class ChangedTexts(torch.nn.Module):
         )
         if not views:
             encode: Callable[..., Tensor] = tower.encode
-            return encode(self.embeddings, self.eot, changed_blocks(tower, changes))
+            return encode(tower.embed(self.ids).detach(), self.eot, changed_blocks(tower, changes))
         own = changed_views(tower, changes)
-        no_contexts = self.embeddings.new_empty(1, 0, self.embeddings.shape[-1])
+        no_contexts = torch.empty(1, 0, tower.width, device=self.ids.device)
         return self.packed(tower, [own.get(index, view) for index, view in enumerate(views)], [no_contexts])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,12 @@ def refuse_too_long(tower: TextTower, text: str) -> None:
     count, room = tower.count(text), tower.context_length - tower.marks
     if count > room:
         raise InputError(f"{text[:60]!r}... has {count} tokens; the text tower takes {room} between start and end")
+
+
+@lru_cache(maxsize=1 << 16)
+def _length(tokenizer: Any, text: str) -> int:
+    """Count the tokens of a text without marks; that of a prompt is asked for more than once."""
+    return len(tokenizer.encode(text))
 
 
 class OpenClipText(TextTower):
@@ -55,7 +62,7 @@ class OpenClipText(TextTower):
         return ids.to(self.token_embedding.weight.device)
 
     def count(self, text: str) -> int:
-        return len(self.tokenizer.encode(text))
+        return _length(self.tokenizer, text)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.token_embedding(ids)

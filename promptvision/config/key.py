@@ -42,6 +42,8 @@ class Key:
     high: float | None = None
     items: type = float
     """Type of a list's entries; `object` for any plain value."""
+    words: tuple[str, ...] = ()
+    """Names that a number may have in place of a value."""
     lengths: tuple[int, ...] = ()
     """Allowed lengths of a list; empty for any."""
     code: bool = False
@@ -75,7 +77,9 @@ class Key:
         where = f"{source}: {self.name}"
         if isinstance(self.default, list | tuple):
             return self._accept_list(value, where)
-        value = _scalar(type(self.default), value, where)
+        if isinstance(value, str) and value in self.words:
+            return value
+        value = _scalar(type(self.default), value, where, words=self.words)
         if self.choices and value not in self.choices and not (self.pattern and re.fullmatch(self.pattern, value)):
             choices = [choice or '""' for choice in self.choices]
             raise InputError(f"{source}: {unknown(f'value of {self.name}', value, choices)}")
@@ -100,7 +104,7 @@ class Key:
         return value
 
 
-def _scalar(kind: type, value: Any, where: str, lists: bool = True) -> Any:
+def _scalar(kind: type, value: Any, where: str, lists: bool = True, words: tuple[str, ...] = ()) -> Any:
     """Return `value` as `kind`; whole numbers and texts like 1e-3 are accepted as numbers.
 
     Any other `kind` accepts a plain value or, with `lists`, a list of plain values."""
@@ -109,7 +113,7 @@ def _scalar(kind: type, value: Any, where: str, lists: bool = True) -> Any:
             value = float(value)
     if kind in KINDS and type(value) is not kind:
         quotes = "; put it in quotes" if kind is str and isinstance(value, bool | int | float) else ""
-        raise InputError(f"{where} takes {KINDS[kind]}, not {short(value)}{quotes}")
+        raise InputError(f"{where} takes {' or '.join([KINDS[kind], *words])}, not {short(value)}{quotes}")
     if isinstance(value, list | tuple) and kind not in KINDS and lists:
         return [_scalar(object, item, where, lists=False) for item in value]
     if not isinstance(value, bool | int | float | str | None):

@@ -196,9 +196,11 @@ KEYS = (
     Key(
         "COMPUTE.CHUNK",
         0,
-        "Classes whose prompts are encoded at once, 0 for all; fewer need less memory and a second forward pass. "
-        "A run that ran out of memory can be resumed with another value, as with all of COMPUTE.",
+        "Classes whose prompts are encoded at once, 0 for all, auto for as many as half of the free memory holds; "
+        "fewer need less memory and a second forward pass. A run that ran out of memory can be resumed with another "
+        "value, as with all of COMPUTE.",
         low=0,
+        words=("auto",),
     ),
     Key(
         "COMPUTE.IMAGES_AT_ONCE",

@@ -44,7 +44,7 @@ def sentence(cfg: CfgNode, error: BaseException) -> str:
     """Return what is out of memory, and the sizes to lower with their present values."""
     sizes = {name: cfg[name.partition(".")[0]][name.partition(".")[2]] for name in SIZES}
     sizes |= {f"METHOD.OPTIONS.{name}": value for name, value in cfg.METHOD.OPTIONS.items() if type(value) is int}
-    given = [f"{name} ({value})" for name, value in sizes.items() if value > 0]
+    given = [f"{name} ({value})" for name, value in sizes.items() if value == "auto" or value > 0]
     unset = [name for name, value in sizes.items() if not value and name.startswith("COMPUTE.")]
     amount = re.search(r"allocate ([\d.,]+ ?[KMGTP]?i?B(?:ytes)?)", str(error), re.IGNORECASE)
     where = "the GPU is" if re.search("cuda|cublas|cudnn", str(error), re.IGNORECASE) else "the machine is"

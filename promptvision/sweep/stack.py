@@ -6,9 +6,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-
-from yacs.config import CfgNode
 
 from promptvision.config import resolved
 from promptvision.engine.earlier_run import flat
@@ -61,11 +58,3 @@ def do_together(jobs: Sequence[Job], families: Families, *, progress: bool = Fal
         return do(job, shared, member=member)
 
     return Stack([partial(work, job) for job in jobs]).run()
-
-
-def train_ahead(configs: Sequence[CfgNode], families: Families, size: int, overwrite: bool = False) -> None:
-    """Train runs that can in groups of up to `size`; whoever asks for each of them afterwards meets failures again."""
-    jobs = [Job(Path(cfg.OUTPUT_DIR).name, cfg, overwrite=overwrite) for cfg in configs]
-    for group in groups_of(jobs, families, size):
-        if len(group) > 1:
-            do_together([jobs[number] for number in group], families)

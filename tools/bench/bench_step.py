@@ -74,13 +74,9 @@ def compare(row, clip, args):
     batch = torch.randn(args.batch, 3, clip.image.image_size, clip.image.image_size, device=args.device)
     labels = torch.arange(args.batch, device=args.device) % args.classes
     found = [measure(build(row, clip, args.classes, official), batch, labels) for official in (True, False)]
-    return compared(row, *found, drawn=OPTIONS.get(row, {}).get("dropout"))
-
-
-def compared(row, official, ours, drawn=0.0):
-    """The cells of a row, of what `measure` found of each way; where dropout draws there is nothing to compare."""
-    (flops, kept, *theirs), (our_flops, our_kept, *ours) = official, ours
+    (flops, kept, *theirs), (our_flops, our_kept, *ours) = found
     equal = (largest_difference(our, their) for our, their in zip(ours, theirs, strict=True))
+    drawn = OPTIONS.get(row, {}).get("dropout")
     return [
         row,
         f"{flops / 1e9:.4g}", f"{our_flops / 1e9:.4g}", f"{flops / our_flops:.2f}x",
@@ -107,8 +103,8 @@ def made_whole(method, clip):
     """A method of the plain way with its prompts' padding, and a text tower that does not stop before it."""
     for module in method.modules():
         if isinstance(module, PromptEncoder | ChangedTexts):
-            padding = clip.text.context_length - module.embeddings.shape[1]
-            module.embeddings = F.pad(module.embeddings, (0, 0, 0, padding))
+            padding = clip.text.context_length - module.ids.shape[1]
+            module.ids = F.pad(module.ids, (0, padding))
         if isinstance(module, PromptEncoder):
             module.slots = F.pad(module.slots, (0, padding), value=CONSTANT)
     text = copy.copy(clip.text)

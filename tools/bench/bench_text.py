@@ -66,7 +66,7 @@ def official(tower, encoder):
     """Contexts to features as CoOp's `TextEncoder` computes them: all 77 tokens through every block."""
 
     def features(ctx):
-        prompts = encoder.prompts(ctx[None])[0]
+        prompts = encoder.prompts(tower, ctx[None])
         tokens = F.pad(prompts, (0, 0, 0, tower.context_length - prompts.shape[1])) + tower.positional_embedding
         for block in tower.blocks:
             tokens = block(tokens, attn_mask=tower.mask)

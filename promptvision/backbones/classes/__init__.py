@@ -1,0 +1,1 @@
+"""Very many classes: chunks that fit into the free memory, and shares of processes."""
