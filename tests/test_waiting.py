@@ -65,6 +65,7 @@ def test_nor_in_the_plain_way(name, build):
 @pytest.mark.parametrize(
     ("family", "name", "options"),
     [
+        ("coop", "clip_lora", {"dropout": 0.0}),
         ("vpt", "l2p", {"batchwise": True}),
         ("vpt", "prompt_ablations", {"location": "pixel"}),
     ],
