@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Places:
-    """Where context vectors are among some tokens."""
+    """The places of context vectors among some tokens."""
 
     here: Tensor
     """(..., N, 1): whether the token is a context vector."""

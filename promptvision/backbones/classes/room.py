@@ -57,7 +57,7 @@ def _lines(file: Path) -> dict[str, int]:
 
 
 class Room:
-    """How much of some work fits into the free memory at once, decided at its first call and kept."""
+    """The amount of some work that fits into the free memory at once, decided at its first call and kept."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[object, ...], int] = {}

@@ -41,7 +41,7 @@ class Learner:
 
     @cached_property
     def places(self) -> dict[str, tuple[dict[str, Any], str]]:
-        """Where the method keeps each: the dict of a module, and the key in it."""
+        """The place where the method keeps each: the dict of a module, and the key in it."""
         found = dict[str, tuple[dict[str, Any], str]]()
         for name in (*self.learned, *self.own):
             path, _, key = name.rpartition(".")
