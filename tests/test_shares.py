@@ -43,7 +43,7 @@ def gradients(method, images, labels):
 
 
 def work(rank, file, answers):
-    """What each process does; the first also evaluates alone."""
+    """Do the work of one process; the first also evaluates alone."""
     shares.LEAST = 1  # so that few classes are worth it
     torch.set_num_threads(1)
     torch.manual_seed(1)

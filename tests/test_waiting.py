@@ -45,7 +45,7 @@ def build(swin, golden):
 
 
 def watched(method, batch):
-    """What is in the way of a graph in the second step."""
+    """Return the obstacle to a graph in the second step."""
     method.loss(*batch).backward()
     with Watch(method, CPU) as watch:
         method.loss(*batch).backward()

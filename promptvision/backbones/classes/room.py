@@ -21,7 +21,7 @@ LIMITS = (
     ("", "", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Of both versions of control groups: kind, mount, limit, what is in use, and the part of it that can be given back."""
+"""Both versions of control groups: kind, mount, limit, what is in use, and the part of it that can be given back."""
 
 
 def free_memory(device: torch.device, system: Path = Path("/")) -> int:
