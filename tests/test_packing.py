@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import coop
+from promptvision.backbones import load_clip
 from promptvision.backbones.packing import CONSTANT, WIDEST, PackedLayout, lay_out, pack, plan
 
 
@@ -73,3 +75,18 @@ def test_planning_is_quick_for_21000_classes():
     layout = PackedLayout(torch.zeros_like(slots), slots, eot, False)
     assert process_time() - started < 5
     assert layout.plan.tiles * layout.plan.width < 1.001 * sum(layout.plan.length)
+
+
+@pytest.mark.parametrize("name, options", [("coop", {}), ("clip_lora", {})])
+def test_prompts_are_held_once_also_after_a_move(name, options):
+    """Buffers of which a module has copies of its own, or that are slices of larger ones, would be counted."""
+    method = coop.build(name, load_clip("embedded"), ["cat", "golden retriever", "DC-9-30"], **options)
+    encoder = method.encoder if name == "coop" else method.texts
+    length = encoder.ids.shape[1]
+    for _ in range(2):
+        buffers = [*encoder.buffers()]
+        held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in buffers if each.numel()}
+        assert sum(held.values()) == sum(each.nbytes for each in buffers)
+        assert sum(each.shape == (3, length) for each in buffers) == 2  # ids and slots
+        assert not any(each.is_floating_point() for each in buffers)
+        encoder._apply(torch.clone)  # as `.to()` of another device does

@@ -25,8 +25,6 @@ class PromptEncoder(torch.nn.Module):
     which way is used, and in what chunks.
     """
 
-    ids: Tensor
-    slots: Tensor
     eot: Tensor
 
     def __init__(
@@ -35,10 +33,19 @@ class PromptEncoder(torch.nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.class_specific = class_specific
-        ids, slots = (t[:, : int(eot.max()) + 1] if tower.causal else t for t in (ids, slots))
+        ids, slots = (t[:, : int(eot.max()) + 1].clone() if tower.causal else t for t in (ids, slots))
         self.packed = PackedPrompts(ids, slots, eot, class_specific)
-        for name, tensor in (("ids", ids), ("slots", slots), ("eot", eot)):
-            self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer("eot", eot, persistent=False)
+
+    @property
+    def ids(self) -> Tensor:
+        """Return the token ids, which the packed layout holds."""
+        return self.packed.ids
+
+    @property
+    def slots(self) -> Tensor:
+        """Return the slots, which the packed layout holds."""
+        return self.packed.slots
 
     def forward(self, tower: TextTower, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
         """Encode contexts (M, D), or (C, M, D) if class-specific, into features (C, E); a leading R stays in front.
@@ -109,15 +116,18 @@ class ChangedTexts(torch.nn.Module):
     share nothing.
     """
 
-    ids: Tensor
     eot: Tensor
 
     def __init__(self, tower: TextTower, ids: Tensor, eot: Tensor):
         super().__init__()
-        ids = ids[:, : int(eot.max()) + 1] if tower.causal else ids
+        ids = ids[:, : int(eot.max()) + 1].clone() if tower.causal else ids
         self.packed = PackedPrompts(ids, torch.full_like(ids, CONSTANT), eot, False, changing=True)
-        self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
+
+    @property
+    def ids(self) -> Tensor:
+        """Return the token ids, which the packed layout holds."""
+        return self.packed.ids
 
     def forward(self, tower: TextTower, changes: Mapping[int, Mapping[str, LowRank]]) -> Tensor:
         """Encode the texts with `changes[i]` in block i into features (N, E)."""

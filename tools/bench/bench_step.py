@@ -104,9 +104,9 @@ def made_whole(method, clip):
     for module in method.modules():
         if isinstance(module, PromptEncoder | ChangedTexts):
             padding = clip.text.context_length - module.ids.shape[1]
-            module.ids = F.pad(module.ids, (0, padding))
+            module.packed.ids = F.pad(module.ids, (0, padding))
         if isinstance(module, PromptEncoder):
-            module.slots = F.pad(module.slots, (0, padding), value=CONSTANT)
+            module.packed.slots = F.pad(module.slots, (0, padding), value=CONSTANT)
     text = copy.copy(clip.text)
     text.causal = False
     method.backbone = CLIP(clip.name, clip.image, text, clip.logit_scale)
