@@ -54,6 +54,17 @@ def test_a_step_costs_no_more_than_the_official_one_and_is_the_same(rows):
             assert float(row["logits"]) < 1e-4 and float(row["gradient"]) < 1e-3, row
 
 
+def test_a_step_with_held_weights_has_fewer_kernels_and_the_same_bits(tools):
+    import bench_precision
+
+    sizes = dict(classes=3, batch=2, device="cpu", backbone="embedded", vit="vit_tiny_patch16_224")
+    args = SimpleNamespace(method=["vpt_deep", "kg_coop"], precision=["bf16"], **sizes)
+    for name, precision, *figures, same in bench_precision.rows(args):
+        cast, held = ([float(figure) for figure in figures[start::2]] for start in (0, 1))
+        assert same == "yes" and precision == "bf16" and name in args.method
+        assert all(fewer < more for fewer, more in zip(held, cast, strict=True))
+
+
 def test_kernels_are_counted_in_both_passes_and_views_are_not(tools):
     weight, images = torch.ones(4, 3, requires_grad=True), torch.ones(2, 3)
 

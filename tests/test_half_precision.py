@@ -20,7 +20,8 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import experiment
 from promptvision.experiment.half_precision import hold, hold_frozen
-from promptvision.experiment.run import retest, run
+from promptvision.experiment.predict import Predictor
+from promptvision.experiment.run import load_run, retest, run
 from promptvision.method import Method
 from promptvision.sweep.shared_backbone import sharing
 
@@ -222,6 +223,12 @@ def test_a_run_ends_as_with_autocast_alone(row, go, tmp_path, monkeypatch):
     words = [*RUNS[row], "TRAIN.PRECISION", "bf16"]
     cfg, ours, learned = go("ours", *words)
     again = retest(cfg, FAMILIES, tmp_path / "ours", progress=False)
+    images = torch.randn(2, 3, 32, 32)
+    method = load_run(cfg, FAMILIES, tmp_path / "ours")
+    assert kinds(method) == {torch.float32}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = method.eval().predictor()(images)
+        assert torch.equal(Predictor(cfg, method, 1).predict(images), logits) and torch.bfloat16 in kinds(method)
     monkeypatch.setattr(experiment, "hold_frozen", lambda *args, **options: None)
     _, theirs, theirs_learned = go("theirs", *words)
     assert scores(ours) == scores(theirs) and again["per_class"] == ours["per_class"]

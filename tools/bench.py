@@ -4,6 +4,7 @@ A training step of CLIP methods: python tools/bench.py step --method coop maple
 CoCoOp's step with many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 CoOp's memory with very many classes: python tools/bench.py classes --classes 2100 21000 --chunk 500
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
+A step in 16 bits: python tools/bench.py precision --method vpt_deep coop --precision bf16
 Loading images: python tools/bench.py data --images 256; with processes: python tools/bench.py data --workers 0 1 2
 What resizes them: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
@@ -28,6 +29,7 @@ import bench_faults
 import bench_image
 import bench_kill
 import bench_plan
+import bench_precision
 import bench_predict
 import bench_resize
 import bench_step
@@ -44,6 +46,7 @@ KINDS = {
     "cocoop": ("CoCoOp's text step, ViT-B/16 sizes", bench_cocoop),
     "classes": ("CoOp's text step with very many classes", bench_classes),
     "image": ("VPT's step, ViT-B/16 sizes", bench_image),
+    "precision": ("A training step in 16 bits", bench_precision),
     "step": ("A training step of a CLIP method", bench_step),
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
