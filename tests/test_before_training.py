@@ -57,6 +57,6 @@ def test_a_data_set_without_test_images_is_refused_before_the_first_step(config,
 
 def test_a_resumed_run_does_not_look_again(data, train, monkeypatch):
     assert train(PROMPTED, data)[0] == 0
-    monkeypatch.setattr(scan, "batches", None)
+    monkeypatch.setattr(scan, "Workers", None)
     status, err = train(PROMPTED, data, resume="auto")
     assert status == 0, err
