@@ -1,6 +1,7 @@
 """tools/bench.py step: FLOPs and memory of every trained method's step against its official way."""
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import coop
+import vpt
 from promptvision.backbones import load_clip
 
 ROOT = Path(__file__).parents[1]
@@ -23,9 +25,10 @@ def tools():
     sys.path.insert(0, str(ROOT / "tools"))
     import bench  # which adds tools/bench
     import bench_step
+    import bench_vit
     import measure
 
-    yield SimpleNamespace(bench=bench, step=bench_step, measure=measure)
+    yield SimpleNamespace(bench=bench, step=bench_step, vit=bench_vit, measure=measure)
     for folder in ("tools", "tools/bench"):
         sys.path.remove(str(ROOT / folder))
 
@@ -39,8 +42,10 @@ def rows(tools):
 COLUMNS = ("method", "official FLOPs", "FLOPs", "less", "official MB", "MB", "less MB", "logits", "gradient")
 
 
-def test_every_trained_method_is_measured(tools):
-    assert {row.partition(",")[0] for row in tools.step.ROWS} == set(coop.METHODS) - set(tools.step.UNTRAINED)
+@pytest.mark.parametrize(("kind", "family"), [("step", coop), ("vit", vpt)])
+def test_every_trained_method_is_measured(kind, family, tools):
+    kind = getattr(tools, kind)
+    assert {row.partition(",")[0] for row in kind.ROWS} == set(family.METHODS) - set(kind.UNTRAINED)
 
 
 def test_a_step_costs_no_more_than_the_official_one_and_is_the_same(rows):
@@ -65,6 +70,17 @@ def test_a_step_with_held_weights_has_fewer_kernels_and_the_same_bits(tools):
         assert all(fewer < more for fewer, more in zip(held, cast, strict=True))
 
 
+def test_a_step_of_a_vit_method_costs_no_more_and_is_the_same(tools):
+    method = ["linear", "partial", "full", "lora", "prompt, deep", "full, checkpoint"]
+    sizes = SimpleNamespace(backbone="embedded", classes=3, batch=2, device="cpu", method=method)
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in tools.vit.rows(sizes)]
+    for row in rows:
+        assert float(row["less"].removesuffix("x")) > 1 and float(row["less MB"].removesuffix("x")) > 1.1, row
+        assert float(row["logits"]) < 1e-5 and float(row["gradient"]) < 1e-5, row
+    full, again = (next(row for row in rows if row["method"] == name) for name in ("full", "full, checkpoint"))
+    assert float(again["MB"]) < 0.3 * float(full["MB"]) and float(again["FLOPs"]) > 1.15 * float(full["FLOPs"])
+
+
 def test_kernels_are_counted_in_both_passes_and_views_are_not(tools):
     weight, images = torch.ones(4, 3, requires_grad=True), torch.ones(2, 3)
 
@@ -79,13 +95,16 @@ def test_kernels_are_counted_in_both_passes_and_views_are_not(tools):
     assert tools.measure.kernels(lambda: images.view(3, 2).t().detach()) == 0
 
 
-def test_the_table_of_the_documentation_is_the_one_that_is_printed(tools, monkeypatch, capsys):
-    words = ["step", "--method", "task_res", "--backbone", "embedded", "--classes", "3", "--batch", "2"]
+@pytest.mark.parametrize(("what", "method", "place"), [("step", "task_res", 0), ("vit", "linear", 1)])
+def test_the_tables_of_the_documentation_are_those_that_are_printed(what, method, place, tools, monkeypatch, capsys):
+    words = [what, "--method", method, "--backbone", "embedded", "--classes", "3", "--batch", "2"]
     monkeypatch.setattr(sys, "argv", ["bench.py", *words, "--threads", str(torch.get_num_threads())])
     tools.bench.main()
-    printed, kept = (table(text) for text in (capsys.readouterr().out, (ROOT / "docs/steps.md").read_text()))
+    part = (ROOT / "docs/steps.md").read_text().split("\n## ")[place]
+    printed, kept = table(capsys.readouterr().out), table(part)
     assert printed[0] == kept[0] == list(tools.step.COLUMNS)
-    assert printed[1][0] == "task_res" and len(kept) > 19 and {row[0] for row in kept[1:]} <= set(tools.step.ROWS)
+    assert printed[1][0] == method and len(kept) > 19
+    assert {row[0] for row in kept[1:]} <= set(getattr(tools, what).ROWS)
 
 
 def table(text):
@@ -152,3 +171,29 @@ REPORTS = [
 def test_the_documentation_has_every_kind_of_fault():
     kinds = ast.literal_eval(re.search(r"^FAULTS = (.*)$", (ROOT / "tests/conftest.py").read_text(), re.M)[1])
     assert [row[0] for row in table((ROOT / "docs/faults.md").read_text())[1:]] == list(kinds)
+
+
+def test_steps_on_a_gpu_are_measured_in_every_way_here_on_a_cpu(tools, tmp_path, capsys, monkeypatch):
+    """The same code as on a GPU, on the embedded towers; equal numbers where equality is claimed."""
+    sizes = "--clip embedded --vit embedded --cells coop prompt --classes 3 --batch 4 --steps 6 --runs 2 --kills 0"
+    threads = ["--threads", str(torch.get_num_threads())]
+    monkeypatch.setattr(
+        sys, "argv", ["bench.py", "gpu", *sizes.split(), *threads, "--json", str(tmp_path / "gpu.json")]
+    )
+    tools.bench.main()
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {(row["cell"], row["way"]): row for row in found["rows"]}
+    coop_ways = [way for cell, way in rows if cell.startswith("coop")]
+    assert coop_ways == ["official", "fast", "bf16", "graph", "stacked"] and len(rows) == 9  # VPT is not stacked
+    assert all(row["ms"] > 0 and row["MB"] > 0 for row in rows.values()) and found["computes_on"] == "cpu"
+    for (_, way), row in rows.items():
+        most = {"official": 1e-4, "fast": 1e-4, "bf16": 0.2, "graph": 0.0, "stacked": 1e-4}[way]
+        assert row["differs"] <= most, row
+    assert [row[1] for row in table(capsys.readouterr().out)] == ["way", *(way for _, way in rows)]
+
+
+def test_seeding_directly_takes_less_time(tools, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "seed", "--steps", "200"])
+    tools.bench.main()
+    (_, before, _), (_, now, _) = table(capsys.readouterr().out)[1:]
+    assert float(now) < 0.8 * float(before)

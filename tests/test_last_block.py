@@ -9,8 +9,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
+import coop
 import vpt
-from promptvision.backbones import load_vit
+from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.blocks import TokenHook
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.open_clip_image import OpenClipImage
@@ -141,6 +142,20 @@ def test_checkpoints_change_no_bit(case, options, way):
     assert all(torch.equal(found[name], plain[name]) for name in plain)
     if case in ("full", "bias", "adapter", "lora", "prompt, deep", "pad"):
         assert less < 0.8 * most
+
+
+@pytest.mark.parametrize("name", ["vpt", "maple", "clip_lora"])
+def test_checkpoints_of_a_clips_image_tower_change_no_bit(name):
+    found, images = [], torch.randn(2, 3, 32, 32)
+    for on in (False, True):
+        torch.manual_seed(1)
+        method = coop.build(name, load_clip("embedded", compute=Compute(checkpoint=on)), CLASSES).train()
+        torch.manual_seed(2)
+        loss, less = kept(lambda method=method: method.loss(images, torch.tensor([0, 1])))
+        loss.backward()
+        found.append([less, loss.detach(), *(p.grad for p in method.parameters() if p.requires_grad)])
+    (most, *plain), (less, *again) = found
+    assert less < most and all(torch.equal(*pair) for pair in zip(plain, again, strict=True))
 
 
 def test_checkpoints_of_prompts_in_a_swin():

@@ -123,6 +123,16 @@ def test_a_terminal_shows_a_bar_and_no_lines():
     ), text
 
 
+def test_what_is_printed_beside_a_bar_goes_to_its_file():
+    code = "from promptvision.engine import progress\nwith progress.Meter('predicting', 2, 'image'):\n  print('a row')"
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    assert done.stdout == b"a row\n" and b"a row" not in read(ours)
+    os.close(ours)
+
+
 def read(terminal):
     """Return the next bytes of a terminal, none at its end."""
     try:

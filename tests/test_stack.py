@@ -1,5 +1,6 @@
 """Runs that train together: the losses, the tensors and the files of each are those of the run alone."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -239,3 +240,19 @@ def test_a_stack_on_a_cluster_is_refused(tool, tmp_path):
     words = ["--config", ROOT / "configs/benchmarks/embedded.yaml", "--output", tmp_path, "--ray", "auto"]
     status, _, err = tool("sweep", *words, "--stack", 4)
     assert status == 2 and "--stack trains runs together on this machine: leave out --ray" in err
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_grid_train_together(tool, tmp_path):
+    grid = {"PROTOCOL": "vtab", "GRID": {"OPTIM.LR": [0.5, 0.1], "OPTIM.WEIGHT_DECAY": [0.01, 0]}, "SEEDS": [1, 2]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    words = ["--grid", tmp_path / "grid.yaml", "--config", ROOT / "configs/vpt/embedded_linear.yaml", "--stack"]
+    more = ["DATASET.NAME", "digits", "OPTIM.EPOCHS", 2, "OPTIM.WARMUP_EPOCHS", 0]
+    for stack in (1, 6):
+        assert tool("tune", *words, stack, *more, "OUTPUT_DIR", tmp_path / f"{stack}")[0] == 0
+    ours, theirs = (json.loads((tmp_path / name / "search.json").read_text()) for name in ("6", "1"))
+    assert ours["tuning"] == theirs["tuning"] and ours["chosen"] == theirs["chosen"]
+    stacked = [json.loads(path.read_text()).get("stacked") for path in sorted((tmp_path / "6").rglob("result.json"))]
+    assert stacked == [2, 2, 4, 4, 4, 4]
+    status, _, err = tool("tune", *words, 6, "--optuna", 2, *more, "OUTPUT_DIR", tmp_path / "optuna")
+    assert status == 2 and "--stack trains a whole grid together: leave out --optuna" in err

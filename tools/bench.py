@@ -1,6 +1,7 @@
 """Compare the fast encoders with the plain ones, on the same weights: python tools/bench.py text --classes 100 --ctx 16
 
 A training step of CLIP methods: python tools/bench.py step --method coop maple
+A training step of ViT methods: python tools/bench.py vit --method linear partial full
 CoCoOp's step with many classes or images at once: python tools/bench.py cocoop --classes 1000 --batch 32 --chunk 250
 CoOp's memory with very many classes: python tools/bench.py classes --classes 2100 21000 --chunk 500
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
@@ -9,6 +10,9 @@ Loading images: python tools/bench.py data --images 256; with processes: python 
 What resizes them: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
 Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
+Runs that train together: python tools/bench.py stack
+Seeding the random generators: python tools/bench.py seed
+Steps on a GPU: python tools/bench.py gpu --device cuda --threads 16 --json gpu.json
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
@@ -26,14 +30,18 @@ import bench_classes
 import bench_cocoop
 import bench_data
 import bench_faults
+import bench_gpu
 import bench_image
 import bench_kill
 import bench_plan
 import bench_precision
 import bench_predict
 import bench_resize
+import bench_seed
+import bench_stack
 import bench_step
 import bench_text
+import bench_vit
 import torch
 from rich import box
 from rich.console import Console
@@ -48,10 +56,14 @@ KINDS = {
     "image": ("VPT's step, ViT-B/16 sizes", bench_image),
     "precision": ("A training step in 16 bits", bench_precision),
     "step": ("A training step of a CLIP method", bench_step),
+    "vit": ("A training step of a ViT method", bench_vit),
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
     "plan": ("Planning a sweep", bench_plan),
+    "stack": ("Runs alone and together", bench_stack),
     "resize": ("INPUT.RESIZE on images of 500x375 pixels", bench_resize),
+    "seed": ("Seeding a step", bench_seed),
+    "gpu": ("Training steps, ViT-B/16 sizes", bench_gpu),
     "faults": ("Attacks and faults that were tried", bench_faults),
     "kill": ("Killed runs against undisturbed runs", bench_kill),
 }

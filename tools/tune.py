@@ -16,6 +16,7 @@ from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import result_tables, search_table, terminal_report, wide_console
 from promptvision.sweep.optuna_search import PRUNERS, some_settings
 from promptvision.sweep.search import load_search, search
+from promptvision.sweep.stack import train_ahead
 
 
 def arguments():
@@ -23,8 +24,13 @@ def arguments():
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
     parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="try so many proposals only")
     parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: rule that stops poor runs early")
+    parser.add_argument("--stack", type=int, default=1, metavar="N", help="train up to N runs of the grid as one")
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in OUTPUT_DIR")
     args = parser.parse_args()
+    if args.stack < 1:
+        parser.error("--stack takes a number from 1 on")
+    if args.stack > 1 and args.optuna > 0:
+        parser.error("--stack trains a whole grid together: leave out --optuna, which proposes one run after the other")
     if args.prune and args.optuna < 1:
         parser.error("--prune goes with --optuna TRIALS")
     return args
@@ -47,8 +53,10 @@ def main():
         raise InputError(f"OUTPUT_DIR {folder} holds a {present[0]} that no search wrote; choose another OUTPUT_DIR")
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
+    tune = some if args.optuna > 0 else None
+    ahead = partial(train_ahead, families=FAMILIES, size=args.stack, overwrite=args.overwrite)
     try:
-        found = search(find, configure, FAMILIES, folder, some if args.optuna > 0 else None, overwrite=args.overwrite)
+        found = search(find, configure, FAMILIES, folder, tune, overwrite=args.overwrite, ahead=ahead)
     except NotWritten as error:
         console.print(result_tables(error.result, args.config))
         raise

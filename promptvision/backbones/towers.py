@@ -15,8 +15,10 @@ from promptvision.backbones.pinning import Tower
 from promptvision.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Block = Callable[..., Tensor]
 Edit = Callable[[Tensor], Tensor]
 """Tokens (B, N, D) to tokens (B, N', D)."""
+Edits = Mapping[int, Edit]
 
 
 class ImageTower(Tower):
@@ -65,18 +67,14 @@ class ImageTower(Tower):
         raise NotImplementedError
 
     def run(
-        self,
-        tokens: Tensor,
-        edits: Mapping[int, Edit] | None = None,
-        blocks: Sequence[Callable[..., Tensor]] = (),
-        first: int | None = None,
+        self, tokens: Tensor, edits: Edits | None = None, blocks: Sequence[Block] = (), first: int | None = None
     ) -> Tensor:
         """Run the blocks on tokens (B, N, D) that have entered: (B, N', D), or only the `first` of these.
 
         `edits[i]` changes the tokens that enter block i. `blocks`: called in place of the tower's own. A last block
         that the fast way knows computes no more than the first tokens.
         """
-        works: list[Callable[..., Tensor]] = list(blocks or self.blocks)
+        works: list[Block] = list(blocks or self.blocks)
         view = self._view(works[-1]) if first else None
         if first and view:
             works[-1] = partial(view.first, count=first)
@@ -93,7 +91,7 @@ class ImageTower(Tower):
         """Return whether the steps in between can stand for the backbone's own code."""
         return bool(self.blocks) and not any(touched(module) for module in self.callers)
 
-    def _view(self, block: Callable[..., Tensor]) -> BlockView | None:
+    def _view(self, block: Block) -> BlockView | None:
         """Return the view of a last block that can leave tokens out, or None."""
         if isinstance(block, partial):
             return None

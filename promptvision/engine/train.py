@@ -132,7 +132,8 @@ def fit(
                 for tensors in group:
                     check_labels(tensors[1], len(method.classes))
                 set_rate(optimizer, rate)
-                seed_all(seed, step)
+                if not member:  # a step of a stack draws nothing (Method.stackable)
+                    seed_all(seed, step)
                 loss = update.take(group)
                 seconds = round(clock() - started, 3)
                 pause = EVERY if batch + 1 < last else SOON if FEW < epochs > epoch + 1 else 0.0

@@ -27,7 +27,7 @@ Guesses = list[tuple[str, float]]
 """Classes with their probabilities, the most likely first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The most likely classes of an image, or why it cannot be read."""
 

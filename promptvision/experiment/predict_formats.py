@@ -23,17 +23,14 @@ from promptvision.experiment.predict import Prediction
 Rows = Sequence[Prediction]
 
 
-def columns(row: Prediction) -> dict[str, Any]:
-    """Return the columns of a row; without a class there is no label, and no error without a fault."""
-    labels, values = [name for name, _ in row.top], [shortest(value) for _, value in row.top]
-    return {
-        "path": row.path,
-        "label": labels[0] if labels else None,
-        "probability": values[0] if values else None,
-        "labels": labels,
-        "probabilities": values,
-        "error": row.error or None,
-    }
+COLUMNS: dict[str, Callable[[Prediction], Any]] = {
+    "path": lambda row: row.path,
+    "label": lambda row: row.top[0][0] if row.top else None,
+    "probability": lambda row: shortest(row.top[0][1]) if row.top else None,
+    "labels": lambda row: [name for name, _ in row.top],
+    "probabilities": lambda row: [shortest(value) for _, value in row.top],
+    "error": lambda row: row.error or None,
+}
 
 
 def shortest(value: float) -> float:
@@ -43,9 +40,8 @@ def shortest(value: float) -> float:
 
 def as_json_lines(rows: Rows, top: int) -> bytes:
     """Return a line of JSON for each row."""
-    return "".join(json.dumps(columns(row), ensure_ascii=False) + "\n" for row in rows).encode(
-        errors="backslashreplace"
-    )
+    lines = (json.dumps({name: value(row) for name, value in COLUMNS.items()}, ensure_ascii=False) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
 
 
 def as_csv(rows: Rows, top: int) -> bytes:
@@ -67,10 +63,11 @@ def as_parquet(rows: Rows, top: int) -> bytes:
     import pyarrow.parquet as pq
 
     number, text = pa.float32(), pa.string()
-    kinds = {"path": text, "label": text, "probability": number, "labels": pa.list_(text)}
-    schema = pa.schema({**kinds, "probabilities": pa.list_(number), "error": text})
+    kinds = [text, text, number, pa.list_(text), pa.list_(number), text]
+    arrays = [pa.array(map(value, rows), kind) for value, kind in zip(COLUMNS.values(), kinds, strict=True)]
     file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(map(columns, rows)), schema), file, compression="zstd")
+    pq.write_table(pa.table(arrays, list(COLUMNS)), file, compression="zstd")
+    pa.default_memory_pool().release_unused()  # it would keep more with every part
     return file.getvalue()
 
 
@@ -90,7 +87,7 @@ def errors_of_parquet(part: Path) -> list[str]:
     """Return the errors in a part."""
     import pyarrow.parquet as pq
 
-    return [error for error in pq.read_table(part, columns=["error"])["error"].to_pylist() if error]
+    return [error for error in pq.read_table(part, columns=["error"], use_threads=False)["error"].to_pylist() if error]
 
 
 def join_text(parts: Iterable[Path], file: IO[bytes], header: int = 0) -> None:
@@ -104,13 +101,15 @@ def join_text(parts: Iterable[Path], file: IO[bytes], header: int = 0) -> None:
 
 def join_tables(parts: Iterable[Path], file: IO[bytes]) -> None:
     """Write the parts as row groups of one Parquet file."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer = None
     for part in parts:
-        table = pq.read_table(part)
+        table = pq.read_table(part, use_threads=False)
         writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
         writer.write_table(table)
+        pa.default_memory_pool().release_unused()
     if writer:
         writer.close()
 

@@ -30,6 +30,8 @@ Setting = dict[str, Any]
 """Keys of a config with the values of one run."""
 Configure = Callable[[Mapping[str, Any]], CfgNode]
 """Makes the config of a run from its overrides."""
+Ahead = Callable[[Sequence[CfgNode]], None]
+"""Trains runs together, as far as they can be; one that fails is met again alone."""
 
 
 class Tried(NamedTuple):
@@ -88,10 +90,14 @@ class Trials:
         LOG.info("%s: validation accuracy %s", setting_name(setting), accuracy)
         return Tried(setting, accuracy)
 
+    def config(self, changes: Setting, label: Setting) -> CfgNode:
+        """Return the config of a run, whose folder `label` names."""
+        return self.configure({**changes, "OUTPUT_DIR": str(self.folder / setting_name(label))})
+
     def result(self, changes: Setting, label: Setting, watch: Watch | None = None) -> dict[str, Any] | None:
         """Return the result of a run, None if it diverged; raise Pruned if it is or was pruned."""
-        folder = self.folder / setting_name(label)
-        cfg = self.configure({**changes, "OUTPUT_DIR": str(folder)})
+        cfg = self.config(changes, label)
+        folder = cfg.OUTPUT_DIR
         if watch and not cfg.TRAIN.EVAL_EVERY:
             raise InputError("a search that prunes runs needs validations along the way: set TRAIN.EVAL_EVERY 1")
         if watch:
@@ -144,19 +150,26 @@ def search(
     tune: Callable[[Search, Try], list[Tried]] | None = None,
     *,
     overwrite: bool = False,
+    ahead: Ahead | None = None,
 ) -> dict[str, Any]:
     """Tune, choose, train the chosen setting once per seed, test each once; finished runs in `folder` are kept, and
     runs with other settings raise InputError, or are replaced with `overwrite`.
 
     `tune` tries some of the settings (`promptvision.sweep.optuna_search`); all are tried without it, as published.
+    `ahead` trains runs together before each is asked for: those of the grid, unless `tune` chooses, and the final ones.
     Returns `protocol`, `tuning` (every trial as {setting, accuracy, pruned}), `chosen`, and `runs`, the results of the
     final runs, tested on the test images.
     """
     trials = Trials(find, configure, families, Path(folder), overwrite)
+    if ahead and not tune:
+        ahead([trials.config({**TUNING[find.protocol], **setting}, setting) for setting in find.settings()])
     tuned = tune(find, trials.judge) if tune else [trials.judge(setting, None) for setting in find.settings()]
     chosen, runs = choose(tuned), []
+    final = {**FINAL[find.protocol], **chosen}
+    if ahead:
+        ahead([trials.config({**final, "SEED": seed}, {"final": seed}) for seed in find.seeds])
     for seed in find.seeds:
-        result = trials.result({**FINAL[find.protocol], **chosen, "SEED": seed}, {"final": seed})
+        result = trials.result({**final, "SEED": seed}, {"final": seed})
         if result is None:
             name = setting_name(chosen)
             raise InputError(f"the chosen setting {name} diverged with seed {seed}; leave it out of the grid")

@@ -6,6 +6,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+
+from yacs.config import CfgNode
 
 from promptvision.config import resolved
 from promptvision.engine.earlier_run import flat
@@ -58,3 +61,11 @@ def do_together(jobs: Sequence[Job], families: Families, *, progress: bool = Fal
         return do(job, shared, member=member)
 
     return Stack([partial(work, job) for job in jobs]).run()
+
+
+def train_ahead(configs: Sequence[CfgNode], families: Families, size: int, overwrite: bool = False) -> None:
+    """Train runs that can in groups of up to `size`; a run that fails is tried again when its result is asked for."""
+    jobs = [Job(Path(cfg.OUTPUT_DIR).name, cfg, overwrite=overwrite) for cfg in configs]
+    for group in groups_of(jobs, families, size):
+        if len(group) > 1:
+            do_together([jobs[number] for number in group], families)

@@ -222,14 +222,14 @@ def outcome(run):
     return {path.relative_to(run).as_posix(): content for path, content in found.items()}
 
 
-def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS)):
+def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS), more=()):
     """Return where the kills hit, the number of runs, and the differences: "1 (plain): learned", ..."""
     chance, order, alone = random.Random(f"{seed}/{method}"), cycle(variants), {}
     hits, different, runs = [], [], 0
     with tempfile.TemporaryDirectory() as scratch:
         while len(hits) < times:
             variant, runs = next(order), runs + 1
-            words = words_of(method, variant)
+            words = [*words_of(method, variant), *more]
             if variant not in alone:
                 seconds = left_alone(attempts, Path(scratch, variant), words)
                 alone[variant] = seconds, outcome(Path(scratch, variant, "run"))

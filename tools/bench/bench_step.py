@@ -74,9 +74,13 @@ def compare(row, clip, args):
     batch = torch.randn(args.batch, 3, clip.image.image_size, clip.image.image_size, device=args.device)
     labels = torch.arange(args.batch, device=args.device) % args.classes
     found = [measure(build(row, clip, args.classes, official), batch, labels) for official in (True, False)]
-    (flops, kept, *theirs), (our_flops, our_kept, *ours) = found
+    return compared(row, *found, drawn=OPTIONS.get(row, {}).get("dropout"))
+
+
+def compared(row, official, ours, drawn=0.0):
+    """The cells of a row, of what `measure` found of each way; where dropout draws there is nothing to compare."""
+    (flops, kept, *theirs), (our_flops, our_kept, *ours) = official, ours
     equal = (largest_difference(our, their) for our, their in zip(ours, theirs, strict=True))
-    drawn = OPTIONS.get(row, {}).get("dropout")
     return [
         row,
         f"{flops / 1e9:.4g}", f"{our_flops / 1e9:.4g}", f"{flops / our_flops:.2f}x",

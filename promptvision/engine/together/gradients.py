@@ -6,17 +6,17 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from promptvision.engine.device import autocast
+from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.step import Batch, Step
 from promptvision.errors import lacks_memory
 from promptvision.method import Method
@@ -132,9 +132,8 @@ def _as_one(group: Sequence[Wanted]) -> None:
             own[name] = torch.stack(others)
     batch = [torch.stack(tensors) for tensors in zip(*(each.batch for each in group), strict=True)]
 
-    # on a CPU vmap has no rule for fused attention and would run it row by row
-    plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with autocast(device, group[0].step.precision), plain:
+    precision = group[0].step.precision
+    with autocast(device, precision), StackedAttention(None if precision == "fp32" else PRECISIONS[precision]):
         losses = vmap(first.loss)({**learned, **own}, batch)
     shares = torch.tensor([each.share for each in group], dtype=losses.dtype, device=device)
     gradients = torch.autograd.grad((losses * shares).sum(), list(learned.values()), allow_unused=True)
@@ -144,6 +143,51 @@ def _as_one(group: Sequence[Wanted]) -> None:
         for each, own_gradient in zip(group, gradient.unbind() if gradient is not None else (), strict=False):
             parameter = each.learner.learned[name]
             parameter.grad = own_gradient if parameter.grad is None else parameter.grad + own_gradient
+
+
+class StackedAttention(TorchFunctionMode):
+    """Fused attention under vmap, which has no rule for it, in the precision of autocast, which vmap loses there."""
+
+    def __init__(self, dtype: torch.dtype | None):
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs or {})
+        query, key, value = (tensor.to(self.dtype or tensor.dtype) for tensor in args)
+        mask = (kwargs or {}).get("attn_mask")
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(query.dtype)
+        return _Attention.apply(query, key, value, mask)
+
+
+class _Attention(torch.autograd.Function):
+    """Attention (B, H, N, d), whose rows vmap puts among the batch."""
+
+    @staticmethod
+    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], *given: Tensor | None) -> tuple[Tensor, int]:
+        rows = info.batch_size
+        moved = [
+            torch.empty(0) if each is None else each.expand(rows, *each.shape) if at is None else each.movedim(at, 0)
+            for each, at in zip(given, in_dims, strict=True)
+        ]
+        query, key, value, mask = moved
+        if given[3] is not None:
+            mask = mask.reshape(rows, *[1] * (query.dim() - mask.dim()), *mask.shape[1:])
+            mask = mask.expand(*query.shape[:-3], *mask.shape[-3:]).flatten(0, -4)
+        shape = query.shape[:-3]
+        query, key, value = query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if given[3] is None else mask)
+        return attended.unflatten(0, shape), 0
 
 
 @cache

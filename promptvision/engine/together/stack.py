@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from warnings import catch_warnings, filterwarnings
 
 from torch import Tensor
 
@@ -97,7 +98,8 @@ class Stack(Generic[T]):
 
         After SIGINT or SIGTERM every run that trains saves its checkpoint, no other starts, and the process exits.
         """
-        with signals() as received:
+        with signals() as received, catch_warnings():
+            filterwarnings("ignore", "There is a performance drop")  # attention of foreign blocks under vmap
             threads = [
                 threading.Thread(target=copy_context().run, args=(self._work, member, received), daemon=True)
                 for member in self.ready

@@ -1,0 +1,82 @@
+"""bench.py vit: a step of a ViT method, its default way beside the official one, on the same random weights.
+
+The official way runs every block whole, for all tokens, attention written out (its weights are kept for backward);
+autograd goes through all blocks from the first one on that something learned enters. FLOPs are those of attention
+written out in both ways: torch counts none for its fused kernel on a CPU.
+"""
+
+import torch
+from bench_image import official
+from bench_step import COLUMNS, compared, positive, step  # noqa: F401
+from measure import Kept, counted
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import vpt
+from promptvision.backbones import load_vit
+from promptvision.backbones.compute import Compute
+
+UNTRAINED = ("knn", "swin_prompt", "prompt_ablations")
+"""Nothing is learned, a Swin has no class token, and the ablations cost what `prompt` does."""
+OPTIONS = {
+    "partial": dict(blocks=1),
+    "partial, 4 blocks": dict(blocks=4),
+    "adapter, AdaptFormer": dict(parallel=True, bottleneck=64),
+    "prompt": dict(num_tokens=10),
+    "prompt, deep": dict(num_tokens=10, deep=True),
+    "prompt, 100 deep": dict(num_tokens=100, deep=True),
+    "full, checkpoint": {},
+    "adapter, checkpoint": {},
+    "lora, checkpoint": {},
+    "prompt, deep, checkpoint": dict(num_tokens=10, deep=True),
+}
+"""Options where they are not the defaults. A row is `method`, or `method, what`; "checkpoint" is COMPUTE.CHECKPOINT."""
+ROWS = [*dict.fromkeys([*(name for name in vpt.METHODS if name not in UNTRAINED), *OPTIONS])]
+
+
+def add_options(parser):
+    parser.add_argument("--method", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=", ".join(ROWS))
+    parser.add_argument("--classes", type=positive, default=100)
+    parser.add_argument("--batch", type=positive, default=1, help="images of a step")
+    parser.add_argument("--backbone", default="vit_base_patch16_224", help="BACKBONE.NAME; its weights are random")
+
+
+def rows(args):
+    """One row per method; the same weights in all."""
+    torch.manual_seed(0)
+    tower = load_vit(args.backbone, "none").to(args.device)
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it hides its FLOPs
+    try:
+        for row in args.method:
+            yield compare(row, tower, args)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def compare(row, tower, args):
+    """FLOPs and bytes of both ways, and how equal their logits and gradients are."""
+    torch.manual_seed(1)
+    batch = torch.randn(args.batch, 3, tower.image_size, tower.image_size, device=args.device)
+    labels = torch.arange(args.batch, device=args.device) % args.classes
+    found = []
+    for plain in (True, False):
+        backbone = official(tower) if plain else tower
+        backbone.compute = Compute("plain") if plain else Compute(checkpoint=row.endswith("checkpoint"))
+        torch.manual_seed(1)
+        names = [f"class {index}" for index in range(args.classes)]
+        method = vpt.build(row.partition(",")[0], backbone, names, **OPTIONS.get(row, {})).to(args.device)
+        found.append(measure(method, batch, labels))
+        tower.requires_grad_(False).eval().zero_grad(set_to_none=True)
+    return compared(row, *found)
+
+
+def measure(method, images, labels):
+    """FLOPs and most bytes kept of a step; the logits, and the gradient of all that is learned."""
+    with sdpa_kernel(SDPBackend.MATH):
+        _, flops = counted(lambda: step(method.train(), images, labels))
+    method.zero_grad(set_to_none=True)
+    with Kept([images, labels, *method.parameters(), *method.buffers()]) as kept:
+        gradient = step(method, images, labels)
+    with torch.no_grad():
+        logits = method.eval()(images)
+    return flops, kept.most, logits, gradient
