@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -14,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.step import Batch, Step
@@ -133,7 +136,10 @@ def _as_one(group: Sequence[Wanted]) -> None:
     batch = [torch.stack(tensors) for tensors in zip(*(each.batch for each in group), strict=True)]
 
     precision = group[0].step.precision
-    with autocast(device, precision), StackedAttention(None if precision == "fp32" else PRECISIONS[precision]):
+    # on a CPU vmap has no rule for fused attention and would run it row by row
+    plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    cast = nullcontext() if precision == "fp32" else CastAttention(PRECISIONS[precision])
+    with autocast(device, precision), plain, cast:
         losses = vmap(first.loss)({**learned, **own}, batch)
     shares = torch.tensor([each.share for each in group], dtype=losses.dtype, device=device)
     gradients = torch.autograd.grad((losses * shares).sum(), list(learned.values()), allow_unused=True)
@@ -145,49 +151,20 @@ def _as_one(group: Sequence[Wanted]) -> None:
             parameter.grad = own_gradient if parameter.grad is None else parameter.grad + own_gradient
 
 
-class StackedAttention(TorchFunctionMode):
-    """Fused attention under vmap, which has no rule for it, in the precision of autocast, which vmap loses there."""
+class CastAttention(TorchFunctionMode):
+    """Attention in the precision of autocast, which casts all else under vmap, but not this."""
 
-    def __init__(self, dtype: torch.dtype | None):
+    def __init__(self, dtype: torch.dtype):
         super().__init__()
         self.dtype = dtype
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs or {})
-        query, key, value = (tensor.to(self.dtype or tensor.dtype) for tensor in args)
-        mask = (kwargs or {}).get("attn_mask")
-        if mask is not None and mask.is_floating_point():
-            mask = mask.to(query.dtype)
-        return _Attention.apply(query, key, value, mask)
+        if func is F.scaled_dot_product_attention:
+            args, kwargs = tree_map_only(Tensor, self._cast, (args, kwargs))
+        return func(*args, **kwargs or {})
 
-
-class _Attention(torch.autograd.Function):
-    """Attention (B, H, N, d), whose rows vmap puts among the batch."""
-
-    @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Sequence[int | None], *given: Tensor | None) -> tuple[Tensor, int]:
-        rows = info.batch_size
-        moved = [
-            torch.empty(0) if each is None else each.expand(rows, *each.shape) if at is None else each.movedim(at, 0)
-            for each, at in zip(given, in_dims, strict=True)
-        ]
-        query, key, value, mask = moved
-        if given[3] is not None:
-            mask = mask.reshape(rows, *[1] * (query.dim() - mask.dim()), *mask.shape[1:])
-            mask = mask.expand(*query.shape[:-3], *mask.shape[-3:]).flatten(0, -4)
-        shape = query.shape[:-3]
-        query, key, value = query.flatten(0, -4), key.flatten(0, -4), value.flatten(0, -4)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if given[3] is None else mask)
-        return attended.unflatten(0, shape), 0
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
 
 @cache
