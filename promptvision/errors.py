@@ -14,7 +14,7 @@ from typing import Any
 
 TOLD = 20
 """Sentences of one kind that are shown; the others are counted."""
-LONGEST = 1_000
+LONGEST = 10_000
 """Characters of a class name."""
 UNSEEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufffe\uffff]"

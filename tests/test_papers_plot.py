@@ -75,7 +75,7 @@ def test_local_features_of_a_vit_are_its_patches_projected(golden, images):
     tower = load_clip(golden.root / "coop/clip_vit_tiny.safetensors").image
     kept = []
     handle = tower.model.ln_post.register_forward_hook(lambda *args: kept.append(args[2]))
-    tower(images)
+    tower.untouched(images)
     handle.remove()
     tokens = kept[0]  # (B, 1 + n, D): open_clip norms all tokens before it pools
     torch.testing.assert_close(local_features(tower, images), tokens[:, 1:] @ tower.model.proj, atol=1e-5, rtol=1e-4)

@@ -109,7 +109,7 @@ def test_lists_of_paths(photos, tmp_path, monkeypatch, name, text):
         ("list.csv", "path,label\na.png,x\n,y\n", "list.csv, line 3: no path in ',y'"),
         ("list.txt", "\n", "list.txt names no image"),
         ("list.md", "a.png", "is no list; a list ends in .txt, .csv, .tsv"),
-        ("list.csv", 'path\n"' + "a" * 200_000, "list.csv, line 2: field larger than field limit"),
+        ("list.csv", 'path\n"' + "a" * 2_000_000, "list.csv, line 2: field larger than field limit"),
     ],
 )
 def test_a_wrong_list_is_one_sentence(tmp_path, name, text, sentence):

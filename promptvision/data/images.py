@@ -101,7 +101,7 @@ def join(parts: Sequence[Images]) -> Images:
     return Images(train, val, test, opener, roots.pop() if len(roots) == 1 else None, unlabelled)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Openers:
     """Opens each image with the function of the data set that lists its path."""
 

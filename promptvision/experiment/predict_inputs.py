@@ -141,6 +141,7 @@ def _rows(file: Path, text: str) -> Iterator[str]:
     if file.suffix.lower() == ".txt":
         yield from filter(None, map(str.strip, text.splitlines()))
         return
+    csv.field_size_limit(1 << 20)
     table = csv.reader(text.splitlines(), delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
     header = next(table, [])
     images = [place for place, cell in enumerate(header) if cell.strip().lower().endswith((*SUFFIXES, SHARD))]

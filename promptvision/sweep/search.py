@@ -97,7 +97,7 @@ class Trials:
     def result(self, changes: Setting, label: Setting, watch: Watch | None = None) -> dict[str, Any] | None:
         """Return the result of a run, None if it diverged; raise Pruned if it is or was pruned."""
         cfg = self.config(changes, label)
-        folder = cfg.OUTPUT_DIR
+        folder = Path(cfg.OUTPUT_DIR)
         if watch and not cfg.TRAIN.EVAL_EVERY:
             raise InputError("a search that prunes runs needs validations along the way: set TRAIN.EVAL_EVERY 1")
         if watch:

@@ -52,7 +52,7 @@ def peak(run, images, output):
     sys.argv = ["predict.py", "--run", str(run), str(images), "--output", str(output)]
     started = time.perf_counter()
     try:
-        runpy.run_path(str(ROOT / "tools/predict.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "tools" / "predict.py"), run_name="__main__")
     except SystemExit as stop:
         if stop.code:
             raise

@@ -40,7 +40,7 @@ class Member(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shards:
     """Images in tar files below `root`, read in place; `members`: path of an image -> its bytes in a shard."""
 
