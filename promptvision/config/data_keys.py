@@ -1,0 +1,124 @@
+"""The keys of the data: which images, of which classes (DATASET), and how they are prepared (INPUT)."""
+
+from __future__ import annotations
+
+from promptvision.config.key import Key
+
+DATA = (
+    Key("DATASET.NAME", "world_backgrounds", "Name of a card in datasets/, or the path of your own card file."),
+    Key(
+        "DATASET.ROOT",
+        "",
+        "Folder that holds the data sets (empty: `data`), or your own images; some data sets need none.",
+    ),
+    Key("DATASET.SHOTS", 16, "Training images per class; 0 for all.", low=0),
+    Key(
+        "DATASET.TRAIN",
+        "train",
+        "Images to train on; train+val leaves no validation images (final runs of VTAB-1k).",
+        choices=("train", "train+val"),
+    ),
+    Key(
+        "DATASET.CLASSES",
+        "all",
+        "Classes to use: all, the first half (base), or the second half (new).",
+        choices=("all", "base", "new"),
+    ),
+    Key(
+        "DATASET.TRAIN_CLASSES",
+        "same",
+        "Classes whose training images are used and told apart in training: same (those of CLASSES), or all, which "
+        "without labels is PromptKD's base to new; tests and validation stay with CLASSES.",
+        choices=("same", "all"),
+    ),
+    Key(
+        "DATASET.FEW_SHOT",
+        "coop",
+        "Code that picks the few-shot images: coop (CoOp's published index files) or clip_lora (other images for "
+        "the same seed).",
+        choices=("coop", "clip_lora"),
+    ),
+    Key(
+        "DATASET.IMBALANCE",
+        1.0,
+        "Ratio of training images of the first class to those of the last, which is reached by dropping images; 1 "
+        "for none.",
+        low=1,
+        high=1e6,
+    ),
+    Key(
+        "DATASET.IMBALANCE_SHAPE",
+        "exponential",
+        "Decline of the class sizes from the first class to the last: exponential (long-tailed), or one step at "
+        "half of the classes.",
+        choices=("exponential", "step"),
+    ),
+    Key(
+        "DATASET.VALIDATION",
+        "own",
+        "Validation images: own (the data set's, at most 4 per class with SHOTS), all (all of these), none, held_out "
+        "(training images that were not picked), or test (the test images, as some official code selects; every table "
+        "marks it).",
+        choices=("own", "all", "none", "held_out", "test"),
+    ),
+    Key("DATASET.SOURCE", "", "Domains to train and validate on, separated by commas; empty for all."),
+    Key(
+        "DATASET.TARGET",
+        "",
+        "Domains to test on, whose unlabelled images are available in training, separated by commas; empty for all.",
+    ),
+    Key(
+        "DATASET.HELD_OUT",
+        0.0,
+        "Share of the target images reserved for testing, if the target has no test list; 0 uses all of them both "
+        "unlabelled and for testing, as published.",
+        low=0,
+        high=1,
+    ),
+    Key("DATASET.TEMPLATE", "", "Prompt template with {} for the class name; empty for the data set's own."),
+    Key(
+        "INPUT.SIZE",
+        0,
+        "Side of the square input in pixels; 0 takes the backbone's. The size beside a backbone's name is dropped if a "
+        "file with this _BASE_, or the command line, names another backbone but no size.",
+        low=0,
+        high=10_000,
+    ),
+    Key("INPUT.MEAN", [], "Mean of the three colour channels; empty takes the backbone's.", lengths=(0, 3)),
+    Key(
+        "INPUT.STD",
+        [],
+        "Standard deviation of the three colour channels; empty takes the backbone's.",
+        lengths=(0, 3),
+        low=1e-6,
+    ),
+    Key(
+        "INPUT.CACHE",
+        "",
+        "Folder of decoded images, made by `promptvision data cache`, to read instead of the files; smaller copies "
+        "give other views than the files unless the recipe begins with the same resizing.",
+    ),
+    Key(
+        "INPUT.RESIZE",
+        "pillow",
+        "Resizing of images in every recipe: pillow, as the published codes do, or tensor, torchvision's resize of "
+        "uint8 tensors, several times as fast, which rounds a few values to the next grey level (docs/images.md). "
+        "Random crops are the same; vtab resizes floats, the same in both.",
+        choices=("pillow", "tensor"),
+    ),
+    Key(
+        "INPUT.EXIF",
+        "ignore",
+        "EXIF orientation of images (photos of phones): ignore, as the published codes do, or apply.",
+        choices=("ignore", "apply"),
+    ),
+    Key(
+        "INPUT.ON_BAD_IMAGE",
+        "stop",
+        "Effect of an unreadable image: stop ends the run with the image's name; skip checks all images first, "
+        "leaves unreadable ones out, and lists them in result.json.",
+        choices=("stop", "skip"),
+    ),
+    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
+)
