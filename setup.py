@@ -66,6 +66,7 @@ setup(
         "rich>=14.1",  # a bar within a bar
         "tensorboard>=2.17",
         "scikit-learn>=1.4",
+        "threadpoolctl>=3",
         "scipy>=1.12",
         "jinja2>=3.1",
         "filelock>=3.30",

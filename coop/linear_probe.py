@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from coop.parts.teacher import all_features
@@ -20,6 +21,8 @@ from promptvision.method import Batches, Method
 
 COARSE = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 STEPS = 8
+SMALL = 10**8
+"""Multiplications of features and weights up to which threads cost a fit more than they save."""
 
 
 def search_c(accuracy: Callable[[float], float]) -> float:
@@ -48,6 +51,7 @@ class LinearProbe(Method):
 
     backbone: CLIP
     frozen_images = True
+    stackable = True  # it has no steps, and shares image features
     weight: Tensor
     bias: Tensor
 
@@ -68,17 +72,20 @@ class LinearProbe(Method):
             if label not in labels:
                 raise InputError(f"class {name!r} has no training image; a linear probe needs one of every class")
         fit = cache(lambda c: regression(features, labels, c))
-        best = self.c
-        if not best:
-            others, wanted = numbers(self.backbone, val)
-            if not len(wanted):
-                raise InputError("the search for C needs validation images; there are none, so set METHOD.OPTIONS.C")
-            best = search_c(lambda c: float((fit(c).predict(others) == wanted).mean()))
-        weight, bias = torch.from_numpy(fit(best).coef_), torch.from_numpy(fit(best).intercept_)
+        with threadpool_limits(1 if features.size * len(self.classes) < SMALL else None, "blas"):
+            best = self.c or self._best_c(fit, val)
+            weight, bias = torch.from_numpy(fit(best).coef_), torch.from_numpy(fit(best).intercept_)
         if len(self.classes) == 2:  # scikit-learn fits one row: the difference of the two
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         self.weight.copy_(weight)
         self.bias.copy_(bias)
+
+    def _best_c(self, fit: Callable[[float], LogisticRegression], val: Batches) -> float:
+        """Return the C that is best on the validation images."""
+        others, wanted = numbers(self.backbone, val)
+        if not len(wanted):
+            raise InputError("the search for C needs validation images; there are none, so set METHOD.OPTIONS.C")
+        return search_c(lambda c: float((fit(c).predict(others) == wanted).mean()))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone.image.as_features(images).to(self.weight.dtype) @ self.weight.T + self.bias

@@ -16,6 +16,8 @@ from promptvision.method import Batches
 
 BETAS, ALPHAS = 200, 20
 """Number of values of beta and alpha to try, in even steps from 0.1 (gaopengcuhk/Tip-Adapter, search_step)."""
+AT_ONCE = 2**20
+"""About how many logits a search compares at once."""
 
 
 def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
@@ -34,13 +36,15 @@ def search(
         [0.1 + index * (end - 0.1) / count for index in range(count)]
         for end, count in zip(ends, (BETAS, ALPHAS), strict=True)
     )
+    factors = torch.tensor(alphas, dtype=zero_shot.dtype, device=zero_shot.device)[:, None, None]
+    parts = factors.split(max(1, AT_ONCE // zero_shot.numel()))
     best, found = -1, (0.1, 0.1)
     for beta in betas:
         votes = cache_logits(affinity, values, beta)
-        for alpha in alphas:
-            hits = int(((zero_shot + alpha * votes).argmax(dim=1) == labels).sum())
-            if hits > best:
-                best, found = hits, (alpha, beta)
+        hits = torch.cat([((zero_shot + part * votes).argmax(dim=2) == labels).sum(dim=1) for part in parts]).tolist()
+        if max(hits) > best:
+            best = max(hits)
+            found = alphas[hits.index(best)], beta
     return found
 
 

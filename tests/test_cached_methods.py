@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import coop
 import vpt
-from coop.linear_probe import search_c
+from coop.linear_probe import regression, search_c
 from coop.tip_adapter import search
 from promptvision.backbones import load_clip
 from promptvision.config import load_config
@@ -87,6 +88,19 @@ def test_linear_probe_is_the_optimum_of_logistic_regression(count, clip):
     np.testing.assert_allclose(residual.sum(0), 0, atol=2e-3)
     theirs = LogisticRegression(C=c, max_iter=1000).fit(features, labels).predict_proba(features)
     np.testing.assert_allclose(probabilities, theirs, atol=1e-3)
+
+
+def test_a_small_linear_probe_is_fitted_on_one_core(clip, monkeypatch):
+    counts = set()
+
+    def watched(*args):
+        counts.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return regression(*args)
+
+    monkeypatch.setattr("coop.linear_probe.regression", watched)
+    with threadpool_limits(2, "blas"):
+        coop.build("linear_probe", clip, CLASSES, c=1.0).prepare(random_images(4), [])
+    assert counts == {1}
 
 
 def test_linear_probe_state(clip):

@@ -18,6 +18,7 @@ from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.run_folder import RunFolder
 from promptvision.engine.step import Step
 from promptvision.engine.together.gradients import Learner, Wanted, compute
+from promptvision.experiment.feature_cache import FeatureCache
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import Outcome, plan
 from promptvision.sweep.local import Queue, do_here
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "golden_retriever"]
 ROWS = [(family, name) for family in FAMILIES for name in FAMILIES[family].METHODS]
 STACKABLE = {
-    "coop": {"coop", "kg_coop", "tcp", "dapl", "task_res", "clip_adapter", "tip_adapter_f"},
+    "coop": {"coop", "kg_coop", "tcp", "dapl", "task_res", "clip_adapter", "tip_adapter_f", "linear_probe"},
     "vpt": {"linear"},
 }
 OPTIONS = {
@@ -73,16 +74,21 @@ def tower_dim(tower):
 
 @pytest.mark.parametrize(
     ("family", "name", "options"),
-    [(f, n, each) for f in STACKABLE for n in sorted(STACKABLE[f]) for each in OPTIONS.get((f, n), [{}])],
+    [
+        (family, name, each)
+        for family in STACKABLE
+        for name in sorted(STACKABLE[family] - {"linear_probe"})
+        for each in OPTIONS.get((family, name), [{}])
+    ],
 )
 def test_gradients_together_are_those_of_each_run(family, name, options, towers):
     tower = towers[family]
     methods = built(family, name, options, tower)
     assert all(method.stackable for method in methods)
     extra = 1 if methods[0].wants_unlabelled else 0
-    batches = [
-        [torch.randn(4, tower_dim(tower)), torch.arange(4) % 3, *[torch.randn(4, tower_dim(tower))] * extra]
-        for _ in methods
+    batches = [  # those of images and labels differ in size, as batches of other shots do
+        [torch.randn(size, tower_dim(tower)), torch.arange(size) % 3, *[torch.randn(4, tower_dim(tower))] * extra]
+        for size in ((4, 4, 4) if extra else (4, 2, 5))
     ]
     steps = [step_of(method) for method in methods]
     losses = [step.backward(batch, 0.5).item() for step, batch in zip(steps, batches, strict=True)]
@@ -173,6 +179,20 @@ def test_runs_together_write_what_each_would_alone(rows, more, tmp_path):
     for job in jobs:
         log = (Path(job.cfg.OUTPUT_DIR) / "log.txt").read_text()
         assert log.count("Started: ") == log.count("Finished: ") == 1
+
+
+@pytest.mark.slow
+def test_runs_without_steps_share_what_they_read(tmp_path, monkeypatch):
+    rows = {"linear probe": ("configs/coop/embedded_linear_probe.yaml", {"DATASET.SHOTS": 1})}
+    made, init = [], FeatureCache.__init__
+    monkeypatch.setattr(FeatureCache, "__init__", lambda self, *a, **k: made.append(self) or init(self, *a, **k))
+    counts, found = [], []
+    for stack in (1, 10):
+        made.clear()
+        found.append([outcome.results[0] for outcome in did(cells(tmp_path, f"{stack}", rows), stack)])
+        counts.append(len(made))
+    assert [each["accuracy"] for each in found[0]] == [each["accuracy"] for each in found[1]]
+    assert counts == [2, 1]
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ from promptvision.errors import lacks_memory
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
+IGNORED = -100
+"""The label of an image that `F.cross_entropy` leaves out of its mean."""
 
 
 class Learner:
@@ -83,9 +85,21 @@ class Wanted:
 
     @property
     def shapes(self) -> tuple[Any, ...]:
-        """Kinds and shapes of all tensors, the same for runs that are computed as one."""
-        tensors = [*self.batch, *self.learner.learned.values(), *self.learner.own.values()]
+        """Kinds and shapes of all tensors, the same for runs that are computed as one.
+
+        Batches of images and labels may have different numbers of images, as `padded` makes them equal.
+        """
+        batch = [tensor[:1] for tensor in self.batch] if len(self.batch) == 2 else self.batch
+        tensors = [*batch, *self.learner.learned.values(), *self.learner.own.values()]
         return (self.step.precision, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+
+    def padded(self, size: int) -> Batch:
+        """Return the batch with `size` images: its first image again, with a label that cross-entropy leaves out."""
+        rest = size - len(self.batch[1])
+        if not rest:
+            return self.batch
+        images, labels = self.batch
+        return torch.cat([images, images[:1].expand(rest, *images.shape[1:])]), F.pad(labels, (0, rest), value=IGNORED)
 
 
 def compute(wanted: Sequence[Wanted]) -> None:
@@ -133,8 +147,8 @@ def _as_one(group: Sequence[Wanted]) -> None:
         others = [each.learner.own[name] for each in group]
         if not all(other is tensor or torch.equal(other, tensor) for other in others):
             own[name] = torch.stack(others)
-    batch = [torch.stack(tensors) for tensors in zip(*(each.batch for each in group), strict=True)]
-
+    size = max(len(each.batch[1]) for each in group)
+    batch = [torch.stack(tensors) for tensors in zip(*(each.padded(size) for each in group), strict=True)]
     precision = group[0].step.precision
     # on a CPU vmap has no rule for fused attention and would run it row by row
     plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
