@@ -22,6 +22,7 @@ from promptvision.engine.together.gradients import Learner, Wanted, compute
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import plan
 from promptvision.sweep.local import do_here
+from promptvision.sweep.shared_backbone import sharing
 
 COLUMNS = ("row", "runs", "CPU s, alone", "together", "share", "kernels of a run's step, alone", "together")
 ROWS = ["CoOp", "TaskRes", "CLIP-Adapter", "Tip-Adapter-F", "linear probe"]
@@ -36,10 +37,11 @@ def add_options(parser):
 
 def rows(args):
     """One row per method with the seconds of all its runs, the sum, and the kernels of CoOp at CLIP's sizes."""
-    logging.getLogger("promptvision").setLevel(logging.WARNING)
+    logging.getLogger("promptvision").propagate = False  # every run sets its own level
     totals = [0.0, 0.0]
+    shared = sharing(FAMILIES)
     for name in args.row if args.repeats else ():
-        alone, together, count = timed(args.config, name, args.stack)
+        alone, together, count = timed(args.config, name, args.stack, shared)
         totals = [totals[0] + alone, totals[1] + together]
         yield name, str(count), f"{alone:.1f}", f"{together:.1f}", f"{together / alone:.0%}", "", ""
     if totals[0]:
@@ -50,16 +52,16 @@ def rows(args):
     yield f"CoOp, 12 layers, {args.names} names", str(len(steps)), "", "", "", str(alone), f"{together:.0f}"
 
 
-def timed(config, name, stack):
+def timed(config, name, stack, families):
     """CPU seconds of the runs of a row alone and together, and their number."""
     with tempfile.TemporaryDirectory() as top:
         planned = {
-            way: plan(load_cells(config), Path(top, way), [], FAMILIES, [f"RUN={name}"]) for way in ("0", "1", "2")
+            way: plan(load_cells(config), Path(top, way), [], families, [f"RUN={name}"]) for way in ("0", "1", "2")
         }
         took = []
         for way, size in (("0", stack), ("1", 1), ("2", stack)):  # the first is a warm-up: it fills the caches
             started = time.process_time()
-            for event in do_here(planned[way], FAMILIES, size):
+            for event in do_here(planned[way], families, size):
                 assert not event.outcome or not event.outcome.failures, event.outcome.failures
             took.append(time.process_time() - started)
     return took[1], took[2], len(planned["1"])
