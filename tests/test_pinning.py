@@ -141,12 +141,13 @@ def test_precision_training_mode_and_hooks_are_noticed_while_pinned(step, looked
     assert same(step(method), expected)
 
 
-def test_weights_that_change_while_pinned_are_noticed_at_the_next_pin(step, caplog):
-    method = build()
+@pytest.mark.parametrize("counted", [True, False])
+def test_weights_that_change_while_pinned_are_noticed_at_the_next_pin(counted, step, caplog):
+    method = build("coop, front")
     method.pin()
     before = step(method)
     weight = method.backbone.text.blocks[0].attn.in_proj_weight
-    weight.mul_(2)
+    (weight if counted else weight.data).mul_(2)
     with caplog.at_level(logging.WARNING):
         assert method.pin() is True
     assert "changed while pinned" in caplog.text
@@ -161,6 +162,18 @@ def test_blocks_exchanged_while_pinned_are_noticed_at_the_next_pin(step):
     text = method.backbone.text
     text.blocks[0] = copy.deepcopy(text.blocks[0])
     assert method.pin() is True and method.pin() is False
+
+
+def test_parts_exchanged_while_pinned_are_noticed_at_the_next_pin(step):
+    method = build("coop, front")
+    method.pin()
+    before = step(method)
+    block = method.backbone.text.blocks[0]
+    block.mlp.gelu = torch.nn.GELU("tanh")
+    assert method.pin() is True
+    found = step(method)
+    method.pin(False)
+    assert same(found, step(method)) and not same(found, before)
 
 
 def test_training_pins_before_every_epoch_and_unpins_at_its_end(tmp_path, looked_up):

@@ -142,7 +142,7 @@ class Kept:
             self.weights = weights
         place = (*name, precision(tower), position.dtype, position.device)
         if place not in self.found:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # a later step may need them for backward
                 self.found[place] = make()
         found: T = self.found[place]
         return found

@@ -17,15 +17,22 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """Identity of a module's frozen weights: it changes with every edit in place, move and conversion."""
+    """Identity of a module's parts and frozen weights: it changes with every edit in place, move and conversion.
+
+    Edits of `weight.data`, which torch does not count, change `sums` only.
+    """
 
     key: tuple[tuple[int, int, torch.dtype, torch.device], ...]
+    parts: tuple[int, ...]
+    sums: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, module: nn.Module) -> Weights:
-        """Return the weights that are frozen now."""
-        frozen = (each for each in module.parameters() if not each.requires_grad)
-        return cls(tuple((each.data_ptr(), each._version, each.dtype, each.device) for each in frozen))
+    def of(cls, module: nn.Module, *, summed: bool = False) -> Weights:
+        """Return the weights that are frozen now, with their sums if they are to be read."""
+        frozen = [each for each in module.parameters() if not each.requires_grad]
+        key = tuple((each.data_ptr(), each._version, each.dtype, each.device) for each in frozen)
+        sums = torch.stack([each.detach().sum(dtype=torch.float64) for each in frozen]) if summed and frozen else None
+        return cls(key, tuple(map(id, module.modules())), () if sums is None else tuple(sums.tolist()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +60,8 @@ class Tower(nn.Module):
     """A stack of blocks that can be pinned: then views of blocks and constants are looked up once, not in every call.
 
     Results are those of the unpinned tower. What may differ between calls is noticed at once: autocast, precision and
-    device of the tower, training or evaluation, hooks of blocks. Edited weights, and blocks or parts of them that were
-    exchanged, are noticed at the next `pin`.
+    device of the tower, training or evaluation, hooks of blocks. Edited weights, also through `.data`, and parts that
+    were exchanged, are noticed at the next `pin`.
     """
 
     blocks: Sequence[nn.Module] = ()
@@ -67,7 +74,7 @@ class Tower(nn.Module):
             return False
         views = [self.view(index) for index in range(len(self.blocks))]
         hooks = [[getattr(part, name) for part in block.modules() for name in HOOKS] for block in self.blocks]
-        now = Pin(self.training, self.frozen, self.weights, views, hooks)
+        now = Pin(self.training, self.frozen, Weights.of(self, summed=True), views, hooks)
         if before is None or before.same(now):
             self.pinned = before or now
             return False
