@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import coop
@@ -124,7 +126,7 @@ def test_flops_are_those_that_torch_counts(tools):
     images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     method(images)
     _, found = tools.measure.counted(lambda: method.loss(images, labels).backward())
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         method.loss(images, labels).backward()
     assert found == counter.get_total_flops() > 0
 
@@ -134,6 +136,51 @@ def test_flops_are_two_for_each_product(tools):
     assert tools.measure.counted(lambda: left @ right)[1] == 2 * 3 * 5 * 7
     assert tools.measure.counted(lambda: (left @ right).sum().backward())[1] == 3 * 2 * 3 * 5 * 7
     assert tools.measure.counted(lambda: torch.autograd.grad((left @ right).sum(), left))[1] == 2 * 2 * 3 * 5 * 7
+
+
+def test_fused_attention_counts_as_two_products_forward_and_four_backward(tools):
+    query, key, value = torch.randn(3, 2, 4, 7, 8, requires_grad=True)
+    product = 2 * 2 * 4 * 7 * 7 * 8
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert tools.measure.counted(lambda: attend(query, key, value))[1] == 2 * product
+    assert tools.measure.counted(lambda: attend(query, key, value).sum().backward())[1] == 6 * product
+    fast = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with torch.no_grad():
+        _, flops = tools.measure.counted(lambda: fast(torch.randn(1, 5, 8)))
+    assert flops == 5 * 2 * (4 * 8 * 8 + 2 * 8 * 16) + 4 * 5 * 5 * 8
+
+
+@pytest.mark.slow
+def test_flops_of_the_documentation_are_those_of_the_code(tools):
+    """Counted on tensors without values: the text step with 10 names, and a whole step of `vpt`."""
+    import bench_text
+
+    tower = bench_text.text_tower("cpu")
+    encoder = bench_text.context_prompts(tower, bench_text.class_names(10), 16)
+    clip = load_clip("ViT-B-16-quickgelu", "none")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        ways = (bench_text.official(tower, encoder), lambda ctx: encoder(tower, ctx))
+        official, ours = (fake_flops(tools, bench_text.step, way, torch.randn(32, 512)) for way in ways)
+    text = (ROOT / "docs/performance.md").read_text()
+    assert f"{official / ours:.1f}x fewer FLOPs ({ours / 1e9:.1f} GFLOP)" in text
+    documented = {row[0]: row[1:3] for row in table((ROOT / "docs/steps.md").read_text().split("\n## ")[0])}
+    assert documented["vpt"] == [f"{whole_step(tools, clip, way) / 1e9:.4g}" for way in (True, False)]
+
+
+def fake_flops(tools, step, way, images):
+    ctx = torch.randn(16, 512, requires_grad=True)
+    step(way, ctx, images)  # which computes the constants
+    return tools.measure.counted(lambda: step(way, ctx, images))[1]
+
+
+def whole_step(tools, clip, official):
+    method = tools.step.build("vpt", clip, 100, official).train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        size = clip.image.image_size
+        images, labels = torch.randn(4, 3, size, size), torch.zeros(4, dtype=torch.long)
+        with torch.no_grad():
+            method(images)
+        return tools.measure.counted(lambda: tools.step.step(method, images, labels))[1]
 
 
 def test_attacks_are_counted_by_kind_and_a_failure_at_their_end_counts(tools, monkeypatch):

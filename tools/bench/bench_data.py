@@ -1,9 +1,15 @@
 """Images per second: decoding, transforms and the cache against a plain ImageFolder and DataLoader, and workers.
 
-The images are made in a folder that is deleted afterwards.
+The images are made in a folder that is deleted afterwards. CPU seconds are those of this process and its
+workers (Linux).
 """
 
+import multiprocessing
+import os
+import statistics
 import tempfile
+import time
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -106,10 +112,39 @@ def with_workers(images, scratch, size, counts):
             walk(loader.epoch(0))  # workers start
             title = name if name == "files" else f"cache, {name}"
             yield (f"{title}, random crop", count), partial(one_epoch, loader)
+    for count in counts:
+        test = TestLoader(
+            images.train, images.open, test_transform("coop", size, *CLIP), batch_size=BATCH, workers=count
+        )
+        walk(test)
+        yield ("files, centre crop", count), partial(walk, test)
 
 
 def one_epoch(loader):
     walk(loader.epoch(1))
+
+
+def cpu_seconds():
+    """CPU seconds so far of this process and of the workers that are alive (Linux; elsewhere without workers)."""
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        stat = Path(f"/proc/{worker.pid}/stat")
+        ticks += sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) if stat.exists() else 0
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def noted(work, spent):
+    """Do the work and append its CPU seconds to `spent`."""
+    before = cpu_seconds()
+    work()
+    spent.append(cpu_seconds() - before)
+
+
+def timed(ways, repeats):
+    """Name -> median seconds and median CPU seconds of each way, run in turns."""
+    spent = defaultdict(list)
+    took = medians({name: partial(noted, work, spent[name]) for name, work in ways.items()}, repeats, "cpu")
+    return {name: (took[name], statistics.median(spent[name] or [float("nan")])) for name in ways}
 
 
 def crossing(images, size):
@@ -125,17 +160,17 @@ def rows(args):
         root = Path(folder, "pictures")
         images = make(root, args.images)
         if args.workers:
-            ways_of = dict(with_workers(images, Path(folder), args.size, args.workers))
-            took = medians(ways_of, args.repeats, "cpu")
-            yield "bytes of an image that cross", "", f"{crossing(images, args.size):,}", ""
-            for (name, count), seconds in took.items():
-                ratio = took[name, args.workers[0]] / seconds
-                yield name, str(count), f"{args.images / seconds:.0f}", f"{ratio:.2f}x"
-            return
-        measured = ways(images, root, Path(folder), args.size)
-        rates = {name: args.images / took for name, took in medians(measured, args.repeats, "cpu").items()}
-    for name, rate in rates.items():
-        yield name, "0", f"{rate:.0f}", f"{rate / rates[PLAIN]:.1f}x"
+            yield "bytes of an image that cross", "", f"{crossing(images, args.size):,}", "", ""
+            found = timed(dict(with_workers(images, Path(folder), args.size, args.workers)), args.repeats)
+            first = {name: took for (name, count), (took, _) in found.items() if count == args.workers[0]}
+        else:
+            found = timed(
+                {(name, 0): work for name, work in ways(images, root, Path(folder), args.size).items()}, args.repeats
+            )
+            first = dict.fromkeys((name for name, _ in found), found[PLAIN, 0][0])
+    for (name, count), (took, spent) in found.items():
+        rate, ratio = args.images / took, first[name] / took
+        yield name, str(count), f"{rate:.0f}", f"{ratio:.2f}x", f"{spent / args.images:.4f}"
 
 
-COLUMNS = ("way", "workers", "images/s", "against the first")
+COLUMNS = ("way", "workers", "images/s", "against the first", "CPU s per image")

@@ -36,6 +36,7 @@ def add_options(parser):
     parser.add_argument("--classes", type=int, nargs="+", default=[100])
     parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
     parser.add_argument("--position", nargs="+", default=["end", "middle", "front"])
+    parser.add_argument("--first", action="store_true", help="ImageNet's first names, not evenly picked ones")
     parser.add_argument("--csc", action="store_true", help="class-specific contexts")
 
 
@@ -90,7 +91,7 @@ def compare(tower, classes, n_ctx, position, args):
 
     The plain way treats every class alone: of many classes it runs the first WHOLE, and its numbers are scaled up.
     """
-    device, names = args.device, class_names(classes)
+    device, names = args.device, IMAGENET_CLASSNAMES[:classes] if args.first else class_names(classes)
     options = dict(position=position, class_specific=args.csc)
     encoder = context_prompts(tower, names, n_ctx, **options).to(device)
     some = context_prompts(tower, names[:WHOLE], n_ctx, **options).to(device)

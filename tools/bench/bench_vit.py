@@ -1,15 +1,12 @@
 """bench.py vit: a step of a ViT method, its default way beside the official one, on the same random weights.
 
 The official way runs every block whole, for all tokens, attention written out (its weights are kept for backward);
-autograd goes through all blocks from the first one on that something learned enters. FLOPs are those of attention
-written out in both ways: torch counts none for its fused kernel on a CPU.
+autograd goes through all blocks from the first one on that something learned enters.
 """
 
 import torch
 from bench_image import official
-from bench_step import COLUMNS, compared, positive, step  # noqa: F401
-from measure import Kept, counted
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from bench_step import COLUMNS, compared, measure, positive  # noqa: F401
 
 import vpt
 from promptvision.backbones import load_vit
@@ -44,13 +41,8 @@ def rows(args):
     """One row per method; the same weights in all."""
     torch.manual_seed(0)
     tower = load_vit(args.backbone, "none").to(args.device)
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it hides its FLOPs
-    try:
-        for row in args.method:
-            yield compare(row, tower, args)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    for row in args.method:
+        yield compare(row, tower, args)
 
 
 def compare(row, tower, args):
@@ -68,15 +60,3 @@ def compare(row, tower, args):
         found.append(measure(method, batch, labels))
         tower.requires_grad_(False).eval().zero_grad(set_to_none=True)
     return compared(row, *found)
-
-
-def measure(method, images, labels):
-    """FLOPs and most bytes kept of a step; the logits, and the gradient of all that is learned."""
-    with sdpa_kernel(SDPBackend.MATH):
-        _, flops = counted(lambda: step(method.train(), images, labels))
-    method.zero_grad(set_to_none=True)
-    with Kept([images, labels, *method.parameters(), *method.buffers()]) as kept:
-        gradient = step(method, images, labels)
-    with torch.no_grad():
-        logits = method.eval()(images)
-    return flops, kept.most, logits, gradient

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -27,9 +28,18 @@ class Flops(TorchDispatchMode):
 
 
 def counted(work):
-    """Return the result of the work and its FLOPs."""
-    with Flops() as counter:
-        return work(), counter.total
+    """Return the result of the work and its FLOPs, with attention written out.
+
+    Torch has no formula for the fused attention of a CPU nor for the fast path of `nn.MultiheadAttention`. Autograd
+    keeps other tensors for attention written out: measure bytes in a run of their own.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), Flops() as counter:
+            return work(), counter.total
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class Kernels(TorchDispatchMode):
