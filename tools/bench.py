@@ -16,8 +16,9 @@ Steps on a GPU: python tools/bench.py gpu --device cuda --threads 16 --json gpu.
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
 Attacks and faults that were tried: python tools/bench.py faults --workers 2
 
-FLOPs are torch's count of forward and backward. Times are medians of interleaved runs. Bytes are the most that autograd
-keeps for backward at a time. The plain way is the official one: every prompt whole, all 77 tokens of it.
+FLOPs are torch's count of forward and backward, attention written out. Times are medians of interleaved runs. Bytes are
+the most that autograd keeps for backward at a time. The plain way is the official one: every prompt whole, all 77
+tokens of it.
 """
 
 import sys
