@@ -251,7 +251,7 @@ def test_what_trains_together(tmp_path, caplog):
 
 
 def test_a_run_in_16_bits_trains_alone(tmp_path):
-    jobs = cells(tmp_path, "out", {"TaskRes": (TASK_RES, {"DATASET.SHOTS": 1, "OPTIM.EPOCHS": 1})}, more=HALF)
+    jobs = cells(tmp_path, "out", {"TaskRes": TASKS["TaskRes"]}, more=HALF)
     assert all("stacked" not in outcome.results[0] for outcome in did(jobs, 10))
     assert "bf16 rounds otherwise in a step of many runs" in (Path(jobs[0].cfg.OUTPUT_DIR) / "log.txt").read_text()
 
