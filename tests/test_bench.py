@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import coop
 import vpt
 from promptvision.backbones import load_clip
+from promptvision.cli import one_sentence
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f"}
@@ -244,3 +246,64 @@ def test_seeding_directly_takes_less_time(tools, capsys, monkeypatch):
     tools.bench.main()
     (_, before, _), (_, now, _) = table(capsys.readouterr().out)[1:]
     assert float(now) < 0.8 * float(before)
+
+
+def options(module):
+    parser = ArgumentParser(add_help=False)
+    module.add_options(parser)
+    return parser._actions
+
+
+def test_wrong_arguments_of_any_kind_are_one_sentence(tools, monkeypatch, capsys):
+    wrong = [words.split() for words in WRONG]
+    for kind, (_, module) in tools.bench.KINDS.items():
+        numbers = [action.option_strings[0] for action in options(module) if action.type or action.choices]
+        wrong += [[kind, option, "x"] for option in (*numbers, "--repeats", "--threads", "--device")]
+        wrong += [[kind, option, "-1"] for option in (*numbers, "--repeats", "--threads") if option != "--seed"]
+    assert len(wrong) > 150
+    for words in wrong:
+        monkeypatch.setattr(sys, "argv", ["bench.py", *words])
+        with pytest.raises(SystemExit, match="^2$"), one_sentence():
+            tools.bench.main()
+        out, err = capsys.readouterr()
+        assert not out and words[-1].lower() in err.lower() and len(re.findall("error: ", err)) == 1, (words, err)
+        assert "Traceback" not in err and "/tmp" not in err, (words, err)
+
+
+WRONG = [
+    "resize --images 0",
+    "seed --steps 0",
+    "text --classes 0",
+    "text --classes 1 0",
+    "text --position nowhere",
+    "classes --width 65",
+    "classes --chunk 0.5",
+    "stack --row Nope",
+    "stack --no-time --row coop",
+    "plan --cells 7",
+    "plan --cells 0",
+    "data --images 0",
+    "predict --images 0",
+    "kill --times 0",
+    "gpu --cells nope",
+    "precision --method nope",
+    "step --threads 0",
+    "vit --device cuda:99",
+]
+
+
+def test_every_option_has_a_text_and_its_default(tools, monkeypatch, capsys):
+    for kind, (_, module) in tools.bench.KINDS.items():
+        assert all(action.help for action in options(module)), kind
+        monkeypatch.setattr(sys, "argv", ["bench.py", kind, "--help"])
+        with pytest.raises(SystemExit, match="^0$"):
+            tools.bench.main()
+        out = " ".join(capsys.readouterr().out.split())
+        assert "None" not in out and "default: 3" in out and "count only --threads" in out and str(ROOT) not in out, out
+        assert kind != "step" or '"clip_lora, no dropout"' in out and "(default: all)" in out
+
+
+def test_few_images_cross_from_a_worker(tools, tmp_path):
+    import bench_data
+
+    assert bench_data.crossing(bench_data.make(tmp_path, 2), 8) == 3 * 8 * 8

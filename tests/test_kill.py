@@ -2,11 +2,15 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
-KILL = runpy.run_path(str(Path(__file__).parents[1] / "tools/bench/bench_kill.py"))
+BENCH = Path(__file__).parents[1] / "tools/bench"
+sys.path.append(str(BENCH))
+KILL = runpy.run_path(str(BENCH / "bench_kill.py"))
+sys.path.remove(str(BENCH))
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,8 @@ def test_what_cells_set(tmp_path):
 def test_a_dry_run_tells_and_does_nothing(tool, two_rates, tmp_path):
     words = ["--config", two_rates, "--output", tmp_path / "out", *QUICK]
     status, out, _ = tool("sweep", *words, "--dry-run")
-    assert status == 0 and "0 of 4 done" in out and "time unknown" in out and not (tmp_path / "out").exists()
+    assert status == 0 and "0 of 4 done" in out and "time unknown\n4 runs and tests in all" in out
+    assert not (tmp_path / "out").exists() and all(line.count("┃") in (0, 4) for line in out.splitlines())
     tool("sweep", *words, "--only", "low")
     status, out, _ = tool("sweep", *words, "--dry-run")
     assert status == 0 and "2 of 4 done" in out and "2/2" in out and " left" in out

@@ -22,7 +22,7 @@ tokens of it.
 """
 
 import sys
-from argparse import ArgumentDefaultsHelpFormatter
+from argparse import HelpFormatter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
@@ -44,11 +44,13 @@ import bench_step
 import bench_text
 import bench_vit
 import torch
+from measure import device, listed, natural, positive
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from promptvision.cli import one_sentence, tool_parser
+from promptvision.errors import counted
 
 KINDS = {
     "text": ("CoOp's text step, ViT-B/16 sizes", bench_text),
@@ -70,16 +72,27 @@ KINDS = {
 }
 
 
+class Defaults(HelpFormatter):
+    """Help with the default of each option that has one and takes a value."""
+
+    def _get_help_string(self, action):
+        default = action.default
+        if action.nargs == 0 or default in (None, []):
+            return action.help
+        names = default if isinstance(default, list | tuple) else [default]
+        return f"{action.help} (default: {'all' if default == action.choices else listed(map(str, names))})"
+
+
 def arguments():
     parser = tool_parser(__doc__)
     kinds = parser.add_subparsers(dest="what", required=True)
     for name, (title, module) in KINDS.items():
-        kind = kinds.add_parser(name, help=title, formatter_class=ArgumentDefaultsHelpFormatter)
+        kind = kinds.add_parser(name, help=title, formatter_class=Defaults)
         module.add_options(kind)
-        kind.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
+        kind.add_argument("--repeats", type=natural, default=3, help="timed runs of each way")
         kind.add_argument("--no-time", dest="repeats", action="store_const", const=0, help="count only")
-        kind.add_argument("--threads", type=int, default=1)
-        kind.add_argument("--device", default="cpu")
+        kind.add_argument("--threads", type=positive, default=1, help="threads of torch")
+        kind.add_argument("--device", type=device, default="cpu", help="auto, cpu, cuda or cuda:N")
     return parser.parse_args()
 
 
@@ -88,9 +101,8 @@ def main():
     torch.set_num_threads(args.threads)
     title, kind = KINDS[args.what]
     rows = list(kind.rows(args))
-    table = Table(
-        *kind.COLUMNS[: len(rows[0])], title=f"{title}, {args.device}, {args.threads} thread", box=box.MARKDOWN
-    )
+    title = f"{title}, {args.device}, {counted(args.threads, 'thread')}"
+    table = Table(*kind.COLUMNS[: len(rows[0])], title=title, box=box.MARKDOWN)
     for row in rows:
         table.add_row(*row)
     Console(width=130).print(table)

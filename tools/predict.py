@@ -18,7 +18,11 @@ def arguments():
     parser.add_argument("--run", required=True, type=Path, help="folder of a run")
     parser.add_argument("images", nargs="*", help="files, folders (searched recursively), globs and shards (.tar)")
     parser.add_argument(
-        "--list", action="append", default=[], metavar="FILE", help="paths of images: .txt, or a column path of .csv"
+        "--list",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="paths of images: a .txt, or a .csv/.tsv with a column `path`",
     )
     parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")

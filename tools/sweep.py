@@ -38,7 +38,11 @@ def arguments():
     )
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     parser.add_argument("--dry-run", action="store_true", help="show what is done and what would be, and run nothing")
-    parser.add_argument("--estimate", action="store_true", help="time a few steps of each kind of cell, no more")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="time a few steps of each kind of cell and print what the table will cost",
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
     parser.add_argument("--stack", type=int, default=1, metavar="N", help="train up to N runs as one, where they can")
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
@@ -71,6 +75,7 @@ def main():
             board.table(),
             board.line(),
             f"{counted(sum(job.runs for job in jobs), 'run or test', 'runs and tests')} in all",
+            sep="\n",
         )
         return
 

@@ -79,7 +79,7 @@ class Board:
 
     def table(self, most: int = 0) -> Table:
         """Return one row per cell, or the `most` last ones with news."""
-        table = Table("cell", "done", "accuracy", "", title_justify="left")
+        rows = []
         numbers = defaultdict[str, list[int]](list)
         for number, job in enumerate(self.jobs):
             numbers[job.name].append(number)
@@ -90,7 +90,11 @@ class Board:
             running, failing = (len({*numbers[name]} & {*each}) for each in (self.started, self.failing))
             state = [f"{running} running"] * bool(running) + [f"{failing} failed"] * bool(failing)
             accuracy = f"{mean(accuracies):.2f}" if accuracies else ""
-            table.add_row(name, f"{done}/{len(numbers[name])}", accuracy, ", ".join(state))
+            rows.append((name, f"{done}/{len(numbers[name])}", accuracy, ", ".join(state)))
+        columns = ["cell", "done", "accuracy", ""][: 4 if any(row[3] for row in rows) else 3]
+        table = Table(*columns, title_justify="left")
+        for row in rows:
+            table.add_row(*row[: len(columns)])
         return table
 
     def finish(self) -> str:

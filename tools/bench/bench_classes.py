@@ -8,7 +8,7 @@ from pathlib import Path
 
 import open_clip
 import torch
-from measure import kept_bytes, seconds
+from measure import kept_bytes, natural, positive, seconds, whole
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from coop.parts.context import context_prompts
@@ -20,19 +20,24 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def add_options(parser):
-    parser.add_argument("--classes", type=int, nargs="+", default=[2100, 21000])
-    parser.add_argument("--chunk", nargs="+", default=["0", "500"], help="COMPUTE.CHUNK: a number, or auto")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--classes", type=positive, nargs="+", default=[2100, 21000], help="numbers of classes")
+    parser.add_argument("--chunk", type=chunk, nargs="+", default=[0, 500], help="COMPUTE.CHUNK: a number, or auto")
+    parser.add_argument("--layers", type=positive, default=2, help="blocks of the text tower")
+    parser.add_argument("--width", type=whole(64, 64), default=512, help="of the text tower, 64 for each head")
+
+
+def chunk(word):
+    """Return `auto`, or the number of classes that are computed at once."""
+    return word if word == "auto" else natural(word)
 
 
 def rows(args):
     """One row for each number of classes and each chunk."""
     tower = text_tower(args.width, args.layers).to(args.device)
     for count in args.classes:
-        for chunk in args.chunk:
-            tower.compute = Compute("fast", chunk if chunk == "auto" else int(chunk))
-            yield measured(tower, count, chunk)
+        for at_once in args.chunk:
+            tower.compute = Compute("fast", at_once)
+            yield measured(tower, count, at_once)
 
 
 def text_tower(width, layers):
@@ -48,7 +53,7 @@ def names(count):
     return [IMAGENET_CLASSNAMES[i % size] + (f" {i // size}" if i >= size else "") for i in range(count)]
 
 
-def measured(tower, count, chunk):
+def measured(tower, count, at_once):
     made, device = [], tower.positional_embedding.device
     planned = seconds(lambda: made.append(context_prompts(tower, names(count), 16)), "cpu")
     encoder, ctx = made[0].to(device), torch.randn(16, tower.width, device=device, requires_grad=True)
@@ -61,7 +66,7 @@ def measured(tower, count, chunk):
     found = []
     kept = kept_bytes(lambda: found.append((encoder(tower, ctx) * weights).sum()))
     megabytes = (f"{number / 1e6:.0f}" for number in (constants, kept, grown))
-    return f"{count:,}", chunk, *megabytes, f"{planned:.1f}", f"{took:.1f}"
+    return f"{count:,}", f"{at_once}", *megabytes, f"{planned:.1f}", f"{took:.1f}"
 
 
 def stored(found):

@@ -5,7 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 from bench_text import class_names, official, step, text_tower
-from measure import counted, kept_bytes, seconds
+from measure import counted, kept_bytes, natural, positive, seconds
 
 from coop.parts.context import context_prompts
 from coop.parts.per_image import mean_loss
@@ -16,10 +16,10 @@ COLUMNS = ("classes", "M", "batch", "seconds", "process GB", "time", "GFLOP", "F
 
 
 def add_options(parser):
-    parser.add_argument("--classes", type=int, nargs="+", default=[100])
-    parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
-    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="images of a step")
-    parser.add_argument("--chunk", type=int, default=0, help="classes computed at once, 0 for all")
+    parser.add_argument("--classes", type=positive, nargs="+", default=[100], help="numbers of classes")
+    parser.add_argument("--ctx", type=positive, nargs="+", default=[16, 4], help="numbers of context vectors")
+    parser.add_argument("--batch", type=positive, nargs="+", default=[8], help="images of a step")
+    parser.add_argument("--chunk", type=natural, default=0, help="classes computed at once, 0 for all")
     parser.add_argument("--fast-only", action="store_true", help="time and memory of the fast way alone")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import medians
+from measure import medians, natural, positive
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -33,9 +33,9 @@ PLAIN = "plain ImageFolder + DataLoader, centre crop"
 
 
 def add_options(parser):
-    parser.add_argument("--images", type=int, default=256, help="number of JPEGs of 500x375 pixels")
-    parser.add_argument("--size", type=int, default=224, help="side of the input")
-    parser.add_argument("--workers", type=int, nargs="*", default=[], help="compare epochs with these numbers alone")
+    parser.add_argument("--images", type=positive, default=256, help="number of JPEGs of 500x375 pixels")
+    parser.add_argument("--size", type=positive, default=224, help="side of the input")
+    parser.add_argument("--workers", type=natural, nargs="*", default=[], help="compare only epochs with these numbers")
 
 
 def like_photo(number):
@@ -150,7 +150,7 @@ def timed(ways, repeats):
 def crossing(images, size):
     """Return the bytes that cross from a worker for each image."""
     loader = TrainLoader(images.train, images.open, train_transform("coop", size, *CLIP), batch_size=BATCH, seed=1)
-    (pixels, labels), *_ = loader.workers.batches([("1/0", range(BATCH))])
+    (pixels, labels), *_ = loader.workers.batches([("1/0", range(min(BATCH, len(images.train))))])
     return pixels.nbytes // len(labels)
 
 

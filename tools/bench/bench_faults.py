@@ -4,11 +4,13 @@ A test with an attack in it is marked `@pytest.mark.fault(kind)`; each set of it
 those that do not hold.
 """
 
+import os
 from pathlib import Path
 
 import pytest
+from measure import natural
 
-TESTS = Path(__file__).parents[2] / "tests"
+TESTS = os.path.relpath(Path(__file__).parents[2] / "tests")
 COLUMNS = ("kind", "tried", "held", "not possible here")
 
 
@@ -26,8 +28,8 @@ class Outcomes:
 
 
 def add_options(parser):
-    parser.add_argument("--workers", type=int, default=0, help="processes that run tests (pytest-xdist)")
-    parser.add_argument("--tests", nargs="+", default=[str(TESTS)], help="files of tests")
+    parser.add_argument("--workers", type=natural, default=0, help="processes that run tests (pytest-xdist)")
+    parser.add_argument("--tests", nargs="+", default=[TESTS], help="files of tests")
 
 
 def rows(args):

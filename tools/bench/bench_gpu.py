@@ -13,13 +13,12 @@ import json
 import time
 from pathlib import Path
 
-import timm
 import torch
 from bench_image import official as official_tower
 from bench_kill import Attempts, kill_test
 from bench_step import build
 from bench_text import class_names
-from measure import kernels
+from measure import kernels, natural, positive
 from torch.profiler import ProfilerActivity, profile
 
 import vpt
@@ -33,6 +32,7 @@ from promptvision.engine.step import Step
 from promptvision.engine.together.stack import Stack, StackedStep
 
 COLUMNS = ("cell", "way", "ms", "against official", "launches", "MB", "differs")
+CELLS = ("coop", "cocoop", "prompt", "lora")
 WAYS = ("official", "fast", "bf16", "graph", "stacked")
 OPTIONS = {"prompt": dict(num_tokens=10, deep=True), "lora": dict(dropout=0.0)}
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
@@ -41,15 +41,15 @@ EXACT = 2
 
 
 def add_options(parser):
-    parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 1000], help="of CoOp")
-    parser.add_argument("--cells", nargs="+", default=["coop", "cocoop", "prompt", "lora"])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--batch", type=int, default=32, help="images of a step; CoCoOp has a quarter")
-    parser.add_argument("--steps", type=int, default=12, help="steps of a way, of which the first are its warm-up")
-    parser.add_argument("--runs", type=int, default=8, help="runs that are stacked")
-    parser.add_argument("--kills", type=int, default=3, help="of runs on the device; 0 for none")
+    parser.add_argument("--classes", type=positive, nargs="+", default=[10, 100, 1000], help="classes of CoOp")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS, help="methods whose steps are measured")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="in which steps are computed")
+    parser.add_argument("--batch", type=positive, default=32, help="images of a step; CoCoOp has a quarter")
+    parser.add_argument("--steps", type=positive, default=12, help="steps of a way, of which the first are its warm-up")
+    parser.add_argument("--runs", type=positive, default=8, help="runs that are stacked")
+    parser.add_argument("--kills", type=natural, default=3, help="of runs on the device; 0 for none")
     parser.add_argument("--clip", default="ViT-B-16-quickgelu", help="BACKBONE.NAME; its weights are random")
-    parser.add_argument("--vit", default="vit_base_patch16_224", help="likewise")
+    parser.add_argument("--vit", default="vit_base_patch16_224", help="of the ViT methods; its weights are random")
     parser.add_argument("--json", help="file for the rows and the machine")
 
 
@@ -90,7 +90,7 @@ def measure_cell(name, classes, device, args):
     """Yield the measurements of each way of a method, all on the same weights and batches."""
     torch.manual_seed(0)
     family = "vpt" if name in OPTIONS else "coop"
-    tower = load_clip(args.clip, "none") if family == "coop" else load_vit(vit(args.vit))
+    tower = load_clip(args.clip, "none") if family == "coop" else load_vit(args.vit, "none")
     image = tower.image if family == "coop" else tower
     size = max(1, args.batch // 4) if name == "cocoop" else args.batch
     shape = (image.feature_dim,) if family == "coop" else (3, image.image_size, image.image_size)
@@ -111,10 +111,6 @@ def measure_cell(name, classes, device, args):
         if way in ("graph", "stacked") and fast is not None:
             row["differs"] = difference(learned, fast)
         yield row | measured | {"against official": official and official / measured["ms"]}
-
-
-def vit(name):
-    return name if name == "embedded" else timm.create_model(name, num_classes=0)
 
 
 def made(name, tower, classes, way):

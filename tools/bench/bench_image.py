@@ -9,7 +9,7 @@ import itertools
 
 import timm
 import torch
-from measure import counted, kept_bytes, largest_difference, medians
+from measure import counted, kept_bytes, largest_difference, medians, positive
 
 import vpt
 from promptvision.backbones.compute import Compute
@@ -17,13 +17,14 @@ from promptvision.backbones.compute import Compute
 COLUMNS = (
     "prompts", "kind", "batch", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory",
 )  # fmt: skip
+KINDS = ("deep", "shallow")
 CLASSES = [f"class {index}" for index in range(100)]
 
 
 def add_options(parser):
-    parser.add_argument("--prompts", type=int, nargs="+", default=[10, 50, 100, 200])
-    parser.add_argument("--kind", nargs="+", choices=("deep", "shallow"), default=["deep", "shallow"])
-    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--prompts", type=positive, nargs="+", default=[10, 50, 100, 200], help="numbers of prompts")
+    parser.add_argument("--kind", nargs="+", choices=KINDS, default=KINDS, help="in every layer, or in the first")
+    parser.add_argument("--batch", type=positive, nargs="+", default=[8], help="images of a step")
 
 
 def rows(args):

@@ -16,6 +16,8 @@ import time
 from itertools import cycle
 from pathlib import Path
 
+from measure import positive
+
 ROOT = Path(__file__).parents[2]
 METHODS = {
     "coop": "coop/embedded.yaml",
@@ -63,8 +65,8 @@ COLUMNS = ("method", "kills", "runs", "before training", "in training", "writing
 
 
 def add_options(parser):
-    parser.add_argument("--times", type=int, default=10, help="kills of the runs of each method")
-    parser.add_argument("--method", nargs="+", choices=tuple(METHODS), default=["coop"])
+    parser.add_argument("--times", type=positive, default=10, help="kills of the runs of each method")
+    parser.add_argument("--method", nargs="+", choices=tuple(METHODS), default=["coop"], help="methods of the runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments at which runs are killed")
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import yaml
+from measure import whole
 
 from promptvision.atomic import file_hash
 from promptvision.config import dump
@@ -23,7 +24,7 @@ SETS = ("dtd", "eurosat", "food101", "ucf101")
 
 
 def add_options(parser):
-    parser.add_argument("--cells", type=int, default=1000, help="runs and tests, a multiple of 20")
+    parser.add_argument("--cells", type=whole(20, 20), default=1000, help="runs and tests, a multiple of 20")
 
 
 def benchmark(rates, seeds, evals):

@@ -7,24 +7,32 @@ without weights and inputs; weights are all parameters of the method.
 
 import copy
 
-import timm
 import torch
-from bench_step import build, positive
-from measure import kept_bytes, kernels
+from bench_step import ROWS, build
+from measure import kept_bytes, kernels, listed, positive
 
 import vpt
-from promptvision.backbones import load_clip
+from promptvision.backbones import load_clip, load_vit
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.experiment.half_precision import hold
 
 COLUMNS = ("method", "", "kernels, cast", "held", "MB kept, cast", "held", "MB weights, cast", "held", "same bits")
 
+METHODS = ("vpt_deep", *ROWS)
+
 
 def add_options(parser):
-    parser.add_argument("--method", nargs="+", default=["vpt_deep", "coop", "maple"], help="CLIP methods, or vpt_deep")
-    parser.add_argument("--precision", nargs="+", choices=("bf16", "fp16"), default=["bf16"])
-    parser.add_argument("--classes", type=positive, default=10)
-    parser.add_argument("--batch", type=positive, default=2)
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=METHODS,
+        default=["vpt_deep", "coop", "maple"],
+        metavar="NAME",
+        help=listed(METHODS),
+    )
+    parser.add_argument("--precision", nargs="+", choices=("bf16", "fp16"), default=["bf16"], help="of held weights")
+    parser.add_argument("--classes", type=positive, default=10, help="number of classes")
+    parser.add_argument("--batch", type=positive, default=2, help="images of a step")
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="CLIP of the CLIP methods")
     parser.add_argument("--vit", default="vit_base_patch16_224", help="ViT of vpt_deep, with 10 prompts")
 
@@ -43,7 +51,7 @@ def rows(args):
 
 def visual(args):
     """VPT-deep with 10 prompts."""
-    backbone = timm.create_model(args.vit, num_classes=0)
+    backbone = load_vit(args.vit, "none")
     return vpt.build("prompt", backbone, [f"class {index}" for index in range(args.classes)], num_tokens=10, deep=True)
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measure import positive
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +22,8 @@ COLUMNS = ("images", "peak MB", "against the fewest", "rows/s against the fewest
 
 
 def add_options(parser):
-    parser.add_argument("--images", type=int, nargs="+", default=[2_000, 200_000], help="numbers of images")
-    parser.add_argument("--format", default="parquet", choices=("csv", "jsonl", "parquet"))
+    parser.add_argument("--images", type=positive, nargs="+", default=[2_000, 200_000], help="numbers of images")
+    parser.add_argument("--format", default="parquet", choices=("csv", "jsonl", "parquet"), help="of the output")
 
 
 def make_run(folder):

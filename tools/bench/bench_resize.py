@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from bench_data import like_photo
+from measure import positive
 from torchvision.transforms import InterpolationMode, v2
 
 from promptvision.data.transforms import RESIZES, test_transform, train_transform
@@ -17,8 +18,8 @@ RECIPES = ("coop", "fgvc", "l2p", "coda")
 
 
 def add_options(parser):
-    parser.add_argument("--images", type=int, default=32, help="number of images of 500x375 pixels")
-    parser.add_argument("--size", type=int, default=224, help="side of the input")
+    parser.add_argument("--images", type=positive, default=32, help="number of images of 500x375 pixels")
+    parser.add_argument("--size", type=positive, default=224, help="side of the input")
 
 
 def alone(filter, size, image):

@@ -1,7 +1,7 @@
 """bench.py seed: the random generators before each step, seeded directly and by `torch.manual_seed`."""
 
 import torch
-from measure import medians
+from measure import medians, positive
 
 from promptvision.engine import step
 
@@ -9,7 +9,7 @@ COLUMNS = ("way", "microseconds", "less")
 
 
 def add_options(parser):
-    parser.add_argument("--steps", type=int, default=2000, help="seedings of each measurement")
+    parser.add_argument("--steps", type=positive, default=2000, help="seedings of each measurement")
 
 
 def rows(args):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from bench_text import class_names
-from measure import kernels
+from measure import kernels, positive
 
 import coop
 from promptvision.backbones import load_clip
@@ -19,6 +19,7 @@ from promptvision.config.families import FAMILIES
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.step import Step
 from promptvision.engine.together.gradients import Learner, Wanted, compute
+from promptvision.errors import InputError, unknown
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import plan
 from promptvision.sweep.local import do_here
@@ -31,12 +32,13 @@ ROWS = ["CoOp", "TaskRes", "CLIP-Adapter", "Tip-Adapter-F", "linear probe"]
 def add_options(parser):
     parser.add_argument("--config", default="configs/benchmarks/embedded_few_shot.yaml", help="a benchmark")
     parser.add_argument("--row", nargs="+", default=ROWS, metavar="NAME", help="rows of the benchmark")
-    parser.add_argument("--stack", type=int, default=15, help="runs that train together at most")
-    parser.add_argument("--names", type=int, default=100, help="ImageNet names whose kernels are counted")
+    parser.add_argument("--stack", type=positive, default=15, help="runs that train together at most")
+    parser.add_argument("--names", type=positive, default=100, help="ImageNet names whose kernels are counted")
 
 
 def rows(args):
     """One row per method with the seconds of all its runs, the sum, and the kernels of CoOp at CLIP's sizes."""
+    check(args)
     logging.getLogger("promptvision").propagate = False  # every run sets its own level
     totals = [0.0, 0.0]
     shared = sharing(FAMILIES)
@@ -52,6 +54,14 @@ def rows(args):
     yield f"CoOp, 12 layers, {args.names} names", str(len(steps)), "", "", "", str(alone), f"{together:.0f}"
 
 
+def check(args):
+    """Raise InputError for rows that the benchmark does not have."""
+    known = {cell.run for cell in load_cells(args.config)}
+    for name in args.row:
+        if name not in known:
+            raise unknown("row", name, known)
+
+
 def timed(config, name, stack, families):
     """CPU seconds of the runs of a row alone and together, and their number."""
     with tempfile.TemporaryDirectory() as top:
@@ -62,7 +72,8 @@ def timed(config, name, stack, families):
         for way, size in (("0", stack), ("1", 1), ("2", stack)):  # the first is a warm-up: it fills the caches
             started = time.process_time()
             for event in do_here(planned[way], families, size):
-                assert not event.outcome or not event.outcome.failures, event.outcome.failures
+                if event.outcome and event.outcome.failures:
+                    raise InputError("; ".join(event.outcome.failures))
             took.append(time.process_time() - started)
     return took[1], took[2], len(planned["1"])
 

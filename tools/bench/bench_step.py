@@ -10,7 +10,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from bench_text import class_names
-from measure import Kept, counted, largest_difference
+from measure import Kept, counted, largest_difference, listed, positive
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import coop
@@ -42,17 +42,10 @@ SHOTS = 16
 
 
 def add_options(parser):
-    parser.add_argument("--method", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=", ".join(ROWS))
-    parser.add_argument("--classes", type=positive, default=100)
+    parser.add_argument("--method", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=listed(ROWS))
+    parser.add_argument("--classes", type=positive, default=100, help="number of classes")
     parser.add_argument("--batch", type=positive, default=4, help="images of a step")
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="BACKBONE.NAME; its weights are random")
-
-
-def positive(word):
-    """A number from 1 on; argparse tells of any other."""
-    if int(word) < 1:
-        raise ValueError
-    return int(word)
 
 
 def rows(args):

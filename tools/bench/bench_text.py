@@ -8,7 +8,7 @@ import itertools
 import open_clip
 import torch
 import torch.nn.functional as F
-from measure import counted, kept_bytes, kernels, largest_difference, medians
+from measure import counted, kept_bytes, kernels, largest_difference, medians, positive
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from coop.parts.context import context_prompts
@@ -29,13 +29,14 @@ COLUMNS = (
     "MB",
     "memory",
 )
+POSITIONS = ("end", "middle", "front")
 WHOLE = 100
 
 
 def add_options(parser):
-    parser.add_argument("--classes", type=int, nargs="+", default=[100])
-    parser.add_argument("--ctx", type=int, nargs="+", default=[16, 4])
-    parser.add_argument("--position", nargs="+", default=["end", "middle", "front"])
+    parser.add_argument("--classes", type=positive, nargs="+", default=[100], help="numbers of classes")
+    parser.add_argument("--ctx", type=positive, nargs="+", default=[16, 4], help="numbers of context vectors")
+    parser.add_argument("--position", nargs="+", choices=POSITIONS, default=POSITIONS, help="place of the class name")
     parser.add_argument("--first", action="store_true", help="ImageNet's first names, not evenly picked ones")
     parser.add_argument("--csc", action="store_true", help="class-specific contexts")
 

@@ -6,7 +6,8 @@ autograd goes through all blocks from the first one on that something learned en
 
 import torch
 from bench_image import official
-from bench_step import COLUMNS, compared, measure, positive  # noqa: F401
+from bench_step import COLUMNS, compared, measure  # noqa: F401
+from measure import listed, positive
 
 import vpt
 from promptvision.backbones import load_vit
@@ -31,8 +32,8 @@ ROWS = [*dict.fromkeys([*(name for name in vpt.METHODS if name not in UNTRAINED)
 
 
 def add_options(parser):
-    parser.add_argument("--method", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=", ".join(ROWS))
-    parser.add_argument("--classes", type=positive, default=100)
+    parser.add_argument("--method", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=listed(ROWS))
+    parser.add_argument("--classes", type=positive, default=100, help="number of classes")
     parser.add_argument("--batch", type=positive, default=1, help="images of a step")
     parser.add_argument("--backbone", default="vit_base_patch16_224", help="BACKBONE.NAME; its weights are random")
 

@@ -1,7 +1,8 @@
-"""Measurements of bench.py: FLOPs, kernels, seconds, bytes kept for backward."""
+"""Types of options of bench.py, and its measurements: FLOPs, kernels, seconds, bytes kept for backward."""
 
 import statistics
 import time
+from argparse import ArgumentTypeError
 from collections import Counter
 from functools import partial
 
@@ -11,6 +12,37 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from promptvision.engine.device import choose_device
+from promptvision.errors import InputError
+
+
+def whole(least, step=1):
+    """Return the type of an option that takes a whole number from `least` on, a multiple of `step`."""
+
+    def number(word):
+        if not word.isdecimal() or int(word) < least or int(word) % step:
+            multiple = f", a multiple of {step}" if step > 1 else ""
+            raise ArgumentTypeError(f"{word!r} is no whole number from {least} on{multiple}")
+        return int(word)
+
+    return number
+
+
+positive, natural = whole(1), whole(0)
+
+
+def device(word):
+    """Return the name of a device that torch has here; the type of `--device`."""
+    try:
+        return str(choose_device(word))
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def listed(names):
+    """Return the names with commas between, those with a comma of their own in quotes."""
+    return ", ".join(f'"{name}"' if "," in name else f"{name}" for name in names)
 
 
 class Flops(TorchDispatchMode):
