@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -30,17 +31,24 @@ def one_sentence() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with _flushed():
+            yield
     except InputError as error:
         say(f"error: {error}", sys.stderr)
         if isinstance(error, OwnCodeFailed):
             traceback.print_exception(error.__cause__)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader of the output, such as head, has enough
+        _discard_output()
+        raise SystemExit(128 + getattr(signal, "SIGPIPE", 13)) from None
     except (MemoryError, RuntimeError, OSError) as error:
         if lacks_memory(error):
             say("error: the machine is out of memory: end other programs, or give this one smaller inputs", sys.stderr)
         elif isinstance(error, OSError) and error.filename and error.strerror:  # such as a name that is too long
             say(f"error: {os.fsdecode(error.filename)}: {error.strerror}", sys.stderr)
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            say(f"error: the output cannot be written: {error.strerror}", sys.stderr)
+            _discard_output()
         else:
             raise
         raise SystemExit(2) from None
@@ -49,6 +57,26 @@ def one_sentence() -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """Write what stdout still holds, also of a tool that ends by SystemExit, where an error can be told."""
+    ended: SystemExit | None = None
+    try:
+        yield
+    except SystemExit as error:
+        ended = error
+    if sys.stdout:  # None if it is closed
+        sys.stdout.flush()
+    if ended:
+        raise ended
+
+
+def _discard_output() -> None:
+    """Let Python flush at its end into nothing what stdout did not take."""
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def say(text: object, stream: TextIO | None = None) -> None:

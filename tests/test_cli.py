@@ -1,5 +1,6 @@
 """The command line that all tools share."""
 
+import subprocess
 import sys
 
 import pytest
@@ -29,3 +30,15 @@ def test_sub_commands_are_parsed_as_before(tool):
     assert tool("data", "check")[0] == 2
     status, out, _ = tool("data", "show", "digits", "--root", "data")
     assert status == 0 and "digits" in out
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "sentence"),
+    [("| true", 141, ""), ("> /dev/full", 2, "error: the output cannot be written: No space left on device\n")],
+)
+@pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)"])
+def test_an_output_that_cannot_be_written_ends_without_a_traceback(target, status, sentence, end):
+    code = f"import sys\nfrom promptvision.cli import one_sentence\nwith one_sentence():\n print('x' * 99999)\n {end}"
+    command = ["bash", "-c", f'"$0" -c "$1" {target}; exit ${{PIPESTATUS[0]}}', sys.executable, code]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (status, sentence)

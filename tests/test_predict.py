@@ -1,11 +1,13 @@
 """Predictions at any scale: inputs, one row per image, files that survive a kill, and memory that stays flat."""
 
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ from promptvision.data.readers.search import LeftOut, search
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError, briefly
 from promptvision.experiment import predict_inputs
-from promptvision.experiment.predict import predict_images
+from promptvision.experiment.predict import Readable, predict_images, read_batches
 from promptvision.experiment.predict_inputs import ImageList, find_images, open_entry, shown_entry
 from promptvision.experiment.run import load_run, run
 
@@ -79,6 +81,7 @@ def test_names_of_several_images_give_each_once(photos, tmp_path, monkeypatch):
         *(f"a/{n:03d}.png" for n in range(60)),
         *(f"b/{n:03d}.png" for n in range(60, 70)),
     ]
+    assert entries("a/000.png", photos / "a/000.png", "b/../a/000.png") == ["a/000.png"]
     with pytest.raises(InputError, match="no image at c$"):
         find_images(["a", "c"])
 
@@ -90,6 +93,8 @@ def test_names_of_several_images_give_each_once(photos, tmp_path, monkeypatch):
         ("list.csv", "label,image_path\nx,a/000.png\n\ny,b/060.png\n"),
         ("list.csv", "a/000.png,x\nb/060.png,y\n"),
         ("list.tsv", "path\na/000.png\nb/060.png\n"),
+        ("list.csv", "label;path\nx;a/000.png\ny;b/060.png\n"),
+        ("list.csv", "label\tpath\nx\ta/000.png\ny\tb/060.png\n"),
     ],
 )
 def test_lists_of_paths(photos, tmp_path, monkeypatch, name, text):
@@ -100,6 +105,13 @@ def test_lists_of_paths(photos, tmp_path, monkeypatch, name, text):
     monkeypatch.chdir(photos)  # where the paths of a list elsewhere are found
     assert entries(lists=[tmp_path / name]) == ["a/000.png", "b/060.png"]
     (photos / name).unlink()
+
+
+def test_lists_keep_line_breaks_that_are_part_of_a_name(tmp_path):
+    (tmp_path / "list.csv").write_bytes(b'path,label\n"a\r\nb.png",x\n')
+    (tmp_path / "list.txt").write_bytes("a\u2028b.png\r\nc\x0bd.png\n".encode())
+    assert entries(lists=[tmp_path / "list.csv"]) == ["a\r\nb.png"]
+    assert entries(lists=[tmp_path / "list.txt"]) == ["a\u2028b.png", "c\x0bd.png"]
 
 
 @pytest.mark.parametrize(
@@ -129,12 +141,25 @@ def test_shards_are_read_in_place_with_and_without_labels(tmp_path):
         *(f"{top}/1.tar/{n}.png" for n in (7, 8)),
         f"{top}/loose.png",
     ]
-    assert [open_entry("", each).getpixel((0, 0))[0] for each in found] == [0, 1, 2, 7, 8, 1]
+    assert [open_entry(each).getpixel((0, 0))[0] for each in found] == [0, 1, 2, 7, 8, 1]
     assert [entry for entry, _, _ in find_images([str(top)], inside=False)] == [
         f"{top}/0.tar",
         f"{top}/1.tar",
         f"{top}/loose.png",
     ]
+
+
+def test_what_a_shard_leaves_out_is_told_with_the_reason(tmp_path, caplog):
+    with tarfile.open(tmp_path / "0.tar", "w") as opened:
+        for name, number in (("a.png", 1), ("a.png", 2), ("../up.png", 3), ("b.jpg", 4), ("b.png", 5)):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(number))
+            opened.addfile(info, io.BytesIO(png(number)))
+    found = entries(tmp_path / "0.tar")
+    assert [open_entry(each).getpixel((0, 0))[0] for each in found][0] == 2 and len(found) == 2
+    assert "1 file, as the shard has a later one of its name, such as" in caplog.text
+    assert "1 file whose name leads out of the shard, such as" in caplog.text and "up.png" in caplog.text
+    assert "1 image of a key that has another image" in caplog.text
 
 
 def test_a_damaged_shard_is_one_sentence_and_stops_no_other(tmp_path):
@@ -145,9 +170,9 @@ def test_a_damaged_shard_is_one_sentence_and_stops_no_other(tmp_path):
     torn, void = entries(tmp_path)[2:]
     assert all("good.tar/" in each for each in good)
     with pytest.raises(InputError, match="torn.tar cannot be read: it is no tar file, broken or cut short"):
-        open_entry("", torn)
+        open_entry(torn)
     with pytest.raises(InputError, match="void.tar holds no image"):
-        open_entry("", void)
+        open_entry(void)
 
 
 def test_parts_are_shards_and_blocks_of_other_images(monkeypatch):
@@ -284,6 +309,14 @@ def test_killed_and_resumed_is_as_if_undisturbed(trained, photos, tmp_path, name
     assert [(path.name, path.read_bytes()) for path in sorted(parts.glob("part-*"))] == [
         (path.name, path.read_bytes()) for path in sorted(whole.glob("part-*"))
     ]
+
+
+def test_no_more_processes_than_batches(monkeypatch):
+    counts, workers = [], Readable.workers
+    monkeypatch.setattr(Readable, "workers", lambda views, count: counts.append(count) or workers(views, 0))
+    (batch,) = read_batches(ImageList(["missing.png"]), None, 8, [range(1)], workers=100)
+    assert batch.pixels is None
+    assert counts == [1]
 
 
 def test_parts_of_something_else_are_refused(tool, trained, photos, tmp_path):

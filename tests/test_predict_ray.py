@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -18,9 +19,10 @@ from promptvision.engine.cluster import actors_for
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import predict_inputs
-from promptvision.experiment.predict_inputs import find_images
+from promptvision.experiment.predict import read_batches
+from promptvision.experiment.predict_inputs import ImageList, find_images
 from promptvision.experiment.predict_output import Output, plan_of
-from promptvision.experiment.predict_ray import Cluster, predict_on_cluster
+from promptvision.experiment.predict_ray import Cluster, Read, predict_on_cluster
 from promptvision.experiment.run import run
 
 
@@ -91,6 +93,16 @@ def test_a_killed_actor_loses_and_doubles_nothing(tool, trained, photos, tmp_pat
         assert ours["labels"] == theirs["labels"] and ours["error"] == theirs["error"]
         assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-6)
     assert [len(pq.read_table(part)) for part in sorted((tmp_path / "out").glob("part-*"))] == [*[4] * 7, 2, 50, 1]
+
+
+def test_errors_are_those_without_ray(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    names = ["007.png", "torn.tar", "missing.png"]
+    (here,) = read_batches(ImageList(names), None, 8, [range(3)])
+    monkeypatch.chdir(tmp_path)
+    (there,) = Read(None, 8, str(photos))({"part": [0], "entries": [pickle.dumps(names)]})
+    _, faults, _ = pickle.loads(there["data"][0])
+    assert faults == here.faults and faults[0].startswith("image 007.png cannot be read")
 
 
 MACHINES = {"CPU": 2.0}, {"CPU": 4.0, "GPU": 2.0}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -98,16 +97,15 @@ def read_batches(
     spans: Sequence[range],
     *,
     workers: int = 0,
-    root: str = "",
     device: torch.device = CPU,
 ) -> Iterator[ReadBatch]:
-    """Yield batches of `size` images, to be predicted on `device`. `root`: see `open_entry`.
+    """Yield batches of `size` images, to be predicted on `device`.
 
     A batch has images of one span, so what it holds does not depend on which spans there are.
     """
-    views = Readable(images, partial(open_entry, root), transform, device=device)
+    views = Readable(images, open_entry, transform, device=device)
     numbers = [span[start : start + size] for span in spans for start in range(0, len(span), size)]
-    found = views.workers(workers).batches([(None, own) for own in numbers])
+    found = views.workers(min(workers, len(numbers))).batches([(None, own) for own in numbers])
     for (batch, faults), own in zip(found, numbers, strict=True):
         yield ReadBatch(batch[0] if batch else None, faults, own)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import os
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +18,7 @@ from PIL import Image
 from promptvision.data.decode import SUFFIXES, BadImage, open_image
 from promptvision.data.images import Item
 from promptvision.data.readers.layout import read_text
+from promptvision.data.readers.list_rows import cells_of
 from promptvision.data.readers.search import LeftOut, walk
 from promptvision.data.readers.shards import Member, Shards, images_in
 from promptvision.data.readers.words import columns_of
@@ -87,7 +88,7 @@ def find_images(names: Sequence[str], lists: Sequence[str] = (), *, inside: bool
     """
     left_out = LeftOut()
     paths = chain(_named(names, left_out), chain.from_iterable(map(listed, lists)))
-    found = ImageList(expanded("", paths, left_out) if inside else paths)
+    found = ImageList(expanded(paths, left_out) if inside else paths)
     for sentence in left_out.sentences():
         LOG.warning("%s", sentence)
     if not found:
@@ -105,8 +106,8 @@ def _named(names: Sequence[str], left_out: LeftOut) -> Iterator[str]:
             count += 1
             if len(names) == 1 and len(given) == 1:
                 yield path
-            elif path not in seen:
-                seen.add(path)
+            elif (place := os.path.abspath(path)) not in seen:
+                seen.add(place)
                 yield path
         if not count:
             told = left_out.sentences()
@@ -139,26 +140,22 @@ def listed(name: str) -> Iterator[str]:
 def _rows(file: Path, text: str) -> Iterator[str]:
     """Yield the paths of a list as they are written."""
     if file.suffix.lower() == ".txt":
-        yield from filter(None, map(str.strip, text.splitlines()))
+        yield from filter(None, (line.strip(" \t") for line in re.split(r"\r?\n", text)))
         return
-    csv.field_size_limit(1 << 20)
-    table = csv.reader(text.splitlines(), delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-    header = next(table, [])
+    table = cells_of(file, text)
+    first, header = next(table, (1, []))
     images = [place for place, cell in enumerate(header) if cell.strip().lower().endswith((*SUFFIXES, SHARD))]
     columns = columns_of("path", header) or images
     if not columns:
         raise InputError(f"{file} needs a column of paths, such as path; its first line is {','.join(header)!r}")
-    try:
-        for cells in filter(None, chain([header] if columns is images else [], table)):
-            if len(cells) <= columns[0] or not cells[columns[0]].strip():
-                raise InputError(f"{file}, line {table.line_num}: no path in {','.join(cells)!r}")
-            yield cells[columns[0]].strip()
-    except csv.Error as error:
-        raise InputError(f"{file}, line {table.line_num}: {error}") from None
+    for line, cells in chain([(first, header)] if columns is images else [], table):
+        if len(cells) <= columns[0] or not cells[columns[0]].strip():
+            raise InputError(f"{file}, line {line}: no path in {','.join(cells)!r}")
+        yield cells[columns[0]].strip()
 
 
-def expanded(root: str, paths: Iterable[str], left_out: LeftOut | None = None) -> Iterator[str]:
-    """Yield files as they are, and the images of a shard in its place; `root`: see `open_entry`.
+def expanded(paths: Iterable[str], left_out: LeftOut | None = None) -> Iterator[str]:
+    """Yield files as they are, and the images of a shard in its place.
 
     A shard that cannot be read, or has no image, stays as it is: `open_entry` says what is wrong with it.
     """
@@ -166,7 +163,7 @@ def expanded(root: str, paths: Iterable[str], left_out: LeftOut | None = None) -
         count = 0
         if path.lower().endswith(SHARD):
             with suppress(InputError):
-                for key, suffix, members in images_in(Path(root, path), path, left_out or LeftOut()):
+                for key, suffix, members in images_in(Path(path), path, left_out or LeftOut()):
                     count += 1
                     member = members[suffix]
                     yield MARK.join((path, f"{key}.{suffix}", f"{member.start}", f"{member.size}"))
@@ -174,22 +171,19 @@ def expanded(root: str, paths: Iterable[str], left_out: LeftOut | None = None) -
             yield path
 
 
-def open_entry(root: str, entry: str) -> Image.Image:
-    """Return the image of an entry as RGB, see `decode.read_image`; BadImage if it cannot be read.
-
-    `root`: the folder that relative paths are relative to, if it is not the current one.
-    """
+def open_entry(entry: str) -> Image.Image:
+    """Return the image of an entry as RGB, see `decode.read_image`; BadImage if it cannot be read."""
     path, *member = entry.split(MARK)
     if member:
         name, start, size = member
-        return Shards(root, {shown_entry(entry): Member(path, int(start), int(size))}).open(shown_entry(entry))
+        return Shards("", {shown_entry(entry): Member(path, int(start), int(size))}).open(shown_entry(entry))
     if path.lower().endswith(SHARD):
         try:
-            next(images_in(Path(root, path), path, LeftOut()), None)
+            next(images_in(Path(path), path, LeftOut()), None)
         except InputError as error:
             raise BadImage(str(error)) from None
         raise BadImage(f"shard {shown(path)} holds no image")
-    return open_image(root, path)
+    return open_image("", path)
 
 
 def shown_entry(entry: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from promptvision.experiment.predict_inputs import ImageList
 
 PLAN = "_plan.json"
 """File beside the parts that says what they are predictions of; readers of Parquet folders skip such a name."""
+SIZES = "_sizes.txt"
+"""File beside the parts with a line for each: its number and bytes. A part that is cut off later is predicted again."""
 OF = {
     "run": "another run",
     "images": "other images",
@@ -49,9 +52,10 @@ class Output:
         self.folder = path.with_name(f"{path.name}.parts") if self.single else path
         self.plan = {**plan, "format": self.suffix}
         self.format, self.open = FORMATS[self.suffix], ExitStack()
+        self.joined = False  # by an earlier call, which was stopped when it removed the parts
 
     def __enter__(self) -> Output:
-        if self.single and self.path.exists() and not self.folder.exists():
+        if self.single and self.path.exists() and not (self.folder / PLAN).exists():
             raise InputError(f"--output {self.path} exists: choose another one, or delete it")
         others = [each for each in self.folder.glob("*") if not each.name.startswith(".")]
         if others and not (self.folder / PLAN).exists():
@@ -68,18 +72,30 @@ class Output:
 
     def _check(self) -> None:
         """Write the plan, or raise InputError if the parts have another one, or are not to be resumed."""
-        if (self.folder / PLAN).exists():
-            found = read_json(self.folder / PLAN)
-            other = [what for key, what in OF.items() if found.get(key) != self.plan.get(key)]
+        found = read_json(self.folder / PLAN) if (self.folder / PLAN).exists() else {}
+        if not isinstance(found, dict) or (found and not found.keys() >= {*OF}):
+            raise InputError(f"{self.folder / PLAN} is no plan of predictions: choose another --output, or delete it")
+        if found and (any(self.folder.glob("part-*")) or self.path.is_file()):
+            other = [what for key, what in OF.items() if found[key] != self.plan.get(key)]
             if not self.resume:
                 raise InputError(f"{self.folder} holds predictions: continue them with --resume, or delete it")
             if other:
                 what = " and of ".join(other)
                 raise InputError(f"{self.folder} holds predictions of {what}: choose another --output, or delete it")
-            for half_written in (*self.folder.glob(".part-*"), *self.path.parent.glob(f".{self.path.name}.*")):
-                half_written.unlink()
+            self.joined = self.single and self.path.exists()
+            if self.joined and file_hash(self.path) != found.get("joined"):
+                raise InputError(f"--output {self.path} exists and is no result of these parts: rename or delete it")
         else:
             write_json(self.folder / PLAN, self.plan)
+        self._remove_half_written()
+
+    def _remove_half_written(self) -> None:
+        """Remove the temporary files of a call that was killed."""
+        names = "|".join(map(re.escape, (f"joined{self.suffix}", PLAN)))
+        ours = re.compile(rf"\.(part-\d{{6,}}{re.escape(self.suffix)}|{names})\.\w{{8}}|joined{re.escape(self.suffix)}")
+        for path in self.folder.iterdir():
+            if ours.fullmatch(path.name) and path.is_file():
+                path.unlink()
 
     def part(self, number: int) -> Path:
         """Return the file of a part."""
@@ -87,14 +103,20 @@ class Output:
 
     def missing(self, count: int) -> list[int]:
         """Return the numbers of the parts, of `count`, that are not finished."""
-        if self.single and self.path.exists():  # and was killed when it removed the parts
+        if self.joined:
             return []
-        names = {path.name for path in self.folder.iterdir()}
-        return [number for number in range(count) if self.part(number).name not in names]
+        noted = self.folder / SIZES
+        rows = re.findall(r"^(\d+) (\d+)$", noted.read_text() if noted.exists() else "", re.MULTILINE)
+        known = {int(number): int(size) for number, size in rows}
+        sizes = {path.name: path.stat().st_size for path in self.folder.glob("part-*")}
+        return [number for number in range(count) if sizes.get(self.part(number).name, -1) != known.get(number)]
 
     def write(self, number: int, rows: Sequence[Prediction]) -> None:
         """Write a part."""
-        write_atomically(self.part(number), self.format.encode(rows, self.plan["top"]))
+        data = self.format.encode(rows, self.plan["top"])
+        with writing(self.folder), (self.folder / SIZES).open("a") as file:
+            file.write(f"\n{number} {len(data)}")  # on a line of its own, though the last one may be cut off
+        write_atomically(self.part(number), data)
 
     def keep(
         self, batches: Iterable[Sequence[Prediction]], spans: Mapping[int, range]
@@ -112,7 +134,7 @@ class Output:
 
     def errors(self) -> Iterator[str]:
         """Yield the errors in all parts."""
-        for part in sorted(self.folder.glob(f"part-*{self.suffix}")):
+        for part in [self.path] if self.joined else sorted(self.folder.glob(f"part-*{self.suffix}")):
             yield from self.format.errors(part)
 
     def finish(self, count: int) -> None:
@@ -121,12 +143,22 @@ class Output:
             return
         parts = [self.part(number) for number in range(count)]
         with writing(self.path):
-            if not self.path.exists():
-                with replacing(self.path) as file:
-                    self.format.join(parts, file)
-            for part in (*parts, self.folder / PLAN):  # a run that is killed here finds the plan again
-                part.unlink(missing_ok=True)
-            shutil.rmtree(self.folder)
+            if not self.joined:
+                self._join(parts)
+            for path in (*parts, *(self.folder / name for name in (SIZES, PLAN, ".lock"))):  # the plan after the parts
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds a file of the user
+                self.folder.rmdir()
+
+    def _join(self, parts: Sequence[Path]) -> None:
+        """Join the parts; the plan has the hash of the file before it takes its place, so that it is known again."""
+        whole = self.folder / f"joined{self.suffix}"
+        with replacing(whole) as file:
+            self.format.join(parts, file)
+        write_json(self.folder / PLAN, {**self.plan, "joined": file_hash(whole)})
+        if self.path.exists():
+            raise InputError(f"--output {self.path} was made by another program: rename it, and continue by --resume")
+        os.replace(whole, self.path)
 
     def __exit__(self, *error: object) -> None:
         self.open.close()

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +46,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Read:
-    """The task that reads a part: rows that hold a batch of pixels each, as loaders without Ray make them."""
+    """The task that reads a part: rows that hold a batch of pixels each, as loaders without Ray make them.
+
+    `root`: the folder of the call, which relative paths begin in.
+    """
 
     transform: Transform
     size: int
@@ -53,8 +57,10 @@ class Read:
 
     def __call__(self, part: Columns) -> Iterator[Columns]:
         """Yield (number of the part, first image, images of the part, batch)."""
-        images = ImageList(expanded(self.root, pickle.loads(part["entries"][0])))
-        for batch in read_batches(images, self.transform, self.size, [range(len(images))], root=self.root):
+        with suppress(OSError):  # a machine without the folder has none of its images
+            os.chdir(self.root)
+        images = ImageList(expanded(pickle.loads(part["entries"][0])))
+        for batch in read_batches(images, self.transform, self.size, [range(len(images))]):
             paths = [shown_entry(images.entry(number)) for number in batch.numbers]
             data = pickle.dumps((batch.pixels, batch.faults, paths), protocol=5)
             yield row(part["part"][0], batch.numbers.start, len(images), data)

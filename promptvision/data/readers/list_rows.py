@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +45,8 @@ def read_table(file: Path, text: str) -> list[Row]:
     Such a line is path and label, in any order, and perhaps the split. Without any delimiter the label is what follows
     the last blank, as in ImageNet's lists.
     """
-    csv.field_size_limit(1 << 20)
     spaced = _spaced(text)
-    table = spaced or _cells(file, text)
+    table = spaced or list(cells_of(file, text))
     header = table[0][1] if table else []
     images = [n for n, cell in enumerate(header) if cell.strip().lower().endswith(SUFFIXES)]
     bare = len(header) in (2, 3) and len(images) == 1
@@ -68,13 +67,14 @@ def read_table(file: Path, text: str) -> list[Row]:
     return rows
 
 
-def _cells(file: Path, text: str) -> list[tuple[int, list[str]]]:
-    """Return (number, cells) of each line that is not empty."""
-    delimiter, _ = _first_line(text)
+def cells_of(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number, cells) of each line of a table that is not empty."""
+    csv.field_size_limit(1 << 20)
+    delimiter, _ = _first_line(text, ("\t", *DELIMITERS) if file.suffix.lower() == ".tsv" else DELIMITERS)
     padded = re.search(rf'{re.escape(delimiter)} +"', text) is not None  # a blank before a quoted cell
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=padded)
     try:
-        return [(lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells)]
+        yield from ((lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells))
     except csv.Error as error:
         raise InputError(f"{file}, line {lines.line_num}: {error}") from None
 
@@ -98,10 +98,10 @@ def _no_split(header: Sequence[str], rows: Sequence[Sequence[str]], column: int 
     return not any(split_word(cells[column]) for cells in rows if len(cells) > column)
 
 
-def _first_line(text: str) -> tuple[str, list[str]]:
+def _first_line(text: str, delimiters: Sequence[str] = DELIMITERS) -> tuple[str, list[str]]:
     """Return the delimiter that divides the first line into the most cells, and these cells."""
-    delimiter, cells = DELIMITERS[0], list[str]()
-    for other in DELIMITERS:
+    delimiter, cells = delimiters[0], list[str]()
+    for other in delimiters:
         with suppress(csv.Error):
             found = next(csv.reader(io.StringIO(text, newline=""), delimiter=other), [])
             if len(found) > len(cells):

@@ -124,6 +124,8 @@ def images_in(file: Path, shard: str, left_out: LeftOut) -> Iterator[tuple[str, 
         elif not labelled and samples.get(os.path.join(folder, name.partition(".")[0]), members) is not members:
             left_out.add(f"{shard}/{key}.{image}", "image", why=" of a key that has another image or the label")
         else:
+            for other in [other for other in members if f".{other}" in SUFFIXES and other != image]:
+                left_out.add(f"{shard}/{key}.{other}", "image", why=" of a key that has another image or the label")
             yield key, image, members
 
 
@@ -134,12 +136,16 @@ def _samples(file: Path, shard: str, left_out: LeftOut) -> dict[str, dict[str, M
         refuse_special(file, str(file))
         with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
             for member in opened:
-                if any(map(hidden, Path(member.name).parts)):
+                if ".." in Path(member.name).parts:
+                    left_out.add(f"{shard}/{member.name}", "file", why=" whose name leads out of the shard")
+                elif any(map(hidden, Path(member.name).parts)):
                     left_out.add(f"{shard}/{member.name}", "hidden file")
                 elif member.isfile():
                     folder, name = os.path.split(member.name)
                     key, _, suffix = name.rpartition(".") if "." in name else (name, "", "")
                     own = samples.setdefault(os.path.join(folder, key).replace(os.sep, "/"), {})
+                    if suffix.lower() in own:
+                        left_out.add(f"{shard}/{member.name}", "file", why=", as the shard has a later one of its name")
                     own[suffix.lower()] = Member(shard, member.offset_data, member.size)
             raw.seek(opened.offset)
             if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
