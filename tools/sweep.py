@@ -41,7 +41,7 @@ def arguments():
     parser.add_argument(
         "--estimate",
         action="store_true",
-        help="time a few steps of each kind of cell and print what the table will cost",
+        help="print what the table will take, from a few steps",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
     parser.add_argument("--stack", type=int, default=1, metavar="N", help="train up to N runs as one, where they can")
