@@ -345,7 +345,7 @@ def test_parts_of_something_else_are_refused(tool, trained, photos, tmp_path):
         (["--output", "o.jsn"], "unknown format of --output '.jsn'; did you mean '.jsonl'"),
         (["--output", "taken.csv"], "--output taken.csv exists: choose another one, or delete it"),
         (["--output", "full"], "--output full holds other files: choose another one"),
-        (["--output", "taken.csv/o.csv"], "--output taken.csv/o.csv.parts cannot be written: Not a directory"),
+        (["--output", "taken.csv/o.csv"], "taken.csv/o.csv.parts cannot be written: Not a directory"),
         (["--resume"], "--resume continues the --output of an earlier call: name it"),
         (["--workers", "-1"], "--workers is -1; it must be at least 0"),
     ],

@@ -153,7 +153,6 @@ TASK_RES, COOP = "configs/coop/embedded_task_res.yaml", "configs/coop/embedded.y
 TASKS = {"TaskRes": (TASK_RES, {"DATASET.SHOTS": 1}), "low": (TASK_RES, {"DATASET.SHOTS": 1, "OPTIM.LR": 0.1})}
 TASKS["decay"] = (TASK_RES, {"DATASET.SHOTS": 2, "OPTIM.WEIGHT_DECAY": 0.1})
 BEST = ("TRAIN.KEEP", "best")
-HALF = ("TRAIN.PRECISION", "bf16")
 
 
 @pytest.mark.slow
@@ -250,10 +249,23 @@ def test_what_trains_together(tmp_path, caplog):
     assert groups_of(jobs, FAMILIES, 1) == [[number] for number in range(14)]
 
 
-def test_a_run_in_16_bits_trains_alone(tmp_path):
-    jobs = cells(tmp_path, "out", {"TaskRes": TASKS["TaskRes"]}, more=HALF)
-    assert all("stacked" not in outcome.results[0] for outcome in did(jobs, 10))
-    assert "bf16 rounds otherwise in a step of many runs" in (Path(jobs[0].cfg.OUTPUT_DIR) / "log.txt").read_text()
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("TRAIN.PRECISION", "bf16", "rounds otherwise in a step of many runs"),
+        ("TRAIN.PRECISION", "fp16", "rounds otherwise in a step of many runs"),
+        ("COMPUTE.CHUNK", 5, "computes parts of a step again"),
+        ("COMPUTE.CHUNK", "auto", "computes parts of a step again"),
+        ("OPTIM.CLASS_WEIGHTS", "inverse", "gives each run its own loss"),
+    ],
+)
+def test_settings_with_which_runs_train_alone(key, value, reason, tmp_path, caplog):
+    jobs = cells(tmp_path, "out", {"TaskRes": TASKS["TaskRes"]}, more=(key, value))
+    with caplog.at_level("INFO", "promptvision"):
+        assert groups_of(jobs, FAMILIES, 4) == [[0], [1]]
+    (record,) = caplog.records
+    assert record.message == f"TaskRes trains run by run: {key}{record.message.partition(key)[2]}"
+    assert reason in record.message
 
 
 def test_a_failed_job_of_a_group_is_tried_again_alone():

@@ -100,9 +100,8 @@ class PackedPrompts(PackedLayout):
             keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
             if index < len(views) - 1:
-                mask, keys, values = (
-                    each.to(query.dtype) for each in (entry.live_mask, keys, values)
-                )  # vmap hides autocast
+                # vmap hides autocast
+                mask, keys, values = (each.to(query.dtype) for each in (entry.live_mask, keys, values))
                 attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
                 tokens = view.finish(attended, tokens)
         return cache

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from promptvision.atomic import file_hash, locked, read_json, replacing, write_atomically, write_json
 from promptvision.engine.checkpoint import load_learned
+from promptvision.engine.run_folder import writing
 from promptvision.errors import InputError
 from promptvision.experiment.predict import Prediction
 from promptvision.experiment.predict_formats import FORMATS, format_of
@@ -162,12 +163,3 @@ class Output:
 
     def __exit__(self, *error: object) -> None:
         self.open.close()
-
-
-@contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """Turn an OSError into an InputError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--output {file} cannot be written: {error.strerror}") from error

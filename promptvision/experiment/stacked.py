@@ -20,12 +20,6 @@ def why_alone(cfg: CfgNode, method: Method) -> str:
     """Return why a run cannot compute its steps together with runs of other seeds, rates or shots, "" if it can."""
     if not method.stackable or not method.frozen_images:
         return f"{cfg.METHOD.NAME} with these options computes nothing that its runs could share in a step"
-    if cfg.TRAIN.PRECISION != "fp32":
-        return f"TRAIN.PRECISION {cfg.TRAIN.PRECISION} rounds otherwise in a step of many runs"
-    if cfg.COMPUTE.CHUNK:
-        return f"COMPUTE.CHUNK {cfg.COMPUTE.CHUNK} computes parts of a step again, run by run"
-    if cfg.OPTIM.CLASS_WEIGHTS:
-        return "OPTIM.CLASS_WEIGHTS gives each run its own loss"
     return "torchrun gives each process a part of every batch" if part()[1] > 1 else ""
 
 

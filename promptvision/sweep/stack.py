@@ -25,11 +25,12 @@ def groups_of(jobs: Sequence[Job], families: Families, size: int) -> list[list[i
 
     A job that cannot is alone; the log says why, once for each cell.
     """
-    same = defaultdict[str, list[int]](list)
+    same, told = defaultdict[str, list[int]](list), set[str]()
     for number, job in enumerate(jobs):
         reason = why_alone(job, families) if size > 1 else "alone"
-        if reason and size > 1 and job.name not in (earlier.name for earlier in jobs[:number]):
+        if reason and size > 1 and job.name not in told:
             LOG.info("%s trains run by run: %s", job.name, reason)
+            told.add(job.name)
         settings = {key: value for key, value in flat(resolved(job.cfg)) if key not in DIFFER}
         same[f"{number}" if reason else repr(settings)].append(number)
     return sorted(numbers[start : start + size] for numbers in same.values() for start in range(0, len(numbers), size))
@@ -44,6 +45,12 @@ def why_alone(job: Job, families: Families) -> str:
         return "a stream of tasks (CONTINUAL) is learned task by task"
     if cfg.LOG.WANDB:
         return "LOG.WANDB records one run at a time"
+    if cfg.TRAIN.PRECISION != "fp32":
+        return f"TRAIN.PRECISION {cfg.TRAIN.PRECISION} rounds otherwise in a step of many runs"
+    if cfg.COMPUTE.CHUNK:
+        return f"COMPUTE.CHUNK {cfg.COMPUTE.CHUNK} computes parts of a step again, run by run"
+    if cfg.OPTIM.CLASS_WEIGHTS:
+        return "OPTIM.CLASS_WEIGHTS gives each run its own loss"
     method = families[cfg.METHOD.FAMILY].METHODS.find(cfg.METHOD.NAME)
     return "" if method.stackable else f"the steps of {cfg.METHOD.NAME} cannot be computed together"
 
