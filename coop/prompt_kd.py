@@ -108,9 +108,7 @@ class PromptKD(FeatureMethod):
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """Return the same student with the teacher's features of other classes, if the teacher can name them."""
-        other = PromptKD(self.backbone, names, self.teacher.for_classes(names), **self.options)
-        other.load_learned_state(self.learned_state())
-        return other.to(self.vectors.device)
+        return self.built_for(names, self.teacher.for_classes(names))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PromptKD:
         """Move and convert the teacher along with the student."""

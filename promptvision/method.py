@@ -65,6 +65,9 @@ class Method(nn.Module):
     """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
     new_classes: bool = False
     """True if `for_classes` can name classes that the method was not trained on."""
+    trained_classes: Sequence[str] = ()
+    """Names of the classes of training, known before the subclass's `__init__` makes its tensors: `classes` themselves,
+    except in what `for_classes` returns. Learned tensors with a row for each class have one for each of these."""
     task: int = 0
     """Index of the current task in a stream of `tasks`; training chooses among `task_labels`, all if empty."""
     tasks: int = 1
@@ -85,6 +88,7 @@ class Method(nn.Module):
         check_names(classes)
         self.backbone = backbone.requires_grad_(False).eval()
         self.classes = list(classes)
+        self.trained_classes = self.trained_classes or self.classes
         self.thawed: set[str] = set()
 
     def thaw(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -209,11 +213,26 @@ class Method(nn.Module):
             raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
         self.load_state_dict({names[name]: tensor for name, tensor in state.items()}, strict=False)
 
+    @property
+    def trained_labels(self) -> list[int]:
+        """The label that each of the classes had in training, -1 for one that is new."""
+        labels = {name: label for label, name in enumerate(self.trained_classes)}
+        return [labels.get(name, -1) for name in self.classes]
+
     def for_classes(self, names: Sequence[str]) -> Method:
         """Return this method with the same learned tensors for other classes, or raise InputError."""
         if not self.new_classes:
             raise InputError(f"{type(self).__name__} is tied to the classes it was trained on and cannot name new ones")
-        other = type(self)(self.backbone, names, **self.options)
+        return self.built_for(names)
+
+    def built_for(self, names: Sequence[str], *more: Any) -> Method:
+        """Return this method, built for classes `names` (and what else it is built of), with the same learned tensors.
+
+        It was trained on the same classes as this one.
+        """
+        other = type(self).__new__(type(self), **self.options)
+        other.trained_classes = self.trained_classes
+        type(other).__init__(other, self.backbone, names, *more, **self.options)
         other.load_learned_state(self.learned_state())
         return other.to(next(self.backbone.parameters()).device)
 

@@ -57,6 +57,8 @@ def test_a_frozen_method_names_new_classes_if_it_does_at_all(name, build):
         return
     other = method.for_classes(["bird", "cat"]).eval()
     assert other.classes == ["bird", "cat"] and other.options == method.options
+    assert other.trained_classes == NAMES and other.trained_labels == [-1, 0] and method.trained_labels == [0, 1, 2]
+    assert other.for_classes(NAMES[::-1]).trained_labels == [2, 1, 0]
     assert all(parameter.requires_grad for parameter in other.trained().values())
     if name != "tpt":  # its contexts are tuned among the classes
         torch.testing.assert_close(other(images)[:, 1], method(images)[:, 0], atol=1e-3, rtol=1e-3)
@@ -90,6 +92,25 @@ class Scaled(Method):
 def test_only_options_are_recorded():
     assert Scaled(backbone=nn.Linear(2, 2), classes=["a"], known=1, by_hand=True).options == {"by_hand": True}
     assert Scaled(nn.Linear(2, 2), ["a"], 1).options == {"by_hand": False}
+
+
+class Rows(Method):
+    """One learned row for each class of training."""
+
+    new_classes = True
+
+    def __init__(self, backbone, classes, *, dim=2):
+        super().__init__(backbone, classes)
+        self.rows = nn.Parameter(torch.arange(float(len(self.trained_classes)))[:, None].repeat(1, dim))
+
+
+def test_rows_of_trained_classes_travel_with_other_classes():
+    method = Rows(nn.Linear(2, 2), ["a", "b", "c"], dim=4)
+    method.rows.data += 1
+    other = method.for_classes(["d", "c"]).for_classes(["b", "e", "a", "f"])
+    assert torch.equal(other.rows, method.rows) and other.trained_labels == [1, -1, 0, -1]
+    with pytest.raises(InputError, match=r"'rows' has shape \(2, 4\), this method needs \(3, 4\)"):
+        other.load_learned_state({"rows": method.rows.detach()[:2]})
 
 
 def test_parts_of_the_backbone_that_would_train_unsaved_are_refused():

@@ -97,7 +97,7 @@ def learned_metadata(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]
     """Return the metadata of learned.safetensors, so that the file describes itself; in a stream with its progress."""
     progress = {"task": method.task, "tasks": method.tasks} if method.tasks > 1 else {}
     return {
-        "classes": method.classes,
+        "classes": list(method.trained_classes),
         "family": cfg.METHOD.FAMILY,
         "method": cfg.METHOD.NAME,
         "backbone": cfg.BACKBONE.NAME,
