@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from promptvision.data.images import Item
 from promptvision.data.transforms import Transform
@@ -19,8 +18,6 @@ from promptvision.errors import InputError
 Open = Callable[[str], Image.Image]
 Batch = tuple[Tensor, Tensor]
 """images (B, 3, H, W) float32 and labels (B,) int64."""
-
-
 View = tuple[Tensor, int]
 """pixels as `Transform.pixels` returns them, and the label."""
 CPU = torch.device("cpu")
@@ -29,7 +26,6 @@ CPU = torch.device("cpu")
 @dataclass(frozen=True)
 class Views:
     """One view of every item. `stream` and the index seed its random choices; None leaves the generator alone.
-
     Pixels cross from workers as the transform makes them, mostly uint8, and are normalised here, on `device`.
     """
 
@@ -41,7 +37,11 @@ class Views:
 
     def workers(self, count: int) -> Workers:
         """Return `count` processes that load views, of this and any other stream of the same images."""
-        return Workers(self, count, self.collate, pinned=self.device.type == "cuda")
+        return Workers(self, count, self.collate, room=self.room, pinned=self.device.type == "cuda")
+
+    def room(self, wanted: Sequence[tuple[str | None, Sequence[int]]]) -> int:
+        """Return the bytes of the largest batch of `wanted`."""
+        return self.transform.bytes_of_image() * max(len(indices) for _, indices in wanted)
 
     def __getitems__(self, wanted: tuple[str | None, Sequence[int]]) -> list[View | InputError]:
         """Return the views of a stream and some indices, the InputError of a broken image in its place."""
@@ -60,19 +60,19 @@ class Views:
         path, label, _ = self.items[index]
         try:
             image = self.open(path)
+            return self.transform.pixels(image), label
         except InputError as error:
             return error
-        return self.transform.pixels(image), label
 
     def collate(self, views: list[View | InputError]) -> tuple[Tensor, list[int]] | InputError:
-        """Return pixels and labels of a batch, or the first error; a worker stacks pixels in shared memory."""
+        """Return pixels and labels of a batch, or the first error."""
         good = []
         for view in views:
             if isinstance(view, InputError):
                 return view
             good.append(view)
         images, labels = zip(*good, strict=True)
-        return default_collate([image.contiguous() for image in images]), list(labels)  # PIL's channels come last
+        return torch.stack([image.contiguous() for image in images]), list(labels)  # PIL's channels come last
 
     def batches(self, indices: Sequence[Sequence[int]], workers: Workers | None = None) -> Iterator[Batch]:
         """Yield a batch for each list of indices, by workers if given; raise the InputError of a broken image."""

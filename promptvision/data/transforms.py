@@ -46,6 +46,11 @@ class Transform:
         """Return (3, H, W), uint8, or float32 from 0 to 1 if the recipe resizes floats; all random draws are here."""
         return self.steps(image)
 
+    def bytes_of_image(self) -> int:
+        """Return the bytes of what `pixels` returns; no random draw is used up."""
+        with torch.random.fork_rng(devices=[]):
+            return self.pixels(Image.new("RGB", (2, 2))).nbytes
+
     def finish(self, pixels: Tensor) -> Tensor:
         """Normalise pixels (..., 3, H, W) on their device as torchvision's ToTensor and Normalize do, bit for bit."""
         white, mean, std = _constants(self.mean, self.std, pixels.device)

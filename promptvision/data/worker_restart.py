@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader
 
+from promptvision.data.shared_batches import AHEAD, SharedBatches
 from promptvision.errors import InputError, as_called
 
 LOG = logging.getLogger(__name__)
@@ -29,14 +30,21 @@ class Loads(Protocol):
 class Workers:
     """`count` processes that load batches of `items` and stay for the next epoch; with 0 this process loads them.
 
-    `collate` makes a batch of a list of items, in the process that loads them. `pinned`: tensors arrive in
-    page-locked memory, from which they are copied to a GPU while this process continues.
+    `collate` makes a batch of a list of items, in the process that loads them; a tensor may come first in it. `room`:
+    returns the bytes that this tensor may need, for some of `wanted`. `pinned`: it arrives in page-locked memory, from
+    which it is copied to a GPU while this process continues.
     """
 
     def __init__(
-        self, items: Loads, count: int = 0, collate: Callable[[list[Any]], Any] = list, *, pinned: bool = False
+        self,
+        items: Loads,
+        count: int = 0,
+        collate: Callable[[list[Any]], Any] = list,
+        *,
+        room: Callable[[Sequence[Any]], int] = lambda wanted: 0,
+        pinned: bool = False,
     ):
-        self.items, self.count, self.collate, self.pinned = items, count, collate, pinned
+        self.items, self.count, self.collate, self.room, self.pinned = items, count, collate, room, pinned
         self._idle: DataLoader[Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,17 +55,18 @@ class Workers:
 
         If a worker is killed, new ones load what is missing; InputError if workers die again and again.
         """
-        if not self.count:
+        if not self.count or not wanted:
             yield from (self.collate(self.items.__getitems__(each)) for each in wanted)
             return
         done = deaths = 0
         while True:
-            loader, self._idle = self._idle or self._start(), None
+            loader, self._idle = self._idle or self._start(wanted), None
+            shared: Any = loader.collate_fn
             loader.batch_sampler[:] = wanted[done:]  # type: ignore[index]
             try:
                 for batch in _iterator(loader):
                     done, deaths = done + 1, 0
-                    yield batch
+                    yield shared.taken(batch, self.pinned)
                 self._idle = loader
                 return
             except GeneratorExit:
@@ -74,16 +83,16 @@ class Workers:
                     ) from error
                 LOG.warning("a worker that decodes images died: new workers continue at batch %d", done)
 
-    def _start(self) -> DataLoader[Any]:
-        """Return a loader of the batches that its `batch_sampler`, a list, will hold."""
+    def _start(self, wanted: Sequence[Any]) -> DataLoader[Any]:
+        """Return a loader of the batches that its `batch_sampler`, a list, will hold, such as `wanted`."""
         own = torch.Generator()  # else DataLoader draws from the global generator, and training would depend on it
         return DataLoader(
             self.items,  # type: ignore[arg-type]
             batch_sampler=[],
             num_workers=self.count,
-            collate_fn=self.collate,
+            collate_fn=SharedBatches(self.collate, self.count, self.room(wanted)),
+            prefetch_factor=AHEAD,
             generator=own,
-            pin_memory=self.pinned,
             persistent_workers=True,
         )
 

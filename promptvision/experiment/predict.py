@@ -73,12 +73,12 @@ class Predictor:
 class Readable(Views):
     """Images to predict, of which some may not be readable."""
 
-    def collate(self, views: list[Any]) -> tuple[tuple[Tensor, list[int]] | None, list[str]]:  # type: ignore[override]
-        """Return what can be read as pixels and labels, None without any, and for each image "" or why it cannot."""
+    def collate(self, views: list[Any]) -> tuple[Tensor | None, list[str]]:  # type: ignore[override]
+        """Return pixels of what can be read, None without any, and for each image "" or why it cannot."""
         faults = [str(view) if isinstance(view, InputError) else "" for view in views]
         good = [view for view, fault in zip(views, faults, strict=True) if not fault]
-        batch: Any = super().collate(good) if good else None
-        return batch, faults
+        batch: Any = super().collate(good) if good else [None]
+        return batch[0], faults
 
 
 class ReadBatch(NamedTuple):
@@ -106,8 +106,8 @@ def read_batches(
     views = Readable(images, open_entry, transform, device=device)
     numbers = [span[start : start + size] for span in spans for start in range(0, len(span), size)]
     found = views.workers(min(workers, len(numbers))).batches([(None, own) for own in numbers])
-    for (batch, faults), own in zip(found, numbers, strict=True):
-        yield ReadBatch(batch[0] if batch else None, faults, own)
+    for (pixels, faults), own in zip(found, numbers, strict=True):
+        yield ReadBatch(pixels, faults, own)
 
 
 def joined(paths: Sequence[str], found: Sequence[Guesses], faults: Sequence[str]) -> list[Prediction]:
