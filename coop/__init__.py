@@ -29,6 +29,7 @@ METHODS = MethodTable(
         "dapl": "coop.dapl:DAPL",
         "ivlp": "coop.ivlp:IVLP",
         "maple": "coop.maple:MaPLe",
+        "co_prompt": "coop.co_prompt:CoPrompt",
         "prompt_src": "coop.prompt_src:PromptSRC",
         "task_res": "coop.task_res:TaskRes",
         "clip_adapter": "coop.clip_adapter:ClipAdapter",

@@ -48,6 +48,8 @@ class Method(nn.Module):
     parameters, buffers and the batch that differs from seed to seed."""
     wants_unlabelled: bool = False
     """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
+    wants_second_view: bool = False
+    """True if `loss` takes a second augmented view of every training image (B, 3, H, W) as a third argument."""
     image_views: ImageViews | None = None
     """Views in place of each test image: then `forward` and `predictor` take (B, V, 3, H, W), the images first."""
     prepare_views: int = 0

@@ -13,6 +13,12 @@ WORDS = "a photo of a"
 PRESETS = {  # file: method, learning rate, epochs, options
     "maple_vit_b16_c2_ep5_batch4_2ctx": ("maple", 0.0035, 5, dict(N_CTX=2, DEPTH=9)),
     "maple_vit_b16_c2_ep5_batch4_2ctx_cross_datasets": ("maple", 0.0026, 2, dict(N_CTX=2, DEPTH=3)),
+    "co_prompt_vit_b16_c2_ep8_batch4_2ctx": (
+        "co_prompt",
+        0.0035,
+        8,
+        dict(N_CTX=2, DEPTH=9, WEIGHT=1, IMAGE_RATIO=0.1, TEXT_RATIO=0.2, REDUCTION=4, SAME_TEXT=True),
+    ),
     "ivlp_vit_b16_c2_ep5_batch4_2_2ctx": (
         "ivlp",
         0.0035,

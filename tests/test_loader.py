@@ -55,6 +55,25 @@ def test_an_epoch_resumes_in_its_middle(workers):
     assert list(loader.epoch(2, start=len(loader))) == []
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_second_view_leaves_the_first_as_it_is(workers):
+    """It is another view of the same image, and the same again after a resume."""
+    noise = Noise(8)
+    one = list(train_loader(noise).epoch(2))
+    both = list(train_loader(noise, twice=True, workers=workers).epoch(2))
+    assert same(one, [batch[:2] for batch in both])
+    for images, _, second in both:
+        assert images.shape == second.shape and images.is_contiguous()
+        assert all(not torch.equal(a, b) for a, b in zip(images, second, strict=True))
+    (*_, resumed) = train_loader(noise, twice=True).epoch(2, start=1)
+    assert torch.equal(resumed[2], both[-1][2])
+    noise = Noise(3)
+    list(train_loader(noise, twice=True).epoch(0))
+    assert sorted(noise.opened) == ["0", "1", "2"]  # each image is decoded once
+    fixed = next(train_loader(noise, twice=True, fixed=True).epoch(0))
+    assert len(fixed) == 3
+
+
 def test_views_depend_on_seed_epoch_and_index_alone():
     noise = Noise(6)
     first = list(train_loader(noise).epoch(0))

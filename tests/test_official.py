@@ -177,6 +177,7 @@ def test_other_contents_are_named(content, tmp_path):
 
 WRAPPED = ("{}", "module.{}", "prompt_learner.{}", "module.prompt_learner.{}", "prompt_learner.module.{}")
 LEARNERS = ["coop", "cocoop", "dapl", "kg_coop", "pro_grad", "plot", "tcp", "maple", "task_res", "clip_adapter"]
+LEARNERS += ["co_prompt"]
 """Methods whose official code learns the tensors of its prompt learner, or adapter, alone."""
 
 

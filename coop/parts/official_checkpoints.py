@@ -43,7 +43,11 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     ours = {without(name, WRAPPERS): name for name in method.learned()} if method else {}
     if "ctx" not in tensors and not whole and ours.keys().isdisjoint(without(name, WRAPPERS) for name in tensors):
         raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
-    learned = {name: tensor.float() for name, tensor in tensors.items() if is_learned(name, whole)}
+    learned = {
+        name: tensor.float()
+        for name, tensor in tensors.items()
+        if without(name, WRAPPERS) in ours or is_learned(name, whole)
+    }
     return {ours.get(without(name, WRAPPERS), name): tensor for name, tensor in learned.items()}
 
 

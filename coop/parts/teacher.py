@@ -98,3 +98,32 @@ class Teacher:
     def logits(self, clip: CLIP, images: Tensor) -> Tensor:
         """Return the zero-shot logits (B, C)."""
         return clip.logits(self.image_features(clip, images), self.text_features(clip))
+
+
+class Descriptions(Teacher):
+    """CLIP without prompts, with several texts for each class, of which a step draws one.
+
+    `texts`: those of each class. `together`: one number is drawn for all classes, which need equally many texts.
+    `text_features` are those of all texts (T, E).
+    """
+
+    def __init__(self, texts: Sequence[Sequence[str]], together: bool):
+        super().__init__([], [])
+        self.texts = [[text] for own in texts for text in own]
+        self.counts, self.together = torch.tensor([len(own) for own in texts]), together
+        if together and len(set(self.counts.tolist())) > 1:
+            fewest, most = self.counts.aminmax()
+            raise InputError(
+                f"texts: the classes have {fewest} to {most} texts, and one number for all needs equally many; set "
+                "METHOD.OPTIONS.SAME_TEXT false to draw one for each class"
+            )
+
+    def draw(self) -> Tensor:
+        """Draw the number (C,) of a text among those of each class."""
+        share = torch.rand(1 if self.together else len(self.counts)).double()
+        return (share * self.counts).long()
+
+    def drawn(self, clip: CLIP) -> Tensor:
+        """Return the normalised features (C, E) of one text of each class."""
+        rows = self.counts.cumsum(0) - self.counts + self.draw()
+        return self.text_features(clip)[rows.to(clip.logit_scale.device)]

@@ -119,6 +119,10 @@ DATA = (
         "leaves unreadable ones out, and lists them in result.json.",
         choices=("stop", "skip"),
     ),
-    Key("INPUT.TRAIN", "coop", "Recipe for training images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
+    Key(
+        "INPUT.TRAIN",
+        "coop",
+        "Recipe for training images: coop, fgvc, vtab, l2p, coda, tip_adapter, randaugment or center.",
+    ),
     Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
 )

@@ -26,7 +26,9 @@ CPU = torch.device("cpu")
 @dataclass(frozen=True)
 class Views:
     """One view of every item. `stream` and the index seed its random choices; None leaves the generator alone.
-    Pixels cross from workers as the transform makes them, mostly uint8, and are normalised here, on `device`.
+
+    `twice`: two views of every image, (2, 3, H, W), the first of which is the one without `twice`. Pixels cross from
+    workers as the transform makes them, mostly uint8, and are normalised here, on `device`.
     """
 
     items: Sequence[Item]
@@ -34,6 +36,7 @@ class Views:
     transform: Transform
     stream: str | None = None
     device: torch.device = CPU
+    twice: bool = False
 
     def workers(self, count: int) -> Workers:
         """Return `count` processes that load views, of this and any other stream of the same images."""
@@ -41,7 +44,7 @@ class Views:
 
     def room(self, wanted: Sequence[tuple[str | None, Sequence[int]]]) -> int:
         """Return the bytes of the largest batch of `wanted`."""
-        return self.transform.bytes_of_image() * max(len(indices) for _, indices in wanted)
+        return (1 + self.twice) * self.transform.bytes_of_image() * max(len(indices) for _, indices in wanted)
 
     def __getitems__(self, wanted: tuple[str | None, Sequence[int]]) -> list[View | InputError]:
         """Return the views of a stream and some indices, the InputError of a broken image in its place."""
@@ -51,16 +54,21 @@ class Views:
         views = []
         with torch.random.fork_rng(devices=[]):
             for index in indices:
-                torch.default_generator.manual_seed(random.Random(f"{stream}/{index}").getrandbits(63))
-                views.append(self._view(index))
+                _seed(f"{stream}/{index}")
+                views.append(self._view(index, f"{stream}/{index}/second"))
         return views
 
-    def _view(self, index: int) -> View | InputError:
-        """Return a view, or the error: a worker that raised it would garble it."""
+    def _view(self, index: int, second: str = "") -> View | InputError:
+        """Return a view, or the error: a worker that raised it would garble it. `second`: the seed of a second one."""
         path, label, _ = self.items[index]
         try:
             image = self.open(path)
-            return self.transform.pixels(image), label
+            pixels = self.transform.pixels(image)
+            if not self.twice:
+                return pixels, label
+            if second:
+                _seed(second)
+            return torch.stack([pixels, self.transform.pixels(image)]), label
         except InputError as error:
             return error
 
@@ -95,7 +103,7 @@ class TrainLoader:
     nothing, so there is one view. `drop_last`: an incomplete last batch is dropped unless it is the only one (Dassl
     `build_data_loader`). `keep` decodes all images now and holds them in memory: for few-shot sets, where a broken
     image is then found before training. `part`: (number, count) of processes that share every batch. `device`: that
-    of the normalised images.
+    of the normalised images. `twice`: batches are (images, labels, second views of the images).
     """
 
     source = "pictures"
@@ -115,12 +123,13 @@ class TrainLoader:
         keep: bool = False,
         part: tuple[int, int] = (0, 1),
         device: torch.device = CPU,
+        twice: bool = False,
     ):
         _check(items, batch_size, workers, "train on")
         self.items, self.open, self.transform, self.device = list(items), open_image, transform, device
-        self.batch_size, self.seed, self.part = batch_size, seed, part
+        self.batch_size, self.seed, self.part, self.twice = batch_size, seed, part, twice
         self.drop_last, self.views, self.fixed = drop_last, 1 if fixed else views, fixed
-        self.workers = Views(self.items, self.open, transform, device=device).workers(workers)
+        self.workers = self._views().workers(workers)
         if keep:
             self.keep()
 
@@ -131,7 +140,7 @@ class TrainLoader:
     def keep(self) -> None:
         """Decode all images now and hold them in memory."""
         self.open = {path: self.open(path) for path, _, _ in self.items}.__getitem__
-        self.workers = Views(self.items, self.open, self.transform, device=self.device).workers(self.workers.count)
+        self.workers = self._views().workers(self.workers.count)
 
     def view_of(self, epoch: int) -> int:
         """Return the number of the view that an epoch shows."""
@@ -156,10 +165,17 @@ class TrainLoader:
         starts = range(0, len(self) * size, size)
         return [order[start : start + size][number::count] for start in starts]
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Yield the batches of an epoch from number `start` on."""
-        views = self.view(self.view_of(epoch), self.batch_size).views
-        return views.batches(self.batches(epoch)[start:], self.workers)
+        views = self._views(self.view_of(epoch))
+        for images, labels in views.batches(self.batches(epoch)[start:], self.workers):
+            first, *second = (each.contiguous() for each in images.unbind(1)) if self.twice else (images,)
+            yield first, labels, *second
+
+    def _views(self, number: int | None = None) -> Views:
+        """Return the views of a number, as training sees them, or with the generator left alone."""
+        stream = None if self.fixed or number is None else f"{self.seed}/{number}"
+        return Views(self.items, self.open, self.transform, stream, self.device, self.twice)
 
 
 class TestLoader:
@@ -196,6 +212,11 @@ class TestLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.views.batches(self.indices, self.workers)
+
+
+def _seed(text: str) -> None:
+    """Seed torch's generator of the CPU by a text."""
+    torch.default_generator.manual_seed(random.Random(text).getrandbits(63))
 
 
 def count_batches(images: int, batch_size: int, drop_last: bool) -> int:

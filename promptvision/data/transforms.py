@@ -83,7 +83,7 @@ TEST: dict[str, Recipe] = {
     "coda": lambda size: [v2.Resize(size, interpolation=BILINEAR), v2.PILToTensor()],
 }
 """Recipe -> its test side."""
-TEST["tip_adapter"] = TEST["center"] = TEST["coop"]
+TEST["tip_adapter"] = TEST["randaugment"] = TEST["center"] = TEST["coop"]
 
 TRAIN: dict[str, Recipe] = {
     # 8 to 100 % of the area (CoOp `configs/trainers`, Dassl)
@@ -118,6 +118,8 @@ TRAIN: dict[str, Recipe] = {
         v2.RandomHorizontalFlip(0.5),
         v2.PILToTensor(),
     ],
+    # whatever the aspect, then 2 operations of RandAugment at 10 of 30 (CoPrompt, Dassl)
+    "randaugment": lambda size: [v2.Resize(size, interpolation=BICUBIC), v2.RandAugment(2, 10), v2.PILToTensor()],
     "center": TEST["center"],
 }
 """Recipe -> its training side. "center" is for classes that a crop or flip changes."""

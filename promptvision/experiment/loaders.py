@@ -198,6 +198,7 @@ class Setup:
             keep=keep,
             part=part(),
             device=self.device,
+            twice=self.method.wants_second_view,
         )
 
     def _as_features(self, loader: TrainLoader, span: Iterable[int], *, keep: bool) -> FeatureTrainLoader:

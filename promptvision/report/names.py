@@ -25,6 +25,7 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("coop/vpt", {}, "VPT-deep on CLIP"),
     ("coop/maple", {}, "MaPLe"),
     ("coop/prompt_src", {}, "PromptSRC"),
+    ("coop/co_prompt", {}, "CoPrompt"),
     ("coop/prompt_kd", {}, "PromptKD"),
     ("coop/tip_adapter", {}, "Tip-Adapter"),
     ("coop/tip_adapter_f", {}, "Tip-Adapter-F"),

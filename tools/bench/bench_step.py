@@ -14,7 +14,7 @@ from measure import Kept, counted, largest_difference, listed, positive
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import coop
-from coop.parts.teacher import Teacher
+from coop.parts.teacher import Descriptions, Teacher, filled
 from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.packing import CONSTANT
@@ -31,6 +31,7 @@ OPTIONS = {
     "ivlp": dict(n_ctx_text=2, n_ctx_vision=2, depth_text=12, depth_vision=12),
     "ivlp, language alone": dict(n_ctx_text=4, depth_text=12, depth_vision=0),
     "maple": dict(n_ctx=2, depth=9),
+    "co_prompt": dict(n_ctx=2, depth=9),
     "prompt_src": dict(depth_text=9, depth_vision=9, teacher_templates=["a photo of a {}."]),
     "prompt_kd": dict(depth=9),
 }
@@ -85,6 +86,8 @@ def build(row, clip, classes, official):
     options = {key: min(value, most) if key.startswith("depth") else value for key, value in options.items()}
     clip.compute = Compute("plain" if official else "auto", images_at_once=1)
     method = coop.build(name, clip, class_names(classes), **options).to(clip.logit_scale.device)
+    if name == "co_prompt":
+        method.teacher = Descriptions(filled(["a photo of a {}."], method.classes), together=True)
     if name == "tip_adapter_f":
         shots = torch.arange(SHOTS * classes) % classes
         method.prepare([(torch.randn(len(shots), clip.image.feature_dim), shots)], [])
@@ -120,9 +123,9 @@ def measure(method, images, labels):
 
 
 def step(method, images, labels):
-    """Forward and backward; DAPL's target is the source's images."""
+    """Forward and backward; DAPL's target, or a second view, is the images again."""
     method.zero_grad(set_to_none=True)
-    more = (images,) if method.wants_unlabelled else ()
+    more = (images,) if method.wants_unlabelled or method.wants_second_view else ()
     method.loss(images, labels, *more).backward()
     return torch.cat([p.grad.flatten() for p in method.parameters() if p.requires_grad])
 
