@@ -39,6 +39,7 @@ METHODS = MethodTable(
         "tcp": "coop.tcp:TCP",
         "prompt_kd": "coop.prompt_kd:PromptKD",
         "tpt": "coop.tpt:TPT",
+        "two_stage": "coop.two_stage:TwoStage",
     },
 )
 options = METHODS.options

@@ -73,7 +73,8 @@ class ClipLora(FeatureMethod):
         return lora.changed_image(self.backbone.image, images, self.vision)
 
     def text_features(self) -> Tensor:
-        return self.texts(self.backbone.text, self.text) if self.text else self.features
+        text = self.backbone.text
+        return self.texts(text, lora.changed_views(text, self.text)) if self.text else self.features
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         if not self.options["logit_scale"]:
@@ -117,11 +118,11 @@ class ClipLora(FeatureMethod):
             )
 
 
-def put(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Add `module` as `root.<path>`, with empty modules in between."""
+def put(root: nn.Module, path: str, part: nn.Module | nn.Parameter) -> None:
+    """Add a module or parameter as `root.<path>`, with empty modules in between."""
     *parents, last = path.split(".")
     for name in parents:
         if not hasattr(root, name):
             root.add_module(name, nn.Module())
         root = getattr(root, name)
-    root.add_module(last, module)
+    setattr(root, last, part)

@@ -65,6 +65,9 @@ class Method(nn.Module):
     """Factors (C,) of the losses of each class's images in `cross_entropy`; None for 1."""
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
+    stages: Sequence[float] = (1.0,)
+    """Shares of the training steps of the stages of training, in each of which the schedule starts anew. One optimiser
+    serves all: it leaves a tensor as it is until it has a gradient, and once it has none."""
     new_classes: bool = False
     """True if `for_classes` can name classes that the method was not trained on."""
     trained_classes: Sequence[str] = ()
@@ -150,6 +153,9 @@ class Method(nn.Module):
     def to_half(self, training: bool) -> Sequence[Method]:
         """Compute what float32 weights decide, before they are held in 16 bits; return this method and its teachers."""
         return [self]
+
+    def start_stage(self, stage: int) -> None:
+        """Begin stage `stage`, from 0, before its first step; what tells the stages apart is learned state."""
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Change learned tensors, if need be, after the last step of epoch `epoch`, from 0, of `epochs`."""

@@ -149,6 +149,18 @@ TIP_ADAPTER = {  # data set: first alpha, ends of the search for beta and alpha 
 }
 
 
+@pytest.mark.parametrize("shots", [1, 16])
+def test_two_stage_follows_its_settings(shots):
+    cfg = load("configs/coop/vit_b16_two_stage.yaml", "DATASET.SHOTS", str(shots))
+    options, optim = cfg.METHOD.OPTIONS, cfg.OPTIM
+    assert (options.TUNE, options.ENCODER, options.OUTER_NORMS, options.STAGE_ONE) == ("ln", "both", False, 0.6)
+    assert options.TEMPLATES == ["a photo of a {}."] and (options.VISION_START, options.TEXT_START) == (0, 0)
+    assert (optim.NAME, optim.LR, optim.WEIGHT_DECAY, optim.BATCH_SIZE) == ("adamw", 2e-4, 0.01, 32)
+    each = rates(cfg, 25, (0.6, 0.4))
+    assert len(each) == 300 * shots and each[0] == each[180 * shots] == 2e-4
+    assert each[180 * shots - 1] < 2e-6 and each[-1] < 2e-6 and min(each) > 1e-6
+
+
 @pytest.mark.parametrize("name", TIP_ADAPTER)
 @pytest.mark.parametrize("preset", ["rn50_tip_adapter", "rn50_tip_adapter_f"])
 def test_tip_adapter_follows_its_configs(preset, name):

@@ -27,10 +27,16 @@ from promptvision.backbones.towers import TextTower
 T = TypeVar("T")
 
 
-def known_views(tower: TextTower) -> list[BlockView] | None:
-    """Return views of all blocks of a frozen causal tower, or None if any part of it is unknown."""
-    known = isinstance(tower, OpenClipText) and tower.causal and tower.frozen
-    return tower.views() if known else None
+def known_views(tower: TextTower, blocks_learn: bool = False) -> list[BlockView] | None:
+    """Return views of all blocks of a frozen causal tower, or None if any part of it is unknown.
+
+    `blocks_learn`: all but the embeddings may be learned.
+    """
+    if not isinstance(tower, OpenClipText) or not tower.causal:
+        return None
+    embeddings = tower.token_embedding.weight, tower.positional_embedding
+    frozen = tower.frozen or (blocks_learn and not any(each.requires_grad for each in embeddings))
+    return tower.views() if frozen else None
 
 
 class PackedPrompts(PackedLayout):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.classes.shares import gathered, share
 from promptvision.backbones.fast_text import PackedPrompts, known_views
-from promptvision.backbones.lora import LowRank, changed_blocks, changed_views
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.towers import TextTower
 from promptvision.errors import InputError, counted
@@ -129,16 +129,16 @@ class ChangedTexts(torch.nn.Module):
         """Return the token ids, which the packed layout holds."""
         return self.packed.ids
 
-    def forward(self, tower: TextTower, changes: Mapping[int, Mapping[str, LowRank]]) -> Tensor:
-        """Encode the texts with `changes[i]` in block i into features (N, E)."""
-        draws = any(change.draws for own in changes.values() for change in own.values())
+    def forward(self, tower: TextTower, changed: Mapping[int, BlockView]) -> Tensor:
+        """Encode the texts into features (N, E), with `changed[i]` in place of block i; blocks may learn."""
+        draws = any(view.draws for view in changed.values())
         views = tower.compute.views(
-            lambda: None if draws else known_views(tower),
+            lambda: None if draws else known_views(tower, blocks_learn=True),
             "the fast way needs a text tower of known causal blocks without dropout",
         )
         if not views:
             encode: Callable[..., Tensor] = tower.encode
-            return encode(tower.embed(self.ids).detach(), self.eot, changed_blocks(tower, changes))
-        own = changed_views(tower, changes)
+            blocks = [changed.get(index, block) for index, block in enumerate(tower.blocks)]
+            return encode(tower.embed(self.ids).detach(), self.eot, blocks)
         no_contexts = torch.empty(1, 0, tower.width, device=self.ids.device)
-        return self.packed(tower, [own.get(index, view) for index, view in enumerate(views)], [no_contexts])[0]
+        return self.packed(tower, [changed.get(index, view) for index, view in enumerate(views)], [no_contexts])[0]

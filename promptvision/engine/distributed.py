@@ -101,13 +101,16 @@ def total(number: float, device: torch.device) -> float:
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace every gradient by its sum over the processes."""
-    if not dist.is_initialized():
+    """Replace every gradient by its sum over the processes; what no process has a gradient of stays without."""
+    if not dist.is_initialized() or not parameters:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
+    present = torch.tensor([each.grad is not None for each in parameters], device=parameters[0].device).int()
+    dist.all_reduce(present)
+    for parameter, here in zip(parameters, present.tolist(), strict=True):
+        if here and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
+        if here:
+            dist.all_reduce(parameter.grad)
 
 
 def agreed(signals: Sequence[int], device: torch.device) -> list[int]:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from promptvision.engine.best_epoch import Patience
 from promptvision.engine.capture.graph import choose_step
+from promptvision.engine.device import autocast
 from promptvision.engine.distributed import agreed, start_alike
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.interrupt import Pruned, Stopped, signals
@@ -66,13 +67,15 @@ def fit(
     watch: Watch | None = None,
     identity: Mapping[str, Any] | None = None,
     per_step: bool = False,
+    stages: Sequence[int] = (0,),
     progress: bool = True,
     graph: str = "off",
     member: Member | None = None,
 ) -> dict[str, Any]:
     """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
-    `per_step`: one step per entry of `rates`, so that the last epoch may end early.
+    `per_step`: one step per entry of `rates`, so that the last epoch may end early. `stages`: the first step of each of
+    the method's stages.
     Returns `steps`, `epochs`, `seconds` (over all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. The random draws of a step depend only on (seed, step): a run that was
     stopped or killed and resumed ends bit-identical, on the same machine, to one that never stopped. Checkpoints are
@@ -132,6 +135,10 @@ def fit(
                 for tensors in group:
                     check_labels(tensors[1], len(method.classes))
                 set_rate(optimizer, rate)
+                if step in stages:
+                    with autocast(device, precision):
+                        method.start_stage(stages.index(step))
+                    update.renew()
                 if not member:  # a step of a stack draws nothing (Method.stackable)
                     seed_all(seed, step)
                 loss = update.take(group)

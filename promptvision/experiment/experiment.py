@@ -31,7 +31,7 @@ from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.loss import check_loss, set_loss
 from promptvision.experiment.result import describe, environment, identity, learned_metadata
-from promptvision.experiment.schedule import base_rate, epochs, per_step, rates
+from promptvision.experiment.schedule import base_rate, epochs, per_step, rates, stage_starts
 from promptvision.experiment.stacked import in_features, why_alone
 from promptvision.method import Batches
 
@@ -85,7 +85,7 @@ class Experiment(Setup):
         val = self.test_loader(watched) if loader and cfg.TRAIN.EVAL_EVERY else ()
         seconds = round(time.monotonic() - started, 3)
         prepared = {"train_features": loader and loader.source, "preparation_seconds": seconds}
-        learning_rates = rates(cfg, batches)
+        learning_rates = rates(cfg, batches, method.stages)
         self.start()
         fitted = fit(
             method,
@@ -106,6 +106,7 @@ class Experiment(Setup):
             watch=watch,
             identity=identity(cfg, self.data),
             per_step=per_step(cfg),
+            stages=stage_starts(cfg, batches, method.stages),
             progress=self.progress,
             graph=cfg.COMPUTE.GRAPH,
             member=member,

@@ -26,9 +26,11 @@ def check_loss(cfg: CfgNode, method: Method) -> None:
             raise InputError(
                 f"OPTIM.{key} changes the cross-entropy with the labels, but {name} {why}; set OPTIM.{key} {default}"
             )
-    if cfg.TRAIN.PATIENCE and type(method).end_epoch is not Method.end_epoch:
+    at_ends = type(method).end_epoch is not Method.end_epoch
+    if cfg.TRAIN.PATIENCE and (at_ends or len(method.stages) > 1):
+        what = "does at the end of an epoch" if at_ends else "learns in each of its stages"
         raise InputError(
-            f"TRAIN.PATIENCE ends training early, but what {name} does at the end of an epoch depends on their number; "
+            f"TRAIN.PATIENCE ends training early, but what {name} {what} depends on the number of epochs; "
             "set TRAIN.PATIENCE 0"
         )
 

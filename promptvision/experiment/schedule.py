@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 from yacs.config import CfgNode
 
@@ -50,11 +52,33 @@ def per_step(cfg: CfgNode) -> bool:
     return bool(cfg.OPTIM.ITERATIONS) or cfg.OPTIM.SCHEDULE_PER != "epoch"
 
 
-def rates(cfg: CfgNode, batches: int = 1) -> list[float]:
-    """Return the learning rate of every epoch, or with `per_step` of every step, where an epoch has `batches`."""
-    optim, total = cfg.OPTIM, steps(cfg, batches)
-    length = {"epoch": epochs(cfg, batches), "step": total, "epoch_as_step": optim.EPOCHS}[optim.SCHEDULE_PER]
-    found = learning_rates(
+def rates(cfg: CfgNode, batches: int = 1, stages: Sequence[float] = (1.0,)) -> list[float]:
+    """Return the learning rate of every epoch, or with `per_step` of every step, where an epoch has `batches`.
+
+    The schedule starts again in each of the stages, which are given as shares of the steps (`Method.stages`).
+    """
+    optim, total, each = cfg.OPTIM, steps(cfg, batches), steps_per_epoch(cfg, batches)
+    by_epoch = optim.SCHEDULE_PER == "epoch"
+    starts = [*stage_starts(cfg, batches, stages), total]
+    found = list[float]()
+    for start, end in pairwise(starts):
+        length = math.ceil(end / each) - math.ceil(start / each) if by_epoch else end - start
+        found += _rates(cfg, optim.EPOCHS if optim.SCHEDULE_PER == "epoch_as_step" else length, length)
+    if by_epoch and optim.ITERATIONS:
+        return [rate for rate in found for _ in range(each)][:total]
+    return found
+
+
+def stage_starts(cfg: CfgNode, batches: int, stages: Sequence[float]) -> list[int]:
+    """Return the first step of every stage, in a schedule per epoch that of an epoch."""
+    total, each = steps(cfg, batches), steps_per_epoch(cfg, batches) if cfg.OPTIM.SCHEDULE_PER == "epoch" else 1
+    return [min(total, round(sum(stages[:stage]) * total / each) * each) for stage in range(len(stages))]
+
+
+def _rates(cfg: CfgNode, length: int, count: int) -> list[float]:
+    """Return the first `count` rates of a schedule of so many epochs or steps."""
+    optim = cfg.OPTIM
+    return learning_rates(
         optim.SCHEDULE,
         base_rate(cfg),
         length,
@@ -65,8 +89,5 @@ def rates(cfg: CfgNode, batches: int = 1) -> list[float]:
         warmup_lr=optim.WARMUP_LR,
         warmup_recount=optim.WARMUP_RECOUNT,
         min_lr=optim.MIN_LR,
-        count=length if optim.SCHEDULE_PER == "epoch" else total,
+        count=count,
     )
-    if optim.SCHEDULE_PER == "epoch" and optim.ITERATIONS:
-        return [rate for rate in found for _ in range(steps_per_epoch(cfg, batches))][:total]
-    return found

@@ -32,6 +32,7 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("coop/clip_adapter", {}, "CLIP-Adapter"),
     ("coop/task_res", {}, "TaskRes"),
     ("coop/clip_lora", {}, "CLIP-LoRA"),
+    ("coop/two_stage", {}, "2SFS"),
     ("coop/dapl", {}, "DAPL"),
     ("vpt/knn", {}, "kNN"),
     ("vpt/linear", {"HIDDEN_LAYERS": 0}, "linear head"),

@@ -127,7 +127,7 @@ def step(method, images, labels):
     method.zero_grad(set_to_none=True)
     more = (images,) if method.wants_unlabelled or method.wants_second_view else ()
     method.loss(images, labels, *more).backward()
-    return torch.cat([p.grad.flatten() for p in method.parameters() if p.requires_grad])
+    return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
 
 
 def tune(method, images, labels):
