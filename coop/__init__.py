@@ -39,6 +39,9 @@ METHODS = MethodTable(
         "tcp": "coop.tcp:TCP",
         "prompt_kd": "coop.prompt_kd:PromptKD",
         "tpt": "coop.tpt:TPT",
+        "gda": "coop.gda:GDA",
+        "lp_plus_plus": "coop.lp_plus_plus:LPPlusPlus",
+        "clap": "coop.clap:CLAP",
         "two_stage": "coop.two_stage:TwoStage",
     },
 )

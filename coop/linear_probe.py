@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from coop.parts.teacher import all_features
+from coop.parts.teacher import all_features, check_every_class
 from promptvision.backbones import CLIP
 from promptvision.errors import InputError
 from promptvision.method import Batches, Method
@@ -68,9 +68,7 @@ class LinearProbe(Method):
     def prepare(self, train: Batches, val: Batches) -> None:
         """Fit the regression, with `c` or with the best C on the validation images."""
         features, labels = numbers(self.backbone, train)
-        for label, name in enumerate(self.classes):
-            if label not in labels:
-                raise InputError(f"class {name!r} has no training image; a linear probe needs one of every class")
+        check_every_class(self.classes, torch.from_numpy(labels), "a linear probe")
         fit = cache(lambda c: regression(features, labels, c))
         with threadpool_limits(1 if features.size * len(self.classes) < SMALL else None, "blas"):
             best = self.c or self._best_c(fit, val)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import filled, mean_features
 from coop.parts.texts import given_templates
 from promptvision.backbones import CLIP
-from promptvision.method import Method
 
 
 class TaskRes(FeatureMethod):
@@ -26,6 +24,7 @@ class TaskRes(FeatureMethod):
     frozen_images = True
     stackable = True
     new_classes = False
+    fewer_classes = True
     base: Tensor
 
     def __init__(self, backbone: CLIP, classes: Sequence[str], *, templates: Sequence[str] = (), alpha: float = 0.5):
@@ -33,15 +32,8 @@ class TaskRes(FeatureMethod):
         self.templates, self.alpha = given_templates(templates), alpha
         texts = filled(self.templates, classes, as_given=True)
         self.register_buffer("base", mean_features(backbone, texts), persistent=False)
-        self.text_feature_residuals = nn.Parameter(torch.zeros_like(self.base))
+        self.text_feature_residuals = nn.Parameter(self.base.new_zeros(len(self.trained_classes), self.base.shape[1]))
 
     def text_features(self) -> Tensor:
-        return self.base + self.alpha * self.text_feature_residuals
-
-    def for_classes(self, names: Sequence[str]) -> Method:
-        if not set(names) <= set(self.classes):
-            return super().for_classes(names)
-        other = type(self)(self.backbone, names, **self.options).to(self.base.device)
-        rows = [self.classes.index(name) for name in names]
-        other.load_learned_state({"text_feature_residuals": self.text_feature_residuals.detach()[rows]})
-        return other
+        rows = self.text_feature_residuals
+        return self.base + self.alpha * (rows if self.classes == self.trained_classes else rows[self.trained_labels])

@@ -15,9 +15,9 @@ from coop.clip_lora import LAYERS, put
 from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import class_features, filled
 from coop.parts.texts import given_templates
-from promptvision.backbones import CLIP, ImageTower, TextTower, lora
+from coop.parts.tuned_towers import names_of_biases, names_of_norms, tuned_copy
+from promptvision.backbones import CLIP, lora
 from promptvision.backbones.prompt_encoder import ChangedTexts
-from promptvision.backbones.tuned import names_of_biases, names_of_norms, tuned_copy
 from promptvision.errors import InputError, unknown
 
 KINDS = ("ln", "bitfit", "lora")
@@ -29,7 +29,7 @@ class TwoStage(FeatureMethod):
     W (C, E) starts as the normalised features of the texts after the first stage. Classes of training are named by W,
     all others by the texts through the text tower as the first stage left it.
     `tune`: what the first stage learns: "ln", weights and biases of the norms; "bitfit", all biases in the blocks;
-    "lora", low-rank changes of queries, keys and values, of `rank` and with `dropout` as in clip_lora. `encoder`:
+    "lora", low-rank changes of queries, keys and values. `rank`, `dropout`: of these, as in clip_lora. `encoder`:
     both, vision or text. `vision_start`, `text_start`: the first block that learns, from 0. `outer_norms`: "ln" also
     learns the norms before and after the blocks. `stage_one`: share of the steps in the first stage, after which the
     schedule starts again. `templates`: texts with `{}` for the class name.
@@ -37,6 +37,9 @@ class TwoStage(FeatureMethod):
     """
 
     features: Tensor
+    towers: dict[str, Any]
+    vision: dict[int, dict[str, lora.LowRank]]
+    text: dict[int, dict[str, lora.LowRank]]
 
     def __init__(
         self, backbone: CLIP, classes: Sequence[str], *,
@@ -52,7 +55,7 @@ class TwoStage(FeatureMethod):
         lora.check(rank, "q", dropout)
         self.templates, self.stages, self.stage = given_templates(templates), (stage_one, 1 - stage_one), 0
         self.vision, self.text, self.frozen_images = {}, {}, encoder == "text"
-        towers: dict[str, ImageTower | TextTower] = {}
+        towers: dict[str, Any] = {}
         if encoder != "vision":
             towers["text"], self.text = self._tuned(backbone.text, text_start)
         if encoder != "text":

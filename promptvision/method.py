@@ -66,10 +66,12 @@ class Method(nn.Module):
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
     stages: Sequence[float] = (1.0,)
-    """Shares of the training steps of the stages of training, in each of which the schedule starts anew. One optimiser
+    """Shares of the training steps of the stages of training, in each of which the schedule starts again. One optimiser
     serves all: it leaves a tensor as it is until it has a gradient, and once it has none."""
     new_classes: bool = False
     """True if `for_classes` can name classes that the method was not trained on."""
+    fewer_classes: bool = False
+    """True if `for_classes` can name some of the classes that it was trained on."""
     trained_classes: Sequence[str] = ()
     """Names of the classes of training, known before the subclass's `__init__` makes its tensors: `classes` themselves,
     except in what `for_classes` returns. Learned tensors with a row for each class have one for each of these."""
@@ -229,7 +231,7 @@ class Method(nn.Module):
 
     def for_classes(self, names: Sequence[str]) -> Method:
         """Return this method with the same learned tensors for other classes, or raise InputError."""
-        if not self.new_classes:
+        if not self.new_classes and not (self.fewer_classes and set(names) <= set(self.trained_classes)):
             raise InputError(f"{type(self).__name__} is tied to the classes it was trained on and cannot name new ones")
         return self.built_for(names)
 

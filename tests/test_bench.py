@@ -20,7 +20,7 @@ from promptvision.backbones import load_clip
 from promptvision.cli import one_sentence
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f"}
+WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f", "clap"}
 """Learned behind the towers: the official way has nothing to lose."""
 
 

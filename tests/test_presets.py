@@ -161,6 +161,31 @@ def test_two_stage_follows_its_settings(shots):
     assert each[180 * shots - 1] < 2e-6 and each[-1] < 2e-6 and min(each) > 1e-6
 
 
+@pytest.mark.parametrize("name", ["dtd", "imagenet"])
+def test_heads_follow_their_settings(name):
+    imagenet = name == "imagenet"
+    for preset, tower, covariance in (("rn50_gda", "RN50", "pooled"), ("vit_b16_gda", "ViT-B-16", "classwise")):
+        cfg = load(f"configs/coop/{preset}.yaml", "DATASET.NAME", name)
+        options = cfg.METHOD.OPTIONS
+        assert (
+            tower,
+            covariance,
+            10,
+            100,
+        ) == (cfg.BACKBONE.NAME, options.COVARIANCE, options.VIEWS, options.LOGIT_SCALE)
+        assert (0 if tower == "RN50" else 64) == options.NEIGHBOURS and options.COPIES == 16 and not options.ALPHA
+        assert (("select", "test") if imagenet else ("", "all")) == (options.ENSEMBLE, cfg.DATASET.VALIDATION)
+    cfg = load("configs/coop/rn50_lp_plus_plus.yaml", "DATASET.NAME", name)
+    options = cfg.METHOD.OPTIONS
+    assert (options.EPOCHS, options.VIEWS, options.ALPHA_EVERY, options.MOMENTUM) == (300, 1, 10, 0.9)
+    assert options.SUMS and options.RANDOM_BIAS and options.ACCUMULATE_ALPHA
+    cfg = load("configs/coop/rn50_clap.yaml", "DATASET.NAME", name)
+    options, optim = cfg.METHOD.OPTIONS, cfg.OPTIM
+    assert (options.CONSTRAINT, options.VIEWS, cfg.TRAIN.VIEWS) == ("l2", 20, 20)
+    assert (("select", ["a photo of a {}."]) if imagenet else ("", [])) == (options.ENSEMBLE, options.TEMPLATES)
+    assert (optim.NAME, optim.LR, optim.WEIGHT_DECAY, optim.EPOCHS, optim.BATCH_SIZE) == ("sgd", 0.1, 0, 300, 256)
+
+
 @pytest.mark.parametrize("name", TIP_ADAPTER)
 @pytest.mark.parametrize("preset", ["rn50_tip_adapter", "rn50_tip_adapter_f"])
 def test_tip_adapter_follows_its_configs(preset, name):

@@ -45,7 +45,7 @@ def test_a_method_is_one_file_one_row_one_config(tmp_path):
     assert [method, config] == [file.read_text() for file in files]
     rows = [line.removeprefix("+") for line in block("diff", "+").splitlines()]
     assert rows == [line for line in (ROOT / "coop/__init__.py").read_text().splitlines() if "TaskRes" in line]
-    assert (len(method.splitlines()), len(rows), len(config.splitlines())) == (47, 1, 5)
+    assert (len(method.splitlines()), len(rows), len(config.splitlines())) == (39, 1, 5)
     words = ["METHOD.OPTIONS.ALPHA", "1.0", "OPTIM.EPOCHS", 5, "DATASET.SHOTS", 2, "DATASET.NAME", "world_shapes"]
     cfg = load_config(files[1], [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
     with RunFolder(cfg.OUTPUT_DIR) as folder:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "golden_retriever"]
 ROWS = [(family, name) for family in FAMILIES for name in FAMILIES[family].METHODS]
 STACKABLE = {
-    "coop": {"coop", "kg_coop", "tcp", "dapl", "task_res", "clip_adapter", "tip_adapter_f", "linear_probe"},
+    "coop": {"coop", "kg_coop", "tcp", "dapl", "task_res", "clip_adapter", "tip_adapter_f", "linear_probe", "clap"},
     "vpt": {"linear"},
 }
 OPTIONS = {

@@ -61,6 +61,14 @@ def all_features(clip: CLIP, batches: Batches) -> tuple[Tensor, Tensor]:
     return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
 
 
+def check_every_class(classes: Sequence[str], labels: Tensor, who: str) -> None:
+    """Raise InputError for a class without training images, of which `who` needs one at least."""
+    present = set(labels.tolist())
+    for label, name in enumerate(classes):
+        if label not in present:
+            raise InputError(f"class {name!r} has no training image; {who} needs one of every class")
+
+
 def squared_distance(features: Tensor, wanted: Tensor) -> Tensor:
     """Return the mean squared distance of normalised class features, (C, E) both; `wanted` is normalised already.
 

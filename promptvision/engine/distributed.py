@@ -107,9 +107,8 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
     present = torch.tensor([each.grad is not None for each in parameters], device=parameters[0].device).int()
     dist.all_reduce(present)
     for parameter, here in zip(parameters, present.tolist(), strict=True):
-        if here and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
         if here:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             dist.all_reduce(parameter.grad)
 
 

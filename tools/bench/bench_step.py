@@ -21,7 +21,7 @@ from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.prompt_encoder import ChangedTexts, PromptEncoder
 
 COLUMNS = ("method", "GFLOP, official", "here", "less", "MB kept, official", "here", "less", "logits", "gradient")
-UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter")
+UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter", "gda", "lp_plus_plus")
 OPTIONS = {
     "coop": dict(n_ctx=16),
     "cocoop": dict(ctx_init="a photo of a"),

@@ -8,13 +8,11 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from promptvision.backbones import ImageTower, TextTower
 from promptvision.backbones.blocks import NORMS
-from promptvision.backbones.towers import ImageTower, TextTower
 from promptvision.errors import InputError
 
 T = TypeVar("T", ImageTower, TextTower)
-OFFICIAL = {"model.": "visual."}
-"""How the names of an image tower begin here, and in the official CLIP; those of a text tower are the same."""
 
 
 def tuned_copy(tower: T, chosen: Callable[[str], bool]) -> tuple[T, dict[str, nn.Parameter]]:
@@ -24,16 +22,9 @@ def tuned_copy(tower: T, chosen: Callable[[str], bool]) -> tuple[T, dict[str, nn
     learned = {}
     for name, parameter in tower.named_parameters():
         if chosen(name):
-            same[id(parameter)] = learned[official_name(name)] = nn.Parameter(parameter.detach().float().clone())
+            official = "visual." + name.removeprefix("model.") if isinstance(tower, ImageTower) else name
+            same[id(parameter)] = learned[official] = nn.Parameter(parameter.detach().float().clone())
     return copy.deepcopy(tower, same), learned
-
-
-def official_name(name: str) -> str:
-    """Return the name of a tower's tensor in the official CLIP."""
-    for ours, theirs in OFFICIAL.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
 
 
 def names_of_norms(tower: ImageTower | TextTower, start: int, outer: bool) -> set[str]:
