@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -83,7 +84,7 @@ class LinearProbe(Method):
         others, wanted = numbers(self.backbone, val)
         if not len(wanted):
             raise InputError("the search for C needs validation images; there are none, so set METHOD.OPTIONS.C")
-        return search_c(lambda c: float((fit(c).predict(others) == wanted).mean()))
+        return search_c(cache(lambda c: float((fit(c).predict(others) == wanted).mean())))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone.image.as_features(images).to(self.weight.dtype) @ self.weight.T + self.bias
@@ -97,6 +98,6 @@ def numbers(clip: CLIP, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
 
 def regression(features: np.ndarray, labels: np.ndarray, c: float) -> LogisticRegression:
     """Fit a logistic regression with inverse penalty `c`, without a warning if it does not converge."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):
         warnings.simplefilter("ignore", ConvergenceWarning)  # a large C on few images: as published
         return LogisticRegression(C=c, solver="lbfgs", max_iter=1000).fit(features, labels)

@@ -45,7 +45,7 @@ class Method(nn.Module):
     stackable: bool = False
     """True if runs on features that differ in seed, rate or shots can compute their steps as one (`sweep --stack`):
     `loss` draws nothing, changes no buffer, follows no value of a tensor (`torch.func.vmap`), and reads nothing beside
-    parameters, buffers and the batch that differs from seed to seed."""
+    parameters, buffers and the batch that differs from seed to seed. The runs have one backbone, which none changes."""
     wants_unlabelled: bool = False
     """True if `loss` takes unlabelled images of a target domain (B', 3, H, W) as a third argument."""
     wants_second_view: bool = False
@@ -178,8 +178,12 @@ class Method(nn.Module):
 
     def train(self, mode: bool = True) -> Method:
         """Switch the learned part to training mode; a frozen backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
+        self.training = mode
+        for child in self.children():
+            if child is not self.backbone:
+                child.train(mode)
+        if any(module.training for module in self.backbone.modules()):
+            self.backbone.eval()
         return self
 
     def learned(self) -> list[str]:
@@ -188,7 +192,18 @@ class Method(nn.Module):
 
     def _changing(self) -> list[str]:
         """Return the names of the learned tensors in `state_dict()`."""
-        return [name for name in self.state_dict() if name in self.thawed or not name.startswith("backbone.")]
+        return [name for name in self._state() if name in self.thawed or not name.startswith("backbone.")]
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return `state_dict()`, without the backbone if none of it is learned."""
+        if self.thawed:
+            return self.state_dict()
+        state = dict[str, Tensor]()
+        self._save_to_state_dict(state, "", keep_vars=False)
+        for name, child in self._modules.items():
+            if child is not None and name != "backbone":
+                child.state_dict(destination=state, prefix=f"{name}.")
+        return state
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that gradient descent changes, by their names in `named_parameters()`."""
@@ -197,7 +212,7 @@ class Method(nn.Module):
 
     def learned_state(self) -> dict[str, Tensor]:
         """Return copies of the learned tensors by name."""
-        state = self.state_dict()
+        state = self._state()
         return {learned_name(name): state[name].detach().clone() for name in self._changing()}
 
     def learned_parameters(self) -> int:
@@ -207,7 +222,7 @@ class Method(nn.Module):
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; names and shapes must fit exactly."""
-        names, own = {learned_name(name): name for name in self._changing()}, self.state_dict()
+        names, own = {learned_name(name): name for name in self._changing()}, self._state()
         for name in names:
             if name not in state:
                 raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")

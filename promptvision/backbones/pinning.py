@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from promptvision.backbones.blocks import HOOKS, BlockView, view_block
 
 LOG = logging.getLogger(__name__)
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
+"""Bytes of a number -> integers of as many bytes."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,23 @@ class Weights:
 
     key: tuple[tuple[int, int, torch.dtype, torch.device], ...]
     parts: tuple[int, ...]
-    sums: tuple[float, ...] = ()
+    sums: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, module: nn.Module, *, summed: bool = False) -> Weights:
         """Return the weights that are frozen now, with their sums if they are to be read."""
         frozen = [each for each in module.parameters() if not each.requires_grad]
         key = tuple((each.data_ptr(), each._version, each.dtype, each.device) for each in frozen)
-        sums = torch.stack([each.detach().sum(dtype=torch.float64) for each in frozen]) if summed and frozen else None
+        sums = torch.stack([_sum_of_bits(each) for each in frozen]) if summed and frozen else None
         return cls(key, tuple(map(id, module.modules())), () if sums is None else tuple(sums.tolist()))
+
+
+def _sum_of_bits(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor's bits, read as whole numbers of 8 bytes if it consists of such: no copy is made."""
+    flat = tensor.detach().contiguous().view(-1)
+    size = flat.element_size()
+    whole = flat.numel() * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
+    return flat.view(torch.int64 if whole else INTEGERS[size]).sum()
 
 
 @dataclass(frozen=True, eq=False)

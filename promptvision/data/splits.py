@@ -82,7 +82,10 @@ def class_subset(items: Sequence[Item], which: str, classes: Sequence[str]) -> l
     `classes` are all names in label order. Call it after `few_shot`: the published base and new subsets come from
     picks made for all classes. Source: CoOp `OxfordPets.subsample_classes`.
     """
-    new_label = {label: position for position, label in enumerate(_labels(len(classes), which))}
+    labels = _labels(len(classes), which)
+    if which == "all":
+        return list(items)
+    new_label = {label: position for position, label in enumerate(labels)}
     return [(path, new_label[label], name) for path, label, name in items if label in new_label]
 
 
