@@ -83,6 +83,23 @@ def test_a_backbone_is_loaded_once_unless_a_run_changed_it():
     torch.testing.assert_close(next(fresh.parameters()) + 1.0, pairs[0][0])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda backbone: backbone.requires_grad_(True),
+        lambda backbone: backbone.add_module("attached", torch.nn.Linear(1, 1)),
+        lambda backbone: backbone.blocks[0].register_forward_hook(lambda *call: None),
+    ],
+)
+def test_runs_that_train_together_have_one_backbone_unless_one_changes_it(change):
+    shared, key = sharing(FAMILIES, unchanged=True)["vpt"], ("embedded", "default", 0, "timm", "default")
+    first = shared.load_backbone(*key)
+    assert shared.load_backbone(*key) is first
+    change(first)
+    other = shared.load_backbone(*key)
+    assert other is not first and shared.load_backbone(*key) is other
+
+
 @pytest.mark.fault("files")
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_job_done_again(jobs):

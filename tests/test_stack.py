@@ -107,6 +107,24 @@ def test_gradients_together_are_those_of_each_run(family, name, options, towers)
             torch.testing.assert_close(each.learned[key].grad, gradient, atol=most, rtol=1e-5, msg=key)
 
 
+@pytest.mark.parametrize("options", [{}, {"class_token_position": "front"}, {"csc": True}])
+def test_prompts_of_many_runs_are_encoded_as_one(options):
+    clip = load_clip("embedded").double()
+    encoder, rows = coop.build("coop", clip, CLASSES, n_ctx=4, **options).encoder, []
+    shape = (5, 3, 4, clip.text.width) if options.get("csc") else (5, 4, clip.text.width)
+    contexts = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+    encoder.packed.register_forward_pre_hook(lambda module, args: rows.append(len(args[2][0])))
+    together = torch.func.vmap(lambda own: encoder(clip.text, own))(contexts)
+    alone = torch.stack([encoder(clip.text, own) for own in contexts])
+    assert rows == [5, 1, 1, 1, 1, 1]
+    upstream = torch.randn_like(alone)
+    for ours, theirs in (
+        (together, alone),
+        [torch.autograd.grad(each, contexts, upstream) for each in (together, alone)],
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 def test_methods_that_draw_in_a_step_are_not_stackable(towers):
     assert not vpt.build("linear", towers["vpt"], CLASSES, hidden_layers=1).stackable
     assert not coop.build("coop", towers["coop"], CLASSES, reparameterize="lstm").stackable

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView
@@ -16,6 +18,9 @@ from promptvision.backbones.fast_text import PackedPrompts, known_views
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.towers import TextTower
 from promptvision.errors import InputError, counted
+
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
+"""Ways to compute attention: all of torch's."""
 
 
 class PromptEncoder(torch.nn.Module):
@@ -57,8 +62,15 @@ class PromptEncoder(torch.nn.Module):
             raise InputError(
                 f"{len(deep) + 1} layers of prompts; this text tower shows {counted(len(tower.blocks), 'block')}"
             )
-        single = ctx.dim() == (3 if self.class_specific else 2)
-        layers = [layer[None] if single else layer for layer in (ctx, *deep)]
+        layers = [ctx, *deep]
+        if any(map(is_batchedtensor, layers)):
+            return Together.apply(partial(self._features, tower), *layers)  # type: ignore[no-untyped-call]
+        return self._features(tower, layers)
+
+    def _features(self, tower: TextTower, layers: Sequence[Tensor]) -> Tensor:
+        """Encode the contexts that enter each block, as `forward` does."""
+        single = layers[0].dim() == (3 if self.class_specific else 2)
+        layers = [layer[None] if single else layer for layer in layers]
         views = tower.compute.views(
             lambda: known_views(tower),
             "this text tower has parts that the fast way does not know (no causal mask, foreign blocks, hooks or "
@@ -107,6 +119,33 @@ class PromptEncoder(torch.nn.Module):
         again = partial(checkpoint, encoded, use_reentrant=False) if len(parts) > 1 else encoded
         found = torch.cat([again(part, layers) for part in parts])
         return gathered(found[None], start, count)[0].unflatten(0, (len(layers[0]), -1))
+
+
+class Together(torch.autograd.Function):
+    """Contexts of many runs (`torch.func.vmap`), encoded as one on the encoder's own leading axis.
+
+    Autograd follows what is computed in `vmap`. It may use fused attention, for which `torch.func.vmap` has no rule.
+    """
+
+    @staticmethod
+    def forward(encode: Callable[[Sequence[Tensor]], Tensor], *layers: Tensor) -> Tensor:
+        return encode(layers)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], encode: Callable[[Sequence[Tensor]], Tensor], *layers: Tensor
+    ) -> tuple[Tensor, int]:
+        runs = info.batch_size
+        rows = [
+            layer.expand(runs, *layer.shape) if dim is None else layer.movedim(dim, 0)
+            for layer, dim in zip(layers, in_dims[1:], strict=True)
+        ]
+        with sdpa_kernel(ATTENTION):
+            return encode(rows), 0
 
 
 class ChangedTexts(torch.nn.Module):

@@ -48,17 +48,21 @@ class Images:
         """Paths of all four lists in order, each once."""
         return list(dict.fromkeys(path for name in LISTS for path, _, _ in getattr(self, name)))
 
-    def fingerprint(self, items: Sequence[Item]) -> str:
+    def fingerprint(self, items: Sequence[Item], pixels: dict[str, bytes] | None = None) -> str:
         """Return the SHA-256 of a list of images, in its order.
 
-        It covers the paths, and of a file its place, size, times and inode, of an image in memory its pixels.
+        It covers the paths, and of a file its place, size, times and inode, of an image in memory its pixels, whose
+        hashes are kept in `pixels` and taken from there.
         """
+        known = {} if pixels is None else pixels
         digest = hashlib.sha256(self.made.encode())
         for path, _, _ in items:
             file, times = self._state(path)
             place = f"{os.path.abspath(file)}\0{times}\0" if file else ""
             digest.update(f"{path}\0{place}".encode("utf-8", "surrogateescape"))
-            digest.update(b"" if file else pixel_hash(self.open(path)))
+            if not file and path not in known:
+                known[path] = pixel_hash(self.open(path))
+            digest.update(b"" if file else known[path])
         return digest.hexdigest()
 
     def stamp(self, path: str) -> str:

@@ -118,14 +118,17 @@ def fit(
     losses = Losses(saver, meter)
     saver.settle = losses.settle
     with signals() as stop, meter, ExitStack() as ending:
-        ending.callback(method.pin, False)
+        if not member:  # the backbone of a stack is pinned for the runs that go on
+            ending.callback(method.pin, False)
         for epoch in range(start.epoch, epochs):
             if any(agreed([int(saver.patience.exhausted)], device)):
                 LOG.info("Stopped early: no better validation accuracy for %s", counted(patience, "epoch"))
                 break
             if epoch == start.epoch or not method.training:
                 method.train()
-            if (epoch == start.epoch or not member) and method.pin():  # runs of a stack leave their backbone as it is
+            if member:  # runs of a stack leave their backbone as it is, which most often is one
+                member.shared(f"pinned {id(method.backbone)}", method.pin)
+            elif method.pin():
                 update.renew()
             first, last = saver.at.batch, min(size, steps - epoch * size)
             batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)

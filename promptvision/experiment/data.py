@@ -16,6 +16,7 @@ from promptvision.data.long_tail import long_tailed
 from promptvision.data.readers import read
 from promptvision.data.scan import leave_out_bad
 from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
+from promptvision.engine.together.stack import Member
 from promptvision.errors import InputError, counted, shown
 from promptvision.method import Method
 
@@ -37,15 +38,13 @@ class Data:
     """Classes of the training images, if DATASET.TRAIN_CLASSES says that they are others than `classes`."""
 
 
-def load_data(cfg: CfgNode) -> Data:
-    """Read the data: few-shot images of all classes first, then the class subset, as published, then the long tail."""
-    wanted, card = cfg.DATASET, load_card(cfg.DATASET.NAME)
-    if wanted.SOURCE or wanted.TARGET:
-        images = read_domains(card, wanted.ROOT, wanted.SOURCE, wanted.TARGET, wanted.HELD_OUT)
-    elif wanted.HELD_OUT:
-        raise InputError("DATASET.HELD_OUT splits a target domain: name it in DATASET.TARGET")
-    else:
-        images = read(card, wanted.ROOT)
+def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
+    """Read the data: few-shot images of all classes first, then the class subset, as published, then the long tail.
+
+    Runs that train together, each a `member`, read the card and the lists of the data set once.
+    """
+    wanted = cfg.DATASET
+    card, images = member.shared("images", lambda: read_lists(wanted)) if member else read_lists(wanted)
     found = {split: len(getattr(images, split)) for split in ("train", "val", "test", "unlabelled")}
     train, val = _pick(cfg, images)
     for name, count in short_classes(images.train, wanted.SHOTS).items():
@@ -62,6 +61,16 @@ def load_data(cfg: CfgNode) -> Data:
     used = [f"{len(getattr(chosen, split))} of {found[split]} {split}" for split in found if found[split]]
     LOG.info("Images used: %s (DATASET.SHOTS %d; 0 takes all)", ", ".join(used), wanted.SHOTS)
     return Data(card, chosen, classes, left_out, found, trained)
+
+
+def read_lists(wanted: CfgNode) -> tuple[Card, Images]:
+    """Return the card of the data set that DATASET describes, and all images of its splits."""
+    card = load_card(wanted.NAME)
+    if wanted.SOURCE or wanted.TARGET:
+        return card, read_domains(card, wanted.ROOT, wanted.SOURCE, wanted.TARGET, wanted.HELD_OUT)
+    if wanted.HELD_OUT:
+        raise InputError("DATASET.HELD_OUT splits a target domain: name it in DATASET.TARGET")
+    return card, read(card, wanted.ROOT)
 
 
 def match_classes(method: Method, data: Data) -> tuple[Method, Data]:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.data.images import Images
+from promptvision.data.images import Images, Item
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.engine.environment import facts
@@ -61,6 +62,7 @@ class FeatureCache:
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
         self.identity = fingerprint(tower) if folder else ""  # in float32, whatever is held in 16 bits later
         self._known: dict[Any, Tensor] = {}
+        self._pixels = defaultdict[Any, dict[str, bytes]](dict)
 
     def once(self, loader: TestLoader, images: Images, title: str) -> tuple[Tensor, str]:
         """Return what `get` returns; of images without random choices it is kept, and files are taken as unchanged."""
@@ -69,10 +71,14 @@ class FeatureCache:
         key = place, images.made, tuple(views.items), repr(views.transform), loader.batch_size
         if views.stream is None and key in self._known:
             return self._known[key], "cache"
-        features, source = self.get(loader, images.fingerprint(views.items), title)
+        features, source = self.get(loader, self.fingerprint(images, views.items), title)
         if views.stream is None:
             self._known[key] = features
         return features, source
+
+    def fingerprint(self, images: Images, items: Sequence[Item]) -> str:
+        """Return `Images.fingerprint`; images in memory are taken as unchanged."""
+        return images.fingerprint(items, self._pixels[images.open])
 
     def get(self, loader: TestLoader, images: str, title: str = "") -> tuple[Tensor, str]:
         """Return the features (N, E) of all images in order, on the CPU, and their source: "cache" or "computed".
@@ -186,7 +192,7 @@ class FeatureTrainLoader:
     ):
         self.loader, self.cache, self.batch_size, self.keep = loader, cache, batch_size, keep
         self.labels = torch.tensor([label for _, label, _ in loader.items], dtype=torch.int64)
-        self.fingerprint, self.source = images.fingerprint(loader.items), "cache"
+        self.fingerprint, self.source = cache.fingerprint(images, loader.items), "cache"
         self._held: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -214,7 +220,7 @@ class FeatureTrainLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
         features = self._view(self.loader.view_of(epoch))
-        for batch in self.loader.batches(epoch)[start:]:
+        for batch in map(torch.tensor, self.loader.batches(epoch)[start:]):
             yield features[batch], self.labels[batch]
 
     def _view(self, number: int, title: str = "") -> Tensor:
