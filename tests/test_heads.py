@@ -219,3 +219,12 @@ def test_options_that_cannot_be_are_refused(name, options, said, clip):
 def test_the_search_for_alpha_needs_validation_images(clip):
     with pytest.raises(InputError, match="set METHOD.OPTIONS.ALPHA"):
         trained("gda", clip, alpha=0.0)
+
+
+@pytest.mark.parametrize("name", ["clap", "two_stage"])
+def test_official_checkpoints_load(name, clip, tmp_path):
+    method = coop.build(name, clip, NAMES)
+    state = {key: torch.randn_like(value) for key, value in method.learned_state().items() if key != "classifier"}
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 1}, tmp_path / "m.pth")
+    method.load_learned_state(coop.load_checkpoint(tmp_path / "m.pth", method))
+    assert all(torch.equal(method.learned_state()[key], value) for key, value in state.items())
