@@ -42,6 +42,9 @@ class Method(nn.Module):
     frozen_images: bool = False
     """True if images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
     features (B, E) in place of images (`ImageTower.as_features`)."""
+    frozen_blocks: int = 0
+    """Number of the image tower's first blocks that images pass unchanged, where the tower itself stays frozen: `loss`
+    then accepts rows of `backbones.image.entered` in place of images too; 0 if it accepts images alone."""
     stackable: bool = False
     """True if runs on features that differ in seed, rate or shots can compute their steps as one (`sweep --stack`):
     `loss` draws nothing, changes no buffer, follows no value of a tensor (`torch.func.vmap`), and reads nothing beside

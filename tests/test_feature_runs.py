@@ -80,6 +80,31 @@ def test_a_run_ends_the_same_with_and_without(mode, go, seen):
     assert without["accuracy"] == first["accuracy"] == second["accuracy"]
 
 
+LATER = {
+    "mmrl": ["METHOD.NAME", "mmrl", "METHOD.OPTIONS.DIM", 4],
+    "mma_pp": ["METHOD.NAME", "mma_pp", "METHOD.OPTIONS.ENSEMBLE", "select"],
+}
+
+
+@pytest.mark.parametrize("method", LATER)
+def test_what_enters_a_later_block_is_computed_once_for_each_view(method, go, monkeypatch):
+    """Images are encoded for tests only."""
+    words, encoded = [*LATER[method], "METHOD.OPTIONS.LAYERS", "[1]", "TRAIN.VIEWS", 2], []
+    embed = OpenClipImage.embed
+    monkeypatch.setattr(OpenClipImage, "embed", lambda self, x: encoded.append(len(x)) or embed(self, x))
+    without, _, learned = go("without", *words, "TRAIN.CACHE", "off")
+    assert sum(encoded) > without["n"]
+    first, _, first_learned = go("first", *words)
+    encoded.clear()
+    second, _, second_learned = go("second", *words)
+    found = [[each["train_features"], each["test_features"]] for each in (without, first, second)]
+    assert found == [["pictures", "pictures"], ["computed", "pictures"], ["cache", "pictures"]]
+    assert sum(encoded) == without["n"]
+    for name, tensor in learned.items():
+        torch.testing.assert_close(first_learned[name], tensor, atol=1e-5, rtol=1e-4)
+        assert torch.equal(second_learned[name], first_learned[name])
+
+
 def test_a_second_method_pays_nothing_for_images(go, seen):
     go("first", "TRAIN.VIEWS", 2, "METHOD.OPTIONS.N_CTX", 4)
     assert sum(seen) == 2 * 10 + 10  # two views of the training images, and those to test on

@@ -17,6 +17,7 @@ from promptvision.method import Method
 NAMES = ["cat", "dog", "old_house"]
 EVERY = [("coop", name) for name in coop.METHODS] + [("vpt", name) for name in vpt.METHODS]
 OPTIONS = {"prompt_kd": {"teacher": "embedded"}, "prompt_ablations": {"also": "bias"}}
+OPTIONS |= {"mmrl": {"fuse": False}, "mmrl_pp": {"fuse": False}}  # else new classes have a rule of their own
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_other_contents_are_named(content, tmp_path):
 
 WRAPPED = ("{}", "module.{}", "prompt_learner.{}", "module.prompt_learner.{}", "prompt_learner.module.{}")
 LEARNERS = ["coop", "cocoop", "dapl", "kg_coop", "pro_grad", "plot", "tcp", "maple", "task_res", "clip_adapter"]
-LEARNERS += ["co_prompt"]
+LEARNERS += ["co_prompt", "mma_pp"]
 """Methods whose official code learns the tensors of its prompt learner, or adapter, alone."""
 
 
@@ -199,7 +199,7 @@ def check_wrapped(method, names, bare, tmp_path):
     assert all(torch.equal(tensor, learned[key]) for key, tensor in state.items())
 
 
-@pytest.mark.parametrize("name", ["vpt", "ivlp", "prompt_src", "coop"])
+@pytest.mark.parametrize("name", ["vpt", "ivlp", "prompt_src", "coop", "mmrl", "mmrl_pp", "mma_pp"])
 @pytest.mark.parametrize("names", ["{}", "module.{}"])
 def test_names_of_a_whole_model_load_from_data_parallel(name, names, tmp_path):
     """CoOp saved as a whole model too: its frozen towers are left out."""

@@ -6,7 +6,7 @@ Deep prompts as in VPT (arXiv:2203.12119, section 3.2), in both towers as in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -61,6 +61,20 @@ def check_text_depth(tower: TextTower, depth: int, option: str) -> None:
     if not 1 <= depth <= max(1, len(tower.blocks)):
         here = f"has {counted(len(tower.blocks), 'block')}" if tower.blocks else "shows no blocks"
         raise InputError(f"{option} is {depth}; the text tower {here}, and 1 is shallow")
+
+
+def blocks_of_both(clip: CLIP, chosen: Sequence[int], first: Callable[[int], int]) -> list[int]:
+    """Return the blocks that change in both towers, from 0: the chosen ones, or all from `first(depth)` on."""
+    if not clip.image.depth:
+        raise clip.image.refusal()
+    if not clip.text.blocks:
+        raise InputError(f"the text tower of {clip.name!r} shows no blocks; choose a CLIP of two transformers")
+    depth = min(clip.image.depth, len(clip.text.blocks))
+    layers = list(chosen) or list(range(first(depth), depth))
+    if not layers or layers != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < depth:
+        has = counted(depth, "block")
+        raise InputError(f"layers is {layers}; it takes rising numbers from 0 to {depth - 1}: both towers have {has}")
+    return layers
 
 
 def leading_words(text: TextTower, n_ctx: int, ctx_init: str) -> tuple[Tensor, str]:

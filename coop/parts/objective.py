@@ -82,11 +82,18 @@ class FeatureMethod(Method):
         """Return the mean cross-entropy plus the weighted terms, a scalar."""
         image_features, text_features = self.image_features(images), shared(self.text_features)
         logits = self.logits(image_features, text_features)
-        step = Step(images, labels, image_features, text_features, logits)
-        total = self.cross_entropy(logits, labels)
+        return self.total(Step(images, labels, image_features, text_features, logits))
+
+    def total(self, step: Step) -> Tensor:
+        """Return the objective plus the weighted terms, a scalar."""
+        total = self.objective(step)
         for weight, term in self.terms.values():
             total = total + weight * term(step) if weight else total
         return total
+
+    def objective(self, step: Step) -> Tensor:
+        """Return the mean cross-entropy, to which `total` adds the terms."""
+        return self.cross_entropy(step.logits, step.labels)
 
     def to_half(self, training: bool) -> Sequence[Method]:
         if training and isinstance(self.teacher, Teacher):

@@ -15,9 +15,13 @@ from promptvision.method import Method
 
 OF_CLASSES = ("token_prefix", "token_suffix", "base_text_features")
 """Tensors of the class names, which every method computes for its own classes."""
-WHOLE = {"prompt_learner.ctx", "image_encoder.VPT"}
-"""A state with one of these is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC and VPT save."""
-WRAPPERS = {"module", "prompt_learner"}
+WHOLE = ("prompt_learner.ctx", "image_encoder.VPT", "representation_learner.", "adapter_learner.")
+"""A state with such a name is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC, MMRL save."""
+LEARNERS = ("prompt_learner", "VPT_image_trans", "representation_learner", "adapter_learner")
+"""Parts of a whole model that learn."""
+BESIDE = ("image_encoder.proj_rep", "image_encoder.A", "image_encoder.B")
+"""Learned tensors of MMRL and MMRL++ among those of the frozen image tower."""
+WRAPPERS = {"module", "prompt_learner", "adapter_learner"}
 """Parts of a name that depend on which module was saved, and on whether DataParallel wrapped it."""
 
 
@@ -39,7 +43,7 @@ def load_official(path: str | Path, method: Method | None = None) -> dict[str, T
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     named = state.items() if isinstance(state, dict) else ()
     tensors = {without(str(name), {"module"}): value for name, value in named if isinstance(value, Tensor)}
-    whole = bool(WHOLE & tensors.keys())
+    whole = any(name.startswith(WHOLE) for name in tensors)
     ours = {without(name, WRAPPERS): name for name in method.learned()} if method else {}
     if "ctx" not in tensors and not whole and ours.keys().isdisjoint(without(name, WRAPPERS) for name in tensors):
         raise InputError(f"{path} is not a checkpoint of CoOp or CoCoOp: its state_dict holds no 'ctx'")
@@ -64,7 +68,7 @@ def is_learned(name: str, whole: bool) -> bool:
     place, _, last = name.rpartition(".")
     if last in OF_CLASSES or "ZS_image_encoder" in place:
         return False
-    return not whole or place.startswith(("prompt_learner", "VPT_image_trans")) or last in ("VPT", "VPT_shallow")
+    return not whole or place.startswith(LEARNERS) or last in ("VPT", "VPT_shallow") or name in BESIDE
 
 
 def read_layers(path: Path, content: dict[str, Any], method: Method | None) -> dict[str, Tensor]:

@@ -25,6 +25,8 @@ from promptvision.backbones.text import OpenClipText
 from promptvision.backbones.towers import TextTower
 
 T = TypeVar("T")
+Layers = Sequence[Tensor | None]
+"""Context vectors of consecutive blocks; None where those that entered the block before pass on."""
 
 
 def known_views(tower: TextTower, blocks_learn: bool = False) -> list[BlockView] | None:
@@ -42,37 +44,39 @@ def known_views(tower: TextTower, blocks_learn: bool = False) -> list[BlockView]
 class PackedPrompts(PackedLayout):
     """Prompts of C classes in their packed layout, ready to be encoded."""
 
+    share: float = 1.0
+    """Share of a later block's vectors in what enters it; the rest is what the block before has made of the others."""
+
     def __init__(self, ids: Tensor, slots: Tensor, eot: Tensor, class_specific: bool, changing: bool = False):
         super().__init__(ids, slots, eot, class_specific, changing)
         self.kept, self.room = Kept(), Room()
 
-    def forward(
-        self, tower: TextTower, views: Sequence[BlockView], layers: Sequence[Tensor], chunk: int | str = 0
-    ) -> Tensor:
+    def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Layers, chunk: int | str = 0) -> Tensor:
         """Encode contexts (R, M, D), or (R, C, M, D) if class-specific, into features (R, C, E).
 
-        `layers[0]` are the contexts that enter the tower, `layers[i]` those that replace them at block i. `chunk`:
+        `layers[0]` are the contexts that enter the first of `views`, `layers[i]` those that replace them at view i,
+        where they pass on if it is None. `chunk`:
         about how many classes are computed at once, 0 for all, "auto" for as many as fit into the free memory; each
         chunk makes its constants, and backward computes it again.
         """
         assert isinstance(tower, OpenClipText)
-        layers = [layer.to(tower.positional_embedding.dtype) for layer in layers]
+        layers = each_layer(layers, lambda layer: layer.to(tower.positional_embedding.dtype))
         entry = self.kept.get(tower, ("trunk",), lambda: Trunk.of(self, tower))
         frozen = self._of_blocks(tower, ("frozen",), lambda: run(views, entry.frozen, entry.frozen_mask))
 
-        def ends(tiles: slice, layers: Sequence[Tensor], trunk: Cache) -> Tensor:
+        def ends(tiles: slice, layers: Layers, trunk: Cache) -> Tensor:
             with torch.no_grad():
                 constant = Constants.of(Entry.of(self, tower, tiles), views, frozen)
             return self._ends(views, constant, trunk, layers)
 
         def some(count: int) -> Tensor:
-            leaves = [layer.detach().requires_grad_() for layer in layers]
+            leaves = each_layer(layers, lambda layer: layer.detach().requires_grad_())
             return ends(slice(0, count), leaves, self._trunk(views, entry, frozen, leaves))
 
         start, stop = share(self.plan.tiles)
         size = max(1, self.plan.tiles * int(chunk) // len(self.slots)) if chunk and chunk != "auto" else stop - start
         if chunk == "auto":
-            size = self.room.pieces((len(layers[0]),), tower, some, self.plan.tiles)
+            size = self.room.pieces((rows_of(layers),), tower, some, self.plan.tiles)
         trunk = self._trunk(views, entry, frozen, layers)
         if size >= stop - start:
             found = self._ends(views, self._constants(tower, views, frozen, slice(start, stop)), trunk, layers)
@@ -91,17 +95,17 @@ class PackedPrompts(PackedLayout):
         """Return constants that depend on the blocks, which are kept unless the tower's weights are learned."""
         return make() if self.changing else self.kept.get(tower, name, make)
 
-    def _trunk(self, views: Sequence[BlockView], entry: Trunk, frozen: Cache, layers: Sequence[Tensor]) -> Cache:
+    def _trunk(self, views: Sequence[BlockView], entry: Trunk, frozen: Cache, layers: Layers) -> Cache:
         """Return keys and values (R, H, trunk, D / H) of the common beginning of all prompts, at every block."""
-        rows = len(layers[0])
+        rows = rows_of(layers)
         cache = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in frozen]
         if self.plan.frozen == self.plan.trunk:
             return cache
         tokens = entry.live
         for index, view in enumerate(views):
-            if index < len(layers):
-                vectors = layers[index][:, entry.live_places.which]
-                tokens = _entered(tokens, entry.live_places.here, vectors, first=index == 0)
+            layer = layers[index] if index < len(layers) else None
+            if layer is not None:
+                tokens = self._entered(tokens, entry.live_places.here, layer[:, entry.live_places.which], index)
             query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
             keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
@@ -112,16 +116,17 @@ class PackedPrompts(PackedLayout):
                 tokens = view.finish(attended, tokens)
         return cache
 
-    def _ends(self, views: Sequence[BlockView], constant: Constants, trunk: Cache, layers: Sequence[Tensor]) -> Tensor:
+    def _ends(self, views: Sequence[BlockView], constant: Constants, trunk: Cache, layers: Layers) -> Tensor:
         """Return the end tokens (R, T, E, D) of some tiles after the last block."""
-        rows, entry = len(layers[0]), constant.entry
+        rows, entry = rows_of(layers), constant.entry
         tokens, ends, each = entry.tokens.expand(rows, -1, -1, -1), entry.ends, entry.rows
         for index, view in enumerate(views):
             last = index == len(views) - 1
-            if entry.places and index < len(layers):
+            layer = layers[index] if index < len(layers) else None
+            if entry.places and layer is not None:
                 which, own = entry.places.which, entry.classes
-                vectors = layers[index][:, own, which] if self.class_specific else layers[index][:, which]
-                tokens = _entered(tokens, entry.places.here, vectors, first=index == 0)
+                vectors = layer[:, own, which] if self.class_specific else layer[:, which]
+                tokens = self._entered(tokens, entry.places.here, vectors, index)
             if index == 0 and constant.first is not None and not last:
                 projected = constant.first.expand(rows, -1, -1, -1)
                 query, key, value = view.split(projected, 3)
@@ -137,10 +142,30 @@ class PackedPrompts(PackedLayout):
             tokens = view.finish(attended, tokens[:, each, ends] if last else tokens)
         return tokens
 
+    def _entered(self, tokens: Tensor, here: Tensor, vectors: Tensor, index: int) -> Tensor:
+        """Put vectors (R, ..., D) that enter view `index` into tokens (..., D) that are `here`.
 
-def _entered(tokens: Tensor, here: Tensor, vectors: Tensor, first: bool) -> Tensor:
-    """Put context vectors (R, ..., D) into tokens (..., D) that are `here`; the first are added to positions."""
-    return torch.where(here, tokens + vectors if first else vectors, tokens)
+        The first are added to what `entering` has put there.
+        """
+        if index == 0:
+            return torch.where(here, tokens + vectors, tokens)
+        return torch.where(here, mixed(vectors, tokens, self.share), tokens)
+
+
+def each_layer(layers: Layers, change: Callable[[Tensor], Tensor]) -> list[Tensor | None]:
+    """Apply a function to those layers that have vectors."""
+    return [None if layer is None else change(layer) for layer in layers]
+
+
+def rows_of(layers: Layers) -> int:
+    """Return R, the number of rows of the first layer."""
+    assert layers[0] is not None
+    return len(layers[0])
+
+
+def mixed(vectors: Tensor, tokens: Tensor, share: float) -> Tensor:
+    """Return the vectors that enter a block where `share` of them is learned and the rest passes on."""
+    return vectors if share == 1 else share * vectors + (1 - share) * tokens
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Trunk:
         """Compute it from the tower's embeddings."""
         plan, dtype = prompts.plan, precision(tower)
         position = torch.arange(plan.trunk, device=prompts.slots.device)
-        tokens = _entering(prompts, tower, torch.zeros_like(position), position)
+        tokens = prompts.entering(tower, torch.zeros_like(position), position)
         seen = torch.ones(plan.trunk, plan.trunk, dtype=torch.bool, device=position.device).tril()
         return cls(
             frozen=tokens[None, : plan.frozen],
@@ -96,9 +96,9 @@ class Entry:
         seen = _seen(classes, fixed_class, prompts.plan.trunk)
         slots = torch.where(real, prompts.slots[own, position], CONSTANT)
         return cls(
-            fixed=_entering(prompts, tower, fixed_class.clamp(min=0), fixed_position),
+            fixed=prompts.entering(tower, fixed_class.clamp(min=0), fixed_position),
             fixed_mask=additive(_fixed_seen(fixed_class, prompts.plan.frozen), dtype),
-            tokens=torch.where(real[..., None], _entering(prompts, tower, own, position), 0),
+            tokens=torch.where(real[..., None], prompts.entering(tower, own, position), 0),
             places=Places.of(slots) if prompts.contexts_inside else None,
             classes=own,
             mask=additive(seen, dtype),
@@ -153,13 +153,6 @@ def precision(tower: OpenClipText) -> torch.dtype:
     position = tower.positional_embedding
     kind = position.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else position.dtype
-
-
-def _entering(prompts: PackedLayout, tower: OpenClipText, classes: Tensor, position: Tensor) -> Tensor:
-    """Return tokens (..., D) of classes (...) at positions (...) as they enter the tower, without context vectors."""
-    here = prompts.slots[classes, position][..., None] >= 0
-    known = torch.where(here, 0, tower.embed(prompts.ids[classes, position])).to(tower.positional_embedding.dtype)
-    return known + tower.positional_embedding[position]
 
 
 def run(views: Sequence[BlockView], tokens: Tensor, mask: Tensor, before: Cache | None = None) -> Cache:

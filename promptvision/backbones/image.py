@@ -22,6 +22,45 @@ def run_blocks(tower: ImageTower, images: Tensor, edits: Mapping[int, Edit], fir
     return tower.run(tokens, {index: edit for index, edit in edits.items() if index}, first=first)
 
 
+def states(tower: ImageTower, images: Tensor, start: int) -> Tensor:
+    """Return the tokens (B, N, D) of images (B, 3, H, W) as they enter block `start`."""
+    tokens = tower.enter(tower.embed(images))
+    for block in list(tower.blocks)[:start]:
+        tokens = tower.compute.run(block, block, tokens)
+    return tokens
+
+
+@torch.no_grad()
+def entered(tower: ImageTower, images: Tensor, start: int) -> Tensor:
+    """Return the `states` of images (B, 3, H, W) and their features as rows (B, N D + E); such rows pass through."""
+    if images.dim() == 2:
+        return images
+    seen = list[Tensor]()
+
+    def note(tokens: Tensor) -> Tensor:
+        seen.append(tokens)
+        return tokens
+
+    features = tower.pool(tower.run(tower.enter(tower.embed(images)), {start: note}, first=tower.pooled))
+    return torch.cat([seen[0].flatten(1), features], dim=1)
+
+
+def parted(tower: ImageTower, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the tokens (B, N, D) and the features (B, E) of rows of `entered`."""
+    tokens, features = rows.split([rows.shape[1] - tower.feature_dim, tower.feature_dim], dim=1)
+    return tokens.unflatten(1, (-1, tower.width)), features
+
+
+def below(tower: ImageTower, images: Tensor, start: int) -> Tensor:
+    """Return the tokens (B, N, D) that enter block `start`.
+
+    `images`: images (B, 3, H, W), or rows of `entered`.
+    """
+    if images.dim() == 4:
+        return states(tower, images, start)
+    return parted(tower, images)[0]
+
+
 def prompt_edits(tower: ImageTower, prompts: Sequence[Tensor], start: int = 0, keep: bool = True) -> dict[int, Edit]:
     """Return the edits of VPT (arXiv:2203.12119, section 3.2): prompts after the prefix tokens, new at every block.
 

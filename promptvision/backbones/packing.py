@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from promptvision.backbones.text import OpenClipText
+
 CONSTANT = -1
 """The slot of a token that is not a context vector."""
 WIDEST = 128
@@ -181,3 +183,9 @@ class PackedLayout(nn.Module):
         real = self.classes < len(slots)
         self.contexts_inside = bool((slots[self.classes[real], self.position[real]] >= 0).any())
         self.class_specific, self.changing = class_specific, changing
+
+    def entering(self, tower: OpenClipText, classes: Tensor, position: Tensor) -> Tensor:
+        """Return tokens (..., D) of classes (...) at positions (...) as they enter the tower, without contexts."""
+        here = self.slots[classes, position][..., None] >= 0
+        known = torch.where(here, 0, tower.embed(self.ids[classes, position])).to(tower.positional_embedding.dtype)
+        return known + tower.positional_embedding[position]

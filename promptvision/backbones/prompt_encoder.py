@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.classes.shares import gathered, share
-from promptvision.backbones.fast_text import PackedPrompts, known_views
+from promptvision.backbones.fast_text import Layers, PackedPrompts, each_layer, known_views, rows_of
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.towers import TextTower
 from promptvision.errors import InputError, counted
@@ -31,6 +31,8 @@ class PromptEncoder(torch.nn.Module):
     """
 
     eot: Tensor
+    start: int = 0
+    """The block that the first contexts enter."""
 
     def __init__(
         self, tower: TextTower, ids: Tensor, slots: Tensor, eot: Tensor, *,
@@ -39,8 +41,12 @@ class PromptEncoder(torch.nn.Module):
         super().__init__()
         self.class_specific = class_specific
         ids, slots = (t[:, : int(eot.max()) + 1].clone() if tower.causal else t for t in (ids, slots))
-        self.packed = PackedPrompts(ids, slots, eot, class_specific)
+        self.packed = self.packing(ids, slots, eot)
         self.register_buffer("eot", eot, persistent=False)
+
+    def packing(self, ids: Tensor, slots: Tensor, eot: Tensor) -> PackedPrompts:
+        """Return the packed layout of the prompts, for the fast way."""
+        return PackedPrompts(ids, slots, eot, self.class_specific)
 
     @property
     def ids(self) -> Tensor:
@@ -52,31 +58,35 @@ class PromptEncoder(torch.nn.Module):
         """Return the slots, which the packed layout holds."""
         return self.packed.slots
 
-    def forward(self, tower: TextTower, ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, tower: TextTower, ctx: Tensor, deep: Layers = ()) -> Tensor:
         """Encode contexts (M, D), or (C, M, D) if class-specific, into features (C, E); a leading R stays in front.
 
-        `deep[i]`, shaped as `ctx`, replaces the contexts at the entrance of block i + 1 (deep language prompts; MaPLe,
-        arXiv:2210.03117, section 3.2.1); after the last of them the tokens pass on unchanged.
+        `deep[i]`, shaped as `ctx`, replaces the contexts at the entrance of block `start` + 1 + i (deep language
+        prompts; MaPLe, arXiv:2210.03117, section 3.2.1); where it is None, and after the last of them, the tokens pass
+        on unchanged.
         """
-        if len(deep) >= max(1, len(tower.blocks)):
+        if self.start + len(deep) >= max(1, len(tower.blocks)):
             raise InputError(
-                f"{len(deep) + 1} layers of prompts; this text tower shows {counted(len(tower.blocks), 'block')}"
+                f"{self.start + len(deep) + 1} layers of prompts; "
+                f"this text tower shows {counted(len(tower.blocks), 'block')}"
             )
         layers = [ctx, *deep]
-        if any(map(is_batchedtensor, layers)):
+        if any(is_batchedtensor(layer) for layer in layers if layer is not None):
             return Together.apply(partial(self._features, tower), *layers)  # type: ignore[no-untyped-call]
         return self._features(tower, layers)
 
-    def _features(self, tower: TextTower, layers: Sequence[Tensor]) -> Tensor:
+    def _features(self, tower: TextTower, layers: Layers) -> Tensor:
         """Encode the contexts that enter each block, as `forward` does."""
-        single = layers[0].dim() == (3 if self.class_specific else 2)
-        layers = [layer[None] if single else layer for layer in layers]
+        first = layers[0]
+        single = first is not None and first.dim() == (3 if self.class_specific else 2)
+        layers = each_layer(layers, lambda layer: layer[None] if single else layer)
         views = tower.compute.views(
             lambda: known_views(tower),
             "this text tower has parts that the fast way does not know (no causal mask, foreign blocks, hooks or "
             "trainable weights)",
         )
-        features = self.packed(tower, views, layers, tower.compute.chunk) if views else self._plain(tower, layers)
+        chunk = tower.compute.chunk
+        features = self.packed(tower, views[self.start :], layers, chunk) if views else self._plain(tower, layers)
         return features[0] if single else features
 
     def prompts(self, tower: TextTower, ctx: Tensor, part: Tensor | None = None) -> Tensor:
@@ -95,22 +105,28 @@ class PromptEncoder(torch.nn.Module):
         vectors = ctx[row, own[:, None], which] if self.class_specific else ctx[row, which]
         return torch.where(slots[..., None] >= 0, vectors.to(tokens.dtype), tokens)
 
-    def _plain(self, tower: TextTower, layers: Sequence[Tensor]) -> Tensor:
-        """Encode every prompt whole, at most `tower.compute.chunk` of them at once."""
-        count, encode = len(layers[0]) * len(self.slots), cast(Callable[..., Tensor], tower.encode)
+    def encoded(self, tower: TextTower, part: Tensor, layers: Layers) -> Tensor:
+        """Encode prompts `part` (N,), indices among all R C, whole, through untouched blocks, into features (N, E)."""
 
-        def entered(block: Callable[..., Tensor], own: Tensor, part: Tensor, tokens: Tensor, **more: Tensor) -> Tensor:
+        def entered(block: Callable[..., Tensor], own: Tensor, tokens: Tensor, **more: Tensor) -> Tensor:
             return block(self._placed(own, part, tokens), **more)
 
-        def encoded(part: Tensor, layers: Sequence[Tensor]) -> Tensor:
-            blocks: list[Callable[..., Tensor]] = list(tower.blocks)
-            for index, vectors in enumerate(layers[1:], 1):
-                blocks[index] = partial(entered, blocks[index], vectors, part)
-            prompts, eot = self.prompts(tower, layers[0], part), self.eot[part % len(self.slots)]
-            return encode(prompts, eot, *([blocks] if layers[1:] else []))
+        first, *others = layers
+        assert first is not None
+        blocks: list[Callable[..., Tensor]] = list(tower.blocks)
+        for index, vectors in enumerate(others, 1):
+            blocks[index] = blocks[index] if vectors is None else partial(entered, blocks[index], vectors)
+        prompts, eot = self.prompts(tower, first, part), self.eot[part % len(self.slots)]
+        encode = cast(Callable[..., Tensor], tower.encode)
+        return encode(prompts, eot, *([blocks] if others else []))
+
+    def _plain(self, tower: TextTower, layers: Layers) -> Tensor:
+        """Encode every prompt whole, at most `tower.compute.chunk` of them at once."""
+        rows, encoded = rows_of(layers), partial(self.encoded, tower)
+        count = rows * len(self.slots)
 
         def some(number: int) -> Tensor:
-            leaves = [layer.detach().requires_grad_() for layer in layers]
+            leaves = each_layer(layers, lambda layer: layer.detach().requires_grad_())
             return encoded(torch.arange(number, device=self.eot.device), leaves)
 
         (start, stop), chunk = share(count), tower.compute.chunk
@@ -118,7 +134,7 @@ class PromptEncoder(torch.nn.Module):
         parts = torch.arange(start, stop, device=self.eot.device).split(size)
         again = partial(checkpoint, encoded, use_reentrant=False) if len(parts) > 1 else encoded
         found = torch.cat([again(part, layers) for part in parts])
-        return gathered(found[None], start, count)[0].unflatten(0, (len(layers[0]), -1))
+        return gathered(found[None], start, count)[0].unflatten(0, (rows, -1))
 
 
 class Together(torch.autograd.Function):

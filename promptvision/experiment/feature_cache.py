@@ -24,6 +24,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
+from promptvision.backbones.image import entered
 from promptvision.data.images import Images, Item
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
@@ -45,6 +46,7 @@ class FeatureCache:
     bit whether they come from a file or not; those of `TestLoader`'s batches are what the tower returns for each
     batch. Without a writable folder they are kept in memory. `compare`: for a tower whose code the fingerprint cannot
     cover, such as the modules and files that your own code reads: the first batch of a file is computed and compared.
+    `start`: in place of the features, keep the rows of `entered`, with what enters block `start`; 0 for the features.
     """
 
     def __init__(
@@ -55,11 +57,15 @@ class FeatureCache:
         *,
         progress: bool = False,
         compare: bool = False,
+        start: int = 0,
     ):
         self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
-        self.compare = compare
+        self.compare, self.start = compare, start
         self.device = next(tower.parameters()).device
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
+        if start:  # tokens stay in float32 in autocast too
+            tokens = tower.prefix + (tower.image_size // tower.patch_size) ** 2
+            self.bytes_each = (tower.feature_dim + tokens * tower.width) * torch.float32.itemsize
         self.identity = fingerprint(tower) if folder else ""  # in float32, whatever is held in 16 bits later
         self._known: dict[Any, Tensor] = {}
         self._pixels = defaultdict[Any, dict[str, bytes]](dict)
@@ -131,7 +137,8 @@ class FeatureCache:
         """Yield the features of each batch."""
         for images, _ in batches:
             with autocast(self.device, self.precision):
-                features = self.tower(images.to(self.device))
+                images = images.to(self.device)
+                features = entered(self.tower, images, self.start) if self.start else self.tower(images)
             yield features.cpu()
 
     def _key(self, loader: TestLoader, images: str) -> str:
@@ -151,7 +158,8 @@ class FeatureCache:
         """The parts of a key that are the same for all loaders; the way of the last block decides the last digits."""
         known = facts(self.device)
         environment = {name: known[name] for name in COMPUTED_BY}
-        way = {"last block": "first token"} if self.tower.last_view() else {}
+        way: dict[str, Any] = {"last block": "first token"} if self.tower.last_view() else {}
+        way |= {"entering block": self.start} if self.start else {}
         return {"format": FORMAT, "tower": self.identity, **way, "pillow": PIL.__version__, **environment}
 
 

@@ -57,13 +57,17 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
-    """Return the cache of image features, if the image tower stays frozen and CACHE_DIR names a folder."""
+    """Return the cache of image features, or of what enters the first block that a method changes.
+
+    None if the image tower learns, if the method takes neither, or without CACHE_DIR.
+    """
     tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
     trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
-    if folder is None or trainable or not method.frozen_images:
+    if folder is None or trainable or not (method.frozen_images or method.frozen_blocks):
         return None
+    start = 0 if method.frozen_images else method.frozen_blocks
     own = any(names_function(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
-    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own)
+    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own, start=start)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Setup:
     data: Data
     method: Method
     cache: FeatureCache | None
-    """Features are read from here in place of images, where there is one."""
+    """Features are read from here in place of images, where there is one; what enters a later block, in training."""
     progress: bool
 
     @property
@@ -161,7 +165,9 @@ class Setup:
 
     def _cached(self, loader: TestLoader, title: str) -> TestLoader | FeatureTestLoader:
         """Return the features of a loader's images if there is a cache, computed on first use; else the loader."""
-        return FeatureTestLoader(loader, self.cache, self.data.images, title) if self.cache else loader
+        if self.cache is None or self.cache.start:
+            return loader
+        return FeatureTestLoader(loader, self.cache, self.data.images, title)
 
     def train_loader(self, first: int) -> TrainLoader | FeatureTrainLoader | WithUnlabelled:
         """Return shuffled, augmented batches of the training images, with unlabelled ones if the method wants them.

@@ -16,6 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import coop
 from coop.parts.teacher import Descriptions, Teacher, filled
 from promptvision.backbones import CLIP, load_clip
+from promptvision.backbones.classes.entered import EnteredTexts
+from promptvision.backbones.classes.inserted import InsertedTokens
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.prompt_encoder import ChangedTexts, PromptEncoder
@@ -34,6 +36,8 @@ OPTIONS = {
     "co_prompt": dict(n_ctx=2, depth=9),
     "prompt_src": dict(depth_text=9, depth_vision=9, teacher_templates=["a photo of a {}."]),
     "prompt_kd": dict(depth=9),
+    "mma_pp": dict(ensemble="select", dropout=0.2),
+    "mma_pp, no dropout": dict(ensemble="select", dropout=0.0),
 }
 """Options of the published presets where they are not the defaults; where a depth is more than a tower has, all of it.
 The texts of a teacher, which are encoded before the count, are few here. A row is `method`, or `method, what`."""
@@ -98,10 +102,13 @@ def made_whole(method, clip):
     """A method of the plain way with its prompts' padding, and a text tower that does not stop before it."""
     for module in method.modules():
         if isinstance(module, PromptEncoder | ChangedTexts):
-            padding = clip.text.context_length - module.ids.shape[1]
+            inserted = module.count if isinstance(module, InsertedTokens) else 0
+            padding = clip.text.context_length + inserted - module.ids.shape[1]
             module.packed.ids = F.pad(module.ids, (0, padding))
         if isinstance(module, PromptEncoder):
             module.packed.slots = F.pad(module.slots, (0, padding), value=CONSTANT)
+        if isinstance(module, EnteredTexts):
+            module.ids = F.pad(module.ids, (0, clip.text.context_length - module.ids.shape[1]))
     text = copy.copy(clip.text)
     text.causal = False
     method.backbone = CLIP(clip.name, clip.image, text, clip.logit_scale)

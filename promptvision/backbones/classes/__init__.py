@@ -1,1 +1,1 @@
-"""Very many classes: chunks that fit into the free memory, and shares of processes."""
+"""Text of many classes: chunks that fit into the free memory, shares of processes, texts from a later block on."""
