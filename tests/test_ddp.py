@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from promptvision.data.loader import TrainLoader
-from promptvision.engine.distributed import check
+from promptvision.engine.distributed import check, sum_gradients
 from promptvision.errors import InputError
 from promptvision.method import Method
 
@@ -96,3 +96,11 @@ def test_what_cannot_be_shared_is_refused(team_of_one):
     method.loss_is_mean = False
     with pytest.raises(InputError, match="not a mean over the images"):
         check(method, 2)
+
+
+def test_a_tensor_that_no_process_has_a_gradient_of_stays_without(team_of_one):
+    """The optimiser then leaves it as it is, as the classifier of 2SFS in the first stage."""
+    learning, waiting = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    (3 * learning).sum().backward()
+    sum_gradients([learning, waiting])
+    assert learning.grad.tolist() == [3, 3] and waiting.grad is None
