@@ -46,6 +46,12 @@ METHODS = MethodTable(
         "lp_plus_plus": "coop.lp_plus_plus:LPPlusPlus",
         "clap": "coop.clap:CLAP",
         "two_stage": "coop.two_stage:TwoStage",
+        "dept": "coop.dept:DePT",
+        "at_prompt": "coop.at_prompt:ATPrompt",
+    },
+    hosts={
+        "dept": ("coop", "kg_coop", "cocoop", "maple", "prompt_src", "at_prompt"),
+        "at_prompt": ("coop", "kg_coop", "cocoop", "maple", "prompt_src"),
     },
 )
 options = METHODS.options

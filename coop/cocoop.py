@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coop.parts.context import context_prompts, initial_context
+from coop.parts.objective import Comparing, Step
 from coop.parts.per_image import mean_loss, parts
 from promptvision.backbones import CLIP
-from promptvision.method import Method
 
 
-class CoCoOp(Method):
+class CoCoOp(Comparing):
     """Context vectors that every image shifts: ctx_m + meta_net(image feature), hence prompts for each image.
 
     `n_ctx`: number of vectors M. `ctx_init`: words to start from instead of noise; M is then their number of tokens.
@@ -23,7 +23,6 @@ class CoCoOp(Method):
     Learns `ctx` (M, D) and `meta_net`, named as in the official checkpoints.
     """
 
-    backbone: CLIP
     frozen_images = True
     new_classes = True
 
@@ -41,20 +40,20 @@ class CoCoOp(Method):
         shift = self.meta_net(F.normalize(features, dim=-1).to(self.ctx.dtype))
         return self.ctx + shift[:, None]
 
-    def logits(self, features: Tensor, contexts: Tensor) -> Tensor:
-        """Compare image features (B, E) with the prompts of their own contexts (B, M, D) into logits (B, C)."""
-        return self.backbone.logits(features, self.encoder(self.backbone.text, contexts))
-
     def forward(self, images: Tensor) -> Tensor:
         features = self.backbone.image.as_features(images)
         contexts, at_once = self.contexts(features), self.backbone.compute.images_at_once or 1
-        return torch.cat([self.logits(features[p], contexts[p]) for p in parts(len(features), at_once)])
+        slices = list(parts(len(features), at_once))
+        return torch.cat([self.prediction(features[p], self.encoder(self.backbone.text, contexts[p])) for p in slices])
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy, a scalar, in the memory of the images that are encoded together."""
         features = self.backbone.image.as_features(images)
 
         def losses(contexts: Tensor, part: slice) -> Tensor:
-            return self.cross_entropy(self.logits(features[part], contexts), labels[part], reduction="none")
+            own, texts = features[part], self.encoder(self.backbone.text, contexts)
+            return self.objective(Step(images[part], labels[part], own, texts, self.logits(own, texts)), "none")
 
-        return mean_loss(self.contexts(features), losses, self.backbone.compute.images_at_once or 1)
+        contexts = self.contexts(features)
+        added = [p for name, p in self.trained().items() if name != "ctx" and not name.startswith("meta_net.")]
+        return mean_loss(contexts, losses, self.backbone.compute.images_at_once or 1, added)

@@ -39,6 +39,8 @@ class Method(nn.Module):
 
     no_decay: frozenset[str] = frozenset()
     """Names of learned tensors without weight decay."""
+    rate_factors: Mapping[str, float] = {}
+    """Factors of the learning rates of learned tensors, 1 for those without; a constant warm-up is the same for all."""
     frozen_images: bool = False
     """True if images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
     features (B, E) in place of images (`ImageTower.as_features`)."""
@@ -191,7 +193,11 @@ class Method(nn.Module):
 
     def learned(self) -> list[str]:
         """Return the names of the learned tensors, as in the official checkpoints."""
-        return [learned_name(name) for name in self._changing()]
+        return [self.official_name(name) for name in self._changing()]
+
+    def official_name(self, name: str) -> str:
+        """Return the name that a learned tensor of `state_dict()` has in the official checkpoints."""
+        return learned_name(name)
 
     def _changing(self) -> list[str]:
         """Return the names of the learned tensors in `state_dict()`."""
@@ -216,7 +222,7 @@ class Method(nn.Module):
     def learned_state(self) -> dict[str, Tensor]:
         """Return copies of the learned tensors by name."""
         state = self._state()
-        return {learned_name(name): state[name].detach().clone() for name in self._changing()}
+        return {self.official_name(name): state[name].detach().clone() for name in self._changing()}
 
     def learned_parameters(self) -> int:
         """Count the learned numbers, without remembered images and the running statistics of norms."""
@@ -225,7 +231,7 @@ class Method(nn.Module):
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:
         """Set the learned tensors; names and shapes must fit exactly."""
-        names, own = {learned_name(name): name for name in self._changing()}, self._state()
+        names, own = {self.official_name(name): name for name in self._changing()}, self._state()
         for name in names:
             if name not in state:
                 raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")
@@ -271,6 +277,14 @@ def learned_name(name: str) -> str:
 
 
 def option_defaults(method: type[Method]) -> dict[str, Any]:
-    """Return the keyword-only arguments of a method's constructor with their defaults, in upper case."""
-    parameters = inspect.signature(method.__init__).parameters.values()
-    return {p.name.upper(): p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """Return the keyword-only arguments of a method's constructor with their defaults, in upper case.
+
+    A constructor that takes any others, `**options`, hands them to the next class, and so has the options of that too.
+    """
+    found: dict[str, Any] = {}
+    for each in (base for base in method.__mro__ if "__init__" in vars(base)):
+        parameters = inspect.signature(vars(each)["__init__"]).parameters.values()
+        found = {p.name.upper(): p.default for p in parameters if p.kind is p.KEYWORD_ONLY} | found
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return found

@@ -15,7 +15,7 @@ EVERY = [(family, name) for family in FAMILIES for name in FAMILIES[family].METH
 
 @pytest.mark.parametrize(("family", "name"), EVERY)
 def test_options_read_from_the_source_are_those_of_the_class(family, name):
-    found, method = FAMILIES[family].options(name), FAMILIES[family].METHODS[name]
+    found, method = FAMILIES[family].options(name), FAMILIES[family].METHODS.find(name)
     assert issubclass(method, Method)
     assert [*found.items()] == [*option_defaults(method).items()]
     assert [*map(type, found.values())] == [*map(type, option_defaults(method).values())]

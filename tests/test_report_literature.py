@@ -378,7 +378,8 @@ def test_every_rule_names_a_method_of_a_family():
     families = {"coop": coop, "vpt": vpt}
     for method in rules()["methods"]:
         family, name = method["ours"].split("/")
-        assert set(method.get("options", {})) <= set(families[family].options(name)), method
+        options = method.get("options", {})
+        assert set(options) <= set(families[family].options(name, options.get("HOST", ""))), method
 
 
 def test_values_are_compared_by_what_they_mean():

@@ -26,7 +26,7 @@ class Step:
     image_features: Tensor
     """(B, E)."""
     text_features: Tensor
-    """(C, E)."""
+    """(C, E), or (B, C, E) where every image has its own."""
     logits: Tensor
     """(B, C)."""
     made: dict[str, Tensor] = field(default_factory=dict)
@@ -43,14 +43,31 @@ Term = Callable[[Step], Tensor]
 """One term of the objective, a scalar."""
 
 
-class FeatureMethod(Method):
-    """exp(logit_scale) times the cosine of `image_features(images)` and `text_features()`, which subclasses define.
-
-    The objective is the cross-entropy plus `weight * term(step)` for every entry {name: (weight, term)} of `terms`,
-    to which methods and users add their regularisers. A term of weight 0 is not computed.
-    """
+class Comparing(Method):
+    """Methods that compare image features with class features: how labels are learned and predicted from these."""
 
     backbone: CLIP
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Compare (B, E) with (C, E), or with (B, C, E), into logits (B, C)."""
+        return self.backbone.logits(image_features, text_features)
+
+    def prediction(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Return the logits (B, C) that images are classified by."""
+        return self.logits(image_features, text_features)
+
+    def objective(self, step: Step, reduction: str = "mean") -> Tensor:
+        """Return the mean cross-entropy, or that of each image with `reduction` "none"; other terms come on top."""
+        return self.cross_entropy(step.logits, step.labels, reduction)
+
+
+class FeatureMethod(Comparing):
+    """exp(logit_scale) times the cosine of `image_features(images)` and `text_features()`, which subclasses define.
+
+    The loss is `objective`, the cross-entropy, plus `weight * term(step)` for every entry {name: (weight, term)}
+    of `terms`, to which methods and users add their regularisers. A term of weight 0 is not computed.
+    """
+
     new_classes = True
     teacher: Any = None
     """A `Teacher` or a method, if terms of the objective need one."""
@@ -67,19 +84,15 @@ class FeatureMethod(Method):
         """Return the class features (C, E), not normalised, which depend on no image."""
         raise NotImplementedError
 
-    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Compare (B, E) and (C, E) into logits (B, C)."""
-        return self.backbone.logits(image_features, text_features)
-
     def forward(self, images: Tensor) -> Tensor:
-        return self.logits(self.image_features(images), self.text_features())
+        return self.prediction(self.image_features(images), self.text_features())
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
         features = self.text_features()
-        return lambda images: self.logits(self.image_features(images), features)
+        return lambda images: self.prediction(self.image_features(images), features)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy plus the weighted terms, a scalar."""
+        """Return the loss of the labels plus the weighted terms, a scalar."""
         image_features, text_features = self.image_features(images), shared(self.text_features)
         logits = self.logits(image_features, text_features)
         return self.total(Step(images, labels, image_features, text_features, logits))
@@ -90,10 +103,6 @@ class FeatureMethod(Method):
         for weight, term in self.terms.values():
             total = total + weight * term(step) if weight else total
         return total
-
-    def objective(self, step: Step) -> Tensor:
-        """Return the mean cross-entropy, to which `total` adds the terms."""
-        return self.cross_entropy(step.logits, step.labels)
 
     def to_half(self, training: bool) -> Sequence[Method]:
         if training and isinstance(self.teacher, Teacher):

@@ -13,11 +13,18 @@ from promptvision.backbones.safe_pickle import read_inert
 from promptvision.errors import InputError
 from promptvision.method import Method
 
-OF_CLASSES = ("token_prefix", "token_suffix", "base_text_features")
-"""Tensors of the class names, which every method computes for its own classes."""
+OF_CLASSES = ("token_", "base_text_features")
+"""Beginnings of the names of tensors of the class names, which every method computes for its own classes."""
 WHOLE = ("prompt_learner.ctx", "image_encoder.VPT", "representation_learner.", "adapter_learner.")
 """A state with such a name is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC, MMRL save."""
-LEARNERS = ("prompt_learner", "VPT_image_trans", "representation_learner", "adapter_learner")
+LEARNERS = (
+    "prompt_learner",
+    "VPT_image_trans",
+    "representation_learner",
+    "adapter_learner",
+    "film_lp",
+    "linear_probe_proj",
+)
 """Parts of a whole model that learn."""
 BESIDE = ("image_encoder.proj_rep", "image_encoder.A", "image_encoder.B")
 """Learned tensors of MMRL and MMRL++ among those of the frozen image tower."""
@@ -66,7 +73,7 @@ def is_learned(name: str, whole: bool) -> bool:
     PromptSRC's frozen teacher is part of its prompt learner.
     """
     place, _, last = name.rpartition(".")
-    if last in OF_CLASSES or "ZS_image_encoder" in place:
+    if last.startswith(OF_CLASSES) or "ZS_image_encoder" in place:
         return False
     return not whole or place.startswith(LEARNERS) or last in ("VPT", "VPT_shallow") or name in BESIDE
 

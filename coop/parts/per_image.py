@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,44 +32,48 @@ def parts(count: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def mean_loss(contexts: Tensor, losses: Losses, at_once: int) -> Tensor:
+def mean_loss(contexts: Tensor, losses: Losses, at_once: int, shared: Sequence[Tensor] = ()) -> Tensor:
     """Return the mean over images of `losses` at contexts (R, M, D), a scalar, `at_once` images at a time.
 
     A mean over images can be differentiated image by image: where a gradient is needed, each slice runs forward and
     backward to its contexts, and only the gradient (R, M, D) is kept. Value and gradient are those of all images
-    together. `losses` must not depend on anything else that needs a gradient.
+    together. `shared`: whatever else of `losses` needs a gradient.
     """
     if torch.is_grad_enabled() and contexts.requires_grad:
-        return MeanLoss.apply(contexts, losses, at_once)
+        return MeanLoss.apply(contexts, losses, at_once, *shared)
     return torch.cat([losses(contexts[part], part) for part in parts(len(contexts), at_once)]).mean()
 
 
 class MeanLoss(torch.autograd.Function):
-    """The mean loss, which computes the gradient of its contexts during forward."""
+    """The mean loss, which computes the gradients of its contexts, and of what all images share, during forward."""
 
     @staticmethod
-    def forward(ctx: Any, contexts: Tensor, losses: Losses, at_once: int) -> Tensor:
-        gradient, values = torch.empty_like(contexts), []
+    def forward(ctx: Any, contexts: Tensor, losses: Losses, at_once: int, *shared: Tensor) -> Tensor:
+        gradient, sums, values = torch.empty_like(contexts), [torch.zeros_like(each) for each in shared], []
         for part in parts(len(contexts), at_once):
-            value, gradient[part] = differentiate(losses, contexts[part], part)
+            value, gradient[part], own = differentiate(losses, contexts[part], part, shared)
+            sums = [total + each for total, each in zip(sums, own, strict=True)]
             values.append(value)
-        ctx.save_for_backward(gradient / len(contexts))
+        ctx.save_for_backward(*(each / len(contexts) for each in (gradient, *sums)))
         return torch.cat(values).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream, None, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, *sums = (each * upstream for each in ctx.saved_tensors)
+        return gradient, None, None, *sums
 
 
-def differentiate(losses: Losses, contexts: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-    """Return the losses (R,) of a slice and the gradient (R, M, D) of their sum."""
+def differentiate(
+    losses: Losses, contexts: Tensor, part: slice, shared: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return the losses (R,) of a slice, and the gradients of their sum: (R, M, D), and those of `shared`."""
     for scale in scales(contexts):
         leaf = contexts.detach().requires_grad_()
         with torch.enable_grad():
             found = losses(leaf, part)
-            (gradient,) = torch.autograd.grad(found.sum() * scale, leaf)
-        if scale == SCALES[-1] or gradient.isfinite().all():
+            gradients = torch.autograd.grad(found.sum() * scale, (leaf, *shared))
+        if scale == SCALES[-1] or all(each.isfinite().all() for each in gradients):
             break
-    return found.detach(), gradient / scale
+    own, *others = (each / scale for each in gradients)
+    return found.detach(), own, others

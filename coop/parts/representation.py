@@ -107,14 +107,14 @@ class Representations(FeatureMethod):
         """Return the objective; blocks below the first of `layers` are computed once for f_c and for CLIP's feature."""
         return super().loss(entered(self.backbone.image, images, self.frozen_blocks), labels)
 
-    def objective(self, step: Step) -> Tensor:
+    def objective(self, step: Step, reduction: str = "mean") -> Tensor:
         """Return the cross-entropies of the logits by f_c and by f_r, weighted by `alpha` and its rest.
 
         The terms keep f_c near CLIP, not f_r, which is free to learn the task.
         """
         alpha, (by_class, by_tokens) = self.options["alpha"], self.both_logits(step.image_features, step.text_features)
-        seen = self.cross_entropy(by_class, step.labels)
-        learned = self.cross_entropy(by_tokens, step.labels)
+        seen = self.cross_entropy(by_class, step.labels, reduction)
+        learned = self.cross_entropy(by_tokens, step.labels, reduction)
         return alpha * seen + (1 - alpha) * learned
 
     def distance(self, step: Step) -> Tensor:

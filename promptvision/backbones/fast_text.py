@@ -54,8 +54,8 @@ class PackedPrompts(PackedLayout):
     def forward(self, tower: TextTower, views: Sequence[BlockView], layers: Layers, chunk: int | str = 0) -> Tensor:
         """Encode contexts (R, M, D), or (R, C, M, D) if class-specific, into features (R, C, E).
 
-        `layers[0]` are the contexts that enter the first of `views`, `layers[i]` those that replace them at view i,
-        where they pass on if it is None. `chunk`:
+        `layers[0]` are the contexts that enter the first of `views`, `layers[i]` those that replace them, or the last
+        of them, at view i, where they pass on if it is None. `chunk`:
         about how many classes are computed at once, 0 for all, "auto" for as many as fit into the free memory; each
         chunk makes its constants, and backward computes it again.
         """
@@ -105,7 +105,8 @@ class PackedPrompts(PackedLayout):
         for index, view in enumerate(views):
             layer = layers[index] if index < len(layers) else None
             if layer is not None:
-                tokens = self._entered(tokens, entry.live_places.here, layer[:, entry.live_places.which], index)
+                places = entry.live_places.after(skipped(layers, layer))
+                tokens = self._entered(tokens, places.here, layer[:, places.which], index)
             query, key, value = view.split(view.part(view.norm1(tokens), 0, 3), 3)
             keys, values = join(cache[index], (key, value))
             cache[index] = keys, values
@@ -124,9 +125,9 @@ class PackedPrompts(PackedLayout):
             last = index == len(views) - 1
             layer = layers[index] if index < len(layers) else None
             if entry.places and layer is not None:
-                which, own = entry.places.which, entry.classes
-                vectors = layer[:, own, which] if self.class_specific else layer[:, which]
-                tokens = self._entered(tokens, entry.places.here, vectors, index)
+                places, own = entry.places.after(skipped(layers, layer)), entry.classes
+                vectors = layer[:, own, places.which] if self.class_specific else layer[:, places.which]
+                tokens = self._entered(tokens, places.here, vectors, index)
             if index == 0 and constant.first is not None and not last:
                 projected = constant.first.expand(rows, -1, -1, -1)
                 query, key, value = view.split(projected, 3)
@@ -150,6 +151,12 @@ class PackedPrompts(PackedLayout):
         if index == 0:
             return torch.where(here, tokens + vectors, tokens)
         return torch.where(here, mixed(vectors, tokens, self.share), tokens)
+
+
+def skipped(layers: Layers, layer: Tensor) -> int:
+    """Return how many of the first layer's contexts a layer leaves as they are: the first, where it has fewer."""
+    first = layers[0]
+    return 0 if first is None else first.shape[-2] - layer.shape[-2]
 
 
 def each_layer(layers: Layers, change: Callable[[Tensor], Tensor]) -> list[Tensor | None]:

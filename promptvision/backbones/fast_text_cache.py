@@ -34,6 +34,11 @@ class Places:
         """Return those of slots (..., N), -1 at other tokens."""
         return cls((slots >= 0)[..., None], slots.clamp(min=0))
 
+    def after(self, skip: int) -> Places:
+        """Return the places of the context vectors after the first `skip`, counted from there."""
+        here = torch.where(self.here[..., 0], self.which, CONSTANT)
+        return Places.of(here - skip) if skip else self
+
 
 @dataclass(frozen=True)
 class Trunk:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from promptvision.backbones.blocks import BlockView
 from promptvision.backbones.classes.shares import gathered, share
-from promptvision.backbones.fast_text import Layers, PackedPrompts, each_layer, known_views, rows_of
+from promptvision.backbones.fast_text import Layers, PackedPrompts, each_layer, known_views, rows_of, skipped
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.towers import TextTower
 from promptvision.errors import InputError, counted
@@ -58,12 +58,17 @@ class PromptEncoder(torch.nn.Module):
         """Return the slots, which the packed layout holds."""
         return self.packed.slots
 
+    @property
+    def n_ctx(self) -> int:
+        """Return the number of contexts M."""
+        return int(self.slots.max()) + 1
+
     def forward(self, tower: TextTower, ctx: Tensor, deep: Layers = ()) -> Tensor:
         """Encode contexts (M, D), or (C, M, D) if class-specific, into features (C, E); a leading R stays in front.
 
         `deep[i]`, shaped as `ctx`, replaces the contexts at the entrance of block `start` + 1 + i (deep language
         prompts; MaPLe, arXiv:2210.03117, section 3.2.1); where it is None, and after the last of them, the tokens pass
-        on unchanged.
+        on unchanged. With M' < M vectors it replaces the last M' contexts, and the others run through.
         """
         if self.start + len(deep) >= max(1, len(tower.blocks)):
             raise InputError(
@@ -95,12 +100,13 @@ class PromptEncoder(torch.nn.Module):
         `part` (N,): indices among all R C; None for all.
         """
         part = torch.arange(len(ctx) * len(self.slots), device=self.slots.device) if part is None else part
-        return self._placed(ctx, part, tower.embed(self.ids[part % len(self.slots)]).detach())
+        return self._placed(ctx, 0, part, tower.embed(self.ids[part % len(self.slots)]).detach())
 
-    def _placed(self, ctx: Tensor, part: Tensor, tokens: Tensor) -> Tensor:
-        """Put the contexts (R, ...) into the tokens (N, L, D) of prompts `part` (N,), indices among all R C."""
+    def _placed(self, ctx: Tensor, skip: int, part: Tensor, tokens: Tensor) -> Tensor:
+        """Put contexts (R, ...), those after the first `skip`, into tokens (N, L, D) of prompts `part` (N,), indices
+        among all R C."""
         row, own = (part // len(self.slots))[:, None], part % len(self.slots)
-        slots = self.slots[own, : tokens.shape[1]]
+        slots = self.slots[own, : tokens.shape[1]] - skip
         which = slots.clamp(min=0)
         vectors = ctx[row, own[:, None], which] if self.class_specific else ctx[row, which]
         return torch.where(slots[..., None] >= 0, vectors.to(tokens.dtype), tokens)
@@ -109,7 +115,7 @@ class PromptEncoder(torch.nn.Module):
         """Encode prompts `part` (N,), indices among all R C, whole, through untouched blocks, into features (N, E)."""
 
         def entered(block: Callable[..., Tensor], own: Tensor, tokens: Tensor, **more: Tensor) -> Tensor:
-            return block(self._placed(own, part, tokens), **more)
+            return block(self._placed(own, skipped(layers, own), part, tokens), **more)
 
         first, *others = layers
         assert first is not None

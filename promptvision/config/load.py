@@ -92,7 +92,8 @@ def dump(cfg: CfgNode) -> str:
 def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
     """Return one `KEY: value` line for each key that identifies the run or overrides its default."""
     always = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.SHOTS")
-    rows = ROWS | option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME))
+    host = (cfg.METHOD.OPTIONS.HOST,) if "HOST" in cfg.METHOD.OPTIONS else ()
+    rows = ROWS | option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME, *host))
     values = {name: reduce(getitem, name.split("."), cfg) for name in rows}
     return "\n".join(
         visible(f"{name}: {value}") for name, value in values.items() if name in always or value != rows[name].initial
@@ -188,6 +189,9 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
     family = value(replace(ROWS["METHOD.FAMILY"], choices=tuple(families)))
     name = value(replace(ROWS["METHOD.NAME"], choices=tuple(families[family].METHODS)))
     options = option_rows(families[family].options(name))
+    if host := options.get(f"{OPTIONS}.HOST"):  # an addition has the options of its host too
+        hosts = tuple(families[family].METHODS.hosts[name])
+        options = option_rows(families[family].options(name, value(replace(host, choices=hosts))))
     _check_options(given, options, f"{family} method {name}")
     cfg = CfgNode({section: {} for section in sorted(SECTIONS - {OPTIONS})})
     cfg.METHOD.OPTIONS = CfgNode()

@@ -44,20 +44,35 @@ class MethodDocs:
 
 
 class MethodTable(LazyTable):
-    """The methods of a family: their classes, and what the source of a class says of itself."""
+    """The methods of a family: their classes, and what the source of a class says of itself.
 
-    def __init__(self, family: str, paths: Mapping[str, str]):
+    `hosts`: methods that are an addition to another one, their option HOST, and the names of those that it can be.
+    """
+
+    def __init__(self, family: str, paths: Mapping[str, str], hosts: Mapping[str, Sequence[str]] | None = None):
         super().__init__(paths)
-        self.family = family
+        self.family, self.hosts = family, hosts or {}
 
-    def find(self, name: str) -> type[Any]:
+    def find(self, name: str, host: str = "") -> type[Any]:
         """Import and return the class of a method; an unknown name raises InputError with the nearest."""
         self.check(name)
-        return self[name]
+        return self[name].on(self._host(name, host)) if name in self.hosts else self[name]
 
-    def options(self, name: str) -> dict[str, Any]:
-        """Return the keyword-only arguments of a method, in upper case, with their defaults."""
+    def options(self, name: str, host: str = "") -> dict[str, Any]:
+        """Return the options of a method, in upper case, with their defaults; an addition has those of its host too."""
         self.check(name)
+        own = self._own_options(name)
+        return {**self.options(self._host(name, host)), **own} if name in self.hosts else own
+
+    def _host(self, name: str, host: str) -> str:
+        """Return the host of an addition, its default if `host` is empty."""
+        host = host or self._own_options(name)["HOST"]
+        if host not in self.hosts[name]:
+            raise unknown(f"host of {name}", host, self.hosts[name])
+        return host
+
+    def _own_options(self, name: str) -> dict[str, Any]:
+        """Return the keyword-only arguments of a method's constructor."""
         statements = (each for found in lineage(self.data[name]) for each in found.body)
         maker = next(each for each in statements if isinstance(each, ast.FunctionDef) and each.name == "__init__")
         options: dict[str, Any] = {}
@@ -71,7 +86,8 @@ class MethodTable(LazyTable):
 
     def build(self, name: str, backbone: Any, classes: Sequence[str], options: Mapping[str, Any]) -> Any:
         """Construct a method after checking that it has all `options`, and that it saves whatever it trains."""
-        method, known = self.find(name), [option.lower() for option in self.options(name)]
+        host = options.get("host", "")
+        method, known = self.find(name, host), [option.lower() for option in self.options(name, host)]
         if wrong := [option for option in options if option not in known]:
             raise unknown(f"option of {name}", wrong[0], known)
         built = method(backbone, classes, **options)
@@ -82,7 +98,8 @@ class MethodTable(LazyTable):
 
     def docs(self, name: str) -> MethodDocs:
         """Return the documentation of a method; meanings that its own docstring lacks are those of its bases."""
-        defaults, meanings = self.options(name), dict[str, str]()
+        self.check(name)
+        defaults, meanings = self._own_options(name), dict[str, str]()
         texts = [ast.get_docstring(each) or "" for each in lineage(self.data[name])]
         for option, meaning in (pair for text in texts for pair in option_texts(text)):
             if option in defaults:

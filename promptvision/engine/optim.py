@@ -7,7 +7,7 @@ Sources: Dassl.pytorch `dassl/optim/{lr_scheduler,optimizer,radam}.py` (CoOp and
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -101,12 +101,14 @@ def build_optimizer(
     no_decay: Collection[str] = (),
     eps: float = 1e-8,
     bias_multiplier: float = 1.0,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> Optimizer | None:
     """Return the optimiser of the named tensors that require gradients, a group for each; None if there are none.
 
     Tensors named in `no_decay` have weight decay 0. Settings are Dassl's: decay is added to the gradient except for
     radam and adamw (decoupled), betas 0.9 and 0.999, rmsprop alpha 0.99, `eps` 1e-8. VPT's SGD and Adam are the same.
     Biases, except a head's last, learn `bias_multiplier` times as fast: `set_rate` keeps each group's `lr_factor`.
+    `rate_factors`: by name, further factors, which a warm-up that is the same for all tensors leaves out.
     `vpt_adamw` is the AdamW of VPT's code: with any decay, 0.01 for all tensors except biases, which have none, eps
     1e-6 and no multiplier (`VPTAdamW`); with decay 0 it is not AdamW at all but SGD with momentum.
     """
@@ -122,7 +124,8 @@ def build_optimizer(
         decay = 0.0 if label in no_decay else weight_decay
         if official:
             decay = 0.0 if "bias" in label else 0.01
-        rate = {"lr": lr * factor, "lr_factor": factor}
+        after = (rate_factors or {}).get(label, 1.0)
+        rate = {"lr": lr * factor * after, "lr_factor": factor} | ({"own_factor": after} if after != 1 else {})
         groups.append({"params": [tensor], "name": label, "weight_decay": decay, **rate})
     if official:
         return VPTAdamW(groups, lr)
@@ -137,7 +140,7 @@ def build_optimizer(
     return torch.optim.Adam(groups, lr=lr, amsgrad=name == "amsgrad", eps=eps)
 
 
-def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the rate of the optimiser to `lr`, of each group to its own multiple of it."""
+def set_rate(optimizer: Optimizer, lr: float, alike: bool = False) -> None:
+    """Set the rate of the optimiser to `lr`, of each group to its multiple of it, without `rate_factors` if `alike`."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_factor", 1.0)
+        group["lr"] = lr * group.get("lr_factor", 1.0) * (1.0 if alike else group.get("own_factor", 1.0))

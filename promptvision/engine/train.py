@@ -68,6 +68,7 @@ def fit(
     identity: Mapping[str, Any] | None = None,
     per_step: bool = False,
     stages: Sequence[int] = (0,),
+    alike: int = 0,
     progress: bool = True,
     graph: str = "off",
     member: Member | None = None,
@@ -75,7 +76,8 @@ def fit(
     """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
     `per_step`: one step per entry of `rates`, so that the last epoch may end early. `stages`: the first step of each of
-    the method's stages.
+    the method's stages. `alike`: so many of the first `rates` are those of every tensor, whatever its factor
+    (`Method.rate_factors`).
     Returns `steps`, `epochs`, `seconds` (over all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. The random draws of a step depend only on (seed, step): a run that was
     stopped or killed and resumed ends bit-identical, on the same machine, to one that never stopped. Checkpoints are
@@ -134,10 +136,11 @@ def fit(
             batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)
             for batch, group in enumerate(saver.groups_of(batches, accumulate), start=first):
                 step = epoch * size + batch
-                rate = rates[step if per_step else epoch]
+                place = step if per_step else epoch
+                rate = rates[place]
                 for tensors in group:
                     check_labels(tensors[1], len(method.classes))
-                set_rate(optimizer, rate)
+                set_rate(optimizer, rate, alike=place < alike)
                 if step in stages:
                     with autocast(device, precision):
                         method.start_stage(stages.index(step))

@@ -31,7 +31,7 @@ from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.loss import check_loss, set_loss
 from promptvision.experiment.result import describe, environment, identity, learned_metadata
-from promptvision.experiment.schedule import base_rate, epochs, per_step, rates, stage_starts
+from promptvision.experiment.schedule import alike, base_rate, epochs, per_step, rates, stage_starts
 from promptvision.experiment.stacked import in_features, why_alone
 from promptvision.method import Batches
 
@@ -107,6 +107,7 @@ class Experiment(Setup):
             identity=identity(cfg, self.data),
             per_step=per_step(cfg),
             stages=stage_starts(cfg, batches, method.stages),
+            alike=alike(cfg, batches),
             progress=self.progress,
             graph=cfg.COMPUTE.GRAPH,
             member=member,
@@ -145,6 +146,7 @@ class Experiment(Setup):
             self.method.no_decay,
             optim.EPS,
             optim.BIAS_MULTIPLIER,
+            self.method.rate_factors,
         )
 
     def _check_evaluations(self, batches: int) -> None:

@@ -52,6 +52,15 @@ def per_step(cfg: CfgNode) -> bool:
     return bool(cfg.OPTIM.ITERATIONS) or cfg.OPTIM.SCHEDULE_PER != "epoch"
 
 
+def alike(cfg: CfgNode, batches: int) -> int:
+    """Return how many of the first `rates` belong to a warm-up at rates of its own, which are those of every tensor."""
+    optim = cfg.OPTIM
+    if optim.SCHEDULE.startswith(("vpt_", "coda_")):
+        return 0
+    count = optim.WARMUP_EPOCHS if optim.WARMUP_TYPE == "constant" else min(optim.WARMUP_EPOCHS, 1)
+    return count * (steps_per_epoch(cfg, batches) if optim.SCHEDULE_PER == "epoch" and optim.ITERATIONS else 1)
+
+
 def rates(cfg: CfgNode, batches: int = 1, stages: Sequence[float] = (1.0,)) -> list[float]:
     """Return the learning rate of every epoch, or with `per_step` of every step, where an epoch has `batches`.
 

@@ -30,6 +30,18 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("coop/mmrl", {}, "MMRL"),
     ("coop/mmrl_pp", {}, "MMRL++"),
     ("coop/mma_pp", {}, "MMA++"),
+    *(
+        (f"coop/{name}", {"HOST": host}, f"{title} + {addition}")
+        for name, addition in (("at_prompt", "ATPrompt"), ("dept", "DePT"))
+        for host, title in (
+            ("coop", "CoOp"),
+            ("kg_coop", "KgCoOp"),
+            ("cocoop", "CoCoOp"),
+            ("maple", "MaPLe"),
+            ("prompt_src", "PromptSRC"),
+            ("at_prompt", "CoOp + ATPrompt"),
+        )
+    ),
     ("coop/tip_adapter", {}, "Tip-Adapter"),
     ("coop/tip_adapter_f", {}, "Tip-Adapter-F"),
     ("coop/clip_adapter", {}, "CLIP-Adapter"),

@@ -51,7 +51,7 @@ def why_alone(job: Job, families: Families) -> str:
         return f"COMPUTE.CHUNK {cfg.COMPUTE.CHUNK} computes parts of a step again, run by run"
     if cfg.OPTIM.CLASS_WEIGHTS:
         return "OPTIM.CLASS_WEIGHTS gives each run its own loss"
-    method = families[cfg.METHOD.FAMILY].METHODS.find(cfg.METHOD.NAME)
+    method = families[cfg.METHOD.FAMILY].METHODS.find(cfg.METHOD.NAME, cfg.METHOD.OPTIONS.get("HOST", ""))
     return "" if method.stackable else f"the steps of {cfg.METHOD.NAME} cannot be computed together"
 
 

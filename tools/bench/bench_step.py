@@ -38,6 +38,8 @@ OPTIONS = {
     "prompt_kd": dict(depth=9),
     "mma_pp": dict(ensemble="select", dropout=0.2),
     "mma_pp, no dropout": dict(ensemble="select", dropout=0.0),
+    "at_prompt": dict(n_ctx=2),
+    "dept, MaPLe": dict(host="maple", n_ctx=2, depth=9),
 }
 """Options of the published presets where they are not the defaults; where a depth is more than a tower has, all of it.
 The texts of a teacher, which are encoded before the count, are few here. A row is `method`, or `method, what`."""
