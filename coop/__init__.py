@@ -31,6 +31,7 @@ METHODS = MethodTable(
         "maple": "coop.maple:MaPLe",
         "co_prompt": "coop.co_prompt:CoPrompt",
         "prompt_src": "coop.prompt_src:PromptSRC",
+        "skip_tuning": "coop.skip_tuning:SkipTuning",
         "task_res": "coop.task_res:TaskRes",
         "clip_adapter": "coop.clip_adapter:ClipAdapter",
         "kg_coop": "coop.kg_coop:KgCoOp",

@@ -119,16 +119,20 @@ class Method(nn.Module):
         """Return the mean cross-entropy, a scalar; `labels` (B,) int64."""
         return self.cross_entropy(self(images), labels)
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    def cross_entropy(
+        self, logits: Tensor, labels: Tensor, reduction: str = "mean", columns: Tensor | None = None
+    ) -> Tensor:
         """Return the cross-entropy of logits (B, C) with labels (B,) among the classes that training chooses among.
 
-        A scalar, or (B,) with `reduction` "none". Class weights enter the mean over images as factors, without a
+        A scalar, or (B,) with `reduction` "none". `columns` (K,): the classes of logits (B, K) if these are not all; a
+        label that is none of them counts as the first. Class weights enter the mean over images as factors, without a
         division by their sum, so that batches and processes can share a mean.
         """
-        logits, places = self.for_task(logits), labels
-        if self.label_smoothing and self.task_labels:  # the other classes, at -inf, get no share of a label
-            chosen = self.task_places.to(labels.device)
-            logits, places = logits[:, chosen], (labels[:, None] == chosen).long().argmax(dim=1)
+        logits = logits if columns is not None else self.for_task(logits)
+        if columns is None and self.label_smoothing and self.task_labels:
+            columns = self.task_places.to(labels.device)  # the other classes, at -inf, get no share of a label
+            logits = logits[:, columns]
+        places = labels if columns is None else (labels[:, None] == columns).long().argmax(dim=1)
         if self.class_weights is None:
             return F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction=reduction)
         loss = F.cross_entropy(logits, places, label_smoothing=self.label_smoothing, reduction="none")

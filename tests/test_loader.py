@@ -74,6 +74,26 @@ def test_a_second_view_leaves_the_first_as_it_is(workers):
     assert len(fixed) == 3
 
 
+def test_batches_of_one_class():
+    """Every image of a class comes once in an epoch, but those of an incomplete batch; the classes come at random."""
+    noise = Noise(20)  # 7, 7 and 6 of the classes
+    loader = train_loader(noise, one_class=True)
+    assert len(loader) == len(loader.batches(0)) == 6
+    orders = [loader.batches(epoch) for epoch in range(30)]
+    for batches in orders:
+        shown = [index for batch in batches for index in batch]
+        assert len(set(shown)) == len(shown) == 18
+        assert all(len(batch) == 3 and len({index % 3 for index in batch}) == 1 for batch in batches)
+    assert len({tuple(batch[0] % 3 for batch in batches) for batches in orders}) > 10
+    assert loader.batches(3) == train_loader(noise, one_class=True).batches(3)
+    whole = train_loader(noise, one_class=True, drop_last=False)
+    assert len(whole) == len(whole.batches(0)) == 8 and sorted(sum(whole.batches(0), [])) == list(range(20))
+    few = train_loader(Noise(4), one_class=True)  # a class with fewer images than a batch has a smaller one
+    assert sorted(map(len, few.batches(0))) == [1, 1, 2] and len(few) == 3
+    halves = [train_loader(noise, one_class=True, part=(number, 2)).batches(1) for number in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(each) for each in loader.batches(1)]
+
+
 def test_views_depend_on_seed_epoch_and_index_alone():
     noise = Noise(6)
     first = list(train_loader(noise).epoch(0))

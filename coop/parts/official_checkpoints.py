@@ -15,7 +15,13 @@ from promptvision.method import Method
 
 OF_CLASSES = ("token_", "base_text_features")
 """Beginnings of the names of tensors of the class names, which every method computes for its own classes."""
-WHOLE = ("prompt_learner.ctx", "image_encoder.VPT", "representation_learner.", "adapter_learner.")
+WHOLE = (
+    "prompt_learner.ctx",
+    "image_encoder.VPT",
+    "representation_learner.",
+    "adapter_learner.",
+    "image_encoder.conv1.weight",
+)
 """A state with such a name is that of a whole model with its frozen towers, as IVLP, MaPLe, PromptSRC, MMRL save."""
 LEARNERS = (
     "prompt_learner",

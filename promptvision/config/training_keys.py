@@ -55,6 +55,12 @@ TRAINING = (
         "it.",
     ),
     Key(
+        "OPTIM.ONE_CLASS",
+        False,
+        "Batches of one class each, chosen at random for every batch among those with images left in the epoch; an "
+        "epoch shows every image once, and DROP_LAST holds for each class.",
+    ),
+    Key(
         "OPTIM.LABEL_SMOOTHING",
         0.0,
         "Share of every training label that is spread evenly over the classes that training chooses among; 0 for none. "

@@ -103,7 +103,9 @@ class TrainLoader:
     nothing, so there is one view. `drop_last`: an incomplete last batch is dropped unless it is the only one (Dassl
     `build_data_loader`). `keep` decodes all images now and holds them in memory: for few-shot sets, where a broken
     image is then found before training. `part`: (number, count) of processes that share every batch. `device`: that
-    of the normalised images. `twice`: batches are (images, labels, second views of the images).
+    of the normalised images. `twice`: batches are (images, labels, second views of the images). `one_class`: every
+    batch holds images of one class, chosen at random for each among those with images left in the epoch; what is said
+    of incomplete batches then holds for each class (Dassl, `RandomClassSampler`).
     """
 
     source = "pictures"
@@ -124,18 +126,20 @@ class TrainLoader:
         part: tuple[int, int] = (0, 1),
         device: torch.device = CPU,
         twice: bool = False,
+        one_class: bool = False,
     ):
         _check(items, batch_size, workers, "train on")
         self.items, self.open, self.transform, self.device = list(items), open_image, transform, device
         self.batch_size, self.seed, self.part, self.twice = batch_size, seed, part, twice
         self.drop_last, self.views, self.fixed = drop_last, 1 if fixed else views, fixed
+        self.groups = groups_of(self.items, one_class)
         self.workers = self._views().workers(workers)
         if keep:
             self.keep()
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
-        return count_batches(len(self.items), self.batch_size, self.drop_last)
+        return sum(count_batches(len(group), self.batch_size, self.drop_last) for group in self.groups)
 
     def keep(self) -> None:
         """Decode all images now and hold them in memory."""
@@ -160,10 +164,18 @@ class TrainLoader:
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the indices of an epoch's batches; of several processes, this one's part of each."""
-        order, size, (number, count) = list(range(len(self.items))), self.batch_size, self.part
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        starts = range(0, len(self) * size, size)
-        return [order[start : start + size][number::count] for start in starts]
+        draws, size, (number, count) = random.Random(f"{self.seed}/{epoch}"), self.batch_size, self.part
+        left, found = [], []
+        for group in self.groups:
+            order = group.copy()
+            draws.shuffle(order)
+            starts = range(0, count_batches(len(order), size, self.drop_last) * size, size)
+            left.append([order[start : start + size][number::count] for start in starts])
+        while len(left) > 1:
+            chosen = draws.randrange(len(left))
+            found.append(left[chosen].pop())
+            left = [batches for batches in left if batches]
+        return found + left[0]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Yield the batches of an epoch from number `start` on."""
@@ -212,6 +224,14 @@ class TestLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.views.batches(self.indices, self.workers)
+
+
+def groups_of(items: Sequence[Item], one_class: bool) -> list[list[int]]:
+    """Return the indices of the images that batches are made of: all, or those of each class by itself."""
+    groups: dict[int, list[int]] = {}
+    for index, (_, label, _) in enumerate(items):
+        groups.setdefault(label if one_class else 0, []).append(index)
+    return [groups[label] for label in sorted(groups)]
 
 
 def _seed(text: str) -> None:

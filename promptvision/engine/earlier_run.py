@@ -23,6 +23,7 @@ ADDED: Mapping[str, Any] = {
     "OPTIM.CLASS_WEIGHTS": "",
     "OPTIM.ACCUMULATE": 1,
     "OPTIM.DROP_LAST": True,
+    "OPTIM.ONE_CLASS": False,
     "TRAIN.PATIENCE": 0,
     "DATASET.TRAIN_CLASSES": "same",
     "INPUT.RESIZE": "pillow",

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from yacs.config import CfgNode
 
 from promptvision.config import dump, resolved
-from promptvision.data.loader import smallest_batch
+from promptvision.data.loader import groups_of, smallest_batch
 from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import save_learned
 from promptvision.engine.device import autocast
@@ -70,8 +70,9 @@ class Experiment(Setup):
         """
         started, cfg, method = time.monotonic(), self.cfg, self.method
         optimizer = self._optimizer()
-        smallest = smallest_batch(len(self.data.images.train), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST)
-        check(method, smallest, cfg.OPTIM.ACCUMULATE if optimizer else 1)
+        groups = groups_of(self.data.images.train, cfg.OPTIM.ONE_CLASS)
+        sizes = [smallest_batch(len(group), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST) for group in groups]
+        check(method, min(sizes, default=0), cfg.OPTIM.ACCUMULATE if optimizer else 1)
         loader = self.train_loader(first_epoch(self.folder)) if optimizer else None
         set_loss(cfg, method, self.data.images.train, self.device)
         batches = len(loader) if loader else 1

@@ -205,6 +205,7 @@ class Setup:
             part=part(),
             device=self.device,
             twice=self.method.wants_second_view,
+            one_class=cfg.OPTIM.ONE_CLASS,
         )
 
     def _as_features(self, loader: TrainLoader, span: Iterable[int], *, keep: bool) -> FeatureTrainLoader:

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from yacs.config import CfgNode
 
-from promptvision.data.loader import count_batches
+from promptvision.data.images import Item
+from promptvision.data.loader import count_batches, groups_of
 from promptvision.engine.optim import learning_rates
 from promptvision.errors import InputError
 
@@ -19,9 +20,10 @@ def base_rate(cfg: CfgNode) -> float:
     return optim.LR / 256 * (optim.BATCH_SIZE * optim.ACCUMULATE) if optim.SCALE_LR else optim.LR
 
 
-def batches_per_epoch(cfg: CfgNode, images: int) -> int:
-    """Return the batches of an epoch of so many images."""
-    return count_batches(images, cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST)
+def batches_per_epoch(cfg: CfgNode, items: Sequence[Item]) -> int:
+    """Return the batches of an epoch of these images."""
+    groups = groups_of(items, cfg.OPTIM.ONE_CLASS)
+    return sum(count_batches(len(group), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST) for group in groups)
 
 
 def steps_per_epoch(cfg: CfgNode, batches: int) -> int:

@@ -154,7 +154,7 @@ def _scaled(cfg: CfgNode, run: SampleRun, data: Data, others: Sequence[Data], ta
     step = median(later - earlier for earlier, later in pairwise([0.0, *rows])) if rows else 0.0
     tested, trained = (len(getattr(run.data.images, name)) for name in (split, "train"))
     more = len(data.images.train) / max(1, trained)
-    batches = batches_per_epoch(cfg, len(data.images.train))
+    batches = batches_per_epoch(cfg, data.images.train)
     of_views = min(cfg.TRAIN.VIEWS or epochs(cfg, batches), epochs(cfg, batches)) if rows else 1
     views = 1 if run.cache is None or run.cfg.INPUT.TRAIN == cfg.INPUT.TEST else of_views
     image = max(0.0, took["test"] - took["predictor"]) / tested
