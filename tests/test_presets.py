@@ -202,3 +202,25 @@ def test_tip_adapter_follows_its_configs(preset, name):
         assert (cfg.TRAIN.KEEP, cfg.TRAIN.EVAL_EVERY) == ("best_test", 1)
         each = rates(cfg, 3)
         assert len(each) == 3 * optim.EPOCHS and each[0] == 0.001 and 0.001 > each[1] > each[2]
+
+
+SKIP_TUNING = {  # preset: rate of the text tower, of the image tower, of the warm-up, epochs (Koorye/SkipTuning)
+    "skip_tuning_vit_b16": (2e-5, 5e-6, 1e-6, 20),
+    "skip_tuning_vit_b16_cross_datasets": (1e-5, 1e-6, 1e-8, 20),
+    "skip_tuning_vit_b16_few_shot": (1e-5, 1e-5, 1e-5, 40),
+}
+
+
+@pytest.mark.parametrize("name", SKIP_TUNING)
+@pytest.mark.parametrize(("dataset", "shots"), [("dtd", 16), ("imagenet", 4), ("food101", 2), ("sun397", 1)])
+def test_skip_tuning_follows_its_scripts(name, dataset, shots):
+    cfg = load(f"configs/coop/{name}.yaml", "DATASET.NAME", dataset, "DATASET.SHOTS", shots)
+    options, optim, each = cfg.METHOD.OPTIONS, cfg.OPTIM, rates(load(f"configs/coop/{name}.yaml"))
+    text, image, first, epochs = SKIP_TUNING[name]
+    assert (optim.LR, each[0], len(each)) == (text, first, epochs)
+    assert pytest.approx(image) == options.IMAGE_RATE * optim.LR
+    assert (epochs if dataset == "dtd" else epochs / 4) == optim.EPOCHS
+    found = (options.START_LAYER, options.TOP_RATIO, options.MAX_TOP, options.DECAY, optim.BATCH_SIZE, optim.NAME)
+    assert found == (6, 0.5, 50, 0.3, 4, "sgd") and (shots >= 4) == optim.ONE_CLASS
+    assert (options.REDRAW, options.KEEP_LABELS, options.FP16_WEIGHTS) == (False, False, True)
+    assert list(options.TEMPLATES) == ["itap of a {}."] if dataset == "dtd" else len(options.TEMPLATES) == 1

@@ -26,6 +26,7 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("coop/maple", {}, "MaPLe"),
     ("coop/prompt_src", {}, "PromptSRC"),
     ("coop/co_prompt", {}, "CoPrompt"),
+    ("coop/skip_tuning", {}, "Skip Tuning"),
     ("coop/prompt_kd", {}, "PromptKD"),
     ("coop/mmrl", {}, "MMRL"),
     ("coop/mmrl_pp", {}, "MMRL++"),

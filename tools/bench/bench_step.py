@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import coop
 from coop.parts.teacher import Descriptions, Teacher, filled
+from coop.parts.upper_blocks import UpperText
 from promptvision.backbones import CLIP, load_clip
 from promptvision.backbones.classes.entered import EnteredTexts
 from promptvision.backbones.classes.inserted import InsertedTokens
@@ -90,6 +91,7 @@ def build(row, clip, classes, official):
     name, options = row.partition(",")[0], OPTIONS.get(row, {})
     most = min(clip.image.depth, len(clip.text.blocks))
     options = {key: min(value, most) if key.startswith("depth") else value for key, value in options.items()}
+    options |= {"start_layer": min(6, most // 2)} if name == "skip_tuning" else {}
     clip.compute = Compute("plain" if official else "auto", images_at_once=1)
     method = coop.build(name, clip, class_names(classes), **options).to(clip.logit_scale.device)
     if name == "co_prompt":
@@ -107,6 +109,8 @@ def made_whole(method, clip):
             inserted = module.count if isinstance(module, InsertedTokens) else 0
             padding = clip.text.context_length + inserted - module.ids.shape[1]
             module.packed.ids = F.pad(module.ids, (0, padding))
+        if isinstance(module, UpperText):
+            module.nodes = F.pad(module.nodes, (0, clip.text.context_length - module.nodes.shape[1]))
         if isinstance(module, PromptEncoder):
             module.packed.slots = F.pad(module.slots, (0, padding), value=CONSTANT)
         if isinstance(module, EnteredTexts):
