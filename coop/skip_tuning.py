@@ -12,8 +12,9 @@ from torch import Tensor
 from coop.parts.objective import FeatureMethod
 from coop.parts.teacher import Teacher
 from coop.parts.texts import given_templates
-from coop.parts.upper_blocks import UpperImage, UpperText, check_towers, lower_tokens
+from coop.parts.upper_blocks import UpperImage, UpperText, check_towers
 from promptvision.backbones import CLIP
+from promptvision.backbones.image import below
 from promptvision.errors import InputError, counted
 
 TAKEN = 1e4
@@ -23,7 +24,8 @@ TAKEN = 1e4
 class SkipTuning(FeatureMethod):
     """The upper blocks of both towers, fine-tuned on the classes that are most similar to the images of a step.
 
-    The lower blocks stay frozen: their outputs for the texts are computed once. A step ranks the classes by the largest
+    The lower blocks stay frozen: their outputs are computed once for the texts, and for images once per view that
+    `TRAIN.CACHE` keeps. A step ranks the classes by the largest
     similarity of an image to their zero-shot texts, the labels first; it keeps the first ranks, and each later one with
     a probability that falls exponentially.
 
@@ -44,6 +46,7 @@ class SkipTuning(FeatureMethod):
     ):  # fmt: skip
         super().__init__(backbone, classes)
         check_towers(backbone, start_layer)
+        self.frozen_blocks = start_layer
         for name in ("top_ratio", "max_top", "decay", "image_rate"):
             if self.options[name] <= 0:
                 raise InputError(f"{name} is {self.options[name]:g}; it must be positive")
@@ -60,7 +63,9 @@ class SkipTuning(FeatureMethod):
         self.loss_is_mean = self.always_kept(len(classes)) == len(classes)
 
     def image_features(self, images: Tensor) -> Tensor:
-        tokens = lower_tokens(self.backbone.image, images, self.options["start_layer"])
+        """Encode images (B, 3, H, W), or rows of `entered`, into features (B, E)."""
+        with torch.no_grad():
+            tokens = below(self.backbone.image, images, self.frozen_blocks)
         return self.image_encoder(self.backbone.image, tokens)
 
     def text_features(self) -> Tensor:

@@ -22,6 +22,8 @@ from promptvision.cli import one_sentence
 ROOT = Path(__file__).parents[1]
 WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f", "clap"}
 """Learned behind the towers: the official way has nothing to lose."""
+DRAWING = {"clip_lora", "mma_pp"}
+"""Dropout draws another number of values in the official way."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_a_step_costs_no_more_than_the_official_one_and_is_the_same(rows):
         least = 1 if row["method"] in WITHOUT_TOWERS else 1.1
         assert float(row["less"].removesuffix("x")) >= least, row
         assert float(row["less MB"].removesuffix("x")) >= least, row
-        if row["method"] == "clip_lora":
+        if row["method"] in DRAWING:
             assert not row["logits"] and not row["gradient"]
         else:
             assert float(row["logits"]) < 1e-4 and float(row["gradient"]) < 1e-3, row

@@ -81,15 +81,16 @@ def test_a_run_ends_the_same_with_and_without(mode, go, seen):
 
 
 LATER = {
-    "mmrl": ["METHOD.NAME", "mmrl", "METHOD.OPTIONS.DIM", 4],
-    "mma_pp": ["METHOD.NAME", "mma_pp", "METHOD.OPTIONS.ENSEMBLE", "select"],
+    "mmrl": ["METHOD.NAME", "mmrl", "METHOD.OPTIONS.DIM", 4, "METHOD.OPTIONS.LAYERS", "[1]"],
+    "mma_pp": ["METHOD.NAME", "mma_pp", "METHOD.OPTIONS.ENSEMBLE", "select", "METHOD.OPTIONS.LAYERS", "[1]"],
+    "skip_tuning": ["METHOD.NAME", "skip_tuning", "METHOD.OPTIONS.START_LAYER", 1],
 }
 
 
 @pytest.mark.parametrize("method", LATER)
 def test_what_enters_a_later_block_is_computed_once_for_each_view(method, go, monkeypatch):
     """Images are encoded for tests only."""
-    words, encoded = [*LATER[method], "METHOD.OPTIONS.LAYERS", "[1]", "TRAIN.VIEWS", 2], []
+    words, encoded = [*LATER[method], "TRAIN.VIEWS", 2], []
     embed = OpenClipImage.embed
     monkeypatch.setattr(OpenClipImage, "embed", lambda self, x: encoded.append(len(x)) or embed(self, x))
     without, _, learned = go("without", *words, "TRAIN.CACHE", "off")

@@ -13,7 +13,7 @@ from promptvision.config.schema import KEYS
 TEXT = (Path(__file__).parents[1] / "docs/quirks.md").read_text()
 ROWS = [line.split("|")[1:4] for line in TEXT.splitlines() if line.startswith("|") and "---" not in line]
 NAMED = [
-    (key, value) for _, option, _ in ROWS for key, value in re.findall(r"`([A-Z_]+(?:\.[A-Z_]+)+) ?([^`]*)`", option)
+    (key, value) for _, option, _ in ROWS for key, value in re.findall(r"`([A-Z_]+(?:\.[A-Z_0-9]+)+) ?([^`]*)`", option)
 ]
 DEFAULTS = {key.name: key.initial for key in KEYS}
 

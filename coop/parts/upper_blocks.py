@@ -10,9 +10,9 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from coop.parts.teacher import AT_ONCE
 from promptvision.backbones import CLIP
 from promptvision.backbones.blocks import BlockView, view_block
+from promptvision.backbones.classes.entered import entering
 from promptvision.backbones.fast_text import PackedPrompts
 from promptvision.backbones.open_clip_image import OpenClipImage
 from promptvision.backbones.packing import CONSTANT
@@ -41,15 +41,6 @@ class Upper(nn.Module):
         super().__init__()
         copies = {str(index): copy.deepcopy(block) for index, block in enumerate(blocks) if index >= start}
         self.resblocks = nn.ModuleDict(copies)
-
-
-@torch.no_grad()
-def lower_tokens(tower: ImageTower, images: Tensor, start: int) -> Tensor:
-    """Return the tokens (B, N, D) of images (B, 3, H, W) that enter block `start`."""
-    tokens = tower.enter(tower.embed(images))
-    for block in list(tower.blocks)[:start]:
-        tokens = block(tokens)
-    return tokens
 
 
 class UpperImage(nn.Module):
@@ -98,7 +89,8 @@ class UpperText(OpenClipText):
         nodes[:, :shared] = nodes[:1, :shared]
         positions = torch.zeros_like(tower.positional_embedding)
         buffers = {"nodes": nodes, "ends": ends, "mask": tower.mask, "positional_embedding": positions}
-        buffers["outputs"] = _entering(tower, ids, start).flatten(0, 1)
+        with torch.no_grad():
+            buffers["outputs"] = entering(tower, ids, start).flatten(0, 1)
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
         self.packed = self._pack(slice(None))
@@ -129,16 +121,3 @@ class UpperText(OpenClipText):
     def _pack(self, classes: Tensor | slice) -> PackedPrompts:
         nodes = self.nodes[classes]
         return PackedPrompts(nodes, torch.full_like(nodes, CONSTANT), self.ends[classes], False, changing=True)
-
-
-@torch.no_grad()
-def _entering(tower: OpenClipText, ids: Tensor, start: int) -> Tensor:
-    """Return the tokens (C, L, D) of texts that enter block `start`."""
-    length, found = ids.shape[1], []
-    for part in ids.split(AT_ONCE):
-        tokens = tower.embed(part).to(tower.positional_embedding.dtype) + tower.positional_embedding[:length]
-        mask = None if tower.mask is None else tower.mask[:length, :length].to(tokens.dtype)
-        for block in list(tower.blocks)[:start]:
-            tokens = block(tokens, attn_mask=mask)
-        found.append(tokens)
-    return torch.cat(found)
