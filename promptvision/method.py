@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.errors import InputError, check_names
+from promptvision.learned import Learned
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images (B, 3, H, W) without augmentation, or their features (B, E), and labels (B,), on any device."""
@@ -29,7 +30,7 @@ class ImageViews:
     seed: int
 
 
-class Method(nn.Module):
+class Method(Learned):
     """A classifier that learns a few tensors on a frozen backbone, its submodule `backbone`.
 
     Subclasses take `(backbone, classes, *, option=default, ...)`, where the keyword-only arguments are the options that
@@ -68,8 +69,6 @@ class Method(nn.Module):
     """Share of every training label that `cross_entropy` spreads evenly over the classes (arXiv:1512.00567)."""
     class_weights: Tensor | None = None
     """Factors (C,) of the losses of each class's images in `cross_entropy`; None for 1."""
-    remembered: frozenset[str] = frozenset()
-    """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
     stages: Sequence[float] = (1.0,)
     """Shares of the training steps of the stages of training, in each of which the schedule starts again. One optimiser
     serves all: it leaves a tensor as it is until it has a gradient, and once it has none."""
@@ -96,20 +95,10 @@ class Method(nn.Module):
         return method
 
     def __init__(self, backbone: nn.Module, classes: Sequence[str]):
-        super().__init__()
         check_names(classes)
-        self.backbone = backbone.requires_grad_(False).eval()
+        super().__init__(backbone)
         self.classes = list(classes)
         self.trained_classes = self.trained_classes or self.classes
-        self.thawed: set[str] = set()
-
-    def thaw(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Learn these parameters of the backbone too."""
-        chosen = {id(parameter) for parameter in parameters}
-        for name, parameter in self.named_parameters():
-            if id(parameter) in chosen:
-                parameter.requires_grad_(True)
-                self.thawed.add(name)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, C) of normalised images (B, 3, H, W)."""
@@ -185,72 +174,6 @@ class Method(nn.Module):
         """Return `forward` for many batches with unchanged parameters: what does not depend on images is done once."""
         return self.forward
 
-    def train(self, mode: bool = True) -> Method:
-        """Switch the learned part to training mode; a frozen backbone stays in eval mode."""
-        self.training = mode
-        for child in self.children():
-            if child is not self.backbone:
-                child.train(mode)
-        if any(module.training for module in self.backbone.modules()):
-            self.backbone.eval()
-        return self
-
-    def learned(self) -> list[str]:
-        """Return the names of the learned tensors, as in the official checkpoints."""
-        return [self.official_name(name) for name in self._changing()]
-
-    def official_name(self, name: str) -> str:
-        """Return the name that a learned tensor of `state_dict()` has in the official checkpoints."""
-        return learned_name(name)
-
-    def _changing(self) -> list[str]:
-        """Return the names of the learned tensors in `state_dict()`."""
-        return [name for name in self._state() if name in self.thawed or not name.startswith("backbone.")]
-
-    def _state(self) -> dict[str, Tensor]:
-        """Return `state_dict()`, without the backbone if none of it is learned."""
-        if self.thawed:
-            return self.state_dict()
-        state = dict[str, Tensor]()
-        self._save_to_state_dict(state, "", keep_vars=False)
-        for name, child in self._modules.items():
-            if child is not None and name != "backbone":
-                child.state_dict(destination=state, prefix=f"{name}.")
-        return state
-
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that gradient descent changes, by their names in `named_parameters()`."""
-        changing = set(self._changing())
-        return {name: parameter for name, parameter in self.named_parameters() if name in changing}
-
-    def learned_state(self) -> dict[str, Tensor]:
-        """Return copies of the learned tensors by name."""
-        state = self._state()
-        return {self.official_name(name): state[name].detach().clone() for name in self._changing()}
-
-    def learned_parameters(self) -> int:
-        """Count the learned numbers, without remembered images and the running statistics of norms."""
-        left_out = self.remembered | {"running_mean", "running_var", "num_batches_tracked"}
-        return sum(each.numel() for name, each in self.learned_state().items() if name.rsplit(".")[-1] not in left_out)
-
-    def load_learned_state(self, state: dict[str, Tensor]) -> None:
-        """Set the learned tensors; names and shapes must fit exactly."""
-        names, own = {self.official_name(name): name for name in self._changing()}, self._state()
-        for name in names:
-            if name not in state:
-                raise InputError(f"the learned state lacks {name!r}; it holds {', '.join(sorted(state)) or 'nothing'}")
-            theirs, ours = tuple(state[name].shape), tuple(own[names[name]].shape)
-            if theirs != ours:
-                hint = "was it learned on another backbone, or with other options?"
-                raise InputError(f"learned tensor {name!r} has shape {theirs}, this method needs {ours}; {hint}")
-            if state[name].is_floating_point() != own[names[name]].is_floating_point():
-                raise InputError(f"learned tensor {name!r} holds {state[name].dtype}, not {own[names[name]].dtype}")
-            if not state[name].float().isfinite().all():
-                raise InputError(f"learned tensor {name!r} holds NaN or infinite numbers")
-        if extra := sorted(state.keys() - names.keys()):
-            raise InputError(f"the learned state holds {extra[0]!r}, which this method does not learn")
-        self.load_state_dict({names[name]: tensor for name, tensor in state.items()}, strict=False)
-
     @property
     def trained_labels(self) -> list[int]:
         """The label that each of the classes had in training, -1 for one that is new."""
@@ -273,11 +196,6 @@ class Method(nn.Module):
         type(other).__init__(other, self.backbone, names, *more, **self.options)
         other.load_learned_state(self.learned_state())
         return other.to(next(self.backbone.parameters()).device)
-
-
-def learned_name(name: str) -> str:
-    """Return the official name of a tensor of `Method.state_dict()`: thawed parts of the backbone keep their own."""
-    return name.removeprefix("backbone.").removeprefix("model.") if name.startswith("backbone.") else name
 
 
 def option_defaults(method: type[Method]) -> dict[str, Any]:

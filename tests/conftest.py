@@ -21,7 +21,7 @@ from timm.models.swin_transformer import SwinTransformer
 from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
-from promptvision.method import learned_name
+from promptvision.learned import learned_name
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,14 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-GROUND = ("errors", "atomic", "safe_yaml", "method", "cli", "network")
+GROUND = ("errors", "atomic", "safe_yaml", "learned", "method", "cli", "network")
 """Modules that may stand loose in `promptvision/`, beside `__init__` and `__main__`."""
 MAY_IMPORT = {
     "promptvision/errors.py": [],
     "promptvision/atomic.py": ["promptvision.errors"],
     "promptvision/cli.py": ["promptvision.config", "promptvision.errors"],
     "promptvision/safe_yaml.py": ["promptvision.atomic", "promptvision.errors"],
-    "promptvision/method.py": ["promptvision.errors"],
+    "promptvision/learned.py": ["promptvision.errors"],
+    "promptvision/method.py": ["promptvision.errors", "promptvision.learned"],
     "promptvision/network.py": ["promptvision.errors"],
     "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/backbones": [

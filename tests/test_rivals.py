@@ -17,7 +17,7 @@ import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
-from promptvision.method import learned_name
+from promptvision.learned import learned_name
 from vpt.parts.heads import Head
 
 CLASSES = [f"class {i}" for i in range(7)]

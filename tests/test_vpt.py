@@ -10,7 +10,7 @@ from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer
 from promptvision.errors import InputError
-from promptvision.method import learned_name
+from promptvision.learned import learned_name
 from vpt.prompt import init_bound
 
 CLASSES = [f"class {i}" for i in range(7)]
