@@ -65,7 +65,12 @@ def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
 
 def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return (tensors by name, metadata) as `save_learned` wrote them; a file without a checksum is not checked."""
-    state, metadata = _read_learned(path)
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist; has the run finished?")
+    refuse_special(path, str(path))
+    with refuse_damaged(f"{path} is damaged or not a safetensors file"), safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
     if metadata.pop("sha256", None) not in (None, _checksum(state, metadata)):
         raise InputError(f"{path} is damaged: its checksum does not match")
     if "classes" not in metadata:
@@ -74,14 +79,6 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
     return state, {**metadata, "classes": classes}
-
-
-def _read_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist; has the run finished?")
-    refuse_special(path, str(path))
-    with refuse_damaged(f"{path} is damaged or not a safetensors file"), safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

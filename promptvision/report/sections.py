@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from promptvision.report.cells import Cell, labels
@@ -55,7 +55,10 @@ def section(kind: str, found: Sequence[Cell]) -> Section:
     names = list(dict.fromkeys(row.label for row in rows.values()))
     ordered = sorted(rows.values(), key=lambda row: (names.index(row.label), row.cells[0].shots))
     ordered.sort(key=lambda row: method_order(row.cells[0].first))  # stable: the order above within a method
-    columns = _in_papers_order(name for row in ordered for name in row.scores)
+    known = [SOURCE, *COOP, *(f"vtab_{name}" for group in VTAB.values() for name in group), *FGVC]
+    place = {name: number for number, name in enumerate(known)}  # the papers' data sets in the papers' order
+    names = list(dict.fromkeys(name for row in ordered for name in row.scores))
+    columns = sorted(names, key=lambda name: place.get(name, len(place)))
     if kind == "base_to_new":
         return Section(kind, [*ordered, *_averages_to_new(ordered)], columns)
     return Section(kind, ordered, [*columns, *_add_averages(kind, ordered, columns)])
@@ -83,13 +86,6 @@ def base_new_h(base: Score | None, new: Score | None) -> dict[str, Score]:
     """Return the scores of base and new that are known, and H if both are."""
     found = {"base": base, "new": new, "H": harmonic(base, new) if base and new else None}
     return {name: score for name, score in found.items() if score}
-
-
-def _in_papers_order(columns: Iterable[str]) -> list[str]:
-    """Order columns: a transfer's source, the papers' data sets in the papers' order, then the others as they come."""
-    known = [SOURCE, *COOP, *(f"vtab_{name}" for group in VTAB.values() for name in group), *FGVC]
-    place = {name: number for number, name in enumerate(known)}
-    return sorted(dict.fromkeys(columns), key=lambda name: place.get(name, len(place)))
 
 
 def _add_averages(kind: str, rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
