@@ -48,6 +48,8 @@ class DePT(Addition, Comparing):
         super().__init__(backbone, classes, **of_host)
         if not 0 <= linear_weight <= 1:
             raise InputError(f"linear_weight is {linear_weight:g}; it is a share, from 0 to 1")
+        if rate_factor <= 0:
+            raise InputError(f"rate_factor is {rate_factor:g}; it must be above 0, and 1 is the rate of the host")
         self.linear_weight, dim = linear_weight, backbone.image.feature_dim
         self.film_lp_img, self.film_lp_text = Film(dim), Film(dim)
         self.linear_probe_proj = nn.Linear(dim, len(self.trained_classes))

@@ -194,6 +194,9 @@ def test_wrong_options_are_refused(clip):
             coop.build("at_prompt", clip, NAMES, **options)
     with pytest.raises(InputError, match="linear_weight is 1.5; it is a share"):
         coop.build("dept", clip, NAMES, linear_weight=1.5)
+    for factor in (0.0, -1.0):
+        with pytest.raises(InputError, match="rate_factor is .*; it must be above 0"):
+            coop.build("dept", clip, NAMES, rate_factor=factor)
 
 
 @pytest.mark.parametrize(("name", "host"), [("dept", "coop"), ("dept", "maple"), ("at_prompt", "cocoop")])
