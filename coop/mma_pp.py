@@ -15,6 +15,7 @@ from coop.parts.teacher import ENSEMBLES, filled
 from coop.parts.texts import read_texts
 from promptvision.backbones import CLIP
 from promptvision.backbones.classes.entered import EnteredTexts
+from promptvision.backbones.classes.shares import agreed
 from promptvision.backbones.image import below
 from promptvision.errors import InputError, unknown
 
@@ -62,7 +63,7 @@ class MMApp(FeatureMethod):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the objective; what lies below the adapters is computed once for both scales."""
-        chosen, part = (each.to(labels.device) for each in self.draw())
+        chosen, part = (agreed(each.to(labels.device)) for each in self.draw())
         first = torch.tensor([0, *self.counts[:-1]], device=labels.device).cumsum(0)
         tokens, scale = below(self.backbone.image, images, self.frozen_blocks), self.options["train_scale"]
         features, texts = self._images(tokens, scale), self._texts(first + chosen, scale)

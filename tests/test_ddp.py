@@ -58,6 +58,20 @@ def test_two_processes_end_as_one(config, tmp_path):
     assert (tmp_path / "two/log.txt").read_text().count("Started:") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["co_prompt", "mma_pp"])
+def test_two_processes_draw_the_same_texts(name, tmp_path):
+    more = ("OPTIM.EPOCHS", 1, "OPTIM.WARMUP_EPOCHS", 0, "INPUT.TRAIN", "coop", "TRAIN.CACHE", "off")
+    if name == "mma_pp":
+        more += ("METHOD.OPTIONS.DROPOUT", 0.0)
+    for how, out in ((ALONE, "one"), (PAIR, "two")):
+        done = train(how, f"coop/embedded_{name}", tmp_path / out, *more)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / out / "learned.safetensors") for out in ("one", "two"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], atol=2e-6, rtol=1e-5, msg=key)
+
+
 def items(count):
     return [(str(number), 0, "a") for number in range(count)]
 

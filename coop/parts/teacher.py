@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coop.parts.context import class_text
 from promptvision.backbones import CLIP
+from promptvision.backbones.classes.shares import agreed
 from promptvision.errors import InputError
 from promptvision.method import Batches
 
@@ -134,4 +135,4 @@ class Descriptions(Teacher):
     def drawn(self, clip: CLIP) -> Tensor:
         """Return the normalised features (C, E) of one text of each class."""
         rows = self.counts.cumsum(0) - self.counts + self.draw()
-        return self.text_features(clip)[rows.to(clip.logit_scale.device)]
+        return self.text_features(clip)[agreed(rows.to(clip.logit_scale.device))]

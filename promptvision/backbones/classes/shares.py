@@ -28,6 +28,16 @@ def shared(make: Callable[[], Tensor]) -> Tensor:
         _SHARING[0] = False
 
 
+def agreed(drawn: Tensor) -> Tensor:
+    """Return what the first process drew for a step, in all processes that train together.
+
+    All of them must call it, with gradients on. Their generators differ, so that each draws its own dropout.
+    """
+    if dist.is_available() and dist.is_initialized() and torch.is_grad_enabled():
+        dist.broadcast(drawn, 0)
+    return drawn
+
+
 def share(count: int) -> tuple[int, int]:
     """Return the first of `count` pieces that this process computes, and the end: all, unless inside `shared`."""
     if not _SHARING[0] or count < LEAST * dist.get_world_size():
