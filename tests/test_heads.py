@@ -73,6 +73,17 @@ def test_gda_of_base_and_new_classes(case, golden, clip):
     near(bias[1] - method.b[2], torch.tensor(2.0).log())
 
 
+@pytest.mark.parametrize("covariance", ["pooled", "classwise"])
+def test_gda_needs_two_different_images_of_a_class(covariance, clip):
+    """One image per class has no covariance, however often it comes; another image of one class is enough."""
+    method = coop.build("gda", clip, NAMES, covariance=covariance, alpha=1.0)
+    features, labels = torch.randn(4, 64), torch.tensor([0, 1, 2, 2])
+    with pytest.raises(InputError, match="two different training images .*METHOD.OPTIONS.VIEWS"):
+        method.prepare([(features[:3], labels[:3])] * 3, [])
+    method.prepare([(features, labels)], [])
+    assert method(features).isfinite().all() and method.W.any()
+
+
 @pytest.mark.golden("coop/lpplus/*")
 def test_lp_plus_plus(case, golden, clip):
     settings, expected = golden(case)
