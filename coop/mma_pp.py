@@ -27,12 +27,15 @@ Scale = float | Tensor
 class MMApp(FeatureMethod):
     """Adapters in both towers with a layer in common; each step draws one text of every class.
 
-    With features f, t of images and texts where the adapters' output counts `train_scale` times, and f~, t~ without
-    gradient where it counts a random part of that, the objective is the cross-entropy minus `weight` times the mean
-    cosines of t and t~ and of f and f~. Predictions count it `test_scale` times, and a class feature is the mean of the
-    normalised features of all its texts. `layers`: blocks with adapters, from 0; if empty, all from a third of the
-    shorter tower on (block 4 of 12). `dim`: r. `dropout`: in the shared layer, in training. `ensemble`: "imagenet" for
-    CLIP's 80 templates as the texts, "select" for 7. `texts`: a file of your own texts of each class instead.
+    With features f, t of images and texts, and f~, t~ without gradient where the adapters' output counts a random part
+    of what it counts in f and t, the objective is the cross-entropy minus `weight` times the mean cosines of t and t~
+    and of f and f~. A class feature in predictions is the mean of the normalised features of all its texts.
+
+    `train_scale`: factor of the adapters' output in training. `test_scale`: factor of it in predictions. `weight`:
+    factor of the two cosines. `layers`: blocks with adapters, from 0; if empty, all from a third of the shorter tower
+    on (block 4 of 12). `dim`: r, the width of an adapter. `dropout`: in the shared layer, in training. `ensemble`:
+    "imagenet" for CLIP's 80 templates as the texts, "select" for 7. `texts`: a file of your own texts of each class
+    instead.
     Learns `adapter_learner.{text,visual}_adapter.{n}` and `.shared_adapter.{n}`, n the number of a block from 1.
     """
 

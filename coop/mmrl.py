@@ -27,7 +27,7 @@ class MMRL(Representations):
     """Tokens of a space of `dim` numbers that a linear map of its own takes to each block of each tower.
 
     `copy_projection`: whether f_r's projection starts as that of CLIP's class token, not from N(0, 1 / D) as in the
-    official code. `n_tokens`, `layers`, `alpha`, `weight`, `templates`, `fuse`, `logit_scale` as in `Representations`.
+    official code. `dim`: d, the numbers of a token in the shared space.
     Learns `representation_learner.compound_rep_tokens`, `.compound_rep_tokens_r2tproj` and `_r2vproj`, and
     `image_encoder.proj_rep` (D, E).
     """

@@ -52,11 +52,11 @@ class Aligned(nn.Module):
 
 
 class MMRLpp(Representations):
-    """MMRL whose blocks share a projection, changed by matrices of rank `aligner_rank`, as f_r shares CLIP's, changed
-    by matrices of rank `rank`.
+    """MMRL whose blocks share a projection, changed by low-rank matrices of each, as f_r shares CLIP's.
 
     `beta`: share of the projected tokens in what enters a block after the first; the rest is what the block before it
-    returned. `n_tokens`, `dim`, `layers`, `alpha`, `weight`, `templates`, `fuse`, `logit_scale` as in `mmrl`.
+    returned. `rank`: rank of the change of CLIP's projection for f_r. `aligner_rank`: rank of the change of the shared
+    projection in each block. `dim` as in `mmrl`.
     Learns `representation_learner.compound_rep_tokens`, `.srra_r2tproj` and `.srra_r2vproj`, `image_encoder.A` (D, r)
     and `image_encoder.B` (r, E).
     """

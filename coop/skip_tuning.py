@@ -25,17 +25,16 @@ class SkipTuning(FeatureMethod):
     """The upper blocks of both towers, fine-tuned on the classes that are most similar to the images of a step.
 
     The lower blocks stay frozen: their outputs are computed once for the texts, and for images once per view that
-    `TRAIN.CACHE` keeps. A step ranks the classes by the largest
-    similarity of an image to their zero-shot texts, the labels first; it keeps the first ranks, and each later one with
-    a probability that falls exponentially.
+    `TRAIN.CACHE` keeps. A step ranks the classes by the largest similarity of an image to their zero-shot texts, the
+    labels first; it keeps the first ranks, and each later one with a probability that falls exponentially.
 
     `start_layer`: the first block that learns, counted from 0. `top_ratio`: share of the classes that are always kept,
-    up to `max_top` of them, or, above 1, their number; 1 keeps all. `decay`: the paper's lambda, scale of the
-    exponential density on 0 to 5. `redraw`: draw the later ranks in every step; false draws them once per run, as the
-    official code does. `keep_labels`: keep the labels of a batch even if they outnumber the first ranks; the official
-    code takes a label that is not kept for the first class. `image_rate`: learning rate of the image tower over that of
-    the text tower. `fp16_weights`: round what is learned to fp16 before every step, as weights in fp16 are.
-    `templates`: the text, with `{}` for the class name.
+    or, above 1, their number; 1 keeps all. `max_top`: the most classes that are always kept. `decay`: the paper's
+    lambda, scale of the exponential density on 0 to 5. `redraw`: draw the later ranks in every step; false draws them
+    once per run, as the official code does. `keep_labels`: keep the labels of a batch even if they outnumber the first
+    ranks; the official code takes a label that is not kept for the first class. `image_rate`: learning rate of the
+    image tower over that of the text tower. `fp16_weights`: round what is learned to fp16 before every step, as
+    weights in fp16 are. `templates`: the text, with `{}` for the class name.
     Learns `{text,image}_encoder.transformer.resblocks.{i}`, their last norms and projections.
     """
 

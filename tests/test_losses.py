@@ -104,8 +104,8 @@ def test_every_loss_with_labels_heeds_both(family, name, build, batch):
     plain = method.loss(images, labels)
     logits = []
     inner = method.cross_entropy
-    method.cross_entropy = lambda logits_, labels_, **how: (
-        logits.append((logits_, labels_)) or inner(logits_, labels_, **how)
+    method.cross_entropy = lambda logits_, labels_, *how, **more: (
+        logits.append((logits_, labels_)) or inner(logits_, labels_, *how, **more)
     )
     torch.manual_seed(1)
     assert torch.equal(method.loss(images, labels), plain)

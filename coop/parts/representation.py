@@ -35,12 +35,14 @@ class Tokens:
 class Representations(FeatureMethod):
     """CLIP with K tokens of a shared space that are projected into later blocks of both towers (MMRL, section 3.2).
 
-    The image tower then gives a class feature f_c and a feature f_r of its tokens. Subclasses have the options
-    `n_tokens`, K; `layers`, the blocks that tokens enter, from 0, or if empty all from the middle of the shorter tower
-    on (block 5 of 12); `alpha`, the share of f_c in logits and cross-entropy; `weight`, that of the two terms that keep
-    f_c and the class features near CLIP's; `templates`, one text with `{}` for the class name; `fuse`, whether
-    predictions use f_r too where all classes were trained on, while classes of which any is new are predicted by f_c
-    alone; `logit_scale`, as in `clip_lora`. They set `representation_learner` and define `tokens`.
+    The image tower then gives a class feature f_c and a feature f_r of its tokens. Subclasses set
+    `representation_learner`, define `tokens` and have the options below.
+
+    `n_tokens`: K, the tokens of each tower. `layers`: the blocks that tokens enter, from 0; if empty, all from the
+    middle of the shorter tower on (block 5 of 12). `alpha`: share of f_c in logits and cross-entropy. `weight`: factor
+    of the two terms that keep f_c and the class features near CLIP's. `templates`: one text with `{}` for the class
+    name. `fuse`: whether predictions use f_r too where all classes were trained on; classes of which any is new are
+    predicted by f_c alone. `logit_scale`: factor of the cosines, 0 for the backbone's own (published: 100).
     """
 
     share: float = 1.0
