@@ -52,7 +52,7 @@ class MMApp(FeatureMethod):
         self.layers = blocks_of_both(backbone, layers, lambda depth: depth // 3)
         self.frozen_blocks = self.layers[0]
         own = read_texts(texts, classes) if texts else filled(ENSEMBLES[ensemble], classes)
-        self.counts = [len(each) for each in own]
+        self.counts = torch.tensor([len(each) for each in own])
         self.texts = EnteredTexts(backbone.text, [text for each in own for text in each], self.frozen_blocks)
         widths = backbone.text.width, backbone.image.width
         self.adapter_learner = SharedAdapters(*widths, dim, self.layers, dropout)
@@ -61,17 +61,16 @@ class MMApp(FeatureMethod):
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """Draw a text of every class, its number among those of the class (C,), and the part of the scale, a scalar."""
-        counts = torch.tensor(self.counts)
-        return (torch.rand(len(counts)) * counts).long(), torch.rand(())
+        return (torch.rand(len(self.counts)) * self.counts).long(), torch.rand(())
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the objective; what lies below the adapters is computed once for both scales."""
-        chosen, part = (agreed(each.to(labels.device)) for each in self.draw())
-        first = torch.tensor([0, *self.counts[:-1]], device=labels.device).cumsum(0)
+        chosen, part = (agreed(each, labels.device) for each in self.draw())
+        which, part = self.counts.cumsum(0) - self.counts + chosen, part.to(labels.device, non_blocking=True)
         tokens, scale = below(self.backbone.image, images, self.frozen_blocks), self.options["train_scale"]
-        features, texts = self._images(tokens, scale), self._texts(first + chosen, scale)
+        features, texts = self._images(tokens, scale), self._texts(which, scale)
         with torch.no_grad():
-            made = {"image": self._images(tokens, scale * part), "text": self._texts(first + chosen, scale * part)}
+            made = {"image": self._images(tokens, scale * part), "text": self._texts(which, scale * part)}
         return self.total(Step(images, labels, features, texts, self.logits(features, texts), made))
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -82,10 +81,10 @@ class MMApp(FeatureMethod):
 
         At most `AT_ONCE` texts are encoded together.
         """
-        every = torch.arange(sum(self.counts), device=self.backbone.logit_scale.device)
+        every = torch.arange(int(self.counts.sum()))
         parts = [self._texts(some, self.options["test_scale"]) for some in every.split(AT_ONCE)]
         features = F.normalize(torch.cat(parts), dim=-1)
-        return torch.stack([own.mean(dim=0) for own in features.split(self.counts)])
+        return torch.stack([own.mean(dim=0) for own in features.split(self.counts.tolist())])
 
     def _images(self, tokens: Tensor, scale: Scale) -> Tensor:
         """Encode tokens (B, N, D) that enter the first block with an adapter into features (B, E)."""
@@ -95,7 +94,7 @@ class MMApp(FeatureMethod):
         )
 
     def _texts(self, which: Tensor, scale: Scale) -> Tensor:
-        """Encode texts `which` (M,) of all classes into features (M, E); `scale` as for images."""
+        """Encode texts `which` (M,), on the host, of all classes into features (M, E); `scale` as for images."""
         tower, learner = self.backbone.text, self.adapter_learner
         adapters = learner.beside("text")
         blocks = adapted_blocks(tower, adapters, scale)

@@ -17,7 +17,8 @@ from promptvision.engine.train import fit
 NAMES = ["cat", "golden retriever", "DC-9-30"]
 PINNED = {
     "coop": dict(n_ctx=4), "coop, front": dict(n_ctx=4, class_token_position="front"), "cocoop": {},
-    "maple": dict(depth=2), "clip_lora": dict(dropout=0.0), "prompt_src": dict(depth_text=2, depth_vision=2),
+    "maple": dict(depth=2), "at_prompt": dict(host="maple", depth=2),
+    "clip_lora": dict(dropout=0.0), "prompt_src": dict(depth_text=2, depth_vision=2),
 }  # fmt: skip
 
 
@@ -99,7 +100,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize("row", ["coop", "coop, front", "clip_lora"])
+@pytest.mark.parametrize("row", ["coop", "coop, front", "at_prompt", "clip_lora"])
 def test_a_step_computes_no_masks_and_no_indices(row, step):
     method = build(row)
     method.pin()

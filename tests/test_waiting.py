@@ -13,9 +13,12 @@ from promptvision.engine.capture.watch import Watch
 
 NAMES, CPU = ["cat", "golden_retriever", "old house"], torch.device("cpu")
 EVERY = [("coop", name) for name in coop.METHODS] + [("vpt", name) for name in vpt.METHODS]
-UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter", "knn")
+UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter", "gda", "lp_plus_plus", "knn")
 OBSTACLES = {
     "clip_lora": "ClipLora draws random numbers in a step",  # dropout, by default 0.25
+    "co_prompt": "CoPrompt draws random numbers in a step",  # which texts
+    "mma_pp": "MMApp draws random numbers in a step",  # texts, a scale, and dropout
+    "skip_tuning": "SkipTuning reads numbers back from the device in a step (index)",  # it packs the classes it keeps
     "plot": "Plot reads numbers back from the device in a step (_local_scalar_dense)",  # on a CPU alone
 }
 OPTIONS = {"prompt_kd": {"teacher": "embedded"}, "prompt_ablations": {"also": "bias"}}
@@ -39,7 +42,8 @@ def build(swin, golden):
         method.prepare([(images, labels)], [(images, labels)])
         method.train()
         method.pin()
-        return method, (images, labels, images) if method.wants_unlabelled else (images, labels)
+        third = method.wants_unlabelled or method.wants_second_view
+        return method, (images, labels, images) if third else (images, labels)
 
     return make
 
@@ -66,6 +70,7 @@ def test_nor_in_the_plain_way(name, build):
     ("family", "name", "options"),
     [
         ("coop", "clip_lora", {"dropout": 0.0}),
+        ("coop", "skip_tuning", {"top_ratio": 1.0}),
         ("vpt", "l2p", {"batchwise": True}),
         ("vpt", "prompt_ablations", {"location": "pixel"}),
     ],

@@ -134,5 +134,5 @@ class Descriptions(Teacher):
 
     def drawn(self, clip: CLIP) -> Tensor:
         """Return the normalised features (C, E) of one text of each class."""
-        rows = self.counts.cumsum(0) - self.counts + self.draw()
-        return self.text_features(clip)[agreed(rows.to(clip.logit_scale.device))]
+        rows, device = self.counts.cumsum(0) - self.counts + self.draw(), clip.logit_scale.device
+        return self.text_features(clip)[agreed(rows, device).to(device, non_blocking=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +28,8 @@ class Places:
     """(..., N, 1): whether the token is a context vector."""
     which: Tensor
     """(..., N): its index, 0 for other tokens."""
+    later: dict[int, Places] = field(default_factory=dict)
+    """Results of `after`, by its `skip`."""
 
     @classmethod
     def of(cls, slots: Tensor) -> Places:
@@ -36,8 +38,10 @@ class Places:
 
     def after(self, skip: int) -> Places:
         """Return the places of the context vectors after the first `skip`, counted from there."""
-        here = torch.where(self.here[..., 0], self.which, CONSTANT)
-        return Places.of(here - skip) if skip else self
+        if skip and skip not in self.later:
+            with torch.inference_mode(False):  # a later step may need them for backward
+                self.later[skip] = Places.of(torch.where(self.here[..., 0], self.which, CONSTANT) - skip)
+        return self.later[skip] if skip else self
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,18 @@ class EnteredTexts(nn.Module):
         super().__init__()
         ids = tower.tokenize(texts)
         eot = tower.eot(ids)
-        self.start, self.kept = start, Kept()
+        self.start, self.kept, self.lengths = start, Kept(), (eot + 1).tolist()
         self.register_buffer("ids", ids[:, : int(eot.max()) + 1].clone() if tower.causal else ids, persistent=False)
         self.register_buffer("eot", eot, persistent=False)
         self.register_buffer("first", (eot + 1).cumsum(0) - (eot + 1), persistent=False)
 
     def forward(self, tower: TextTower, which: Tensor, blocks: Blocks, views: Mapping[int, BlockView]) -> Tensor:
-        """Encode texts `which` (M,) into features (M, E); `blocks[i]` or, taken apart, `views[i]` stand for block i."""
+        """Encode texts `which` (M,) into features (M, E); `blocks[i]` or, taken apart, `views[i]` stand for block i.
+
+        `which` is on the host, which plans by it and so waits for no number of the device where texts are filled up.
+        """
+        longest = max(self.lengths[number] for number in which.tolist())
+        which = which.to(self.eot.device, non_blocking=True)
         known = tower.compute.views(
             lambda: known_views(tower), "the fast way needs a text tower of known, frozen and causal blocks"
         )
@@ -66,7 +71,7 @@ class EnteredTexts(nn.Module):
         assert isinstance(tower, OpenClipText)
         own = [views.get(index, view) for index, view in enumerate(known)][self.start :]
         if any(view.draws for view in own):
-            return self._filled(tower, which, own)
+            return self._filled(tower, which, longest, own)
         no_contexts = torch.empty(1, 0, tower.width, device=self.ids.device)
         return PackedEntered(self, which)(tower, own, [no_contexts])[0]
 
@@ -78,10 +83,10 @@ class EnteredTexts(nn.Module):
             tower, ("states",), lambda: torch.cat([entering(tower, ids, self.start)[here] for ids, here in pairs])
         )
 
-    def _filled(self, tower: OpenClipText, which: Tensor, views: Sequence[BlockView]) -> Tensor:
-        """Encode texts filled up to the longest; no end token sees what comes after it."""
+    def _filled(self, tower: OpenClipText, which: Tensor, longest: int, views: Sequence[BlockView]) -> Tensor:
+        """Encode texts filled up to `longest` tokens; no end token sees what comes after it."""
         eot = self.eot[which]
-        place = torch.arange(int(eot.max()) + 1, device=eot.device).minimum(eot[:, None])
+        place = torch.arange(longest, device=eot.device).minimum(eot[:, None])
         tokens = self.states(tower)[self.first[which, None] + place]
         mask = tokens.new_full((place.shape[1],) * 2, -torch.inf).triu(1)
         for view in views:

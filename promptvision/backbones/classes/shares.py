@@ -28,14 +28,17 @@ def shared(make: Callable[[], Tensor]) -> Tensor:
         _SHARING[0] = False
 
 
-def agreed(drawn: Tensor) -> Tensor:
-    """Return what the first process drew for a step, in all processes that train together.
+def agreed(drawn: Tensor, device: torch.device) -> Tensor:
+    """Return what the first process drew on the host for a step, in all processes that train together.
 
-    All of them must call it, with gradients on. Their generators differ, so that each draws its own dropout.
+    They pass it on by way of `device`. All of them must call it, with gradients on. Their generators differ, so that
+    each draws its own dropout.
     """
-    if dist.is_available() and dist.is_initialized() and torch.is_grad_enabled():
-        dist.broadcast(drawn, 0)
-    return drawn
+    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()):
+        return drawn
+    sent = drawn.to(device)
+    dist.broadcast(sent, 0)
+    return sent.to(drawn.device)
 
 
 def share(count: int) -> tuple[int, int]:
