@@ -76,12 +76,6 @@ class GDA(ZeroShot):
         hits = [int(((zero_shot + alpha * scores).argmax(dim=1) == labels).sum()) for alpha in ALPHAS]
         self.alpha.fill_(ALPHAS[hits.index(max(hits))])  # the smallest of equals
 
-    def zero_shot(self, features: Tensor) -> Tensor:
-        """Return the zero-shot logits (B, C) of image features (B, E)."""
-        if not self.options["logit_scale"]:
-            return self.backbone.logits(features, self.features)
-        return self.options["logit_scale"] * F.normalize(features, dim=-1) @ self.features.T
-
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Return W (C, E) and b (C,) of the classes: those of training, or made of their nearest training features."""
         if self.classes == self.trained_classes:

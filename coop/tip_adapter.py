@@ -79,7 +79,7 @@ class TipAdapter(ZeroShot):
         for option, value in (("views", views), ("logit_scale", logit_scale)):
             if value < 0:
                 raise InputError(f"{option} is {value:g}; it takes a positive number, or 0")
-        self.search, self.prepare_views, self.logit_scale = tuple(search), views, logit_scale
+        self.search, self.prepare_views = tuple(search), views
         self.register_buffer("values", torch.empty(0, len(classes)))
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.register_buffer("beta", torch.tensor(float(beta)))
@@ -107,12 +107,6 @@ class TipAdapter(ZeroShot):
         alpha, beta = search(self.zero_shot(features), self.affinity(features), self.values, labels, self.search)
         self.alpha.fill_(alpha)
         self.beta.fill_(beta)
-
-    def zero_shot(self, features: Tensor) -> Tensor:
-        """Return the logits (B, C) of image features (B, E) without the votes."""
-        if not self.logit_scale:
-            return self.backbone.logits(features, self.features)
-        return self.logit_scale * F.normalize(features, dim=-1) @ self.features.T
 
     def affinity(self, features: Tensor) -> Tensor:
         """Return the cosines (B, N) of image features (B, E) with the cached images."""

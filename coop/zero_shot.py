@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from coop.parts.teacher import ENSEMBLES, class_features, filled
@@ -38,5 +39,11 @@ class ZeroShot(Method):
         own = read_texts(texts, classes) if texts else filled(self.templates, classes)
         self.register_buffer("features", class_features(backbone, own), persistent=False)
 
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """Return the logits (B, C) of image features (B, E), scaled by an option `logit_scale` that is not 0."""
+        if scale := self.options.get("logit_scale"):
+            return scale * F.normalize(features, dim=-1) @ self.features.T
+        return self.backbone.logits(features, self.features)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.logits(self.backbone.image.as_features(images), self.features)
+        return self.zero_shot(self.backbone.image.as_features(images))
