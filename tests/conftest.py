@@ -1,7 +1,6 @@
 """One thread, and the golden numbers: the compact set beside the tests, or a larger one of the same layout."""
 
 import copy
-import functools
 import json
 import logging
 import os
@@ -11,10 +10,8 @@ import sys
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from timm.models.swin_transformer import SwinTransformer
 
@@ -22,6 +19,8 @@ from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
+
+pytest_plugins = ("written_runs", "google_layout", "official")
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -249,108 +248,3 @@ def tool(monkeypatch, capsys):
         return status, out, " ".join(err.split())
 
     return call
-
-
-@pytest.fixture
-def write_run(tmp_path, write_run_in):
-    """`write_run_in` of tmp_path / "out"."""
-    return functools.partial(write_run_in, tmp_path / "out")
-
-
-@pytest.fixture(scope="session")
-def write_run_in():
-    """`write_run_in(root, "dtd/seed1", accuracy=60.0, seed=1, evals={"new": {...}})` writes a run folder below `root`.
-
-    `options` go into METHOD.OPTIONS, `config` {KEY: value} into its config, all else into its result.json.
-    """
-
-    def write(root, name, *, options=None, config=None, evals=None, **changes):
-        folder = root / name
-        folder.mkdir(parents=True)
-        result = {**REPORTED, "options": options or {}, **changes}
-        result["per_class_mean"] = changes.get("per_class_mean", result["accuracy"])
-        protocol = {"SHOTS": result["shots"], "CLASSES": result["class_subset"], "VALIDATION": "own"}
-        result["protocol"] = {**protocol, "SOURCE": "", "TARGET": "", "HELD_OUT": 0.0, **changes.get("protocol", {})}
-        result.setdefault("train_hash", f"{result['dataset']}{result['shots']}{result['class_subset']}{result['seed']}")
-        (folder / "result.json").write_text(json.dumps(result))
-        for place, test in (evals or {}).items():
-            (folder / f"eval-{place}.json").write_text(json.dumps({**result, "test_hash": place, **test}))
-        settings = {"DATASET": {**result["protocol"], "NAME": result["dataset"]}, "SEED": result["seed"]}
-        settings["METHOD"] = {"FAMILY": result["family"], "NAME": result["method"], "OPTIONS": result["options"]}
-        settings |= {"BACKBONE": {"NAME": result["backbone"], "PRETRAINED": "default"}}
-        for key, value in (config or {}).items():
-            section, _, rest = key.partition(".")
-            settings.setdefault(section, {})[rest] = value
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
-        (folder / "log.txt").write_text("2026-01-01 INFO training\n")
-        rows = [{"step": n, "epoch": n, "loss": 2.0 / (n + 1), "lr": 0.1} for n in range(5)]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return folder
-
-    return write
-
-
-REPORTED = {
-    "family": "coop",
-    "method": "coop",
-    "backbone": "ViT-B-16",
-    "dataset": "dtd",
-    "class_subset": "all",
-    "shots": 16,
-    "seed": 1,
-    "classes": ["a", "b"],
-    "split": "test",
-    "n": 1692,
-    "accuracy": 60.0,
-    "macro_f1": 59.0,
-    "ece": 5.0,
-    "seconds": 2.0,
-    "learned_parameters": 2048,
-    "backbone_parameters": 1_000_000,
-    "peak_memory_bytes": 2**30,
-    "test_hash": "t",
-    "precision": "fp32",
-    "train_transform": "coop",
-    "test_transform": "coop",
-    "train_views": 0,
-    "image_size": 224,
-}
-"""Fields of a result.json that a report reads."""
-
-
-@pytest.fixture(scope="session")
-def google_layout():
-    """`google_layout(state, heads)` gives a timm ViT's weights under the published .npz names, in their shapes."""
-
-    def layout(state, heads):
-        """The published .npz names and shapes of a timm ViT's weights."""
-        flat = {k: v.numpy() for k, v in state.items()}
-        out = {"cls": flat["cls_token"], "Transformer/posembed_input/pos_embedding": flat["pos_embed"]}
-        out["embedding/kernel"] = flat["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
-        out["embedding/bias"] = flat["patch_embed.proj.bias"]
-        out["Transformer/encoder_norm/scale"], out["Transformer/encoder_norm/bias"] = (
-            flat["norm.weight"],
-            flat["norm.bias"],
-        )
-        for i in range(sum(key.endswith("norm1.weight") for key in flat)):
-            here, there = f"blocks.{i}.", f"Transformer/encoderblock_{i}/"
-            for norm, name in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-                out[f"{there}{name}/scale"], out[f"{there}{name}/bias"] = (
-                    flat[f"{here}{norm}.weight"],
-                    flat[f"{here}{norm}.bias"],
-                )
-            width = flat[f"{here}attn.proj.weight"].shape[0]
-            weights, biases = (np.split(flat[f"{here}attn.qkv.{kind}"], 3) for kind in ("weight", "bias"))
-            for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-                out[f"{there}MultiHeadDotProductAttention_1/{name}/kernel"] = weight.T.reshape(width, heads, -1)
-                out[f"{there}MultiHeadDotProductAttention_1/{name}/bias"] = bias.reshape(heads, -1)
-            out[f"{there}MultiHeadDotProductAttention_1/out/kernel"] = flat[f"{here}attn.proj.weight"].T.reshape(
-                heads, -1, width
-            )
-            out[f"{there}MultiHeadDotProductAttention_1/out/bias"] = flat[f"{here}attn.proj.bias"]
-            for j, layer in enumerate(("fc1", "fc2")):
-                out[f"{there}MlpBlock_3/Dense_{j}/kernel"] = flat[f"{here}mlp.{layer}.weight"].T
-                out[f"{there}MlpBlock_3/Dense_{j}/bias"] = flat[f"{here}mlp.{layer}.bias"]
-        return out
-
-    return layout

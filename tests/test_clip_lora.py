@@ -20,11 +20,6 @@ from promptvision.experiment.build import start_from
 NAMES = ["cat", "golden_retriever", "snapdragon"]
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 def learned(golden, settings, expected, way="auto", **more):
     clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors", compute=Compute(way))
     published = settings["settings"]
@@ -39,13 +34,13 @@ def learned(golden, settings, expected, way="auto", **more):
 
 @pytest.mark.parametrize("way", ["plain", "auto"])
 @pytest.mark.golden("coop/cliplora/*")
-def test_logits_loss_and_gradients(case, way, golden, inputs):
+def test_logits_loss_and_gradients(case, way, golden, coop_inputs):
     settings, expected = golden(case)
     method = learned(golden, settings, expected, way=way)
-    loss = method.loss(inputs["images"], inputs["labels"])
+    loss = method.loss(coop_inputs["images"], coop_inputs["labels"])
     loss.backward()
-    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(method.predictor()(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method.predictor()(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(loss, expected["loss"], atol=1e-4, rtol=0)
     found = {f"grad.{name}": p.grad for name, p in method.named_parameters() if p.requires_grad}
     for name in [name for name in expected if name.startswith("grad.")]:
@@ -55,7 +50,7 @@ def test_logits_loss_and_gradients(case, way, golden, inputs):
 
 @pytest.mark.parametrize("way", ["plain", "auto"])
 @pytest.mark.golden("coop/cliplora/*")
-def test_trajectory(case, way, golden, inputs):
+def test_trajectory(case, way, golden, coop_inputs):
     """12 steps of AdamW by the published schedule: a cosine over all steps down to 1e-6."""
     settings, expected = golden(case)
     method = learned(golden, settings, expected, way=way)
@@ -65,7 +60,7 @@ def test_trajectory(case, way, golden, inputs):
     optimizer = build_optimizer("adamw", named, 2e-4, 1e-2)
     for step, rate in enumerate(rates):
         set_rate(optimizer, rate)
-        loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+        loss = method.loss(coop_inputs["batch_images"][step % 3], coop_inputs["batch_labels"][step % 3])
         assert loss.item() == pytest.approx(expected["traj.loss"][step].item(), rel=1e-3)
         optimizer.zero_grad()
         loss.backward()

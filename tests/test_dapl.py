@@ -29,11 +29,6 @@ NAMES = ["cat", "golden_retriever", "snapdragon"]
 OPTIONS = {"src": "source_domain", "tgt": "target_domain", "T": "temperature", "TAU": "threshold", "U": "weight"}
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 def learned(golden, settings, expected, way):
     clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors", compute=Compute(way))
     options = {OPTIONS.get(name, name): value for name, value in settings["settings"].items()}
@@ -42,9 +37,9 @@ def learned(golden, settings, expected, way):
     return method
 
 
-def target(inputs, expected):
+def target(coop_inputs, expected):
     """The target's images; the compact set holds their features, which take their place."""
-    return inputs["target_images"] if "target_images" in inputs else expected["target_features"]
+    return coop_inputs["target_images"] if "target_images" in coop_inputs else expected["target_features"]
 
 
 def all_logits(method, images):
@@ -55,19 +50,21 @@ def all_logits(method, images):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.golden("coop/dapl/[!l]*")
-def test_logits_losses_and_gradients(case, way, golden, inputs):
+def test_logits_losses_and_gradients(case, way, golden, coop_inputs):
     settings, expected = golden(case)
-    method, unlabelled = learned(golden, settings, expected, way), target(inputs, expected)
-    torch.testing.assert_close(all_logits(method, inputs["images"]), expected["logits_x"], atol=1e-4, rtol=0)
+    method, unlabelled = learned(golden, settings, expected, way), target(coop_inputs, expected)
+    torch.testing.assert_close(all_logits(method, coop_inputs["images"]), expected["logits_x"], atol=1e-4, rtol=0)
     torch.testing.assert_close(all_logits(method, unlabelled), expected["logits_u"], atol=1e-4, rtol=0)
     labels, sure = method.pseudo_labels(method.image_features(unlabelled))
     assert torch.equal(labels, expected["pseudo_label"]) and torch.equal(sure.float(), expected["mask"].float())
-    torch.testing.assert_close(method(inputs["images"]), expected["test_logits"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(method.predictor()(inputs["images"]), expected["test_logits"], atol=1e-4, rtol=0)
-    loss = method.loss(inputs["images"], inputs["labels"], unlabelled)
+    torch.testing.assert_close(method(coop_inputs["images"]), expected["test_logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method.predictor()(coop_inputs["images"]), expected["test_logits"], atol=1e-4, rtol=0)
+    loss = method.loss(coop_inputs["images"], coop_inputs["labels"], unlabelled)
     loss.backward()
     torch.testing.assert_close(loss, expected["loss"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(method.loss(inputs["images"], inputs["labels"]), expected["loss_x"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        method.loss(coop_inputs["images"], coop_inputs["labels"]), expected["loss_x"], atol=1e-4, rtol=0
+    )
     torch.testing.assert_close(method.target_loss(unlabelled), expected["loss_u"], atol=1e-4, rtol=0)
     for name in ("ctx", "domain_vectors"):
         scale = expected[f"grad.{name}"].abs().max().item()
@@ -75,19 +72,19 @@ def test_logits_losses_and_gradients(case, way, golden, inputs):
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
-def test_trajectories(way, golden, inputs):
+def test_trajectories(way, golden, coop_inputs):
     names = sorted(path.stem for path in golden.root.glob("coop/dapl/[!l]*.json"))
     cases = [golden(f"coop/dapl/{name}") for name in names]
     trained = [(settings, expected) for settings, expected in cases if "traj.loss" in expected]
     assert trained
     for settings, expected in trained:
-        method, unlabelled = learned(golden, settings, expected, way), target(inputs, expected)
+        method, unlabelled = learned(golden, settings, expected, way), target(coop_inputs, expected)
         each = learning_rates("cosine", 3e-3, 4, warmup_epochs=1, warmup_type="linear", count=12)
         assert each == pytest.approx(expected["traj.lr"].tolist(), abs=1e-12)
         optimizer = build_optimizer("sgd", method.named_parameters(), 3e-3, 5e-4, 0.9)
         for step, rate in enumerate(each):
             set_rate(optimizer, rate)
-            loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3], unlabelled)
+            loss = method.loss(coop_inputs["batch_images"][step % 3], coop_inputs["batch_labels"][step % 3], unlabelled)
             assert loss.item() == pytest.approx(expected["traj.loss"][step].item(), rel=1e-3)
             optimizer.zero_grad()
             loss.backward()

@@ -32,11 +32,6 @@ def clips(golden):
     return {}
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 @pytest.fixture
 def learned(golden, clips, computed):
     """`learned(settings, expected, way)` gives the method of a golden file with its tensors."""
@@ -54,11 +49,11 @@ def learned(golden, clips, computed):
     return build
 
 
-def check_values(method, expected, inputs):
-    loss = method.loss(inputs["images"], inputs["labels"])
+def check_values(method, expected, coop_inputs):
+    loss = method.loss(coop_inputs["images"], coop_inputs["labels"])
     loss.backward()
-    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(method.predictor()(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method.predictor()(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(loss, expected["loss"], atol=1e-4, rtol=0)
     names = [name for name in method.learned() if f"grad.{name}" in expected]
     assert "prompt_learner.ctx" in names
@@ -67,7 +62,7 @@ def check_values(method, expected, inputs):
         torch.testing.assert_close(found, wanted, atol=1e-4 * wanted.abs().max().item(), rtol=0, msg=name)
 
 
-def check_trajectory(method, settings, expected, inputs):
+def check_trajectory(method, settings, expected, coop_inputs):
     """Every loss and rate on the way, and the tensors in the end; `before_gpa` are the last step's own."""
     facts = settings["trajectory"]
     epochs, size = facts["epochs"], facts["batches_per_epoch"]
@@ -79,7 +74,7 @@ def check_trajectory(method, settings, expected, inputs):
         for group in optimizer.param_groups:
             group["lr"] = rates[step // size]
         assert rates[step // size] == pytest.approx(rate.item())
-        found = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+        found = method.loss(coop_inputs["batch_images"][step % 3], coop_inputs["batch_labels"][step % 3])
         assert found.item() == pytest.approx(loss.item(), rel=1e-3)
         optimizer.zero_grad()
         found.backward()
@@ -100,39 +95,39 @@ def check_state(method, expected, prefix):
 
 @WAYS
 @pytest.mark.golden(FILES["ivlp"])
-def test_ivlp(case, way, golden, learned, inputs):
+def test_ivlp(case, way, golden, learned, coop_inputs):
     settings, expected = golden(case)
-    check_values(learned(settings, expected, way), expected, inputs)
-    check_trajectory(learned(settings, expected, way), settings, expected, inputs)
+    check_values(learned(settings, expected, way), expected, coop_inputs)
+    check_trajectory(learned(settings, expected, way), settings, expected, coop_inputs)
 
 
 @WAYS
 @pytest.mark.golden(FILES["maple"])
-def test_maple(case, way, golden, learned, inputs):
+def test_maple(case, way, golden, learned, coop_inputs):
     settings, expected = golden(case)
-    check_values(learned(settings, expected, way), expected, inputs)
-    check_trajectory(learned(settings, expected, way), settings, expected, inputs)
+    check_values(learned(settings, expected, way), expected, coop_inputs)
+    check_trajectory(learned(settings, expected, way), settings, expected, coop_inputs)
 
 
 @WAYS
 @pytest.mark.golden(FILES["prompt_src"])
-def test_prompt_src(case, way, golden, learned, inputs):
+def test_prompt_src(case, way, golden, learned, coop_inputs):
     settings, expected = golden(case)
-    check_values(learned(settings, expected, way), expected, inputs)
-    check_trajectory(learned(settings, expected, way), settings, expected, inputs)
+    check_values(learned(settings, expected, way), expected, coop_inputs)
+    check_trajectory(learned(settings, expected, way), settings, expected, coop_inputs)
 
 
 @pytest.mark.golden(FILES["prompt_src"])
-def test_terms_of_prompt_src(case, golden, learned, inputs):
+def test_terms_of_prompt_src(case, golden, learned, coop_inputs):
     """Each loss by itself, and the teacher it is measured against."""
     settings, expected = golden(case)
-    method, images = learned(settings, expected, "auto"), inputs["images"]
+    method, images = learned(settings, expected, "auto"), coop_inputs["images"]
     teacher = method.teacher
     fixed, zero_shot = teacher.text_features(method.backbone), teacher.image_features(method.backbone, images)
     torch.testing.assert_close(fixed, expected["fixed_text_embeddings_normalized"], atol=1e-5, rtol=0)
     torch.testing.assert_close(zero_shot, F.normalize(expected["zero_shot_image_features"], dim=-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(teacher.logits(method.backbone, images), expected["zero_shot_logits"], atol=1e-4, rtol=0)
-    step = Step(images, inputs["labels"], method.image_features(images), method.text_features(), method(images))
+    step = Step(images, coop_inputs["labels"], method.image_features(images), method.text_features(), method(images))
     for name, official in (("text", "text_weighted"), ("image", "image_weighted"), ("logits", "logits")):
         weight, term = method.terms[name]
         torch.testing.assert_close(weight * term(step), expected[f"loss_scl_{official}"], atol=1e-4, rtol=0)

@@ -5,28 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from official import gradients, near, near_each, start_of, trained_at
 
 import coop
 from promptvision.backbones import load_clip
 from promptvision.backbones.image import entered
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.engine.optim import build_optimizer, set_rate
 from promptvision.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def clip(golden):
-    return load_clip(golden.root / "coop/clip_vit_tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
-def near(found, wanted):
-    torch.testing.assert_close(found, wanted, atol=2e-5 * max(1.0, wanted.abs().max().item()), rtol=0)
 
 
 def built(facts, clip, folder):
@@ -44,16 +30,15 @@ def built(facts, clip, folder):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.golden("coop/mmapp/*")
-def test_mma_pp(golden, clip, inputs, case, way, computed, tmp_path):
+def test_mma_pp(golden, clip, coop_inputs, case, way, computed, tmp_path):
     facts, expected = golden(case)
     method = built(facts, computed(clip, way=way), tmp_path)
-    start = {key.removeprefix("param."): value for key, value in expected.items() if key.startswith("param.")}
-    method.load_learned_state(start)
+    method.load_learned_state(start_of(expected))
     draws = iter(zip(expected["text_index"].long(), expected["scale_factor"], strict=True))
     method.draw = lambda: next(draws)
-    check_values(method, expected, inputs["images"], inputs["labels"])
-    check_training(method, expected, inputs, facts["trajectory"]["lr"])
-    near(method(inputs["images"]), expected["traj.test_logits"])
+    check_values(method, expected, coop_inputs["images"], coop_inputs["labels"])
+    trained_at(method, expected, coop_inputs, "sgd", expected["traj.lr"].tolist(), rel=1e-4, abs=1e-4)
+    near(method(coop_inputs["images"]), expected["traj.test_logits"])
     near(torch.nn.functional.normalize(method.text_features(), dim=-1), expected["traj.test_text_features"])
 
 
@@ -65,23 +50,7 @@ def check_values(method, expected, images, labels):
     near(logits[0], expected["logits"])
     near(loss, expected["loss"])
     loss.backward()
-    for name in method.learned():
-        wanted, found = expected[f"grad.{name}"], method.get_parameter(name).grad
-        torch.testing.assert_close(found, wanted, atol=1e-4 * wanted.abs().max().item(), rtol=0, msg=name)
-
-
-def check_training(method, expected, inputs, rate):
-    optimizer = build_optimizer("sgd", method.named_parameters(), rate, 5e-4, 0.9, method.no_decay)
-    for step, wanted in enumerate(expected["traj.loss"]):
-        set_rate(optimizer, expected["traj.lr"][step].item())
-        loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
-        assert loss.item() == pytest.approx(wanted.item(), rel=1e-4, abs=1e-4), step
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for name, found in method.learned_state().items():
-        wanted = expected[f"traj.final.{name}"]
-        torch.testing.assert_close(found, wanted, atol=1e-3 * wanted.abs().max().item(), rtol=0, msg=name)
+    near_each(gradients(method), expected, "grad.", 1e-4)
 
 
 NAMES = ["cat", "golden_retriever", "Washington D.C."]
@@ -99,8 +68,8 @@ def texts(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def batch(inputs):
-    return inputs["images"][:4], torch.tensor([0, 1, 2, 1])
+def batch(coop_inputs):
+    return coop_inputs["images"][:4], torch.tensor([0, 1, 2, 1])
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,6 @@ ROOT = Path(__file__).parents[1]
 FAMILIES = {"coop": coop}
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 @pytest.fixture
 def student(golden, tmp_path, computed):
     """`student("coop/promptkd/...")` gives (method with the case's tensors, its numbers)."""
@@ -58,14 +53,14 @@ def near(found, wanted):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.golden("coop/promptkd/*")
-def test_values_and_gradients(student, inputs, case, way):
+def test_values_and_gradients(student, coop_inputs, case, way):
     method, expected = student(case, way)
-    images = inputs["images"]
+    images = coop_inputs["images"]
     near(torch.nn.functional.normalize(method.vectors, dim=-1), expected["teacher_text_features"])
     near(method.teacher(images), expected["teacher_logits"])
     near(method.eval()(images), expected["eval_logits"])
     near(method.train()(images), expected["logits"])
-    loss = method.loss(images, inputs["labels"])
+    loss = method.loss(images, coop_inputs["labels"])
     assert loss.item() == pytest.approx(expected["loss"].item(), rel=1e-4)
     loss.backward()
     for name, parameter in method.trained().items():
@@ -75,11 +70,11 @@ def test_values_and_gradients(student, inputs, case, way):
 
 
 @pytest.mark.golden("coop/promptkd/*")
-def test_training(student, inputs, case, check_training):
+def test_training(student, coop_inputs, case, check_training):
     """Everything is decayed, and the statistics of the batch norm run along."""
     method, expected = student(case)
-    check_training(method, expected, inputs, "sgd", 0.005)
-    near(method.eval()(inputs["images"]), expected["traj.eval_logits"])
+    check_training(method, expected, coop_inputs, "sgd", 0.005)
+    near(method.eval()(coop_inputs["images"]), expected["traj.eval_logits"])
 
 
 def test_names_of_earlier_runs_and_of_official_checkpoints(tmp_path):

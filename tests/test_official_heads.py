@@ -15,11 +15,6 @@ def clips(golden):
     return {name: load_clip(golden.root / f"coop/{name}.safetensors") for name in ("clip_vit_tiny", "clip_rn_tiny")}
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 def check_step(method, images, labels, expected):
     """Compare logits, loss and the gradient of every official parameter."""
     torch.testing.assert_close(method(images), expected["logits"], atol=1e-4, rtol=0)
@@ -65,69 +60,69 @@ def params(expected):
     return {name.removeprefix("param."): tensor for name, tensor in expected.items() if name.startswith("param.")}
 
 
-def labelled(inputs):
-    return list(zip(inputs["batch_images"], inputs["batch_labels"], strict=True))
+def labelled(coop_inputs):
+    return list(zip(coop_inputs["batch_images"], coop_inputs["batch_labels"], strict=True))
 
 
 @pytest.mark.golden("coop/taskres/*")
-def test_task_res(case, golden, clips, inputs):
+def test_task_res(case, golden, clips, coop_inputs):
     settings, expected = golden(case)
     options = dict(templates=settings["templates"], alpha=settings["alpha"])
     method = coop.build("task_res", clips[settings["backbone"]], settings["classnames"], **options)
     torch.testing.assert_close(method.base, expected["base_text_features"], atol=1e-4, rtol=0)
     method.load_learned_state(params(expected))
-    check_step(method, inputs["images"], inputs["labels"], expected)
+    check_step(method, coop_inputs["images"], coop_inputs["labels"], expected)
     method = coop.build("task_res", clips[settings["backbone"]], settings["classnames"], **options)
     assert not method.text_feature_residuals.any()
-    train(method, labelled(inputs), settings, expected)
+    train(method, labelled(coop_inputs), settings, expected)
 
 
 @pytest.mark.golden("coop/clipadapter/*")
-def test_clip_adapter(case, golden, clips, inputs):
+def test_clip_adapter(case, golden, clips, coop_inputs):
     settings, expected = golden(case)
     options = dict(templates=settings["template"], image_ratio=settings["ratio"], reduction=settings["reduction"])
     method = coop.build("clip_adapter", clips[settings["backbone"]], settings["classnames"], **options)
     method.load_learned_state(params(expected))
-    features = method.backbone.image(inputs["images"])
+    features = method.backbone.image(coop_inputs["images"])
     torch.testing.assert_close(method.fc(features), expected["adapter_output"], atol=1e-4, rtol=0)
-    check_step(method, inputs["images"], inputs["labels"], expected)
-    train(method, labelled(inputs), settings, expected)
+    check_step(method, coop_inputs["images"], coop_inputs["labels"], expected)
+    train(method, labelled(coop_inputs), settings, expected)
 
 
-def tip_adapter(name, settings, clips, inputs):
+def tip_adapter(name, settings, clips, coop_inputs):
     """Return the method with its cache filled from the batches' images, and the images that decide."""
     options = {key: settings[key] for key in ("templates", "alpha", "beta")}
     options |= {"search": settings["search_scale"], "logit_scale": settings["scale"]}
-    names, images = settings["classnames"], inputs["batch_images"].flatten(0, 1)
+    names, images = settings["classnames"], coop_inputs["batch_images"].flatten(0, 1)
     kinds = {"as is": images, "flipped left to right": images.flip(-1)}
     views = [(kinds[view], torch.arange(12)) for view in settings["augmented_views"]]
     method = coop.build(name, clips[settings["backbone"]], names, views=len(views), **options)
     method.prepare(views, [])
-    return method, torch.cat([inputs["images"], images.flip(-1)])
+    return method, torch.cat([coop_inputs["images"], images.flip(-1)])
 
 
 @pytest.mark.golden("coop/tipadapter/*")
-def test_tip_adapter(case, golden, clips, inputs):
+def test_tip_adapter(case, golden, clips, coop_inputs):
     settings, expected = golden(case)
-    method, images = tip_adapter("tip_adapter", settings, clips, inputs)
+    method, images = tip_adapter("tip_adapter", settings, clips, coop_inputs)
     torch.testing.assert_close(method.features, expected["text_features"], atol=1e-4, rtol=0)
     torch.testing.assert_close(method.keys, expected["param.keys"], atol=1e-4, rtol=0)
     assert torch.equal(method.values, expected["values"])
-    zero_shot = method.zero_shot(method.backbone.image(inputs["images"]))
+    zero_shot = method.zero_shot(method.backbone.image(coop_inputs["images"]))
     torch.testing.assert_close(zero_shot, expected["zero_shot_logits"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
     method.finish([], [(images, expected["val_labels"])])
     assert {"alpha": method.alpha.item(), "beta": method.beta.item()} == pytest.approx(settings["found"]["tip_adapter"])
 
 
 @pytest.mark.golden("coop/tipadapter/*")
-def test_tip_adapter_f(case, golden, clips, inputs):
+def test_tip_adapter_f(case, golden, clips, coop_inputs):
     """Values and gradients, training, and the search with the keys of the epoch that is best on the test images."""
     settings, expected = golden(case)
-    method, images = tip_adapter("tip_adapter_f", settings, clips, inputs)
-    check_step(method, inputs["images"], inputs["labels"], expected)
-    method, images = tip_adapter("tip_adapter_f", settings, clips, inputs)
-    batches, found = list(zip(inputs["batch_images"], torch.arange(12).split(4), strict=True)), []
+    method, images = tip_adapter("tip_adapter_f", settings, clips, coop_inputs)
+    check_step(method, coop_inputs["images"], coop_inputs["labels"], expected)
+    method, images = tip_adapter("tip_adapter_f", settings, clips, coop_inputs)
+    batches, found = list(zip(coop_inputs["batch_images"], torch.arange(12).split(4), strict=True)), []
     features = method.backbone.image(images).detach()
 
     def end_epoch():

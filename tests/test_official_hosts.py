@@ -4,24 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from official import gradients, near_each, start_of
 
 import coop
-from promptvision.backbones import load_clip
 from promptvision.config import load_config
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 
 ROOT = Path(__file__).parents[1]
 WAYS = pytest.mark.parametrize("way", ["plain", "fast"])
-
-
-@pytest.fixture(scope="module")
-def clip(golden):
-    return load_clip(golden.root / "coop/clip_vit_tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
 
 
 def host_options(settings):
@@ -50,7 +40,7 @@ def case_of(golden, clip, computed):
     def load(case, build, way="auto"):
         facts, expected = golden(case)
         method = build(facts, computed(clip, way=way))
-        start = {name.removeprefix("param."): value for name, value in expected.items() if name.startswith("param.")}
+        start = start_of(expected)
         method.load_learned_state(start)
         unused = set(facts["params_without_grad"])
         assert set(method.learned()) == start.keys() - unused
@@ -59,21 +49,19 @@ def case_of(golden, clip, computed):
     return load
 
 
-def check_step(method, inputs, expected):
+def check_step(method, coop_inputs, expected):
     """Loss and gradients of the static batch."""
-    loss = method.loss(inputs["images"], inputs["labels"])
+    loss = method.loss(coop_inputs["images"], coop_inputs["labels"])
     loss.backward()
     near(loss, expected["loss"])
-    for name, parameter in zip(method.learned(), method.trained().values(), strict=True):
-        wanted = expected[f"grad.{name}"]
-        torch.testing.assert_close(parameter.grad, wanted, atol=1e-4 * wanted.abs().max().item(), rtol=0, msg=name)
+    near_each(gradients(method), expected, "grad.", 1e-4)
 
 
 def near(found, wanted):
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
-def check_training(method, facts, inputs, expected):
+def check_training(method, facts, coop_inputs, expected):
     """The official training: losses, the rates of what the host learns and of what is new, and all learned tensors."""
     plan = facts["trajectory"]
     rate = plan.get("lr_prompts", plan.get("lr"))
@@ -86,44 +74,42 @@ def check_training(method, facts, inputs, expected):
             new = group["name"].startswith(("film_lp", "linear_probe"))
             theirs = expected["traj.lr" if "lr" in plan else "traj.lr_new" if new else "traj.lr_prompts"][step]
             assert group["lr"] == pytest.approx(theirs.item(), rel=1e-9), group["name"]
-        loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+        loss = method.loss(coop_inputs["batch_images"][step % 3], coop_inputs["batch_labels"][step % 3])
         assert loss.item() == pytest.approx(wanted.item(), rel=1e-3), step
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for name, tensor in method.learned_state().items():
-        wanted = expected[f"traj.final.{name}"]
-        torch.testing.assert_close(tensor, wanted, atol=1e-3 * wanted.abs().max().item(), rtol=0, msg=name)
+    near_each(method.learned_state(), expected, "traj.final.", 1e-3)
 
 
 @WAYS
 @pytest.mark.golden("coop/dept/*")
-def test_dept(case_of, inputs, case, way):
+def test_dept(case_of, coop_inputs, case, way):
     method, facts, expected = case_of(case, dept, way)
-    images, features = inputs["images"], method.image_features(inputs["images"])
+    images, features = coop_inputs["images"], method.image_features(coop_inputs["images"])
     near(method(images), expected["logits_test_base"])
     near(method.predictor()(images), expected["logits_test_base"])
     near(method.logits(features, method.text_features()), expected["logits_similarity"])
     near(method.linear_probe_proj(method.film_lp_img(features)), expected["logits_linear"])
     near(method.for_classes([*method.classes, "a new one"])(images)[:, :-1], expected["logits_test_new"])
     near(method.for_classes(method.classes[4:7])(images), expected["logits_test_base"][:, 4:7])
-    check_step(method, inputs, expected)
-    check_training(method, facts, inputs, expected)
+    check_step(method, coop_inputs, expected)
+    check_training(method, facts, coop_inputs, expected)
 
 
 @WAYS
 @pytest.mark.golden("coop/atprompt/*")
-def test_at_prompt(case_of, inputs, case, way):
+def test_at_prompt(case_of, coop_inputs, case, way):
     method, facts, expected = case_of(case, at_prompt, way)
     vectors = [expected[f"param.prompt_learner.{name}"] for name in (*method.encoder.names, "ctx")]
     prompts = method.encoder.prompts(method.backbone.text, torch.cat(vectors)[None], torch.tensor([0]))
     length = prompts.shape[1]
     near(prompts[0], expected["prompts_class0"][:length])
     assert torch.equal(method.encoder.ids, expected["tokenized_prompts"][:, :length])
-    near(method(inputs["images"]), expected["logits"])
-    near(method.predictor()(inputs["images"]), expected["logits"])
-    check_step(method, inputs, expected)
-    check_training(method, facts, inputs, expected)
+    near(method(coop_inputs["images"]), expected["logits"])
+    near(method.predictor()(coop_inputs["images"]), expected["logits"])
+    check_step(method, coop_inputs, expected)
+    check_training(method, facts, coop_inputs, expected)
 
 
 WORDS = {  # data set: attributes, and contexts and epochs on CoOp, CoCoOp, MaPLe (zhengli97/ATPrompt, scripts)

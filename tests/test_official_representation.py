@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from official import gradients, near, near_each, start_of, trained_at
 
 import coop
 from promptvision.backbones import load_clip
 from promptvision.backbones.image import entered
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.engine.optim import build_optimizer, set_rate
 from promptvision.errors import InputError
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import plan
@@ -19,16 +19,6 @@ from promptvision.sweep.jobs import plan
 ROOT = Path(__file__).parents[1]
 WAYS = pytest.mark.parametrize("way", ["plain", "fast"])
 NAMES = ["cat", "golden_retriever", "Washington D.C."]
-
-
-@pytest.fixture(scope="module")
-def clip(golden):
-    return load_clip(golden.root / "coop/clip_vit_tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
 
 
 @pytest.fixture
@@ -45,15 +35,10 @@ def case_of(golden, clip, computed):
             options |= dict(beta=own["BETA"], rank=own["PROJ_LORA_DIM"], aligner_rank=own["RES_LORA_DIM"])
             name = "mmrl_pp"
         method = coop.build(name, computed(clip, way=way), facts["classnames"], **options)
-        start = {key.removeprefix("param."): value for key, value in expected.items() if key.startswith("param.")}
-        method.load_learned_state(start)
+        method.load_learned_state(start_of(expected))
         return method, expected, facts
 
     return load
-
-
-def near(found, wanted):
-    torch.testing.assert_close(found, wanted, atol=2e-5 * max(1.0, wanted.abs().max().item()), rtol=0)
 
 
 def check_values(method, expected, images, labels):
@@ -67,44 +52,28 @@ def check_values(method, expected, images, labels):
     loss = method.loss(images, labels)
     near(loss, expected["loss"])
     loss.backward()
-    for name in method.learned():
-        wanted, found = expected[f"grad.{name}"], method.get_parameter(name).grad
-        torch.testing.assert_close(found, wanted, atol=1e-4 * wanted.abs().max().item(), rtol=0, msg=name)
-
-
-def check_training(method, expected, inputs, rate):
-    optimizer = build_optimizer("adamw", method.named_parameters(), rate, 5e-4, 0.9, method.no_decay)
-    for step, wanted in enumerate(expected["traj.loss"]):
-        set_rate(optimizer, expected["traj.lr"][step].item())
-        loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
-        assert loss.item() == pytest.approx(wanted.item(), rel=1e-4), step
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for name, found in method.learned_state().items():
-        wanted = expected[f"traj.final.{name}"]
-        torch.testing.assert_close(found, wanted, atol=1e-3 * wanted.abs().max().item(), rtol=0, msg=name)
+    near_each(gradients(method), expected, "grad.", 1e-4)
 
 
 @WAYS
 @pytest.mark.golden("coop/mmrl/*")
-def test_mmrl(case_of, inputs, case, way):
+def test_mmrl(case_of, coop_inputs, case, way):
     method, expected, facts = case_of(case, way)
-    check_values(method, expected, inputs["images"], inputs["labels"])
-    check_training(method, expected, inputs, facts["trajectory"]["lr"])
+    check_values(method, expected, coop_inputs["images"], coop_inputs["labels"])
+    trained_at(method, expected, coop_inputs, "adamw", expected["traj.lr"].tolist(), rel=1e-4)
 
 
 @WAYS
 @pytest.mark.golden("coop/mmrlpp/*")
-def test_mmrl_pp(case_of, inputs, case, way):
+def test_mmrl_pp(case_of, coop_inputs, case, way):
     method, expected, facts = case_of(case, way)
-    check_values(method, expected, inputs["images"], inputs["labels"])
-    check_training(method, expected, inputs, facts["trajectory"]["lr"])
+    check_values(method, expected, coop_inputs["images"], coop_inputs["labels"])
+    trained_at(method, expected, coop_inputs, "adamw", expected["traj.lr"].tolist(), rel=1e-4)
 
 
 @pytest.fixture(scope="module")
-def batch(inputs):
-    return inputs["images"][:4], torch.tensor([0, 1, 2, 1])
+def batch(coop_inputs):
+    return coop_inputs["images"][:4], torch.tensor([0, 1, 2, 1])
 
 
 def drawn(name, clip, classes=NAMES, **options):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from official import start_of
 
 import coop
-from promptvision.backbones import load_clip
 from promptvision.config import load_config
 from promptvision.errors import InputError
 from promptvision.experiment.build import default_templates
@@ -26,16 +26,6 @@ CARDS = {
 """Data sets of the official codes: our cards."""
 
 
-@pytest.fixture(scope="module")
-def clip(golden):
-    return load_clip(golden.root / "coop/clip_vit_tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 @pytest.fixture
 def case_of(golden, clip, computed):
     """`case_of("coop/tcp/dtd_layer1", build)` gives (method with the case's tensors, its numbers)."""
@@ -43,8 +33,7 @@ def case_of(golden, clip, computed):
     def load(case, build, way="auto"):
         settings, expected = golden(case)
         method = build(settings, computed(clip, way=way))
-        start = {name.removeprefix("param."): value for name, value in expected.items() if name.startswith("param.")}
-        method.load_learned_state(start)
+        method.load_learned_state(start_of(expected))
         return method, expected
 
     return load
@@ -86,36 +75,36 @@ def near(found, wanted):
 
 @WAYS
 @pytest.mark.golden("coop/tcp/*")
-def test_tcp(case_of, inputs, case, way, check_training):
+def test_tcp(case_of, coop_inputs, case, way, check_training):
     method, expected = case_of(case, tcp, way)
     near(method.teacher.text_features(method.backbone), expected["knowledge"])
     near(method.meta_net(expected["knowledge"]).unflatten(-1, method.ctx.shape), expected["class_prompts"])
     near(method.text_features(), expected["text_features_raw"])
-    images, labels = inputs["images"], inputs["labels"]
+    images, labels = coop_inputs["images"], coop_inputs["labels"]
     near(F.cross_entropy(method(images), labels), expected["loss_ce"])
     check_values(method, expected, images, labels, near)
-    check_training(method, expected, inputs, "adam", 0.002, eps=1e-3)
+    check_training(method, expected, coop_inputs, "adam", 0.002, eps=1e-3)
 
 
 @WAYS
 @pytest.mark.golden("coop/kgcoop/*")
-def test_kg_coop(case_of, inputs, case, way, check_training):
+def test_kg_coop(case_of, coop_inputs, case, way, check_training):
     method, expected = case_of(case, kg_coop, way)
     near(method.teacher.text_features(method.backbone), expected["knowledge"])
-    images, labels = inputs["images"], inputs["labels"]
+    images, labels = coop_inputs["images"], coop_inputs["labels"]
     near(F.cross_entropy(method(images), labels), expected["loss_ce"])
     check_values(method, expected, images, labels, near)
-    check_training(method, expected, inputs, "sgd", 0.002)
+    check_training(method, expected, coop_inputs, "sgd", 0.002)
 
 
 @WAYS
 @pytest.mark.golden("coop/prograd/*")
-def test_pro_grad(golden, case_of, inputs, case, way, check_training):
+def test_pro_grad(golden, case_of, coop_inputs, case, way, check_training):
     method, expected = case_of(case, pro_grad, way)
     near(method.teacher.text_features(method.backbone), expected["zero_shot_text_features"])
-    near(method.teacher.logits(method.backbone, inputs["images"]), expected["zero_shot_logits"])
-    check_values(method, expected, inputs["images"], expected["labels"], near)
-    check_training(method, expected, inputs, "sgd", 0.002)
+    near(method.teacher.logits(method.backbone, coop_inputs["images"]), expected["zero_shot_logits"])
+    check_values(method, expected, coop_inputs["images"], expected["labels"], near)
+    check_training(method, expected, coop_inputs, "sgd", 0.002)
 
 
 @pytest.mark.golden("coop/prograd/init_*")

@@ -10,11 +10,6 @@ from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, learning_rates
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 def learned(golden, settings, expected):
     clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors")
     options = dict(n_prompts=settings["N"], n_ctx=settings["n_ctx"], entropy=settings["eps"])
@@ -35,26 +30,26 @@ def test_plans_alone_and_as_one_batch(case, golden):
 
 
 @pytest.mark.golden("coop/plot/*")
-def test_features_plans_logits_loss_and_gradient(case, golden, inputs):
+def test_features_plans_logits_loss_and_gradient(case, golden, coop_inputs):
     settings, expected = golden(case)
     method = learned(golden, settings, expected)
-    images, texts = method.image_features(inputs["images"]), method.text_features()
+    images, texts = method.image_features(coop_inputs["images"]), method.text_features()
     torch.testing.assert_close(images, expected["image_features"], atol=1e-4, rtol=0)
     torch.testing.assert_close(texts, expected["text_features"], atol=1e-4, rtol=0)
     cosines = torch.einsum("bme,nce->bcmn", F.normalize(images[:, 1:], dim=-1), F.normalize(texts, dim=-1))
     plans = transport_plans(1 - cosines, settings["eps"], "batch")
     torch.testing.assert_close(plans, expected["plan"], atol=1e-5, rtol=0)
-    loss = method.loss(inputs["images"], inputs["labels"])
+    loss = method.loss(coop_inputs["images"], coop_inputs["labels"])
     loss.backward()
-    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(method.predictor()(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method.predictor()(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(loss, expected["loss"], atol=1e-4, rtol=0)
     scale = expected["grad.ctx"].abs().max().item()
     torch.testing.assert_close(method.ctx.grad, expected["grad.ctx"], atol=1e-4 * scale, rtol=0)
 
 
 @pytest.mark.golden("coop/plot/*")
-def test_trajectory(case, golden, inputs):
+def test_trajectory(case, golden, coop_inputs):
     settings, expected = golden(case)
     method, facts = learned(golden, settings, expected), settings["trajectory"]
     rates = learning_rates("cosine", 0.002, facts["epochs"], warmup_epochs=1)
@@ -62,7 +57,7 @@ def test_trajectory(case, golden, inputs):
     for step, (loss, rate) in enumerate(zip(expected["traj.loss"], expected["traj.lr"], strict=True)):
         optimizer.param_groups[0]["lr"] = rates[step // facts["batches_per_epoch"]]
         assert optimizer.param_groups[0]["lr"] == pytest.approx(rate.item())
-        found = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+        found = method.loss(coop_inputs["batch_images"][step % 3], coop_inputs["batch_labels"][step % 3])
         assert found.item() == pytest.approx(loss.item(), rel=1e-3)
         optimizer.zero_grad()
         found.backward()

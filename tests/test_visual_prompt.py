@@ -12,11 +12,6 @@ from promptvision.errors import InputError
 NAMES = {"N_CTX_VISION": "n_ctx", "PROMPT_DEPTH_VISION": "depth"}
 
 
-@pytest.fixture(scope="module")
-def inputs(golden):
-    return golden("coop/inputs")[1]
-
-
 def learned(golden, settings, expected, way):
     clip = load_clip(golden.root / f"coop/{settings['backbone']}.safetensors", compute=Compute(way))
     options = {ours: settings["settings"][theirs] for theirs, ours in NAMES.items()}
@@ -29,12 +24,12 @@ def learned(golden, settings, expected, way):
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.golden("coop/vpt/*")
-def test_logits_loss_and_gradients(case, way, golden, inputs):
+def test_logits_loss_and_gradients(case, way, golden, coop_inputs):
     settings, expected = golden(case)
     method = learned(golden, settings, expected, way)
-    loss = method.loss(inputs["images"], inputs["labels"])
+    loss = method.loss(coop_inputs["images"], coop_inputs["labels"])
     loss.backward()
-    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(method(coop_inputs["images"]), expected["logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(loss, expected["loss"], atol=1e-4, rtol=0)
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
@@ -43,7 +38,7 @@ def test_logits_loss_and_gradients(case, way, golden, inputs):
 
 
 @pytest.mark.golden("coop/vpt/*")
-def test_trajectory(case, golden, inputs):
+def test_trajectory(case, golden, coop_inputs):
     settings, expected = golden(case)
     method, facts = learned(golden, settings, expected, "auto"), settings["trajectory"]
     per_epoch = facts["batches_per_epoch"]
@@ -57,7 +52,7 @@ def test_trajectory(case, golden, inputs):
         for group in optimizer.param_groups:
             group["lr"] = rates[step // per_epoch]
         assert rates[step // per_epoch] == pytest.approx(rate.item())
-        found = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+        found = method.loss(coop_inputs["batch_images"][step % 3], coop_inputs["batch_labels"][step % 3])
         torch.testing.assert_close(found.double(), loss.double(), rtol=1e-3, atol=1e-5)
         optimizer.zero_grad()
         found.backward()
