@@ -50,17 +50,12 @@ class InsertedTokens(PromptEncoder):
 
     def encoded(self, tower: TextTower, part: Tensor, layers: Layers) -> Tensor:
         """Encode texts `part` (N,) whole, with `layers` of one row entering the blocks from `start` on."""
-        blocks: list[Callable[..., Tensor]] = list(tower.blocks)
+        packed, blocks = cast(PackedInserted, self.packed), list[Callable[..., Tensor]](tower.blocks)
         for index in range(self.start, len(blocks)):
             own = layers[index - self.start] if index - self.start < len(layers) else None
             blocks[index] = partial(self._block, blocks[index], index, None if own is None else own[0])
         encode = cast(Callable[..., Tensor], tower.encode)
-        return encode(tower.embed(self.words[part]).detach(), self.eot[part], blocks)
-
-    @property
-    def words(self) -> Tensor:
-        """The token ids of the texts alone, (C, L)."""
-        return torch.cat([self.ids[:, : self.at], self.ids[:, self.at + self.count :]], dim=1)
+        return encode(tower.embed(packed.words[part]).detach(), self.eot[part], blocks)
 
     def _block(
         self, block: Callable[..., Tensor], index: int, own: Tensor | None, tokens: Tensor, attn_mask: Tensor | None
@@ -84,10 +79,14 @@ class PackedInserted(PackedPrompts):
     at: int
     count: int
 
+    @property
+    def words(self) -> Tensor:
+        """The token ids of the texts alone, (C, L)."""
+        return torch.cat([self.ids[:, : self.at], self.ids[:, self.at + self.count :]], dim=1)
+
     def entering(self, tower: OpenClipText, classes: Tensor, position: Tensor) -> Tensor:
         """Return tokens (..., D) as they enter block `start`, 0 in the places of the inserted ones."""
-        words = torch.cat([self.ids[:, : self.at], self.ids[:, self.at + self.count :]], dim=1)
-        states = self.kept.get(tower, ("states",), lambda: entering(tower, words, self.start))
+        states = self.kept.get(tower, ("states",), lambda: entering(tower, self.words, self.start))
         here = self.slots[classes, position][..., None] >= 0
         place = torch.where(position < self.at, position, (position - self.count).clamp(min=0))
         return torch.where(here, 0, states[classes, place])
