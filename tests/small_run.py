@@ -1,9 +1,12 @@
 """A method that learns in milliseconds, and the config of a run of seconds."""
 
+import pytest
 from torch import nn
 
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
+from promptvision.engine.run_folder import RunFolder
+from promptvision.experiment.run import run
 from promptvision.method import Method
 
 NAMES = ["cat", "dog", "golden_retriever", "hen"]
@@ -32,3 +35,13 @@ TRAIN: {DEVICE: cpu}
 def config(tmp_path, *words):
     (tmp_path / "c.yaml").write_text(CONFIG)
     return load_config(tmp_path / "c.yaml", [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on ten digits, and its config with batches of eight."""
+    folder = tmp_path_factory.mktemp("trained")
+    cfg = config(folder, "OPTIM.EPOCHS", 1, "TEST.BATCH_SIZE", 8, "CACHE_DIR", "")
+    with RunFolder(folder / "run") as opened:
+        run(cfg, FAMILIES, opened, progress=False)
+    return folder / "run", cfg

@@ -17,32 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 from own_images import image
 from PIL import Image
-from small_run import config
 from test_shards import cls, png, samples, shard
 
 from promptvision.config.families import FAMILIES
 from promptvision.data.readers.search import LeftOut, search
-from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError, briefly
 from promptvision.experiment import predict_inputs
 from promptvision.experiment.predict import Readable, predict_images, read_batches
 from promptvision.experiment.predict_inputs import ImageList, find_images, open_entry, shown_entry
-from promptvision.experiment.run import load_run, run
+from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]
 SMALL = "import runpy, sys; from promptvision.experiment import predict_inputs; predict_inputs.PART = 20; "
 SMALL += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 """A tool whose parts have 20 images."""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run on ten digits, and its config with batches of eight."""
-    folder = tmp_path_factory.mktemp("trained")
-    cfg = config(folder, "OPTIM.EPOCHS", 1, "TEST.BATCH_SIZE", 8, "CACHE_DIR", "")
-    with RunFolder(folder / "run") as opened:
-        run(cfg, FAMILIES, opened, progress=False)
-    return folder / "run", cfg
 
 
 @pytest.fixture(scope="module")

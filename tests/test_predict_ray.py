@@ -11,28 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_run import config
 from test_shards import shard
 
 from promptvision.config.families import FAMILIES
 from promptvision.engine.cluster import actors_for
-from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment import predict_inputs
 from promptvision.experiment.predict import read_batches
 from promptvision.experiment.predict_inputs import ImageList, find_images
 from promptvision.experiment.predict_output import Output, plan_of
 from promptvision.experiment.predict_ray import Cluster, Read, predict_on_cluster
-from promptvision.experiment.run import run
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    cfg = config(folder, "OPTIM.EPOCHS", 1, "TEST.BATCH_SIZE", 8, "CACHE_DIR", "")
-    with RunFolder(folder / "run") as opened:
-        run(cfg, FAMILIES, opened, progress=False)
-    return folder / "run", cfg
 
 
 @pytest.fixture(scope="module")
