@@ -45,7 +45,7 @@ def randomised(method):
     return method
 
 
-def merged(method):
+def weights_of(method):
     """The backbone's weights plus scaling B A, by name; the changes stay differentiable."""
     deltas = [{name: low.scaling * low.lora_B @ low.lora_A for name, low in block.items()} for block in method.blocks]
     rows = {"qkv": "qkv", "in_proj_weight": "qkv", "q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "o"}
@@ -69,7 +69,7 @@ def test_low_rank_changes_equal_merged_weights(make, targets):
     tower, images = make(), torch.randn(2, 3, 32, 32)
     method = randomised(vpt.build("lora", tower, ["a", "b"], rank=3, alpha=6.0, targets=targets))
     features = method.features(images)
-    plain = functional_call(tower, merged(method), (images,))
+    plain = functional_call(tower, weights_of(method), (images,))
     assert not torch.allclose(plain, tower(images), atol=1e-3)
     torch.testing.assert_close(features, plain, atol=1e-4, rtol=1e-4)
     parameters = list(method.blocks.parameters())
@@ -82,7 +82,7 @@ def test_low_rank_changes_equal_merged_weights(make, targets):
 def test_separate_projections_are_found():
     tower, images = eva(qkv_fused=False, swiglu_mlp=False), torch.randn(2, 3, 32, 32)
     method = randomised(vpt.build("lora", tower, ["a", "b"], targets=ALL))
-    torch.testing.assert_close(method.features(images), functional_call(tower, merged(method), (images,)))
+    torch.testing.assert_close(method.features(images), functional_call(tower, weights_of(method), (images,)))
 
 
 @pytest.mark.parametrize("make", [vit_of_timm, embedded, swin])

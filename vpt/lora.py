@@ -13,18 +13,8 @@ from promptvision.backbones.fast_image import known_views
 from promptvision.backbones.lora import TARGETS, LowRank, changed, changed_image, check, known_view, shapes
 from promptvision.errors import InputError
 from vpt.parts.attach import Hook, attached, mlp_blocks
+from vpt.parts.folding import copied, linears, rows
 from vpt.parts.heads import Head, HeadMethod
-
-LINEARS = {
-    "attn.qkv": ("q", "k", "v"),
-    "attn.q_proj": ("q",),
-    "attn.k_proj": ("k",),
-    "attn.v_proj": ("v",),
-    "attn.proj": ("o",),
-    "mlp.fc1": ("fc1",),
-    "mlp.fc2": ("fc2",),
-}
-"""Linear layers of timm's blocks, and the targets that their rows are."""
 
 
 class Lora(HeadMethod):
@@ -67,7 +57,7 @@ class Lora(HeadMethod):
         hooks = [
             (layer, _hook(changes, names, called))
             for block, changes in zip(mlp_blocks(self.backbone), self.blocks, strict=True)
-            for layer, names in _linears(block)
+            for layer, names in linears(block)
             if any(name in changes for name in names)  # type: ignore[operator]
         ]
         with attached(hooks):
@@ -79,6 +69,15 @@ class Lora(HeadMethod):
                     "calling it, so LoRA cannot change it; leave its targets out"
                 )
         return features
+
+    @torch.no_grad()
+    def merged(self) -> ImageTower:
+        tower = copied(self.backbone)
+        for block, changes in zip(mlp_blocks(tower), self.blocks, strict=True):
+            weights = rows(block)
+            for name, change in changes.items():  # type: ignore[operator]
+                weights[name].weight.add_(change.product())
+        return tower
 
 
 def _hook(changes: Any, names: tuple[str, ...], called: set[nn.Module]) -> Hook:
@@ -92,18 +91,12 @@ def _hook(changes: Any, names: tuple[str, ...], called: set[nn.Module]) -> Hook:
     return hook
 
 
-def _linears(block: nn.Module) -> list[tuple[nn.Linear, tuple[str, ...]]]:
-    """Return the linear layers of a block, each with the targets that its rows are."""
-    modules = dict(block.named_modules())
-    return [(modules[path], names) for path, names in LINEARS.items() if isinstance(modules.get(path), nn.Linear)]  # type: ignore[misc]
-
-
 def _shapes(block: Any, backbone: str, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return {target: (in, out)} of a block, in the order of `TARGETS`."""
     if isinstance(getattr(block, "attn", None), nn.MultiheadAttention):
         found = shapes(known_view(block, backbone))
     else:
-        layers = ((layer, names, name) for layer, names in _linears(block) for name in names)
+        layers = ((layer, names, name) for layer, names in linears(block) for name in names)
         found = {name: (layer.in_features, layer.out_features // len(names)) for layer, names, name in layers}
     for target in targets:
         if target not in found:

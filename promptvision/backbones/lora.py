@@ -27,8 +27,8 @@ Changes = Mapping[str, nn.Module]
 class LowRank(nn.Module):
     """The change of the output of a linear layer: scaling x A^T B^T, (..., in) -> (..., out).
 
-    A (rank, in) starts Kaiming uniform, B (out, rank) at zero: the method starts as the backbone. The product B A,
-    as large as the layer's weight, is never formed. `prefix`: the tensors are called `<prefix>A` and `<prefix>B`.
+    A (rank, in) starts Kaiming uniform, B (out, rank) at zero: the method starts as the backbone. Only `product` forms
+    B A, which is as large as the layer's weight. `prefix`: the tensors are called `<prefix>A` and `<prefix>B`.
     """
 
     def __init__(
@@ -49,6 +49,11 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         down, up = (getattr(self, name) for name in self.names)
         return F.linear(F.linear(self.dropout(x), down), up) * self.scaling
+
+    def product(self) -> Tensor:
+        """Return the change of the weight, scaling x B A (out, in)."""
+        down, up = (getattr(self, name) for name in self.names)
+        return self.scaling * up @ down
 
 
 def changed(changes: Changes, target: str, inputs: Tensor, output: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
@@ -11,6 +13,8 @@ from promptvision.errors import InputError, unknown
 from promptvision.method import Method
 
 INITS = ("small", "published")
+FOLDING = ("lora",)
+"""Methods whose changes fold into the weights of the backbone: those that define `HeadMethod.merged`."""
 
 
 class Head(nn.Module):
@@ -71,3 +75,22 @@ class HeadMethod(Method):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
+
+    def merged(self) -> ImageTower:
+        """Return a frozen copy of the backbone whose features are this method's in eval mode, up to rounding.
+
+        Raise InputError if the method's changes do not fold into weights.
+        """
+        ours = type(self).__name__
+        raise InputError(f"{ours} does not fold into the backbone's weights; methods that do: {', '.join(FOLDING)}")
+
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        """Return `forward`, on the merged backbone where the method folds.
+
+        Not in 16 bits, where small changes of weights would be rounded away.
+        """
+        kind = next(self.head.parameters()).device.type
+        if type(self).merged is HeadMethod.merged or torch.is_autocast_enabled(kind):
+            return super().predictor()
+        backbone = self.merged()
+        return lambda images: self.head(backbone(images))
