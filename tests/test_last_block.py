@@ -41,6 +41,7 @@ CASES = {
     "knn": dict(k=2),
     "prompt": dict(num_tokens=3),
     "prompt, deep": dict(num_tokens=3, deep=True),
+    "vfpt": dict(num_tokens=3),
     "prompt_ablations": dict(num_tokens=3, location="add", also="bias"),
     "prompt_ablations, last": dict(num_tokens=3, last=1, deep=True, delete_patches=True),
     "prompt_ablations, class token": dict(num_tokens=3, deep=True, pool="cls"),

@@ -77,7 +77,9 @@ def test_steps_of_a_pinned_method_are_equal_and_look_up_no_view(row, step, looke
     assert same(step(method), expected) and looked_up["views"] > depth
 
 
-@pytest.mark.parametrize("name, options", {"prompt": dict(deep=True), "dual_prompt": {}, "lora": {}}.items())
+@pytest.mark.parametrize(
+    "name, options", {"prompt": dict(deep=True), "vfpt": {}, "dual_prompt": {}, "lora": {}}.items()
+)
 def test_image_towers_are_pinned_too(name, options, looked_up):
     torch.manual_seed(0)
     method = vpt.build(name, load_vit("embedded"), NAMES, **options).eval()

@@ -101,7 +101,7 @@ def test_every_number_in_a_comment_names_its_paper():
         comment = "".join(line for line in (ROOT / name).read_text().splitlines() if line.startswith("#"))
         if "Expected" in comment:
             assert re.search(
-                r"\((Co[A-Z]\w+|SkipT|MaPLe|PromptSRC|TCP|KgCoOp|PromptKD|Tip-Adapter|TPT|CLIP-LoRA|DAPL|VPT|DePT|ATPrompt"
+                r"\((Co[A-Z]\w+|SkipT|MaPLe|PromptSRC|TCP|KgCoOp|PromptKD|Tip-Adapter|TPT|CLIP-LoRA|DAPL|VPT|VFPT|DePT|ATPrompt"
                 r"|GDA|LP\+\+|CLAP|2SFS|MM\w+)",
                 comment,
             ), name

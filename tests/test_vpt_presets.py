@@ -15,7 +15,7 @@ FAMILIES = {"coop": coop, "vpt": vpt}
 RIVALS = ("linear", "mlp3", "side", "bias", "partial1", "adapter", "full")
 LINEAR, FINETUNE = ("sgd", 10, 1024), ("vpt_adamw", 5, 384)
 """Optimiser, epochs of warm-up and batch of KMnP/vpt's configs base-linear and base-finetune."""
-EMBEDDED = ("mlp", "partial", "bias", "adapter", "lora", "side", "full", "knn")
+EMBEDDED = ("mlp", "partial", "bias", "adapter", "lora", "side", "full", "knn", "vfpt")
 
 
 def load(name, *words):
@@ -92,7 +92,7 @@ def test_coda_prompt_is_set_as_in_the_released_commands(name, epochs):
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer")), *(f"embedded_{m}" for m in EMBEDDED)]
+    "name", [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", "vfpt")), *(f"embedded_{m}" for m in EMBEDDED)]
 )
 def test_the_first_comment_holds_a_command_that_is_understood(name):
     first = (ROOT / f"configs/vpt/{name}.yaml").read_text().partition("\n")[0]

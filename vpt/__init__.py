@@ -27,6 +27,7 @@ METHODS = MethodTable(
         "knn": "vpt.knn:NearestNeighbours",
         "prompt": "vpt.prompt:Prompt",
         "prompt_ablations": "vpt.prompt_ablations:PromptAblations",
+        "vfpt": "vpt.vfpt:VFPT",
         "swin_prompt": "vpt.swin_prompt:SwinPrompt",
         "pad": "vpt.pixels:Pad",
         "below": "vpt.pixels:Below",

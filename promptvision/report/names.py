@@ -72,6 +72,8 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("vpt/below", {}, "prompt channels"),
     ("vpt/prompt", {"DEEP": False}, "VPT-shallow"),
     ("vpt/prompt", {}, "VPT-deep"),
+    ("vpt/vfpt", {"DEEP": False}, "VFPT-shallow"),
+    ("vpt/vfpt", {}, "VFPT"),
     ("vpt/prompt_ablations", {"PREFIX": True}, "prefix-tuning"),
     ("vpt/prompt_ablations", {"DEEP": False}, "VPT-shallow, ablation"),
     ("vpt/prompt_ablations", {}, "VPT-deep, ablation"),
