@@ -20,7 +20,7 @@ from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
 
-pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "small_run")
+pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "peft", "small_run")
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -107,6 +107,13 @@ def computed():
 def vit(golden):
     """The tiny ViT of the golden numbers, fresh: a method may thaw it."""
     return load_vit(golden.root / "vpt/backbone.safetensors")
+
+
+@pytest.fixture(scope="session")
+def vit_b16():
+    """A ViT-B/16 without values."""
+    with torch.device("meta"):
+        return load_vit("vit_base_patch16_224", pretrained="none")
 
 
 @pytest.fixture

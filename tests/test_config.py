@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from promptvision.config import dump, families, load_config, method_options, resolved, summary
 from promptvision.config.docs import config_page, keys_help
 from promptvision.config.key import option_rows
+from promptvision.config.methods import LazyTable
 from promptvision.config.schema import KEYS
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
@@ -28,8 +29,8 @@ OPTIONS = {
     "plain": {},
 }
 FAMILIES = {
-    "coop": SimpleNamespace(METHODS={"coop": object, "plain": object}, options=OPTIONS.__getitem__),
-    "vpt": SimpleNamespace(METHODS={"linear": object}, options=lambda name: {"HEAD": "small"}),
+    "coop": SimpleNamespace(METHODS=LazyTable({"coop": "", "plain": ""}), options=OPTIONS.__getitem__),
+    "vpt": SimpleNamespace(METHODS=LazyTable({"linear": ""}), options=lambda name: {"HEAD": "small"}),
 }
 
 

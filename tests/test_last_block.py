@@ -30,6 +30,7 @@ CASES = {
     "partial": {},
     "partial, all blocks": dict(blocks=3),
     "bias": {},
+    "ln": {},
     "cls": {},
     "full": {},
     "adapter": {},

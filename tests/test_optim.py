@@ -52,6 +52,16 @@ def test_a_schedule_read_per_step_swings_back(golden):
     assert rates == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
+def test_the_cosine_of_timm_and_that_of_petl_vit_an_epoch_late():
+    """Measured in its official code: 1e-6 twice, 1.01e-4, most in epoch 11, 1.10e-5 in the last."""
+    kind = dict(warmup_epochs=10, warmup_lr=1e-6, min_lr=1e-5)
+    late = learning_rates("petl_cosine", 1e-3, 100, **kind)
+    assert late[:3] == pytest.approx([1e-6, 1e-6, 1.009e-4], rel=1e-9)
+    assert max(late) == late[11] == pytest.approx(9.76e-4, rel=1e-3) and late[-1] == pytest.approx(1.10e-5, rel=3e-3)
+    assert late == [1e-6, *learning_rates("timm_cosine", 1e-3, 100, **kind, count=99)]
+    assert learning_rates("timm_cosine", 1.0, 2, warmup_epochs=0) == [1.0, 0.5]
+
+
 def test_the_cosine_of_coda_prompt_lags_an_epoch():
     found = learning_rates("coda_cosine", 2.0, 3, warmup_epochs=2)
     assert found == pytest.approx([2.0, 2.0, 2 * math.cos(99 * math.pi / 400)])

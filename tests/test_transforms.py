@@ -60,6 +60,15 @@ def test_the_test_side_of_coda_prompt_is_a_plain_resize():
     assert torch.equal(found, pil_to_tensor(image.resize((32, 32), Image.Resampling.BILINEAR)) / 255)
 
 
+def test_petl_vit_resizes_whatever_the_aspect():
+    image = gradient(20, 60)
+    wanted = pil_to_tensor(image.resize((32, 32), Image.Resampling.BICUBIC)) / 255
+    assert all(
+        torch.equal(make("petl", (32, 32), ZERO, ONE)(image), wanted)
+        for make in (transforms.test_transform, transforms.train_transform)
+    )
+
+
 def views(name, size, image, count=40):
     torch.manual_seed(0)
     transform = transforms.train_transform(name, size, ZERO, ONE)

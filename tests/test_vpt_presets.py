@@ -1,5 +1,6 @@
 """The presets of VPT's table say what its configs say, and their commands are understood."""
 
+import math
 import shlex
 from pathlib import Path
 
@@ -15,7 +16,9 @@ FAMILIES = {"coop": coop, "vpt": vpt}
 RIVALS = ("linear", "mlp3", "side", "bias", "partial1", "adapter", "full")
 LINEAR, FINETUNE = ("sgd", 10, 1024), ("vpt_adamw", 5, 384)
 """Optimiser, epochs of warm-up and batch of KMnP/vpt's configs base-linear and base-finetune."""
-EMBEDDED = ("mlp", "partial", "bias", "adapter", "lora", "side", "full", "knn", "vfpt")
+STUDY = ("ln", "bitfit")
+"""Presets of arXiv:2409.16434."""
+EMBEDDED = ("mlp", "partial", "bias", "ln", "adapter", "lora", "side", "full", "knn", "vfpt")
 
 
 def load(name, *words):
@@ -56,6 +59,19 @@ def test_adapt_former_is_set_as_in_its_image_runs():
     assert max(each) == each[960] == pytest.approx(0.4) and each[2880] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("name", STUDY)
+def test_the_study_of_vit_peft_vision_has_one_protocol(name):
+    """timm's rates: 1e-6 in the first of 10 epochs of warm-up, then a cosine of 100 epochs that counts them."""
+    cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
+    optim, each = cfg.OPTIM, rates(cfg)
+    assert (optim.NAME, optim.WEIGHT_DECAY, optim.BATCH_SIZE, optim.SCALE_LR) == ("adamw", 1e-4, 64, False)
+    assert cfg.INPUT.MEAN == [0, 0, 0] and cfg.INPUT.STD == [1, 1, 1]
+    assert (cfg.INPUT.TRAIN, cfg.INPUT.TEST, cfg.TRAIN.KEEP) == ("petl", "petl", "last")
+    assert each[:2] == pytest.approx([1e-6, 1e-6 + 0.1 * 9.99e-4])
+    assert each[10] == max(each) == pytest.approx(1e-5 + 9.9e-4 * (1 + math.cos(math.pi / 10)) / 2)
+    assert len(each) == 100 and each[-1] == pytest.approx(1e-5 + 9.9e-4 * (1 + math.cos(0.99 * math.pi)) / 2)
+
+
 @pytest.mark.parametrize(
     ("name", "length", "rate", "epochs", "port", "votes"),
     [
@@ -92,7 +108,8 @@ def test_coda_prompt_is_set_as_in_the_released_commands(name, epochs):
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", "vfpt")), *(f"embedded_{m}" for m in EMBEDDED)]
+    "name",
+    [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", "vfpt", *STUDY)), *(f"embedded_{m}" for m in EMBEDDED)],
 )
 def test_the_first_comment_holds_a_command_that_is_understood(name):
     first = (ROOT / f"configs/vpt/{name}.yaml").read_text().partition("\n")[0]

@@ -19,6 +19,7 @@ METHODS = MethodTable(
         "linear": "vpt.fine_tune:Linear",
         "partial": "vpt.fine_tune:Partial",
         "bias": "vpt.fine_tune:Bias",
+        "ln": "vpt.fine_tune:LayerNorms",
         "cls": "vpt.fine_tune:ClassToken",
         "full": "vpt.fine_tune:Full",
         "adapter": "vpt.adapter:Adapter",
@@ -36,12 +37,14 @@ METHODS = MethodTable(
         "coda_prompt": "vpt.coda_prompt:CODAPrompt",
         "layer_pools": "vpt.layer_pools:LayerPools",
     },
+    aliases={"bitfit": "bias"},
 )
 options = METHODS.options
 
 
 def build(name: str, backbone: ImageTower | nn.Module, classes: Sequence[str], **options: Any) -> Method:
     """Build a method on an image tower for these class names; `options` are the keyword-only arguments of its class."""
+    name = METHODS.aliases.get(name, name)
     METHODS.check(name)
     return METHODS.build(name, load_backbone(backbone), classes, options)
 

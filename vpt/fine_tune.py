@@ -14,7 +14,7 @@ from promptvision.errors import InputError
 from vpt.parts.attach import attached, mlp_blocks, own_blocks
 from vpt.parts.fresh import last_parts, reinitialize
 from vpt.parts.heads import Head, HeadMethod
-from vpt.parts.thaw import biases, class_token
+from vpt.parts.thaw import biases, class_token, layer_norms
 
 
 class Linear(HeadMethod):
@@ -82,6 +82,18 @@ class Bias(HeadMethod):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         self.thaw(biases(backbone))
+
+
+class LayerNorms(HeadMethod):
+    """The weights and biases of every layer norm, and a linear head: LN-tuning (arXiv:2409.16434).
+
+    `head_init`: init of the classifier, "small" or "published".
+    """
+
+    def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
+        super().__init__(backbone, classes)
+        self.head = Head(backbone.feature_dim, len(classes), head_init)
+        self.thaw(layer_norms(backbone))
 
 
 class ClassToken(HeadMethod):

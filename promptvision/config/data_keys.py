@@ -122,7 +122,7 @@ DATA = (
     Key(
         "INPUT.TRAIN",
         "coop",
-        "Recipe for training images: coop, fgvc, vtab, l2p, coda, tip_adapter, randaugment or center.",
+        "Recipe for training images: coop, fgvc, vtab, petl, l2p, coda, tip_adapter, randaugment or center.",
     ),
-    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, l2p, coda, tip_adapter or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, petl, l2p, coda, tip_adapter or center."),
 )

@@ -187,10 +187,14 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
         return row.accept(row.decode(content) if typed else content, source)
 
     family = value(replace(ROWS["METHOD.FAMILY"], choices=tuple(families)))
-    name = value(replace(ROWS["METHOD.NAME"], choices=tuple(families[family].METHODS)))
+    methods = families[family].METHODS
+    name = value(replace(ROWS["METHOD.NAME"], choices=(*methods, *methods.aliases)))
+    if name in methods.aliases:
+        name = methods.aliases[name]
+        given = {**given, "METHOD.NAME": Setting(name, given["METHOD.NAME"].source)}
     options = option_rows(families[family].options(name))
     if host := options.get(f"{OPTIONS}.HOST"):  # an addition has the options of its host too
-        hosts = tuple(families[family].METHODS.hosts[name])
+        hosts = tuple(methods.hosts[name])
         options = option_rows(families[family].options(name, value(replace(host, choices=hosts))))
     _check_options(given, options, f"{family} method {name}")
     cfg = CfgNode({section: {} for section in sorted(SECTIONS - {OPTIONS})})

@@ -22,6 +22,9 @@ from promptvision.errors import InputError, unknown
 class LazyTable(UserDict[str, Any]):
     """Modules ("vpt") or their attributes ("coop.coop:CoOp") by name: `table[name]` imports, all else does not."""
 
+    aliases: Mapping[str, str] = {}
+    """Other names in use, each with that of the table, under which a run records it."""
+
     def __getitem__(self, name: str) -> Any:
         module, _, attribute = self.data[name].partition(":")
         return getattr(import_module(module), attribute) if attribute else import_module(module)
@@ -49,9 +52,15 @@ class MethodTable(LazyTable):
     `hosts`: methods that are an addition to another one, their option HOST, and the names of those that it can be.
     """
 
-    def __init__(self, family: str, paths: Mapping[str, str], hosts: Mapping[str, Sequence[str]] | None = None):
+    def __init__(
+        self,
+        family: str,
+        paths: Mapping[str, str],
+        hosts: Mapping[str, Sequence[str]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ):
         super().__init__(paths)
-        self.family, self.hosts = family, hosts or {}
+        self.family, self.hosts, self.aliases = family, hosts or {}, aliases or {}
 
     def find(self, name: str, host: str = "") -> type[Any]:
         """Import and return the class of a method; an unknown name raises InputError with the nearest."""

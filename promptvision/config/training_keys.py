@@ -80,7 +80,8 @@ TRAINING = (
         "OPTIM.SCHEDULE",
         "cosine",
         "Learning rate over epochs; the vpt_ ones warm up linearly from 0 and ignore the other WARMUP keys; "
-        "coda_cosine, a quarter of a cosine that starts an epoch late, ignores them all.",
+        "coda_cosine, a quarter of a cosine that starts an epoch late, ignores them all; timm_cosine, and petl_cosine, "
+        "the same an epoch late, warm up linearly from WARMUP_LR and count the warm-up as part of the cosine.",
         choices=(
             "constant",
             "cosine",
@@ -89,6 +90,8 @@ TRAINING = (
             "vpt_cosine",
             "vpt_cosine_hardrestart",
             "coda_cosine",
+            "timm_cosine",
+            "petl_cosine",
         ),
     ),
     Key(

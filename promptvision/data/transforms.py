@@ -81,6 +81,8 @@ TEST: dict[str, Recipe] = {
     "l2p": lambda size: [v2.Resize(max(size) * 8 // 7, interpolation=BICUBIC), v2.CenterCrop(size), v2.PILToTensor()],
     # whatever the aspect (CODA-Prompt `dataloaders/utils.py`)
     "coda": lambda size: [v2.Resize(size, interpolation=BILINEAR), v2.PILToTensor()],
+    # whatever the aspect (JieShibo/PETL-ViT `vtab.py`)
+    "petl": lambda size: [v2.Resize(size, interpolation=BICUBIC), v2.PILToTensor()],
 }
 """Recipe -> its test side."""
 TEST["tip_adapter"] = TEST["randaugment"] = TEST["center"] = TEST["coop"]
@@ -106,6 +108,7 @@ TRAIN: dict[str, Recipe] = {
         v2.PILToTensor(),
     ],
     "vtab": TEST["vtab"],
+    "petl": TEST["petl"],
     # 5 to 100 % of the area (l2p-pytorch `datasets.py`)
     "l2p": lambda size: [
         v2.RandomResizedCrop(size, scale=(0.05, 1.0), interpolation=BILINEAR),
@@ -126,7 +129,7 @@ TRAIN: dict[str, Recipe] = {
 
 RESIZES = ("pillow", "tensor")
 """Libraries that resize: Pillow, as in the official codes, or torchvision's kernels for uint8 tensors."""
-FIXED = ("vtab", "center")
+FIXED = ("vtab", "petl", "center")
 """Recipes that draw nothing in training: all views of an image are the same."""
 
 

@@ -16,7 +16,17 @@ from torch.optim import Optimizer
 from promptvision.engine.vpt_adamw import VPTAdamW
 from promptvision.errors import unknown
 
-SCHEDULES = ("constant", "cosine", "single_step", "multi_step", "vpt_cosine", "vpt_cosine_hardrestart", "coda_cosine")
+SCHEDULES = (
+    "constant",
+    "cosine",
+    "single_step",
+    "multi_step",
+    "vpt_cosine",
+    "vpt_cosine_hardrestart",
+    "coda_cosine",
+    "timm_cosine",
+    "petl_cosine",
+)
 OPTIMIZERS = ("sgd", "adam", "amsgrad", "rmsprop", "radam", "adamw", "vpt_adamw")
 
 
@@ -43,8 +53,9 @@ def learning_rates(
     `vpt_cosine_hardrestart` is the same with the official single cycle, but stays 0 once it got there. Nearly the
     same without the lost epoch: `cosine` with a linear warm-up from `warmup_lr` = lr / warmup_epochs. `coda_cosine` is
     GT-RIPL/CODA-Prompt's: no warm-up, and lr cos(99 pi (e - 1) / (200 (epochs - 1))), which lags an epoch, so that
-    epochs 0 and 1 have the full rate. `min_lr`: the end of Dassl's schedules, in place of 0. Beyond its end the cosine
-    rises again.
+    epochs 0 and 1 have the full rate. `timm_cosine` is timm's: linear from `warmup_lr` to lr, but the cosine counts the
+    warm-up, so that it drops a little at its end; `petl_cosine` is the same an epoch late, as in JieShibo/PETL-ViT.
+    `min_lr`: the end of Dassl's and timm's schedules, in place of 0. Beyond its end the cosine rises again.
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
@@ -55,6 +66,11 @@ def learning_rates(
         return _vpt_cosine(lr, epochs, warmup, count, periodic=schedule == "vpt_cosine")
     if schedule == "coda_cosine":
         return [lr * math.cos(0.495 * math.pi * max(epoch - 1, 0) / max(epochs - 1, 1)) for epoch in range(count)]
+    if schedule in ("timm_cosine", "petl_cosine"):
+        times = [max(epoch - 1, 0) if schedule == "petl_cosine" else epoch for epoch in range(count)]
+        falls = [min_lr + (lr - min_lr) * (1 + math.cos(math.pi * time / epochs)) / 2 for time in times]
+        rises = [warmup_lr + (lr - warmup_lr) * time / max(warmup, 1) for time in times]
+        return [rise if time < warmup else fall for time, rise, fall in zip(times, rises, falls, strict=True)]
     shift, start = (warmup, 0) if warmup_recount else (0, warmup)
     ramp = [warmup_lr if warmup_type == "constant" or epoch == 0 else lr * epoch / warmup for epoch in range(warmup)]
     factors = [_dassl_factor(schedule, epoch - shift, start, epochs, steps, gamma) for epoch in range(warmup, count)]

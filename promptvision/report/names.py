@@ -59,6 +59,7 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("vpt/linear", {}, "linear head"),
     ("vpt/cls", {}, "class token"),
     ("vpt/bias", {}, "BitFit (bias)"),
+    ("vpt/ln", {}, "LN-tuning"),
     ("vpt/partial", {}, "partial-{BLOCKS}"),
     ("vpt/full", {"FROM_SCRATCH": True}, "from scratch"),
     ("vpt/full", {}, "full fine-tuning"),

@@ -1,4 +1,4 @@
-"""Parts of a frozen backbone that are tuned without anything added: its biases, its class token."""
+"""Parts of a frozen backbone that are tuned without anything added: its biases, its layer norms, its class token."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def biases(backbone: nn.Module) -> list[nn.Parameter]:
     found = [p for name, p in backbone.named_parameters() if "bias" in name.rpartition(".")[2]]
     if not found:
         raise InputError(f"backbone {getattr(backbone, 'name', '')!r} has no biases to tune; choose another method")
+    return found
+
+
+def layer_norms(backbone: nn.Module) -> list[nn.Parameter]:
+    """Return the weights and biases of every layer norm of a backbone."""
+    norms = [module for module in backbone.modules() if isinstance(module, nn.LayerNorm)]
+    found = [parameter for norm in norms for parameter in norm.parameters()]
+    if not found:
+        raise InputError(f"backbone {getattr(backbone, 'name', '')!r} has no layer norms to tune; choose a transformer")
     return found
 
 
