@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
 
 from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
@@ -107,6 +108,16 @@ def computed():
 def vit(golden):
     """The tiny ViT of the golden numbers, fresh: a method may thaw it."""
     return load_vit(golden.root / "vpt/backbone.safetensors")
+
+
+@pytest.fixture
+def vit_mlp4(golden):
+    """The tiny ViT with an MLP of four times its width, fresh; the compact set holds what differs from `vit`."""
+    facts, state = golden("vpt/backbone_mlp4")
+    sizes = dict(img_size=64, patch_size=16, embed_dim=64, depth=4, num_heads=4, mlp_ratio=4.0, num_classes=0)
+    model = VisionTransformer(**sizes)
+    model.load_state_dict(golden("vpt/backbone")[1] | state)
+    return load_vit(model)
 
 
 @pytest.fixture(scope="session")

@@ -16,20 +16,24 @@ def under(expected, prefix):
 
 
 def without_key_biases(tensors):
-    """Set the keys' biases to zero.
+    """Set the keys' biases, and SSF's shifts of keys, to zero.
 
     No output depends on them: their gradients are rounding errors, which AdamW divides by their own size.
     """
     width = next(value for name, value in tensors.items() if name.startswith("head.") and value.dim() == 2).shape[1]
     keep = torch.ones(3 * width)
     keep[width : 2 * width] = 0
-    return {name: value * keep if name.endswith("qkv.bias") else value for name, value in tensors.items()}
+    return {
+        name: value * keep if name.endswith(("qkv.bias", "attn.ssf_shift_1")) else value
+        for name, value in tensors.items()
+    }
 
 
 def near(found, expected, **close):
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], msg=name, **close)
+    """Compare what the case holds; the compact set leaves out tensors of some blocks."""
+    assert expected
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name, **close)
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +53,8 @@ def check_peft(inputs, golden):
         loss.backward()
         torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
         gradients = {method.official_name(name): parameter.grad for name, parameter in method.trained().items()}
-        wanted = under(expected, "grad/")
-        near({name: gradients[name] for name in wanted}, wanted, atol=2e-5, rtol=1e-4)
+        if wanted := under(expected, "grad/"):
+            near(gradients, wanted, atol=2e-5, rtol=1e-4)
         told, tensors = facts["trajectory"], golden("vpt/train_trajectory")[1]
         optimizer = build_optimizer(told["optimizer"], method.named_parameters(), told["lr"], told["weight_decay"])
         for step, theirs in enumerate(expected["trajectory/loss"]):

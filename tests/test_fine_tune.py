@@ -12,9 +12,12 @@ from promptvision.errors import InputError
 CLASSES = [f"class {i}" for i in range(7)]
 
 
-@pytest.mark.parametrize("name", ["ln", "bitfit"])
-def test_the_official_cases(name, vit, golden_cases, check_peft):
-    check_peft(vpt.build(name, vit, CLASSES), *golden_cases("vpt/ln_difffit_adapters")[name])
+METHODS = {"ln": "ln", "bitfit": "bitfit", "difffit": "diff_fit"}
+
+
+@pytest.mark.parametrize("case", METHODS)
+def test_the_official_cases(case, vit, golden_cases, check_peft):
+    check_peft(vpt.build(METHODS[case], vit, CLASSES), *golden_cases("vpt/ln_difffit_adapters")[case])
 
 
 def test_bitfit_is_recorded_as_bias(tmp_path):
@@ -34,7 +37,7 @@ def test_every_layer_norm_learns():
         vpt.build("ln", load_vit("resnet18", pretrained="none"), CLASSES)
 
 
-@pytest.mark.parametrize(("name", "count"), [("ln", 38_400), ("bias", 102_912)])
+@pytest.mark.parametrize(("name", "count"), [("ln", 38_400), ("bias", 102_912), ("diff_fit", 140_544)])
 def test_learned_parameters_of_a_vit_b16(name, count, vit_b16):
     method = vpt.build(name, vit_b16, CLASSES)
     assert method.learned_parameters() - 7 * 769 == count

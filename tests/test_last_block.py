@@ -38,6 +38,10 @@ CASES = {
     "adapter, normed": dict(parallel=True, reads="normed", norm="in", learned_scale=True),
     "adapter, sequential": dict(sequential=True, bottleneck=4, norm="out"),
     "lora": dict(targets=("q", "k", "v", "o", "fc1", "fc2")),
+    "diff_fit": {},
+    "ssf": {},
+    "fact": dict(rank=3, scale=2.0),
+    "fact, tk": dict(decomposition="tk", rank=3),
     "side": {},
     "knn": dict(k=2),
     "prompt": dict(num_tokens=3),
@@ -62,6 +66,7 @@ DRAWS = {
     "adapter": dict(dropout=0.3),
     "adapter, parallel": dict(parallel=True, dropout=0.3),
     "lora": dict(dropout=0.3),
+    "fact": dict(dropout=0.3),
     "prompt": dict(dropout=0.3, deep=True),
 }
 

@@ -2,6 +2,8 @@
 
 import math
 import shlex
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,9 @@ FAMILIES = {"coop": coop, "vpt": vpt}
 RIVALS = ("linear", "mlp3", "side", "bias", "partial1", "adapter", "full")
 LINEAR, FINETUNE = ("sgd", 10, 1024), ("vpt_adamw", 5, 384)
 """Optimiser, epochs of warm-up and batch of KMnP/vpt's configs base-linear and base-finetune."""
-STUDY = ("ln", "bitfit")
+STUDY = ("ln", "bitfit", "diff_fit")
 """Presets of arXiv:2409.16434."""
-EMBEDDED = ("mlp", "partial", "bias", "ln", "adapter", "lora", "side", "full", "knn", "vfpt")
+EMBEDDED = ("mlp", "partial", "bias", "ln", "diff_fit", "ssf", "fact", "adapter", "lora", "side", "full", "knn", "vfpt")
 
 
 def load(name, *words):
@@ -57,6 +59,67 @@ def test_adapt_former_is_set_as_in_its_image_runs():
     assert options.HEAD_NORM and (cfg.OPTIM.NAME, cfg.OPTIM.MOMENTUM, cfg.OPTIM.WEIGHT_DECAY) == ("sgd", 0.9, 0.0)
     assert len(each) == 4800 and each[0] == 0 and each[480] == pytest.approx(0.2)
     assert max(each) == each[960] == pytest.approx(0.4) and each[2880] == pytest.approx(0.2)
+
+
+BY_TASK = {
+    "ssf": (
+        ("OPTIM.LR", "OPTIM.WEIGHT_DECAY"),
+        "caltech101 1e-3/5e-2 cifar100 5e-3/5e-5 clevr_count 2e-3/5e-2 clevr_distance 5e-2/5e-2 diabetic_retinopathy "
+        "5e-3/5e-5 dmlab 5e-3/5e-5 dsprites_location 1e-2/5e-5 dsprites_orientation 5e-3/5e-5 dtd 5e-3/5e-5 eurosat "
+        "3e-3/5e-2 oxford_flowers102 5e-3/5e-5 kitti_distance 1e-2/5e-5 patch_camelyon 5e-3/5e-5 oxford_iiit_pet "
+        "5e-3/5e-5 resisc45 2e-3/5e-5 smallnorb_azimuth 2e-2/5e-5 smallnorb_elevation 5e-3/5e-2 sun397 5e-3/5e-5 svhn "
+        "1e-2/5e-5 ",
+    ),
+    "fact_tt": (
+        ("METHOD.OPTIONS.RANK", "METHOD.OPTIONS.SCALE"),
+        "caltech101 16/10 cifar100 8/1 clevr_count 16/1 clevr_distance 4/10 diabetic_retinopathy 8/1 dmlab 16/10 "
+        "dsprites_location 16/100 dsprites_orientation 16/1 dtd 8/0.01 eurosat 8/100 kitti_distance 16/10 "
+        "oxford_flowers102 16/1 oxford_iiit_pet 8/1 patch_camelyon 8/10 resisc45 8/0.1 smallnorb_azimuth 16/100 "
+        "smallnorb_elevation 8/10 sun397 8/1 svhn 16/100 ",
+    ),
+    "fact_tk": (
+        ("METHOD.OPTIONS.RANK", "METHOD.OPTIONS.SCALE"),
+        "caltech101 32/10 cifar100 32/0.1 clevr_count 32/10 clevr_distance 16/10 diabetic_retinopathy 16/1 dmlab "
+        "32/10 dsprites_location 32/100 dsprites_orientation 32/1 dtd 16/0.01 eurosat 32/100 kitti_distance 32/10 "
+        "oxford_flowers102 32/1 oxford_iiit_pet 16/10 patch_camelyon 32/10 resisc45 32/10 smallnorb_azimuth 32/100 "
+        "smallnorb_elevation 16/10 sun397 16/1 svhn 32/100 ",
+    ),
+}
+"""Two keys and their published values on each task of VTAB-1k (dongzelian/SSF, JieShibo/PETL-ViT)."""
+
+
+@pytest.mark.parametrize("name", BY_TASK)
+def test_settings_of_each_task_are_those_of_the_official_code(name):
+    keys, text = BY_TASK[name]
+    tasks = dict(zip(text.split()[::2], text.split()[1::2], strict=True))
+    assert len(tasks) == 19
+    for task, values in tasks.items():
+        cfg = load(f"configs/vpt/vit_b16_{name}.yaml", "DATASET.NAME", f"vtab_{task}")
+        found = [reduce(getitem, key.split("."), cfg) for key in keys]
+        assert found == [float(value) for value in values.split("/")], task
+
+
+def test_ssf_has_rates_of_its_own_on_fine_grained_images():
+    wanted = {"cub": 1e-2, "nabirds": 2e-4, "oxford_flowers": 1e-2, "stanford_cars": 2e-2, "stanford_dogs": 2.5e-4}
+    for task, rate in wanted.items():
+        cfg = load("configs/vpt/vit_b16_ssf.yaml", "DATASET.NAME", f"fgvc_{task}")
+        found = cfg.OPTIM.LR, cfg.OPTIM.WEIGHT_DECAY, cfg.INPUT.TRAIN, cfg.INPUT.TEST
+        assert found == (rate, 5e-2, "fgvc", "fgvc")
+
+
+@pytest.mark.parametrize("name", ["fact_tt", "fact_tk"])
+def test_fact_is_trained_as_in_petl_vit(name):
+    cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
+    optim, each = cfg.OPTIM, rates(cfg)
+    assert (optim.NAME, optim.LR, optim.WEIGHT_DECAY, optim.BATCH_SIZE) == ("adamw", 1e-3, 1e-4, 64)
+    assert each[:2] == [1e-6, 1e-6] and max(each) == pytest.approx(9.76e-4, rel=1e-3) and len(each) == 100
+    assert (cfg.TRAIN.KEEP, cfg.TRAIN.EVAL_EVERY, cfg.DATASET.TRAIN, optim.DROP_LAST) == (
+        "best_test",
+        10,
+        "train+val",
+        True,
+    )
+    assert cfg.METHOD.OPTIONS.DROPOUT == 0.1
 
 
 @pytest.mark.parametrize("name", STUDY)
@@ -109,7 +172,10 @@ def test_coda_prompt_is_set_as_in_the_released_commands(name, epochs):
 
 @pytest.mark.parametrize(
     "name",
-    [*(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", "vfpt", *STUDY)), *(f"embedded_{m}" for m in EMBEDDED)],
+    [
+        *(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", "vfpt", *STUDY, *BY_TASK)),
+        *(f"embedded_{m}" for m in EMBEDDED),
+    ],
 )
 def test_the_first_comment_holds_a_command_that_is_understood(name):
     first = (ROOT / f"configs/vpt/{name}.yaml").read_text().partition("\n")[0]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
-from promptvision.backbones.fast_image import known_views
-from promptvision.backbones.lora import TARGETS, LowRank, changed, changed_image, check, known_view, shapes
+from promptvision.backbones.lora import TARGETS, LowRank, check, known_view, shapes
 from promptvision.errors import InputError
-from vpt.parts.attach import Hook, attached, mlp_blocks
+from vpt.parts.attach import mlp_blocks
+from vpt.parts.changes import changed_features
 from vpt.parts.folding import copied, linears, rows
 from vpt.parts.heads import Head, HeadMethod
 
@@ -40,8 +40,6 @@ class Lora(HeadMethod):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         check(rank, targets, dropout)
-        # blocks around torch's MultiheadAttention call no linear layers that could be hooked: they are taken apart
-        self._taken_apart = any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules())
         found = [_shapes(block, backbone.name, targets) for block in mlp_blocks(backbone)]
         if not found:
             raise InputError(f"backbone {backbone.name!r} has no blocks with attention and MLP; choose a transformer")
@@ -51,24 +49,7 @@ class Lora(HeadMethod):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        if self._taken_apart or (self.backbone.pools_first and known_views(self.backbone)):
-            return changed_image(self.backbone, images, dict(enumerate(self.blocks)))  # type: ignore[arg-type]
-        called: set[nn.Module] = set()
-        hooks = [
-            (layer, _hook(changes, names, called))
-            for block, changes in zip(mlp_blocks(self.backbone), self.blocks, strict=True)
-            for layer, names in linears(block)
-            if any(name in changes for name in names)  # type: ignore[operator]
-        ]
-        with attached(hooks):
-            features = self.backbone(images)
-        for name, layer in self.backbone.named_modules():
-            if layer in {hooked for hooked, _ in hooks} - called:
-                raise InputError(
-                    f"backbone {self.backbone.name!r} reads the weight of {name.removeprefix('model.')} without "
-                    "calling it, so LoRA cannot change it; leave its targets out"
-                )
-        return features
+        return changed_features(self.backbone, images, list(self.blocks))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def merged(self) -> ImageTower:
@@ -78,17 +59,6 @@ class Lora(HeadMethod):
             for name, change in changes.items():  # type: ignore[operator]
                 weights[name].weight.add_(change.product())
         return tower
-
-
-def _hook(changes: Any, names: tuple[str, ...], called: set[nn.Module]) -> Hook:
-    """Return a hook that adds the changes of a linear layer whose output is made of the parts `names`."""
-
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        called.add(module)
-        parts = zip(names, output.chunk(len(names), dim=-1), strict=True)
-        return torch.cat([changed(changes, name, args[0], part) for name, part in parts], dim=-1)
-
-    return hook
 
 
 def _shapes(block: Any, backbone: str, targets: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +21,24 @@ from promptvision.backbones.towers import ImageTower, TextTower
 from promptvision.errors import InputError, unknown
 
 TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
-Changes = Mapping[str, nn.Module]
-"""The low-rank changes of a block's weights, by target."""
+
+
+class Change(Protocol):
+    """A change of the output of a layer, (layer's input, its output) to another output."""
+
+    @property
+    def draws(self) -> bool:
+        """Return whether it draws random numbers."""
+
+    def __call__(self, inputs: Tensor, output: Tensor) -> Tensor: ...
+
+
+Changes = Mapping[str, Any]
+"""The `Change` of layers of a block by target: one of TARGETS, or "norm1" and "norm2"."""
 
 
 class LowRank(nn.Module):
-    """The change of the output of a linear layer: scaling x A^T B^T, (..., in) -> (..., out).
+    """A change of the output of a linear layer: y + scaling x A^T B^T of inputs x (..., in) and outputs y (..., out).
 
     A (rank, in) starts Kaiming uniform, B (out, rank) at zero: the method starts as the backbone. Only `product` forms
     B A, which is as large as the layer's weight. `prefix`: the tensors are called `<prefix>A` and `<prefix>B`.
@@ -46,9 +59,9 @@ class LowRank(nn.Module):
         """Return whether dropout is active."""
         return self.dropout.training and self.dropout.p > 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
         down, up = (getattr(self, name) for name in self.names)
-        return F.linear(F.linear(self.dropout(x), down), up) * self.scaling
+        return output + F.linear(F.linear(self.dropout(inputs), down), up) * self.scaling
 
     def product(self) -> Tensor:
         """Return the change of the weight, scaling x B A (out, in)."""
@@ -57,16 +70,20 @@ class LowRank(nn.Module):
 
 
 def changed(changes: Changes, target: str, inputs: Tensor, output: Tensor) -> Tensor:
-    """Return the output of a layer, with the change of its weights if it has one."""
-    return output + changes[target](inputs) if target in changes else output
+    """Return the output of a layer, changed if it has a change."""
+    return changes[target](inputs, output) if target in changes else output
 
 
 class ChangedView(BlockView):
-    """A block with low-rank changes of its weights, taken apart; `weights` are those without the changes."""
+    """A block with changes of its layers' outputs, taken apart; `weights` are those without the changes."""
 
     def __init__(self, block: nn.Module, changes: Changes):
         super().__init__(block)
         self.changes = changes
+        self.norm1, self.norm2 = (
+            partial(self._changed, "norm1", self.norm1),
+            partial(self._changed, "norm2", self.norm2),
+        )
         self.projection = partial(self._changed, "o", self.projection)
         self.up, self.down = partial(self._changed, "fc1", self.up), partial(self._changed, "fc2", self.down)
 
@@ -79,11 +96,13 @@ class ChangedView(BlockView):
         return any(change.draws for change in self.changes.values())
 
     def attended(self, query: Tensor, normed: Tensor) -> Tensor:
-        """Attend without folding weights, which would miss their changes."""
+        """Attend without folding the weights of keys and values if these change."""
+        if not {"k", "v"} & self.changes.keys():
+            return super().attended(query, normed)
         key, value = self.split(self.part(normed, 1, 3), 2)
         return F.scaled_dot_product_attention(query, key, value)
 
-    def _changed(self, target: str, layer: nn.Module, inputs: Tensor) -> Tensor:
+    def _changed(self, target: str, layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         return changed(self.changes, target, inputs, layer(inputs))
 
 
@@ -105,11 +124,11 @@ def changed_image(tower: ImageTower, images: Tensor, changes: Mapping[int, Chang
     return tower.pool(tower.run(tower.enter(tower.embed(images)), blocks=blocks, first=tower.pooled))
 
 
-def known_view(block: nn.Module, name: str = "") -> BlockView:
-    """Return the view of a block, or raise InputError if LoRA does not know it."""
+def known_view(block: nn.Module, name: str = "", method: str = "LoRA") -> BlockView:
+    """Return the view of a block, or raise InputError if it is not known."""
     view = view_block(block)
     if view is None:
-        raise InputError(f"backbone {name!r} has blocks of a kind that LoRA does not know ({type(block).__name__})")
+        raise InputError(f"backbone {name!r} has blocks of a kind that {method} does not know ({type(block).__name__})")
     return view
 
 

@@ -30,6 +30,12 @@ class Rows:
     weight: Tensor
     bias: Tensor | None
 
+    def scale(self, factors: Tensor, shift: Tensor | None = None) -> None:
+        """Multiply the layer's output by `factors` (out,) and add `shift` (out,), which needs a bias."""
+        self.weight.mul_(factors.view(-1, *[1] * (self.weight.dim() - 1)))
+        if self.bias is not None:
+            self.bias.mul_(factors).add_(0 if shift is None else shift)
+
 
 def copied(tower: ImageTower) -> ImageTower:
     """Return a frozen copy of a tower, in eval mode, whose weights may be edited."""
@@ -49,13 +55,19 @@ def rows(block: Any, *, biases: bool = False) -> dict[str, Rows]:
     """
     found = dict[str, Rows]()
     for layer, prefix, names in _layers(block):
-        if biases and getattr(layer, f"{prefix}bias") is None:
-            weight = getattr(layer, f"{prefix}weight")
-            setattr(layer, f"{prefix}bias", nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False))
-        weight, bias = (getattr(layer, f"{prefix}{part}") for part in ("weight", "bias"))
-        parts = [[None] * len(names) if each is None else each.data.chunk(len(names)) for each in (weight, bias)]
-        found |= {name: Rows(*own) for name, *own in zip(names, *parts, strict=True)}
+        whole = all_rows(layer, prefix, biases=biases)
+        parts = [[None] * len(names) if each is None else each.chunk(len(names)) for each in (whole.weight, whole.bias)]
+        found |= {name: Rows(*own) for name, *own in zip(names, *parts, strict=True)}  # type: ignore[arg-type]
     return found
+
+
+def all_rows(layer: nn.Module, prefix: str = "", *, biases: bool = False) -> Rows:
+    """Return all rows of a layer, or of a norm; `prefix` and `biases` as in `rows`."""
+    weight, bias = (getattr(layer, f"{prefix}{part}") for part in ("weight", "bias"))
+    if bias is None and biases:
+        bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
+        setattr(layer, f"{prefix}bias", bias)
+    return Rows(weight.data, None if bias is None else bias.data)
 
 
 def _layers(block: Any) -> Iterator[tuple[nn.Module, str, tuple[str, ...]]]:

@@ -13,7 +13,7 @@ from promptvision.errors import InputError, unknown
 from promptvision.method import Method
 
 INITS = ("small", "published")
-FOLDING = ("lora",)
+FOLDING = ("lora", "diff_fit", "ssf", "fact")
 """Methods whose changes fold into the weights of the backbone: those that define `HeadMethod.merged`."""
 
 
