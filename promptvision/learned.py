@@ -13,7 +13,7 @@ class Learned(nn.Module):
     """A module that learns its own parameters and persistent buffers, and those of its `backbone` that it thaws."""
 
     remembered: frozenset[str] = frozenset()
-    """Names of learned buffers that store training images: saved, but not counted as learned parameters."""
+    """Names of learned buffers that store training images, or masks: saved, but not counted as learned parameters."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()

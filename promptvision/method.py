@@ -47,7 +47,7 @@ class Method(Learned):
     features (B, E) in place of images (`ImageTower.as_features`)."""
     frozen_blocks: int = 0
     """Number of the image tower's first blocks that images pass unchanged, where the tower itself stays frozen: `loss`
-    then accepts rows of `backbones.image.entered` in place of images too; 0 if it accepts images alone."""
+    then accepts rows of `kept_states` in place of images too; 0 if it accepts images alone."""
     stackable: bool = False
     """True if runs on features that differ in seed, rate or shots can compute their steps as one (`sweep --stack`):
     `loss` draws nothing, changes no buffer, follows no value of a tensor (`torch.func.vmap`), and reads nothing beside
@@ -139,6 +139,14 @@ class Method(Learned):
             return logits
         other = torch.ones_like(logits[0], dtype=torch.bool).index_fill(0, self.task_places.to(logits.device), False)
         return logits.masked_fill(other, -torch.inf)
+
+    @property
+    def kept_states(self) -> Sequence[int]:
+        """Blocks of a frozen image tower whose entering tokens can be kept, with the features, in place of images.
+
+        `loss` then accepts rows of `backbones.image.entered` for these; none if it accepts images alone.
+        """
+        return (self.frozen_blocks,) if self.frozen_blocks else ()
 
     def pin(self, on: bool = True) -> bool:
         """Pin the towers (`Tower.pin`), as before every epoch, or unpin them; return whether any has changed."""

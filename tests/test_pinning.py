@@ -78,7 +78,8 @@ def test_steps_of_a_pinned_method_are_equal_and_look_up_no_view(row, step, looke
 
 
 @pytest.mark.parametrize(
-    "name, options", {"prompt": dict(deep=True), "vfpt": {}, "dual_prompt": {}, "lora": {}}.items()
+    "name, options",
+    {"prompt": dict(deep=True), "vfpt": {}, "e2vpt": {}, "vqt": {}, "dual_prompt": {}, "lora": {}}.items(),
 )
 def test_image_towers_are_pinned_too(name, options, looked_up):
     torch.manual_seed(0)

@@ -101,8 +101,8 @@ def test_every_number_in_a_comment_names_its_paper():
         comment = "".join(line for line in (ROOT / name).read_text().splitlines() if line.startswith("#"))
         if "Expected" in comment:
             assert re.search(
-                r"\((arXiv|Co[A-Z]\w+|SkipT|MaPLe|PromptSRC|TCP|KgCoOp|PromptKD|Tip-Adapter|TPT|CLIP-LoRA|DAPL|VPT|VFPT|DePT"
-                r"|ATPrompt|GDA|LP\+\+|CLAP|SSF|FacT|2SFS|MM\w+)",
+                r"\((arXiv|Co[A-Z]\w+|SkipT|MaPLe|PromptSRC|TCP|KgCoOp|PromptKD|Tip-Adapter|TPT|CLIP-LoRA|DAPL|E?2?VPT|VFPT"
+                r"|DTL|DePT|ATPrompt|GDA|LP\+\+|CLAP|SSF|FacT|2SFS|MM\w+)",
                 comment,
             ), name
 

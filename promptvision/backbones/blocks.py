@@ -88,6 +88,14 @@ class BlockView:
         (query,) = self.split(self.part(normed[:, :count], 0, 1), 1)
         return self.finish(self.attended(query, seen), tokens[:, :count])
 
+    def ask(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Return the block's output (B, M, D) at queries (B or 1, M, D) that see the tokens (B, N, D) alone."""
+        (query,) = self.split(self.part(self.norm1(queries), 0, 1), 1)
+        normed = self.norm1(tokens)
+        if queries.shape[1] * self.heads <= tokens.shape[2]:
+            return self.finish(self.folded(query, normed), queries)
+        return self.finish(self.attended(query.expand(len(tokens), -1, -1, -1), normed), queries)
+
     def weights(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         """Return weight ((last - first) D, D) and bias of projections `first` to `last` - 1 of (query, key, value)."""
         attention = self.block.attn
@@ -108,14 +116,18 @@ class BlockView:
         return tuple(t.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for t in projected.chunk(parts, dim=-1))
 
     def attended(self, query: Tensor, normed: Tensor) -> Tensor:
-        """Attend from queries (B, H, M, D / H) to normed tokens (B, N, D), from one query without keys and values.
+        """Attend from queries (B, H, M, D / H) to normed tokens (B, N, D): (B, H, M, D / H)."""
+        if query.shape[-2] == 1:
+            return self.folded(query, normed)
+        key, value = self.split(self.part(normed, 1, 3), 2)
+        return F.scaled_dot_product_attention(query, key, value)
 
-        The keys' weights are folded into the query, and the values' weights are applied to the average; the keys'
-        bias shifts all scores of a query alike and drops out. Returns (B, H, M, D / H).
+    def folded(self, query: Tensor, normed: Tensor) -> Tensor:
+        """Attend as `attended` without keys and values; queries may be (1, H, M, D / H), the same for all images.
+
+        The keys' weights are folded into the queries, and the values' weights are applied to the averages; the keys'
+        bias shifts all scores of a query alike and drops out.
         """
-        if query.shape[-2] > 1:
-            key, value = self.split(self.part(normed, 1, 3), 2)
-            return F.scaled_dot_product_attention(query, key, value)
         size = query.shape[-1]
         weights, bias = self.weights(1, 3)
         key, value = (weight.unflatten(0, (self.heads, size)) for weight in weights.chunk(2))

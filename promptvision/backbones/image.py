@@ -31,8 +31,11 @@ def states(tower: ImageTower, images: Tensor, start: int) -> Tensor:
 
 
 @torch.no_grad()
-def entered(tower: ImageTower, images: Tensor, start: int) -> Tensor:
-    """Return the `states` of images (B, 3, H, W) and their features as rows (B, N D + E); such rows pass through."""
+def entered(tower: ImageTower, images: Tensor, *starts: int) -> Tensor:
+    """Return the `states` of images (B, 3, H, W) at each of `starts`, ascending, and their features.
+
+    All in one row for each image, (B, len(starts) N D + E); such rows pass through.
+    """
     if images.dim() == 2:
         return images
     seen = list[Tensor]()
@@ -41,12 +44,13 @@ def entered(tower: ImageTower, images: Tensor, start: int) -> Tensor:
         seen.append(tokens)
         return tokens
 
-    features = tower.pool(tower.run(tower.enter(tower.embed(images)), {start: note}, first=tower.pooled))
-    return torch.cat([seen[0].flatten(1), features], dim=1)
+    edits = dict.fromkeys(starts, note)
+    features = tower.pool(tower.run(tower.enter(tower.embed(images)), edits, first=tower.pooled))
+    return torch.cat([*(tokens.flatten(1) for tokens in seen), features], dim=1)
 
 
 def parted(tower: ImageTower, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the tokens (B, N, D) and the features (B, E) of rows of `entered`."""
+    """Return the tokens (B, starts N, D) and the features (B, E) of rows of `entered`."""
     tokens, features = rows.split([rows.shape[1] - tower.feature_dim, tower.feature_dim], dim=1)
     return tokens.unflatten(1, (-1, tower.width)), features
 

@@ -38,8 +38,9 @@ def prefixed_tokens(
     for index, prefix in enumerate(prefixes):
         if prefix is not None:
             keys, values = (part.to(tokens.dtype) for part in prefix)
-            wanted = first if index == tower.depth - 1 else None
-            blocks[index] = partial(attend, _known(tower, index), keys=keys, values=values, first=wanted)
+            last = index == tower.depth - 1 and tower.compute.way != "plain"
+            wanted = first if last else None
+            blocks[index] = partial(attend, known_block(tower, index), keys=keys, values=values, first=wanted)
     return tower.run(tokens, blocks=blocks, first=first)
 
 
@@ -65,16 +66,16 @@ def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first:
 def check_blocks(tower: ImageTower) -> None:
     """Raise InputError for a tower with a block whose attention prefixes cannot reach."""
     for index in range(tower.depth):
-        _known(tower, index)
+        known_block(tower, index)
 
 
-def _known(tower: ImageTower, index: int) -> BlockView:
-    """Return the view of block `index`, or raise InputError."""
+def known_block(tower: ImageTower, index: int, readers: str = "prefixes") -> BlockView:
+    """Return the view of block `index`, or raise InputError, which says that `readers` reach into its attention."""
     view = tower.view(index)
     if view is None:
         kind = type(tower.blocks[index]).__name__
         raise InputError(
-            f"block {index} of backbone {tower.name!r} ({kind}, or a part of it) is not known: prefixes need to reach "
-            f"into its attention; take prompt tokens instead, or a plain ViT"
+            f"block {index} of backbone {tower.name!r} ({kind}, or a part of it) is not known: {readers} need to "
+            f"reach into its attention; take prompt tokens instead, or a plain ViT"
         )
     return view

@@ -46,7 +46,7 @@ class FeatureCache:
     bit whether they come from a file or not; those of `TestLoader`'s batches are what the tower returns for each
     batch. Without a writable folder they are kept in memory. `compare`: for a tower whose code the fingerprint cannot
     cover, such as the modules and files that your own code reads: the first batch of a file is computed and compared.
-    `start`: in place of the features, keep the rows of `entered`, with what enters block `start`; 0 for the features.
+    `starts`: keep the rows of `entered`, with what enters these blocks, in place of the features alone.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class FeatureCache:
         *,
         progress: bool = False,
         compare: bool = False,
-        start: int = 0,
+        starts: Sequence[int] = (),
     ):
         self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
-        self.compare, self.start = compare, start
+        self.compare, self.starts = compare, tuple(starts)
         self.device = next(tower.parameters()).device
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
-        if start:  # tokens stay in float32 in autocast too
+        if starts:  # tokens stay in float32 in autocast too
             tokens = tower.prefix + (tower.image_size // tower.patch_size) ** 2
-            self.bytes_each = (tower.feature_dim + tokens * tower.width) * torch.float32.itemsize
+            self.bytes_each = (tower.feature_dim + len(starts) * tokens * tower.width) * torch.float32.itemsize
         self.identity = fingerprint(tower) if folder else ""  # in float32, whatever is held in 16 bits later
         self._known: dict[Any, Tensor] = {}
         self._pixels = defaultdict[Any, dict[str, bytes]](dict)
@@ -138,7 +138,7 @@ class FeatureCache:
         for images, _ in batches:
             with autocast(self.device, self.precision):
                 images = images.to(self.device)
-                features = entered(self.tower, images, self.start) if self.start else self.tower(images)
+                features = entered(self.tower, images, *self.starts) if self.starts else self.tower(images)
             yield features.cpu()
 
     def _key(self, loader: TestLoader, images: str) -> str:
@@ -159,7 +159,7 @@ class FeatureCache:
         known = facts(self.device)
         environment = {name: known[name] for name in COMPUTED_BY}
         way: dict[str, Any] = {"last block": "first token"} if self.tower.last_view() else {}
-        way |= {"entering block": self.start} if self.start else {}
+        way |= {"entering blocks": self.starts} if self.starts else {}
         return {"format": FORMAT, "tower": self.identity, **way, "pillow": PIL.__version__, **environment}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,13 +24,14 @@ from promptvision.engine.device import choose_device
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.progress import track
-from promptvision.errors import InputError, names_function
+from promptvision.errors import InputError, counted, names_function
 from promptvision.experiment.data import Data
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader
 from promptvision.experiment.feature_file import cache_folder
 from promptvision.experiment.schedule import epochs
 from promptvision.method import Batches, Method
 
+LOG = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="Setup")
 KEEP_AT_MOST = 1024
 """Few-shot sets of up to this many images are decoded once and kept in memory."""
@@ -57,17 +60,17 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
 
 
 def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
-    """Return the cache of image features, or of what enters the first block that a method changes.
+    """Return the cache of image features, or of what enters the blocks that a method reads.
 
     None if the image tower learns, if the method takes neither, or without CACHE_DIR.
     """
     tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
     trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
-    if folder is None or trainable or not (method.frozen_images or method.frozen_blocks):
+    if folder is None or trainable or not (method.frozen_images or method.kept_states):
         return None
-    start = 0 if method.frozen_images else method.frozen_blocks
+    starts = () if method.frozen_images else method.kept_states
     own = any(names_function(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
-    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own, start=start)
+    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own, starts=starts)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class Setup:
 
     def _cached(self, loader: TestLoader, title: str) -> TestLoader | FeatureTestLoader:
         """Return the features of a loader's images if there is a cache, computed on first use; else the loader."""
-        if self.cache is None or self.cache.start:
+        if self.cache is None or self.cache.starts:
             return loader
         return FeatureTestLoader(loader, self.cache, self.data.images, title)
 
@@ -180,6 +183,7 @@ class Setup:
         if not items:
             raise InputError(f"data set {self.data.card.name!r} has no training images; {WAYS_OUT['train']}")
         few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
+        ahead = ahead and self._has_room(len(items))
         loader = self._shuffled(items, keep=few and not ahead)
         span = range(first, epochs(cfg, len(loader)))
         labelled = self._as_features(loader, span, keep=few) if ahead else loader
@@ -188,6 +192,16 @@ class Setup:
         target = self._shuffled(self._unlabelled(), keep=False)
         target_span = target_epochs(span, len(loader), len(target))
         return WithUnlabelled(labelled, self._as_features(target, target_span, keep=False) if ahead else target)
+
+    def _has_room(self, images: int) -> bool:
+        """Return whether a view of the training images fits into half of the free disk space of the cache."""
+        if not self.cache or not self.cache.starts or not self.cache.folder:
+            return True
+        place = next(path for path in (self.cache.folder, *self.cache.folder.absolute().parents) if path.exists())
+        needed, free = images * self.cache.bytes_each, shutil.disk_usage(place).free
+        if needed > free / 2:
+            LOG.info("A view of %s takes %.1f GB: not kept in CACHE_DIR", counted(images, "image"), needed / 1e9)
+        return needed <= free / 2
 
     def _shuffled(self, items: Sequence[Item], *, keep: bool) -> TrainLoader:
         cfg = self.cfg

@@ -23,6 +23,7 @@ OPTIONS = {
     "prompt": dict(num_tokens=10),
     "prompt, deep": dict(num_tokens=10, deep=True),
     "prompt, 100 deep": dict(num_tokens=100, deep=True),
+    "dtl, DTL+": dict(kernel=3),
     "full, checkpoint": {},
     "adapter, checkpoint": {},
     "lora, checkpoint": {},
