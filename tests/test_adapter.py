@@ -16,7 +16,7 @@ CLASSES = [f"class {i}" for i in range(7)]
 
 def randomised(method):
     torch.manual_seed(1)
-    for parameter in method.blocks.parameters():
+    for parameter in (*method.blocks.parameters(), *method.attention.parameters()):
         torch.nn.init.normal_(parameter, std=0.1)
     return method
 
@@ -151,15 +151,19 @@ def swin_v2():
     return load_vit(model)
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("make", [swin, embedded, convnext, swin_v2])
-def test_other_backbones_start_unchanged_learn_everywhere_and_stay_as_they_were(make, parallel):
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [*((make, {"parallel": on}) for make in (swin, embedded, convnext, swin_v2) for on in (False, True))]
+    + [(make, {"sequential": True, "after_attention": True}) for make in (swin, embedded)],
+)
+def test_other_backbones_start_unchanged_learn_everywhere_and_stay_as_they_were(make, options):
     tower, images = make(), torch.randn(2, 3, 32, 32)
     before = tower(images)
-    method = vpt.build("adapter", tower, ["a", "b"], parallel=parallel, reduction=2)
+    method = vpt.build("adapter", tower, ["a", "b"], **options, reduction=2)
     torch.testing.assert_close(method.features(images), before)
     randomised(method).loss(images, torch.tensor([0, 1])).backward()
-    assert all(parameter.grad.any() for parameter in method.blocks.parameters())
+    learned = [*method.blocks.parameters(), *method.attention.parameters()]
+    assert all(parameter.grad.any() for parameter in learned)
     assert torch.equal(tower(images), before)
     assert not any(module._forward_hooks for module in tower.modules())
 

@@ -30,6 +30,7 @@ CASES = {
     "diff_fit": {},
     "ssf": {},
     "fact": dict(rank=3, scale=10.0, dropout=0.5),
+    "repadapter": dict(bottleneck=4, scale=0.5, dropout=0.5),
     "fact, tk": dict(rank=3, scale=10.0, decomposition="tk"),
 }
 """Options of each row, by `method` or `method, what`."""

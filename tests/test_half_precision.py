@@ -39,6 +39,7 @@ CLIPS = {
 }  # fmt: skip
 VPTS = {
     "vit prompt": dict(deep=True), "vit full": {}, "vit partial": {}, "vit bias": {}, "vit lora": {}, "vit l2p": {},
+    "vit convpass": {}, "embedded convpass": {}, "vit repadapter": {}, "embedded repadapter": {},
     "vit adapter": dict(learned_scale=True), "vit below": {}, "vit pad": {}, "swin swin_prompt": {},
     "vit vfpt": dict(project=8, dropout=0.2), "vit e2vpt": {}, "vit vqt": dict(dropout=0.2), "vit dtl": dict(kernel=3),
     "embedded prompt": dict(deep=True), "embedded adapter": dict(learned_scale=True), "embedded partial": {},

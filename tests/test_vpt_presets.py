@@ -19,11 +19,11 @@ RIVALS = ("linear", "mlp3", "side", "bias", "partial1", "adapter", "full")
 LINEAR, FINETUNE = ("sgd", 10, 1024), ("vpt_adamw", 5, 384)
 """Optimiser, epochs of warm-up and batch of KMnP/vpt's configs base-linear and base-finetune."""
 QUERIES = ("vfpt", "e2vpt", "vqt", "dtl", "dtl_plus")
-STUDY = ("ln", "bitfit", "diff_fit")
+STUDY = ("ln", "bitfit", "diff_fit", "houlsby", "pfeiffer")
 """Presets of arXiv:2409.16434."""
 EMBEDDED = (
     *("mlp", "partial", "bias", "ln", "diff_fit", "ssf", "fact", "adapter", "lora", "side", "full", "knn"),
-    *("vfpt", "e2vpt", "vqt", "dtl"),
+    *("vfpt", "e2vpt", "vqt", "dtl", "convpass", "repadapter"),
 )
 
 
@@ -88,8 +88,23 @@ BY_TASK = {
         "oxford_flowers102 32/1 oxford_iiit_pet 16/10 patch_camelyon 32/10 resisc45 32/10 smallnorb_azimuth 32/100 "
         "smallnorb_elevation 16/10 sun397 16/1 svhn 32/100 ",
     ),
+    "convpass": (
+        ("METHOD.OPTIONS.SCALE", "METHOD.OPTIONS.INIT"),
+        "caltech101 1/delta cifar100 0.1/delta clevr_count 1/delta clevr_distance 0.1/xavier diabetic_retinopathy "
+        "1/delta dmlab 10/delta dsprites_location 100/xavier dsprites_orientation 0.1/xavier dtd 0.01/xavier eurosat "
+        "10/delta kitti_distance 10/xavier oxford_flowers102 0.1/xavier oxford_iiit_pet 1/xavier patch_camelyon "
+        "10/delta resisc45 10/delta smallnorb_azimuth 100/xavier smallnorb_elevation 1/xavier sun397 0.1/delta svhn "
+        "100/xavier ",
+    ),
+    "repadapter": (
+        ("METHOD.OPTIONS.SCALE",),
+        "caltech101 5 cifar100 0.1 clevr_count 0.5 clevr_distance 0.1 diabetic_retinopathy 0.1 dmlab 5 "
+        "dsprites_location 5 dsprites_orientation 0.1 dtd 1 eurosat 1 kitti_distance 5 oxford_flowers102 0.5 "
+        "oxford_iiit_pet 0.1 patch_camelyon 1 resisc45 5 smallnorb_azimuth 10 smallnorb_elevation 1 sun397 0.1 svhn "
+        "10 ",
+    ),
 }
-"""Two keys and their published values on each task of VTAB-1k (dongzelian/SSF, JieShibo/PETL-ViT)."""
+"""Keys and their published values on each task of VTAB-1k (SSF, JieShibo/PETL-ViT, luogen1996/RepAdapter)."""
 
 
 @pytest.mark.parametrize("name", BY_TASK)
@@ -100,7 +115,7 @@ def test_settings_of_each_task_are_those_of_the_official_code(name):
     for task, values in tasks.items():
         cfg = load(f"configs/vpt/vit_b16_{name}.yaml", "DATASET.NAME", f"vtab_{task}")
         found = [reduce(getitem, key.split("."), cfg) for key in keys]
-        assert found == [float(value) for value in values.split("/")], task
+        assert found == [float(value) if value[0].isdigit() else value for value in values.split("/")], task
 
 
 def test_ssf_has_rates_of_its_own_on_fine_grained_images():
@@ -111,8 +126,8 @@ def test_ssf_has_rates_of_its_own_on_fine_grained_images():
         assert found == (rate, 5e-2, "fgvc", "fgvc")
 
 
-@pytest.mark.parametrize("name", ["fact_tt", "fact_tk"])
-def test_fact_is_trained_as_in_petl_vit(name):
+@pytest.mark.parametrize("name", ["fact_tt", "fact_tk", "convpass", "repadapter"])
+def test_training_is_as_in_petl_vit(name):
     cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
     optim, each = cfg.OPTIM, rates(cfg)
     assert (optim.NAME, optim.LR, optim.WEIGHT_DECAY, optim.BATCH_SIZE) == ("adamw", 1e-3, 1e-4, 64)

@@ -24,6 +24,8 @@ METHODS = MethodTable(
         "cls": "vpt.fine_tune:ClassToken",
         "full": "vpt.fine_tune:Full",
         "adapter": "vpt.adapter:Adapter",
+        "convpass": "vpt.convpass:Convpass",
+        "repadapter": "vpt.repadapter:RepAdapter",
         "lora": "vpt.lora:Lora",
         "ssf": "vpt.ssf:SSF",
         "fact": "vpt.fact:FacT",

@@ -20,6 +20,7 @@ OPTIONS = {
     "partial, 4 blocks": dict(blocks=4),
     "adapter, AdaptFormer": dict(parallel=True, bottleneck=64),
     "fact, Tucker": dict(decomposition="tk", rank=32),
+    "adapter, Houlsby": dict(sequential=True, after_attention=True, bottleneck=8),
     "prompt": dict(num_tokens=10),
     "prompt, deep": dict(num_tokens=10, deep=True),
     "prompt, 100 deep": dict(num_tokens=100, deep=True),

@@ -13,7 +13,7 @@ from promptvision.errors import InputError, unknown
 from promptvision.method import Method
 
 INITS = ("small", "published")
-FOLDING = ("lora", "diff_fit", "ssf", "fact")
+FOLDING = ("lora", "diff_fit", "ssf", "fact", "repadapter")
 """Methods whose changes fold into the weights of the backbone: those that define `HeadMethod.merged`."""
 
 
