@@ -70,7 +70,7 @@ def test_correlation_by_hand(first, second, rho):
 
 @pytest.mark.parametrize("second, exact", [([2, 1, 3, 4, 5], (1 / 9, 1.0)), ([5, 4, 3, 1, 2], (-1.0, -1 / 9))])
 def test_interval_is_that_of_all_resamples(second, exact):
-    """Of five methods there are 5⁵ draws, few enough for all of them."""
+    """Five methods have 5⁵ draws, few enough for all of them."""
     first, second = np.arange(5.0), np.array(second, float)
     every = [list(picks) for picks in itertools.product(range(5), repeat=5) if len(set(picks)) > 1]
     found = [np.corrcoef(rankdata(first[picks]), rankdata(second[picks]))[0, 1] for picks in every]
