@@ -15,6 +15,9 @@ class Learned(nn.Module):
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images, or masks: saved, but not counted as learned parameters."""
 
+    dropped: frozenset[str] = frozenset()
+    """Names of submodules and buffers that training needs and no test: no learned tensors, but training state."""
+
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
@@ -48,7 +51,8 @@ class Learned(nn.Module):
 
     def _changing(self) -> list[str]:
         """Return the names of the learned tensors in `state_dict()`."""
-        return [name for name in self._state() if name in self.thawed or not name.startswith("backbone.")]
+        without = {"backbone", *self.dropped}
+        return [name for name in self._state() if name in self.thawed or name.partition(".")[0] not in without]
 
     def _state(self) -> dict[str, Tensor]:
         """Return `state_dict()`, without the backbone if none of it is learned."""
@@ -63,8 +67,9 @@ class Learned(nn.Module):
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that gradient descent changes, by their names in `named_parameters()`."""
-        changing = set(self._changing())
-        return {name: parameter for name, parameter in self.named_parameters() if name in changing}
+        changing, dropped = set(self._changing()), self.dropped
+        named = self.named_parameters()
+        return {name: each for name, each in named if name in changing or name.partition(".")[0] in dropped}
 
     def learned_state(self) -> dict[str, Tensor]:
         """Return copies of the learned tensors by name."""

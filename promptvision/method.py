@@ -72,6 +72,8 @@ class Method(Learned):
     stages: Sequence[float] = (1.0,)
     """Shares of the training steps of the stages of training, in each of which the schedule starts again. One optimiser
     serves all: it leaves a tensor as it is until it has a gradient, and once it has none."""
+    fits_tasks: bool = False
+    """True if `finish` fits what is learned to a task's images in closed form: then a stream need not train."""
     new_classes: bool = False
     """True if `for_classes` can name classes that the method was not trained on."""
     fewer_classes: bool = False
@@ -169,14 +171,26 @@ class Method(Learned):
         """Change learned tensors, if need be, after the last step of epoch `epoch`, from 0, of `epochs`."""
 
     def training_state(self) -> dict[str, Tensor]:
-        """Return what training carries from epoch to epoch besides the learned tensors; only last.ckpt stores it."""
-        return {}
+        """Return what training carries from epoch to epoch, and from task to task, besides the learned tensors.
+
+        Only last.ckpt and, in a stream, the carried.ckpt of the latest task store it.
+        """
+        return {name: tensor for name, tensor in self._state().items() if name.partition(".")[0] in self.dropped}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from a `training_state()`."""
+        """Resume from a `training_state()`, whose buffers may have grown."""
+        own = self._state()
+        for name, tensor in state.items():
+            if own[name].shape == tensor.shape:
+                own[name].copy_(tensor)
+            else:
+                setattr(self, name, tensor.to(own[name].device))
 
     def finish(self, train: Batches, val: Batches) -> None:
-        """Choose what validation images decide; called once after training."""
+        """Choose what validation images decide, or fit in closed form what needs the trained features.
+
+        Called once after training; in a stream after that of each task, with its images alone.
+        """
 
     def predictor(self) -> Callable[[Tensor], Tensor]:
         """Return `forward` for many batches with unchanged parameters: what does not depend on images is done once."""

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-GROUND = ("errors", "atomic", "safe_yaml", "learned", "method", "cli", "network")
+GROUND = ("errors", "atomic", "safe_yaml", "learned", "method", "addition", "cli", "network")
 """Modules that may stand loose in `promptvision/`, beside `__init__` and `__main__`."""
 MAY_IMPORT = {
     "promptvision/errors.py": [],
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "promptvision/safe_yaml.py": ["promptvision.atomic", "promptvision.errors"],
     "promptvision/learned.py": ["promptvision.errors"],
     "promptvision/method.py": ["promptvision.errors", "promptvision.learned"],
+    "promptvision/addition.py": ["promptvision.method"],
     "promptvision/network.py": ["promptvision.errors"],
     "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
     "promptvision/backbones": [
@@ -48,13 +49,16 @@ MAY_IMPORT = {
     ],
     "vpt": [
         "vpt",
-        *(f"promptvision.{name}" for name in ("backbones", "config.methods", "method", "errors", "network")),
+        *(
+            f"promptvision.{name}"
+            for name in ("backbones", "config.methods", "method", "addition", "errors", "network")
+        ),
     ],
     "coop": [
         "coop",
         *(
             f"promptvision.{name}"
-            for name in ("backbones", "config.methods", "method", "errors", "atomic", "safe_yaml")
+            for name in ("backbones", "config.methods", "method", "addition", "errors", "atomic", "safe_yaml")
         ),
     ],
 }

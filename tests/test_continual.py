@@ -17,6 +17,7 @@ from promptvision.errors import InputError
 from promptvision.experiment.continual import competing, load_stream
 from promptvision.experiment.continual_metrics import accuracy
 from promptvision.experiment.data import load_data
+from promptvision.experiment.experiment import Experiment
 from promptvision.experiment.run import load_run, run
 
 ROOT = Path(__file__).parents[1]
@@ -201,3 +202,61 @@ def test_the_class_mask_keeps_the_other_classes_out_of_training(vit, inputs):
 def test_bad_streams_are_refused_in_one_sentence(tool, tmp_path, words, message):
     status, _, err = tool("train", "--config", CONFIG, *QUICK, "OUTPUT_DIR", tmp_path / "out", *words)
     assert status == 2 and message in err and "Traceback" not in err
+
+
+RAN_PAC = {"METHOD.NAME": "ran_pac", "METHOD.OPTIONS.PROJECTION": "20", "METHOD.OPTIONS.BOTTLENECK": "2"}
+FITTED = [
+    ["METHOD.NAME", "simple_cil"],
+    ["METHOD.NAME", "aper", "METHOD.OPTIONS.HOST", "prompt"],
+    [word for pair in RAN_PAC.items() for word in pair],
+    ["METHOD.NAME", "ease", "METHOD.OPTIONS.BOTTLENECK", "2"],
+]
+
+
+@pytest.mark.parametrize("words", FITTED, ids=lambda words: words[1])
+def test_a_stream_that_is_fitted_resumes_from_the_sums_of_its_latest_task(words, tmp_path):
+    whole = stream(tmp_path / "whole", *words)
+    assert whole["steps"] == {"simple_cil": 0, "ease": 4}.get(words[1], 2)  # of the first task alone
+    assert not list((tmp_path / "whole").glob("task_*/carried.ckpt"))
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptvision.experiment.experiment.Experiment.finish", interrupted_in_task_3)
+        stream(tmp_path / "cut", *words)
+    carried = [path.parent.name for path in (tmp_path / "cut").glob("task_*/carried.ckpt")]
+    assert carried == ([] if words[1] == "simple_cil" else ["task_2"])
+    again = stream(tmp_path / "cut", *words, resume=True)
+    assert again["matrix"] == whole["matrix"]
+    for name, tensor in load_file(tmp_path / "whole/learned.safetensors").items():
+        assert torch.equal(load_file(tmp_path / "cut/learned.safetensors")[name], tensor)
+
+
+def interrupted_in_task_3(experiment, finish=Experiment.finish):
+    if experiment.method.task == 2:
+        raise KeyboardInterrupt
+    finish(experiment)
+
+
+@pytest.mark.fault("files")
+def test_sums_that_are_lost_are_missed(tmp_path):
+    words = FITTED[2]
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptvision.experiment.experiment.Experiment.finish", interrupted_in_task_3)
+        stream(tmp_path, *words)
+    (tmp_path / "task_2/carried.ckpt").unlink()
+    with pytest.raises(InputError, match=r"checkpoint .*task_2/carried.ckpt does not exist"):
+        stream(tmp_path, *words, resume=True)
+
+
+def test_what_is_fitted_takes_cached_features_and_other_methods_are_refused(tmp_path):
+    stream(tmp_path, "METHOD.NAME", "simple_cil", "CACHE_DIR", str(tmp_path / "cache"))
+    assert list((tmp_path / "cache").rglob("*"))
+    with pytest.raises(InputError, match="METHOD.NAME knn learns nothing step by step, so it cannot learn a stream"):
+        stream(tmp_path / "knn", "METHOD.NAME", "knn")
+
+
+def test_the_accuracy_over_the_stream_weighs_tasks_by_their_images(tmp_path):
+    """Three tasks of four, three and three digits."""
+    result = stream(tmp_path, "METHOD.NAME", "simple_cil")
+    counts = json.loads((tmp_path / "task_3/result.json").read_text())["pictures"]
+    assert len(set(counts)) > 1
+    each = [sum(a * n for a, n in zip(row, counts, strict=False)) / sum(counts[: len(row)]) for row in result["matrix"]]
+    assert result["incremental_accuracy"] == pytest.approx(sum(each) / 3) and result["accuracy"] == each[-1]

@@ -63,6 +63,11 @@ CASES = {
     "l2p, class token": dict(size=4, top_k=2, head_type="token"),
     "dual_prompt": dict(size=3),
     "coda_prompt": dict(size=6, length=4, layers=(0, 1)),
+    "simple_cil": {},
+    "aper": dict(parallel=True, bottleneck=4),
+    "ease": dict(bottleneck=4),
+    "ran_pac": dict(projection=5),
+    "ran_pac, alone": dict(host="none", projection=5),
     "layer_pools": dict(size=3, e_layers=(1,), g_layers=(0,)),
     "layer_pools, last": dict(size=3, e_layers=(2,), g_layers=(0,)),
 }
@@ -112,6 +117,9 @@ def step(case, kind, compute, options=None):
     images, labels = torch.randn(4, 3, 32, 32).double(), torch.tensor([0, 1, 2, 0])
     if case.startswith("knn"):
         method.prepare([(images, labels)], [])
+        return {"logits": method(images)}
+    if case in ("simple_cil", "ran_pac, alone"):
+        method.finish([(images, labels)], [])
         return {"logits": method(images)}
     method.train()
     loss = method.loss(images, labels)

@@ -13,7 +13,7 @@ from promptvision.engine.capture.watch import Watch
 
 NAMES, CPU = ["cat", "golden_retriever", "old house"], torch.device("cpu")
 EVERY = [("coop", name) for name in coop.METHODS] + [("vpt", name) for name in vpt.METHODS]
-UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter", "gda", "lp_plus_plus", "knn")
+UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter", "gda", "lp_plus_plus", "knn", "simple_cil")
 OBSTACLES = {
     "clip_lora": "ClipLora draws random numbers in a step",  # dropout, by default 0.25
     "co_prompt": "CoPrompt draws random numbers in a step",  # which texts

@@ -44,8 +44,13 @@ METHODS = MethodTable(
         "dual_prompt": "vpt.dual_prompt:DualPrompt",
         "coda_prompt": "vpt.coda_prompt:CODAPrompt",
         "layer_pools": "vpt.layer_pools:LayerPools",
+        "simple_cil": "vpt.simple_cil:SimpleCIL",
+        "aper": "vpt.aper:APER",
+        "ran_pac": "vpt.ran_pac:RanPAC",
+        "ease": "vpt.ease:EASE",
     },
     aliases={"bitfit": "bias"},
+    hosts={"aper": ("adapter", "prompt", "lora", "ssf"), "ran_pac": ("adapter", "prompt", "lora", "ssf", "none")},
 )
 options = METHODS.options
 

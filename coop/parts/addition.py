@@ -1,47 +1,15 @@
-"""Additions: methods that change another method, their host, whichever it is."""
+"""Additions to methods on CLIP, whose learned tensors have the names of a whole model."""
 
 from __future__ import annotations
 
-from functools import cache, partial
-from typing import Any
-
-from promptvision.method import Method, option_defaults
+from promptvision.addition import Addition as AnyAddition
 
 LEARNER = ("ctx", "meta_net", "network", "encoder")
 """Parts of hosts that the official codes keep in a module `prompt_learner`."""
 
 
-class Addition(Method):
-    """A method that changes its host: `DePT(clip, names, host="maple", depth=9)` is a DePT and a MaPLe.
-
-    Subclasses have the option `host`, a name in the table of methods, and hand all that they do not know to the next
-    constructor, `super().__init__(backbone, classes, **of_host)`. Learned tensors have the names of a whole model, as
-    the official codes save it.
-    """
-
-    host_of: type[Method] | None = None
-    """The class of the host, in the classes that `on` returns."""
-
-    def __new__(cls, *args: Any, **options: Any) -> Addition:
-        whole = cls if cls.host_of else cls.on(options.get("host") or option_defaults(cls)["HOST"])
-        found: Any = super().__new__(whole, *args, **options)
-        return found
-
-    @classmethod
-    @cache
-    def on(cls, host: str) -> type[Addition]:
-        """Return the class of this addition to a host, its subclass and the host's; an addition as host stands on its
-        own default."""
-        from coop import METHODS  # only here: its table contains the additions
-
-        base = METHODS.find(host)
-        content = {"host_of": base, "__doc__": cls.__doc__, "__module__": cls.__module__}
-        found: type[Addition] = type(cls.__name__, (cls, base), content)
-        return found
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        addition: Any = type(self).__bases__[0]
-        return partial(Addition.__new__, addition, host=self.options["host"]), (), self.__dict__
+class Addition(AnyAddition):
+    """An addition whose learned tensors have the names of a whole model, as the official codes save it."""
 
     def official_name(self, name: str) -> str:
         """Return the name that a learned tensor has in the official checkpoints: `prompt_learner.ctx` of `ctx`."""

@@ -49,7 +49,8 @@ class MethodDocs:
 class MethodTable(LazyTable):
     """The methods of a family: their classes, and what the source of a class says of itself.
 
-    `hosts`: methods that are an addition to another one, their option HOST, and the names of those that it can be.
+    `hosts`: methods that are an addition to another one, their option HOST, and the names of those that it can be;
+    "none" among them is the addition alone.
     """
 
     def __init__(
@@ -70,8 +71,8 @@ class MethodTable(LazyTable):
     def options(self, name: str, host: str = "") -> dict[str, Any]:
         """Return the options of a method, in upper case, with their defaults; an addition has those of its host too."""
         self.check(name)
-        own = self._own_options(name)
-        return {**self.options(self._host(name, host)), **own} if name in self.hosts else own
+        own, host = self._own_options(name), self._host(name, host) if name in self.hosts else "none"
+        return own if host == "none" else {**self.options(host), **own}
 
     def _host(self, name: str, host: str) -> str:
         """Return the host of an addition, its default if `host` is empty."""

@@ -39,8 +39,9 @@ class RunFolder:
         self.config, self.metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
         self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
         self.checkpoint, self.best = self.path / "last.ckpt", self.path / "best.safetensors"
+        self.carried = self.path / "carried.ckpt"
         self.log = self.path / "log.txt"
-        self.files = self.config, self.result, self.checkpoint, self.best, self.learned, self.metrics
+        self.files = self.config, self.result, self.checkpoint, self.carried, self.best, self.learned, self.metrics
         """Files of a run in deletion order: no remaining file refers to one already deleted."""
         self._rows: FileIO | None = None
         self._events: Events | None = None

@@ -14,7 +14,7 @@ from promptvision.config import dump, resolved
 from promptvision.data.images import Images
 from promptvision.data.splits import subset_hash
 from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
-from promptvision.engine.checkpoint import load_learned
+from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_checkpoint
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import predict
@@ -22,10 +22,11 @@ from promptvision.engine.resume import check_identity
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.errors import InputError, counted
 from promptvision.experiment.build import Families
-from promptvision.experiment.continual_metrics import accuracy, measures
+from promptvision.experiment.continual_metrics import accuracy, measures, overall
 from promptvision.experiment.data import Data, load_data
 from promptvision.experiment.experiment import Experiment, build
 from promptvision.experiment.result import describe, environment, identity
+from promptvision.method import Method
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress:
     data, stream = load_stream(cfg)
     experiment = build(cfg, families, folder, progress, data)
     method = experiment.method
-    if not any(parameter.requires_grad for parameter in method.parameters()):
+    if not (method.fits_tasks or any(parameter.requires_grad for parameter in method.parameters())):
         raise InputError(f"METHOD.NAME {cfg.METHOD.NAME} learns nothing step by step, so it cannot learn a stream")
     lessons = lessons_of(cfg, stream)
     for task in stream.tasks:
@@ -114,13 +115,12 @@ def _start(experiment: Experiment, lessons: Sequence[Lesson]) -> None:
 
 def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -> dict[str, Any]:
     """Train on one of `count` lessons, or load what an earlier run learned of it, then test on all known tasks."""
-    method, folder = experiment.method, experiment.folder
+    method, folder, last = experiment.method, experiment.folder, lesson.number + 1 == count
     method.start_task(lesson.number, count, lesson.labels)
     with RunFolder(folder.path / f"task_{lesson.number + 1}", resume=folder.resume) as own:
         if folder.resume and own.result.exists():
             LOG.info("Task %d is already learned", lesson.number + 1)
-            method.load_learned_state(load_learned(own.learned)[0])
-            return _earlier(own, lesson)
+            return _recall(method, own, lesson, last)
         images = counted(len(lesson.images.train), "training image")
         LOG.info("Task %d of %d: %s", lesson.number + 1, count, images)
         task = replace(experiment.on(lesson.images), folder=own)
@@ -129,12 +129,19 @@ def _learn(experiment: Experiment, stream: Stream, lesson: Lesson, count: int) -
         trained = task.train()
         task.finish()
         result = {**_test(experiment, stream, lesson.known), **trained}
+        if not last and (state := method.training_state()):
+            save_checkpoint(own.carried, {"training": state})
         own.write_result(result)
+        (folder.path / f"task_{lesson.number}" / own.carried.name).unlink(missing_ok=True)
         return result
 
 
-def _earlier(own: RunFolder, lesson: Lesson) -> dict[str, Any]:
-    """Return the result of a task that an earlier run learned."""
+def _recall(method: Method, own: RunFolder, lesson: Lesson, last: bool) -> dict[str, Any]:
+    """Load what an earlier run learned of a task, and what it carried to the next one; return the task's result."""
+    method.load_learned_state(load_learned(own.learned)[0])
+    following = own.path.parent / f"task_{lesson.number + 2}" / own.result.name
+    if method.training_state() and not (last or following.exists()):
+        method.load_training_state(load_checkpoint(own.carried)["training"])
     found = read_json(own.result)
     with refuse_damaged(f"{own.result} is no result of this task", f"delete {own.path} to learn it again"):
         numbers = [*found["accuracies"], found["seconds"], found["steps"]]
@@ -170,9 +177,9 @@ def _scores(experiment: Experiment, stream: Stream, rows: list[list[float]]) -> 
     """Return the accuracy matrix and its measures; a joint run has one row, so nothing can be forgotten."""
     cfg, last = experiment.cfg, rows[-1]
     counts = [len(getattr(task.images, cfg.TEST.SPLIT)) for task in stream.tasks]
-    overall = sum(a * n for a, n in zip(last, counts, strict=True)) / sum(counts)
-    scores = {"accuracy": overall, "average_accuracy": sum(last) / len(last), "n": sum(counts), "matrix": rows}
-    return scores if cfg.CONTINUAL.JOINT else {**scores, **measures(rows)}
+    scores: dict[str, Any] = {"accuracy": overall(last, counts), "average_accuracy": sum(last) / len(last)}
+    scores |= {"n": sum(counts), "matrix": rows}
+    return scores if cfg.CONTINUAL.JOINT else {**scores, **measures(rows, counts)}
 
 
 @torch.no_grad()

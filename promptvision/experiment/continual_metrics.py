@@ -1,7 +1,8 @@
 """Measures of continual learning.
 
-All tasks weigh alike. Sources: l2p-pytorch `engine.py` (official), Chaudhry et al. 2018 (arXiv:1801.10112) for
-textbook forgetting, Lopez-Paz and Ranzato 2017 (arXiv:1706.08840) for backward transfer.
+All tasks weigh alike, except where a measure says otherwise. Sources: l2p-pytorch `engine.py` (official), Chaudhry et
+al. 2018 (arXiv:1801.10112) for textbook forgetting, Lopez-Paz and Ranzato 2017 (arXiv:1706.08840) for backward
+transfer.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ def accuracy(logits: Tensor, labels: Tensor, allowed: Sequence[int]) -> float:
     return 100 * (best == labels).double().mean().item()
 
 
-def measures(matrix: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """Return measures by name. `matrix[i][j]`: accuracy on task j after learning task i, j <= i.
+def measures(matrix: Sequence[Sequence[float]], counts: Sequence[int]) -> dict[str, float | None]:
+    """Return measures by name. `matrix[i][j]`: accuracy on task j after learning task i, j <= i; `counts`: test images.
 
-    average_accuracy: mean over all tasks after the last one. incremental_accuracy: mean of the average accuracies
-    after each task (LAMDA-PILOT's). learning_accuracy: mean accuracy on each task just after it was learned.
+    average_accuracy: mean over all tasks after the last one. incremental_accuracy: mean over tasks of the accuracy on
+    all images of the tasks so far (LAMDA-PILOT's; where tasks have equally many, that of the average accuracies).
+    learning_accuracy: mean accuracy on each task just after it was learned.
     The others are means over all tasks except the last, None if there is one task. forgetting: best accuracy before
     the last task - accuracy now. forgetting_official: the same, but the best may be that of now: what a task gained in
     the end counts 0, not less. backward_transfer: accuracy now - accuracy just after the task was learned.
@@ -37,12 +39,18 @@ def measures(matrix: Sequence[Sequence[float]]) -> dict[str, float | None]:
     best = [max(row[task] for row in matrix[task:-1]) for task in old]
     return {
         "average_accuracy": _mean(now),
-        "incremental_accuracy": _mean([sum(row) / len(row) for row in matrix]),
+        "incremental_accuracy": _mean([overall(row, counts) for row in matrix]),
         "learning_accuracy": _mean([row[-1] for row in matrix]),
         "forgetting": _mean([best[task] - now[task] for task in old]),
         "forgetting_official": _mean([max(best[task], now[task]) - now[task] for task in old]),
         "backward_transfer": _mean([now[task] - matrix[task][task] for task in old]),
     }
+
+
+def overall(accuracies: Sequence[float], counts: Sequence[int]) -> float:
+    """Return the accuracy on the images of the first tasks together; `counts`: images of each task."""
+    weights = counts[: len(accuracies)]
+    return sum(each * count for each, count in zip(accuracies, weights, strict=True)) / sum(weights)
 
 
 def _mean(values: Sequence[float]) -> float | None:

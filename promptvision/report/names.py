@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+HOSTS = {"adapter": "adapter", "prompt": "VPT", "lora": "LoRA", "ssf": "SSF"}
+"""Hosts of methods that tune a ViT on the first task of a stream."""
 NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("coop/zero_shot", {}, "zero-shot CLIP"),
     ("coop/linear_probe", {}, "linear probe"),
@@ -99,10 +101,17 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("vpt/coda_prompt", {}, "CODA-Prompt"),
     ("vpt/layer_pools", {"TOP_K": 0}, "DualPrompt (CODA-Prompt's code)"),
     ("vpt/layer_pools", {}, "L2P++"),
+    ("vpt/simple_cil", {}, "SimpleCIL"),
+    *(("vpt/aper", {"HOST": host}, f"APER + {title}") for host, title in HOSTS.items()),
+    ("vpt/ran_pac", {"HOST": "none", "PROJECTION": 0}, "RanPAC, no projection, nothing tuned"),
+    ("vpt/ran_pac", {"HOST": "none"}, "RanPAC, nothing tuned"),
+    ("vpt/ran_pac", {"PROJECTION": 0}, "RanPAC, no projection"),
+    ("vpt/ran_pac", {}, "RanPAC"),
+    ("vpt/ease", {}, "EASE"),
 )
 """(METHOD.FAMILY/METHOD.NAME, options, name): the first row whose options all agree with the run's gives its name, with
 {OPTION} filled in. Related methods are neighbours, the plain one before its variants."""
-FOR_STREAMS = ("l2p", "dual_prompt", "coda_prompt", "layer_pools")
+FOR_STREAMS = ("l2p", "dual_prompt", "coda_prompt", "layer_pools", "simple_cil", "aper", "ran_pac", "ease")
 """Methods made for streams of tasks."""
 
 

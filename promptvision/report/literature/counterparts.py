@@ -17,6 +17,14 @@ from promptvision.report.scores import Score, average
 from promptvision.report.sections import SOURCE, Row, Section, base_new_h
 
 TOP1 = "top-1 acc %"
+MEAN_OF_TASKS = "last accuracy %, mean of tasks"
+OF_STREAMS = {
+    "average accuracy": ("average accuracy %", MEAN_OF_TASKS),
+    "accuracy over all images": ("last accuracy %",),
+    "accuracy over the stream": ("average of accuracies after each task %",),
+    "forgetting, official formula": ("forgetting %",),
+}
+"""Our measures of a stream, and what papers call them."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,10 @@ def numbers(section: Section) -> Iterator[Ours]:
             where, split, metrics = published_names(kind, row, column)
             own = [cell for cell in row.cells if column.partition(":")[0] == cell.dataset]
             cells = own if own and kind in ("few_shot", "vtab", "fgvc") else row.cells
-            if metrics and where in names and not score.missing:
-                yield Ours(row.label, cells, names[where], split, metrics, score)
+            tasks = [f"{where}: {len(row.cells[0].first['tasks'])} tasks"] if kind == "continual" else []
+            for place in [where, *tasks] if metrics and not score.missing else []:
+                if place in names:
+                    yield Ours(row.label, cells, names[place], split, metrics, score)
     for name, members in rules()["averages"].get(kind, {}).items():
         for label, each in rows.items():
             if kind == "base_to_new":
@@ -65,8 +75,7 @@ def published_names(kind: str, row: Row, column: str) -> tuple[str, str, list[st
     if kind in ("cross_dataset", "domain_generalization"):
         return (row.dataset, "source", [TOP1]) if column == SOURCE else (column, "target", [TOP1])
     if kind == "continual":
-        known = {"average accuracy": "average accuracy %", "forgetting, official formula": "forgetting %"}
-        return row.dataset, "all tasks", [known[column]] if column in known else []
+        return row.dataset, "all tasks", list(OF_STREAMS.get(column, ()))
     per_class = metric(column.partition(":")[0]) == "per_class_mean"
     split = {"few_shot": "all", "uda": "target"}.get(kind, "test")
     return column, split, ["mean class acc %" if per_class else TOP1]
