@@ -67,12 +67,12 @@ def test_adapt_former_is_set_as_in_its_image_runs():
 
 BY_TASK = {
     "ssf": (
-        ("OPTIM.LR", "OPTIM.WEIGHT_DECAY"),
-        "caltech101 1e-3/5e-2 cifar100 5e-3/5e-5 clevr_count 2e-3/5e-2 clevr_distance 5e-2/5e-2 diabetic_retinopathy "
-        "5e-3/5e-5 dmlab 5e-3/5e-5 dsprites_location 1e-2/5e-5 dsprites_orientation 5e-3/5e-5 dtd 5e-3/5e-5 eurosat "
-        "3e-3/5e-2 oxford_flowers102 5e-3/5e-5 kitti_distance 1e-2/5e-5 patch_camelyon 5e-3/5e-5 oxford_iiit_pet "
-        "5e-3/5e-5 resisc45 2e-3/5e-5 smallnorb_azimuth 2e-2/5e-5 smallnorb_elevation 5e-3/5e-2 sun397 5e-3/5e-5 svhn "
-        "1e-2/5e-5 ",
+        ("OPTIM.LR", "OPTIM.WEIGHT_DECAY", "METHOD.OPTIONS.DROP_PATH"),
+        "caltech101 1e-3/5e-2/0.1 cifar100 5e-3/5e-5/0 clevr_count 2e-3/5e-2/0.1 clevr_distance 5e-2/5e-2/0.1 "
+        "diabetic_retinopathy 5e-3/5e-5/0.2 dmlab 5e-3/5e-5/0.1 dsprites_location 1e-2/5e-5/0 dsprites_orientation "
+        "5e-3/5e-5/0.2 dtd 5e-3/5e-5/0 eurosat 3e-3/5e-2/0.2 oxford_flowers102 5e-3/5e-5/0 kitti_distance 1e-2/5e-5/0 "
+        "patch_camelyon 5e-3/5e-5/0 oxford_iiit_pet 5e-3/5e-5/0 resisc45 2e-3/5e-5/0.1 smallnorb_azimuth 2e-2/5e-5/0.1 "
+        "smallnorb_elevation 5e-3/5e-2/0.2 sun397 5e-3/5e-5/0 svhn 1e-2/5e-5/0 ",
     ),
     "fact_tt": (
         ("METHOD.OPTIONS.RANK", "METHOD.OPTIONS.SCALE"),
@@ -138,7 +138,7 @@ def test_training_is_as_in_petl_vit(name):
         "train+val",
         True,
     )
-    assert cfg.METHOD.OPTIONS.DROPOUT == 0.1
+    assert (cfg.METHOD.OPTIONS.DROPOUT, cfg.METHOD.OPTIONS.get("DROP_PATH", 0.1)) == (0.1, 0.1)
 
 
 @pytest.mark.parametrize("name", STUDY)
@@ -147,6 +147,7 @@ def test_the_study_of_vit_peft_vision_has_one_protocol(name):
     cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
     optim, each = cfg.OPTIM, rates(cfg)
     assert (optim.NAME, optim.WEIGHT_DECAY, optim.BATCH_SIZE, optim.SCALE_LR) == ("adamw", 1e-4, 64, False)
+    assert cfg.METHOD.OPTIONS.get("DROP_PATH", 0.1) == 0.1
     assert cfg.INPUT.MEAN == [0, 0, 0] and cfg.INPUT.STD == [1, 1, 1]
     assert (cfg.INPUT.TRAIN, cfg.INPUT.TEST, cfg.TRAIN.KEEP) == ("petl", "petl", "last")
     assert each[:2] == pytest.approx([1e-6, 1e-6 + 0.1 * 9.99e-4])

@@ -24,7 +24,9 @@ class DiffFit(HeadMethod):
     norms under their own names, and the head.
     """
 
-    def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
+    def __init__(
+        self, backbone: ImageTower, classes: Sequence[str], *, drop_path: float = 0.0, head_init: str = "small"
+    ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         self.blocks = nn.ModuleList(nn.Module() for _ in block_views(backbone, "DiffFit"))

@@ -68,6 +68,7 @@ class FacT(HeadMethod):
         rank: int = 16,
         scale: float = 1.0,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         head_init: str = "small",
     ):
         super().__init__(backbone, classes)

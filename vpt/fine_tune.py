@@ -78,7 +78,9 @@ class Bias(HeadMethod):
     "published".
     """
 
-    def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
+    def __init__(
+        self, backbone: ImageTower, classes: Sequence[str], *, drop_path: float = 0.0, head_init: str = "small"
+    ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         self.thaw(biases(backbone))
@@ -90,7 +92,9 @@ class LayerNorms(HeadMethod):
     `head_init`: init of the classifier, "small" or "published".
     """
 
-    def __init__(self, backbone: ImageTower, classes: Sequence[str], *, head_init: str = "small"):
+    def __init__(
+        self, backbone: ImageTower, classes: Sequence[str], *, drop_path: float = 0.0, head_init: str = "small"
+    ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         self.thaw(layer_norms(backbone))

@@ -28,7 +28,15 @@ class SSF(HeadMethod):
     the norms, `blocks.i.attn.ssf_*_1` (3 D,), `attn.ssf_*_2`, `mlp.ssf_*_1` (hidden,), `mlp.ssf_*_2`, and the head.
     """
 
-    def __init__(self, backbone: ImageTower, classes: Sequence[str], *, std: float = 0.02, head_init: str = "small"):
+    def __init__(
+        self,
+        backbone: ImageTower,
+        classes: Sequence[str],
+        *,
+        std: float = 0.02,
+        drop_path: float = 0.0,
+        head_init: str = "small",
+    ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         views, width = block_views(backbone, "SSF"), backbone.width

@@ -45,7 +45,7 @@ class _QuickGELU(torch.autograd.Function):
 
 
 class TokenHook(partial):
-    """A forward hook of a block's norms, MLP or attention that changes or reads every token alone.
+    """A forward hook of a block's norms, layer scales, MLP or attention that treats every token alone.
 
     That of attention is a hook of its projection, of torch's MultiheadAttention one of the whole module too: one of the
     two is called. A block with such hooks stays known; of the last one, these may see only the first tokens.
@@ -152,7 +152,7 @@ def view_block(block: nn.Module) -> BlockView | None:
     if not known or any(is_parametrized(module) for module in block.modules()):
         return None
     view = BlockView(block)
-    alone = (view.norm1, view.norm2, view.projection, block.attn, block.mlp)
+    alone = (view.norm1, view.norm2, view.scale1, view.scale2, view.projection, block.attn, block.mlp)
     return None if any(touched(module, spare=module in alone) for module in block.modules()) else view
 
 

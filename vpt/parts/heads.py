@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.errors import InputError, unknown
 from promptvision.method import Method
+from vpt.parts.attach import attached
+from vpt.parts.drop_path import check_drop_path, drop_path_hooks
 
 INITS = ("small", "published")
 FOLDING = ("lora", "diff_fit", "ssf", "fact", "repadapter")
@@ -63,18 +65,29 @@ class Head(nn.Module):
 
 
 class HeadMethod(Method):
-    """A method whose logits are `head(features(images))`; subclasses make the head and may define the features."""
+    """A method whose logits are `head(features(images))`; subclasses make the head and may define the features.
+
+    `drop_path`: share of training images for which the last block's attention, and its MLP, are left out; the blocks
+    before have less, in proportion to their number (arXiv:1603.09382).
+    """
 
     backbone: ImageTower
     head: nn.Module
     no_decay = frozenset({"head.last_layer.bias"})
+
+    def __init__(self, backbone: ImageTower, classes: Sequence[str]):
+        super().__init__(backbone, classes)
+        self.drop_path = self.options.get("drop_path", 0.0)
+        check_drop_path(backbone, self.drop_path)
 
     def features(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) into features (B, E), the input of the head."""
         return self.backbone(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        hooks = drop_path_hooks(self.backbone, self.drop_path) if self.training and self.drop_path else ()
+        with attached(hooks):
+            return self.head(self.features(images))
 
     def merged(self) -> ImageTower:
         """Return a frozen copy of the backbone whose features are this method's in eval mode, up to rounding.
