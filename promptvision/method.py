@@ -45,6 +45,9 @@ class Method(Learned):
     frozen_images: bool = False
     """True if images pass through the frozen image tower only: then `forward`, `loss` and `predictor` also accept its
     features (B, E) in place of images (`ImageTower.as_features`)."""
+    frozen_layers: bool = False
+    """True if a method with `frozen_images` takes the features after every block in place of those after the last, rows
+    of `backbones.image.layer_features`."""
     frozen_blocks: int = 0
     """Number of the image tower's first blocks that images pass unchanged, where the tower itself stays frozen: `loss`
     then accepts rows of `kept_states` in place of images too; 0 if it accepts images alone."""

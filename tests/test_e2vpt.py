@@ -1,6 +1,7 @@
 """E2VPT against the numbers of its official code, and its round of pruning."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vpt
 from promptvision.backbones import load_vit
+from promptvision.config import load_config
+from promptvision.config.families import FAMILIES
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
+from promptvision.experiment.run import load_run, run
 from vpt.e2vpt import MASKS
 from vpt.parts.pruning import importance
+
+ROOT = Path(__file__).parents[1]
 
 
 def options_of(facts):
@@ -121,6 +128,25 @@ def test_a_round_masks_the_smallest_gradients_and_starts_again(vit, inputs):
     again = vpt.build("e2vpt", vit, CLASSES, num_tokens=5, prune_tokens=0.4)
     again.load_learned_state(after)
     torch.testing.assert_close(again(inputs["images"]), method.eval()(inputs["images"]))
+
+
+@pytest.mark.slow
+def test_a_run_prunes_halfway_and_its_masks_are_those_of_its_file(tmp_path):
+    words = ["DATASET.NAME", "digits", "DATASET.SHOTS", "2", "OPTIM.EPOCHS", "4", "OPTIM.LR", "0.05"]
+    words += [
+        "METHOD.OPTIONS.PRUNE_TOKENS",
+        "0.5",
+        "METHOD.OPTIONS.NUM_TOKENS",
+        "4",
+        "OUTPUT_DIR",
+        str(tmp_path / "run"),
+    ]
+    cfg = load_config(ROOT / "configs/vpt/embedded_e2vpt.yaml", words, FAMILIES)
+    with RunFolder(tmp_path / "run") as folder:
+        result = run(cfg, FAMILIES, folder, progress=False)
+    method = load_run(cfg, FAMILIES, tmp_path / "run")
+    assert result["epochs"] == 4 and (method.masks[0] == 0).sum() == 2 and method.masks[1].all()
+    assert method.learned_parameters() == result["learned_parameters"]
 
 
 def test_without_shares_nothing_is_pruned_and_there_is_one_stage(vit):

@@ -27,6 +27,7 @@ KINDS = {
 }
 CASES = {
     "linear": {},
+    "linear, all layers": dict(mixture=True),
     "partial": {},
     "partial, all blocks": dict(blocks=3),
     "bias": {},

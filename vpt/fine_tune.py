@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
+from promptvision.backbones.image import layer_features
 from promptvision.errors import InputError
 from vpt.parts.attach import attached, mlp_blocks, own_blocks
 from vpt.parts.fresh import last_parts, reinitialize
@@ -21,8 +22,10 @@ class Linear(HeadMethod):
     """A linear classifier, or an MLP, on the frozen backbone's features.
 
     `head_init`: init of the classifier, "small" or "published". `hidden_layers`: hidden layers of the head; the paper's
-    MLP-k has k - 1. `head_dropout`: dropout after each hidden layer. Learns `head.last_layer.{weight, bias}` and
-    `head.projection.*`, with the running statistics of its norms.
+    MLP-k has k - 1. `head_dropout`: dropout after each hidden layer. `mixture`: the features after all blocks, each
+    pooled as those after the last, in a learned mixture, a softmax of weights times a scale (ELMo, arXiv:1802.05365,
+    equation 1). Learns `head.last_layer.{weight, bias}` and `head.projection.*`, with the running statistics of its
+    norms, and with `mixture` `mixture_weights` (blocks,), from 0, and `mixture_scale`, from 1.
     """
 
     frozen_images = True
@@ -36,13 +39,23 @@ class Linear(HeadMethod):
         head_init: str = "small",
         hidden_layers: int = 0,
         head_dropout: float = 0.1,
+        mixture: bool = False,
     ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init, hidden_layers, head_dropout)
-        self.stackable = not hidden_layers  # dropout draws, and batch norms count
+        self.frozen_layers = mixture
+        self.stackable = not hidden_layers and not mixture  # dropout draws, and batch norms count
+        if mixture:
+            if not backbone.depth:
+                raise InputError(f"backbone {backbone.name!r} has no transformer blocks to mix; set mixture to false")
+            self.mixture_weights = nn.Parameter(torch.zeros(backbone.depth))
+            self.mixture_scale = nn.Parameter(torch.ones(()))
 
     def features(self, images: Tensor) -> Tensor:
-        return self.backbone.as_features(images)
+        if not self.frozen_layers:
+            return self.backbone.as_features(images)
+        layers = layer_features(self.backbone, images).unflatten(1, (self.backbone.depth, -1))
+        return self.mixture_scale * torch.einsum("l,ble->be", self.mixture_weights.softmax(dim=0), layers)
 
 
 class Partial(HeadMethod):

@@ -49,6 +49,23 @@ def entered(tower: ImageTower, images: Tensor, *starts: int) -> Tensor:
     return torch.cat([*(tokens.flatten(1) for tokens in seen), features], dim=1)
 
 
+def layer_features(tower: ImageTower, images: Tensor) -> Tensor:
+    """Return the features of images (B, 3, H, W) after every block, each pooled as those after the last, (B, L E).
+
+    Such rows pass through.
+    """
+    if images.dim() == 2:
+        return images
+    found = list[Tensor]()
+
+    def note(tokens: Tensor) -> Tensor:
+        found.append(tower.pool(tokens[:, : tower.pooled]))
+        return tokens
+
+    last = tower.run(tower.enter(tower.embed(images)), dict.fromkeys(range(1, tower.depth), note), first=tower.pooled)
+    return torch.cat([*found, tower.pool(last)], dim=1)
+
+
 def parted(tower: ImageTower, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tokens (B, starts N, D) and the features (B, E) of rows of `entered`."""
     tokens, features = rows.split([rows.shape[1] - tower.feature_dim, tower.feature_dim], dim=1)

@@ -29,6 +29,7 @@ ADDED: Mapping[str, Any] = {
     "INPUT.RESIZE": "pillow",
     **{f"METHOD.OPTIONS.{name}": False for name in ("POOLED", "SEQUENTIAL", "LEARNED_SCALE", "HEAD_NORM")},
     **{f"METHOD.OPTIONS.{name}": False for name in ("WHOLE_POOL", "PORT_RESHAPE", "PER_CLASS")},
+    "METHOD.OPTIONS.MIXTURE": False,
     "METHOD.OPTIONS.VIEWS": 0,
     "METHOD.OPTIONS.LOGIT_SCALE": 0.0,
     "METHOD.OPTIONS.STOP": "each",

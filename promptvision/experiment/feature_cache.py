@@ -24,7 +24,7 @@ from torch import Tensor
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fingerprint import fingerprint
-from promptvision.backbones.image import entered
+from promptvision.backbones.image import entered, layer_features
 from promptvision.data.images import Images, Item
 from promptvision.data.loader import Batch, TestLoader, TrainLoader
 from promptvision.engine.device import PRECISIONS, autocast
@@ -46,7 +46,8 @@ class FeatureCache:
     bit whether they come from a file or not; those of `TestLoader`'s batches are what the tower returns for each
     batch. Without a writable folder they are kept in memory. `compare`: for a tower whose code the fingerprint cannot
     cover, such as the modules and files that your own code reads: the first batch of a file is computed and compared.
-    `starts`: keep the rows of `entered`, with what enters these blocks, in place of the features alone.
+    `starts`: keep the rows of `entered`, with what enters these blocks, in place of the features alone. `layers`: keep
+    the rows of `layer_features`.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class FeatureCache:
         progress: bool = False,
         compare: bool = False,
         starts: Sequence[int] = (),
+        layers: bool = False,
     ):
         self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
-        self.compare, self.starts = compare, tuple(starts)
+        self.compare, self.starts, self.layers = compare, tuple(starts), layers
         self.device = next(tower.parameters()).device
-        self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize
+        self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize * (tower.depth if layers else 1)
         if starts:  # tokens stay in float32 in autocast too
             tokens = tower.prefix + (tower.image_size // tower.patch_size) ** 2
             self.bytes_each = (tower.feature_dim + len(starts) * tokens * tower.width) * torch.float32.itemsize
@@ -137,9 +139,13 @@ class FeatureCache:
         """Yield the features of each batch."""
         for images, _ in batches:
             with autocast(self.device, self.precision):
-                images = images.to(self.device)
-                features = entered(self.tower, images, *self.starts) if self.starts else self.tower(images)
-            yield features.cpu()
+                yield self._rows(images.to(self.device)).cpu()
+
+    def _rows(self, images: Tensor) -> Tensor:
+        """Return what is kept of images (B, 3, H, W), (B, W)."""
+        if self.layers:
+            return layer_features(self.tower, images)
+        return entered(self.tower, images, *self.starts) if self.starts else self.tower(images)
 
     def _key(self, loader: TestLoader, images: str) -> str:
         """Return everything that a feature depends on."""
@@ -160,6 +166,7 @@ class FeatureCache:
         environment = {name: known[name] for name in COMPUTED_BY}
         way: dict[str, Any] = {"last block": "first token"} if self.tower.last_view() else {}
         way |= {"entering blocks": self.starts} if self.starts else {}
+        way |= {"layers": True} if self.layers else {}
         return {"format": FORMAT, "tower": self.identity, **way, "pillow": PIL.__version__, **environment}
 
 

@@ -70,7 +70,8 @@ def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> Fe
         return None
     starts = () if method.frozen_images else method.kept_states
     own = any(names_function(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
-    return FeatureCache(tower, folder, cfg.TRAIN.PRECISION, progress=progress, compare=own, starts=starts)
+    layers, precision = method.frozen_layers, cfg.TRAIN.PRECISION
+    return FeatureCache(tower, folder, precision, progress=progress, compare=own, starts=starts, layers=layers)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ NAMES: tuple[tuple[str, Mapping[str, Any], str], ...] = (
     ("coop/clap", {}, "CLAP"),
     ("coop/dapl", {}, "DAPL"),
     ("vpt/knn", {}, "kNN"),
+    ("vpt/linear", {"MIXTURE": True}, "linear head on all layers"),
     ("vpt/linear", {"HIDDEN_LAYERS": 0}, "linear head"),
     *(("vpt/linear", {"HIDDEN_LAYERS": hidden}, f"MLP-{hidden + 1}") for hidden in range(1, 9)),
     ("vpt/linear", {}, "linear head"),
