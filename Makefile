@@ -6,7 +6,7 @@ JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 8))")
 OLDEST := .venv-oldest
 OLDEST_PYTHON ?= $(shell for name in python3.10 python3.11 $(PYTHON); do $$name --version >/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: install demo benchmark test test-oldest lint docs clean
+.PHONY: install demo benchmark benchmark-all test test-oldest lint docs clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,7 +21,13 @@ demo: install
 
 benchmark: install
 	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded.yaml --output out/demo --html out/demo/report.html \
-		--jobs $(JOBS)
+		--jobs $(JOBS) --stack 5
+
+# The other tables of the embedded world; prints first how long they take
+benchmark-all: benchmark
+	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded_others.yaml --output out/demo --jobs $(JOBS) --estimate
+	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded_others.yaml --output out/demo --html out/demo/report.html \
+		--jobs $(JOBS) --stack 5
 
 lint: install
 	$(BIN)/ruff check .

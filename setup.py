@@ -12,7 +12,7 @@ FOLDERS = {
     "promptvision.commands": "tools",
 }
 """Folders of the checkout that are inside the package once it is installed."""
-CHECKOUT_ONLY = ("bench", "docs")
+CHECKOUT_ONLY = ("bench", "docs", "pretrain")
 """Files of tools/ that are of no use outside a checkout."""
 EXTRAS = {
     "hf": ["transformers>=4.44"],

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CHECKOUT_ONLY = {"bench", "docs"}
+CHECKOUT_ONLY = {"bench", "docs", "pretrain"}
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from promptvision.data.world.scene import CLUTTER, STYLES, Scenes
+from promptvision.data.world.attributes import LANDS, STYLES, SURFACES, TEXTURES, VIEWS
+from promptvision.data.world.layout import THINGS
+from promptvision.data.world.patterns import land, wave
+from promptvision.data.world.scene import Scenes
 from promptvision.data.world.shapes import REACH, templates
 
 SIDE = 32
 """Pixels of an image in each direction."""
 PIXEL = 2 / SIDE
+RIPPLE = 2 * math.pi / (8 * PIXEL)
+"""Radians of a pattern over an image unit: its waves are about 8 pixels long."""
 BATCH = 512
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Shapes at their places, in image units: distance to the outline, own coordinates; each (n, SIDE, SIDE)."""
+    """Shapes at their places, in image units: distance to the outline, own coordinates; each (m, SIDE, SIDE)."""
 
     distance: Tensor
     u: Tensor
@@ -34,11 +39,15 @@ def render(scenes: Scenes) -> Tensor:
 
 
 def _render(scenes: Scenes) -> Tensor:
-    turn = np.deg2rad(scenes.rotation)
-    thing = place(scenes.shape, scenes.centre, scenes.scale, turn, scenes.flip, scenes.aspect)
-    pattern = texture(scenes, thing)
-    image = _scene(scenes, thing, pattern)
-    lines = torch.maximum(_ink(thing.distance.abs() - 0.8 * PIXEL), 0.35 * pattern * _ink(thing.distance))
+    image, lines = _ground(scenes)
+    things = scenes.view == VIEWS.index("things")
+    for slot in reversed(range(THINGS)):
+        rows = np.flatnonzero(scenes.present[:, slot] & things)
+        if len(rows):
+            image[rows], lines[rows] = _drawn(scenes[rows], slot, image[rows], lines[rows])
+    x, y = _grid()
+    slope = _real(scenes.shade)[:, :, None, None]
+    image = image * ((1 + slope[:, 0] * x + slope[:, 1] * y) * _real(scenes.light)[:, None, None])[:, None]
     for number, style in enumerate(STYLES):
         rows = np.flatnonzero(scenes.style == number)
         if len(rows):
@@ -57,66 +66,76 @@ def _grid() -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def place(
-    shape: np.ndarray, centre: np.ndarray, scale: np.ndarray, turn: np.ndarray, flip: np.ndarray, aspect: np.ndarray
-) -> Placed:
-    """Place n shapes in the image; `turn` in radians, other arguments as in `Scenes`."""
+def _turned(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """Return the coordinates of the ground, turned by each scene's angle; (n, SIDE, SIDE)."""
+    (x, y), turn = _grid(), _real(scenes.turn)[:, None, None]
+    return torch.cos(turn) * x + torch.sin(turn) * y, torch.cos(turn) * y - torch.sin(turn) * x
+
+
+def _ground(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """Return the images without things, (n, 3, SIDE, SIDE), and the lines of a sketch of them, (n, SIDE, SIDE)."""
+    colour = _real(scenes.ground_rgb)[:, :, None, None]
+    image = colour.repeat(1, 1, SIDE, SIDE)
+    lines = torch.zeros(len(scenes), SIDE, SIDE)
+    u, v = _turned(scenes)
+    phase, rate = (_real(values)[:, None, None] for values in (scenes.phase, scenes.frequency * RIPPLE))
+    filled = scenes.view == VIEWS.index("surface")
+    for number, name in enumerate(SURFACES[1:], 1):
+        rows = np.flatnonzero((scenes.pattern == number) & (scenes.view != VIEWS.index("land")))
+        weight = wave(name, (u * rate)[rows], (v * rate)[rows], phase[rows])
+        depth = torch.where(torch.as_tensor(filled[rows]), 0.62, 0.22)[:, None, None]
+        image[rows] = image[rows] * (1 - depth * weight)[:, None]
+        lines[rows] = weight * depth
+    for number, name in enumerate(LANDS):
+        rows = np.flatnonzero((scenes.view == VIEWS.index("land")) & (scenes.land == number))
+        if len(rows):
+            image[rows] = land(name, u[rows], v[rows], phase[rows]) + 0.12 * (colour[rows] - 0.8)
+            lines[rows] = 1 - image[rows].mean(1)
+    return image, lines
+
+
+def _drawn(scenes: Scenes, slot: int, image: Tensor, lines: Tensor) -> tuple[Tensor, Tensor]:
+    """Paint the things of a slot onto images that all have one, and onto their sketches."""
+    thing = place(scenes, slot)
+    inside, pattern = _ink(thing.distance), _texture(scenes, slot, thing)
+    first = _real(scenes.rgb[:, slot])
+    second = torch.where(first.mean(1, keepdim=True) > 0.32, first * 0.35, first * 0.6 + 0.3)
+    surface = _paint(first[:, :, None, None].expand(-1, -1, SIDE, SIDE), pattern, second[:, :, None, None])
+    wall = _ink((thing.distance + 1.1 * PIXEL).abs() - 1.1 * PIXEL)
+    hollow = torch.as_tensor(scenes.texture[:, slot] == TEXTURES.index("hollow"))[:, None, None]
+    outline = torch.maximum(_ink(thing.distance.abs() - 0.8 * PIXEL), 0.35 * pattern * inside)
+    return _paint(image, torch.where(hollow, wall, inside), surface), lines + inside * (outline - lines) + (
+        outline * (1 - inside)
+    )
+
+
+def place(scenes: Scenes, slot: int) -> Placed:
+    """Place the shapes of a slot in the image."""
     x, y = _grid()
-    middle, size, stretch, mirror = _real(centre), _real(scale), _real(aspect), _real(flip)
-    cosine, sine = (value[:, None, None] for value in (_real(np.cos(turn)), _real(np.sin(turn))))
-    size, stretch, mirror = (value[:, None, None] for value in (size, stretch, mirror))
+    middle, turn = _real(scenes.centre[:, slot]), np.deg2rad(scenes.rotation[:, slot])
+    size, stretch, mirror, cosine, sine = (
+        _real(values)[:, None, None]
+        for values in (scenes.scale[:, slot], scenes.aspect[:, slot], scenes.flip[:, slot], np.cos(turn), np.sin(turn))
+    )
     dx, dy = (x - middle[:, 0, None, None]) / size, (y - middle[:, 1, None, None]) / size
     u = (cosine * dx + sine * dy) * mirror * stretch
     v = (cosine * dy - sine * dx) / stretch
     at = torch.stack([u, v], -1) / REACH
-    distance = F.grid_sample(templates()[torch.as_tensor(shape)], at, padding_mode="border", align_corners=False)[:, 0]
+    outlines = templates()[torch.as_tensor(scenes.shape[:, slot])]
+    distance = F.grid_sample(outlines, at, padding_mode="border", align_corners=False)[:, 0]
     beyond = (at.abs().amax(-1) - 1).clamp(min=0) * REACH
     return Placed((distance + beyond) * size, u * size, v * size)
 
 
-def texture(scenes: Scenes, thing: Placed) -> Tensor:
-    """Return the weight of the second tone, (n, SIDE, SIDE): waves about 8 pixels long, one pattern per texture."""
-    phase = _real(scenes.phase)[:, None, None]
-    wave = _real(scenes.frequency)[:, None, None] * (2 * math.pi / (8 * PIXEL))
-    u, v = wave * thing.u, wave * thing.v
-    none = torch.full_like(u, -1)
-    patterns = [
-        none,
-        torch.sin(u + 0.3 * v + phase),
-        torch.cos(u + phase) + torch.cos(v + phase) - 0.6,
-        2 * torch.sin(0.8 * u + phase) * torch.sin(0.8 * v + phase),
-        torch.sin((u**2 + v**2).sqrt() + torch.atan2(v, u) + phase),
-        none,
-    ]
-    waves = torch.stack(patterns, 1)[torch.arange(len(scenes)), torch.as_tensor(scenes.texture)]
-    return (waves * 1.5 + 0.5).clamp(0, 1)
-
-
-def _scene(scenes: Scenes, thing: Placed, pattern: Tensor) -> Tensor:
-    """Return the images before their style, (n, 3, SIDE, SIDE)."""
-    first = _real(scenes.object_rgb)
-    second = torch.where(first.mean(1, keepdim=True) > 0.32, first * 0.35, first * 0.6 + 0.3)
-    surface = _paint(first[:, :, None, None].expand(-1, -1, SIDE, SIDE), pattern, second[:, :, None, None])
-    wall = _ink((thing.distance + 1.1 * PIXEL).abs() - 1.1 * PIXEL)
-    hollow = torch.as_tensor(scenes.texture == 5)[:, None, None]
-    image = _paint(_ground(scenes), torch.where(hollow, wall, _ink(thing.distance)), surface)
-    x, y = _grid()
-    slope = _real(scenes.shade)[:, :, None, None]
-    shade = (1 + slope[:, 0] * x + slope[:, 1] * y) * _real(scenes.light)[:, None, None]
-    return image * shade[:, None]
-
-
-def _ground(scenes: Scenes) -> Tensor:
-    """Return the backgrounds with their clutter."""
-    image = _real(scenes.ground_rgb)[:, :, None, None].repeat(1, 1, SIDE, SIDE)
-    for k in range(CLUTTER):
-        rows = np.flatnonzero(scenes.clutter[:, k])
-        things = place(
-            scenes.clutter_shape[rows, k], scenes.clutter_centre[rows, k], scenes.clutter_scale[rows, k],
-            scenes.phase[rows], scenes.flip[rows], scenes.aspect[rows],
-        )  # fmt: skip
-        image[rows] = _paint(image[rows], _ink(things.distance), _real(scenes.clutter_rgb[rows, k])[:, :, None, None])
-    return image
+def _texture(scenes: Scenes, slot: int, thing: Placed) -> Tensor:
+    """Return the weight of the second tone of the things of a slot, (m, SIDE, SIDE)."""
+    weights = torch.zeros_like(thing.u)
+    phase, rate = (_real(values)[:, None, None] for values in (scenes.phase, scenes.frequency * RIPPLE))
+    for number, name in enumerate(TEXTURES):
+        rows = np.flatnonzero(scenes.texture[:, slot] == number)
+        if len(rows) and name not in ("plain", "hollow"):
+            weights[rows] = wave(name, (thing.u * rate)[rows], (thing.v * rate)[rows], phase[rows])
+    return weights
 
 
 def _ink(distance: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Twenty-four shapes as outlines, and their signed-distance templates."""
+"""Thirty-six shapes as outlines, the last twelve close kinds of others, and their signed-distance templates."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ REACH = 1.25
 
 BELL = (-0.15, -0.78, 0.15, -0.78, 0.42, -0.35, 0.5, 0.2, 0.78, 0.5, -0.78, 0.5, -0.5, 0.2, -0.42, -0.35)
 BOLT = (0.2, -0.9, -0.5, 0.15, -0.05, 0.15, -0.25, 0.9, 0.5, -0.25, 0.08, -0.25, 0.45, -0.9)
+DAISY: tuple[Part, ...] = tuple(
+    ("add", "ellipse", (0.62 * np.cos(turn), 0.62 * np.sin(turn), 0.2, 0.2)) for turn in np.arange(9) * 2 * np.pi / 9
+)
 OUTLINES: dict[str, tuple[Part, ...]] = {
     "circle": (("add", "ellipse", (0, 0, 0.8, 0.8)),),
     "square": (("add", "polygon", (-0.7, -0.7, 0.7, -0.7, 0.7, 0.7, -0.7, 0.7)),),
@@ -86,6 +89,30 @@ OUTLINES: dict[str, tuple[Part, ...]] = {
         ("add", "polygon", (-0.22, 0, 0.22, 0, 0.3, 0.78, -0.3, 0.78)),
     ),
     "bell": (("add", "polygon", BELL), ("add", "ellipse", (0, 0.62, 0.2, 0.2))),
+    "spark": (("add", "star", (4, 0.95, 0.32)),),
+    "hexagram": (("add", "star", (6, 0.92, 0.53)),),
+    "sun": (("add", "star", (11, 0.95, 0.6)),),
+    "washer": (("add", "ellipse", (0, 0, 0.8, 0.8)), ("cut", "ellipse", (0, 0, 0.2, 0.2))),
+    "hoop": (("add", "ellipse", (0, 0, 0.85, 0.85)), ("cut", "ellipse", (0, 0, 0.65, 0.65))),
+    "sickle": (("add", "ellipse", (0, 0, 0.85, 0.85)), ("cut", "ellipse", (0.22, -0.05, 0.7, 0.74))),
+    "clover": (
+        ("add", "ellipse", (0, -0.42, 0.36, 0.36)),
+        ("add", "ellipse", (0.42, 0.12, 0.36, 0.36)),
+        ("add", "ellipse", (-0.42, 0.12, 0.36, 0.36)),
+        ("add", "polygon", (-0.1, 0, 0.1, 0, 0.16, 0.9, -0.16, 0.9)),
+    ),
+    "daisy": (*DAISY, ("cut", "ellipse", (0, 0, 0.24, 0.24))),
+    "plus": (
+        ("add", "polygon", (-0.1, -0.8, 0.1, -0.8, 0.1, 0.8, -0.1, 0.8)),
+        ("add", "polygon", (-0.8, -0.1, 0.8, -0.1, 0.8, 0.1, -0.8, 0.1)),
+    ),
+    "tower": (
+        ("add", "polygon", (0, -0.95, 0.45, -0.4, -0.45, -0.4)),
+        ("add", "polygon", (-0.3, -0.45, 0.3, -0.45, 0.3, 0.9, -0.3, 0.9)),
+        ("cut", "polygon", (-0.1, 0.45, 0.1, 0.45, 0.1, 0.95, -0.1, 0.95)),
+    ),
+    "pentagon": (("add", "polygon", (0, -0.85, 0.81, -0.26, 0.5, 0.69, -0.5, 0.69, -0.81, -0.26)),),
+    "octagon": (("add", "star", (4, 0.82, 0.82)),),
 }
 """Name -> parts (operation, kind, numbers); x to the right, y down.
 
@@ -95,6 +122,8 @@ radius, inner radius) with the first point upwards. `add` unites with the parts 
 """
 
 SHAPES = tuple(OUTLINES)
+COARSE = SHAPES[:24]
+"""Shapes that differ at a glance."""
 
 
 def corners(kind: str, numbers: tuple[float, ...]) -> np.ndarray:
@@ -138,7 +167,7 @@ def outline_distance(parts: tuple[Part, ...], points: np.ndarray) -> np.ndarray:
 
 @cache
 def templates(size: int = 64) -> Tensor:
-    """Return the signed distances of all shapes on a grid over [-REACH, REACH]^2: (24, 1, size, size) float32."""
+    """Return the signed distances of all shapes on a grid over [-REACH, REACH]^2: (36, 1, size, size) float32."""
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * REACH
     points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     distances = [outline_distance(parts, points).reshape(1, size, size) for parts in OUTLINES.values()]
