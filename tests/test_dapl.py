@@ -236,7 +236,7 @@ def finished(tmp_path_factory):
 
 def test_a_whole_run_sees_the_target_unlabelled_and_is_tested_on_it(finished):
     folder, result = finished
-    assert result["pictures"]["unlabelled"] == 1536 and result["pictures"]["test"] == 1920
+    assert result["pictures"]["unlabelled"] == 1536 and result["pictures"]["test"] == 1440
     assert result["steps"] == 4 and result["accuracy"] > 100 / 24
     method = load_run(configured(str(folder), "DATASET.TARGET", "photo"), FAMILIES, folder)
     assert (method.options["source_domain"], method.options["target_domain"]) == ("photo", "sketch")
