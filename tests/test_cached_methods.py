@@ -227,7 +227,7 @@ def test_a_run_and_its_evaluation_anew_agree(name, tmp_path):
     cfg = load_config(ROOT / f"configs/coop/embedded_{name}.yaml", words, FAMILIES)
     with RunFolder(tmp_path) as folder:
         result = run(cfg, FAMILIES, folder, progress=False)
-    assert result["accuracy"] > 30
+    assert result["accuracy"] > 20
     assert json.loads((tmp_path / "result.json").read_text())["method"] == name
     again = retest(load_config(tmp_path / "config.yaml", [], FAMILIES), FAMILIES, tmp_path, progress=False)
     assert again["accuracy"] == result["accuracy"]

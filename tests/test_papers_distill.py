@@ -105,9 +105,9 @@ def test_tcp_names_new_classes_and_travels(clip, batch, computed):
     torch.testing.assert_close(chunked(batch[0]), method(batch[0]), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layer", [-1, 2, 8])
+@pytest.mark.parametrize("layer", [-1, 3, 8])
 def test_a_block_that_is_not_there(clip, layer):
-    with pytest.raises(InputError, match=f"layer is {layer}; the text tower has 2 blocks, so it can be 1 to 1"):
+    with pytest.raises(InputError, match=f"layer is {layer}; the text tower has 3 blocks, so it can be 1 to 2"):
         coop.build("tcp", clip, NAMES, layer=layer)
 
 
@@ -168,7 +168,7 @@ def test_only_student_and_projector_learn(clip, batch):
 def test_the_student_alone_is_its_own_teacher(clip, batch):
     method = coop.build("prompt_kd", clip, NAMES)
     torch.testing.assert_close(method.teacher(batch[0]), coop.build("zero_shot", clip, NAMES)(batch[0]))
-    assert coop.build("tcp", clip, NAMES).layer == 1, "two thirds of two blocks"
+    assert coop.build("tcp", clip, NAMES).layer == 2, "two thirds of three blocks"
 
 
 def test_new_classes_by_the_teachers_texts(clip, batch):

@@ -58,8 +58,9 @@ def test_every_benchmark_is_in_order(path):
     assert len({job.cfg.OUTPUT_DIR for job in jobs}) == len(jobs)
 
 
-def test_the_embedded_benchmark_has_every_method():
-    jobs = plan(load_cells(ROOT / "configs/benchmarks/embedded.yaml"), "out", [], FAMILIES)
+def test_the_embedded_benchmarks_have_every_method():
+    files = [ROOT / f"configs/benchmarks/{name}.yaml" for name in ("embedded", "embedded_others")]
+    jobs = [job for file in files for job in plan(load_cells(file), "out", [], FAMILIES)]
     asked = {(job.cfg.METHOD.FAMILY, job.cfg.METHOD.NAME) for job in jobs}
     known = {(family, name) for family, module in FAMILIES.items() for name in module.METHODS}
     # the embedded tower is no Swin; layer_pools repeats DualPrompt and L2P as another code has them

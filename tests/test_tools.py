@@ -107,7 +107,7 @@ def test_zero_shot_learns_nothing_and_uses_the_cards_template(tool, tmp_path):
     config = ROOT / "configs/coop/embedded_zero_shot.yaml"
     assert tool("train", "--config", config, "OUTPUT_DIR", tmp_path)[0] == 0
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["learned_parameters"] == 0 and result["templates"] == ["a photo of a {}."]
+    assert result["learned_parameters"] == 0 and result["templates"] == ["a {} photo."]
 
 
 def test_resume_of_a_finished_run_changes_nothing(tool, tmp_path):
