@@ -19,7 +19,7 @@ from promptvision.sweep.jobs import done, plan, refuse_others
 from promptvision.sweep.progress import Board
 from promptvision.sweep.run import work_off
 
-TASK = "world_backgrounds"
+TASK = "world_textures"
 CURVES = [f"few_shot: {name}, {TASK}, {n}" for name in ("linear probe", "CoOp", "CoCoOp") for n in (1, 2, 4, 8, 16)]
 MAIN = (f"few_shot: zero-shot, {TASK}", *CURVES, "vit: linear", "vit: VPT-deep")
 """Cells of the benchmark that are the main job."""
