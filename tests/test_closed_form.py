@@ -151,7 +151,7 @@ def test_the_first_task_alone_tunes_the_host(name, host, vit, tasks):
     method.finish([tasks[1]], ())
     changed = [key for key, value in method.learned_state().items() if not torch.equal(value, before[key])]
     assert sorted(changed) == sorted(["prototypes" if name == "aper" else "weight", "task_of"])
-    assert (method(tasks[1][0]).argmax(dim=1) == tasks[1][1]).float().mean() > 0.5
+    assert (method(tasks[1][0]).argmax(dim=1) == tasks[1][1]).float().mean() > 0.3  # by chance 0.1
 
 
 def test_what_a_host_is_tuned_with(vit, tasks):

@@ -475,10 +475,14 @@ def test_logits_from_features_are_the_same_bit_for_bit(family, name, precision, 
     loader = test_batches(photos, transform=make_test_transform("coop", 32, tower.mean, tower.std))
     features = FeatureTestLoader(loader, FeatureCache(tower, tmp_path, precision), photos)
     method.prepare(loader, loader)
+    if method.fits_tasks:
+        method.start_task(0, 1, range(2))
+        method.finish(loader, ())
     wanted, labels = predict(method, loader, CPU, precision)
     for _ in range(2):
         logits, same = predict(method, features, CPU, precision)
         assert torch.equal(logits, wanted) and torch.equal(same, labels)
     (images, labels), (given, _) = next(iter(loader)), next(iter(features))
     with autocast(CPU, precision):
-        assert given.dim() == 2 and torch.equal(method.loss(given, labels), method.loss(images, labels))
+        assert given.dim() == 2
+        assert method.fits_tasks or torch.equal(method.loss(given, labels), method.loss(images, labels))

@@ -37,9 +37,9 @@ def test_epochs_are_the_measure_unless_steps_are_given():
 
 def test_a_schedule_of_steps_counts_warm_up_and_drops_in_steps():
     words = ["OPTIM.EPOCHS", "2", "OPTIM.SCHEDULE_PER", "step", "OPTIM.WARMUP_EPOCHS", "3"]
-    assert rates(load(*words), 5) == learning_rates("cosine", 0.002, 10, warmup_epochs=3)
+    assert rates(load(*words), 5) == learning_rates("cosine", 0.01, 10, warmup_epochs=3)
     drops = rates(load(*words, "OPTIM.SCHEDULE", "multi_step", "OPTIM.STEPS", "[4]", "OPTIM.WARMUP_EPOCHS", "0"), 5)
-    assert drops == pytest.approx([0.002] * 4 + [0.0002] * 6)
+    assert drops == pytest.approx([0.01] * 4 + [0.001] * 6)
 
 
 def test_the_cosine_ends_where_it_is_told():
@@ -88,7 +88,7 @@ def test_a_run_stops_after_its_steps_and_validates_after_the_cut_epoch(tmp_path)
     words = ["OPTIM.ITERATIONS", "4", "OPTIM.SCHEDULE_PER", "step", "OPTIM.WARMUP_EPOCHS", "0", "TRAIN.KEEP", "best"]
     found, rows = trained(tmp_path / "run", *words)
     learnt = [row for row in rows if "loss" in row]
-    assert [row["lr"] for row in learnt] == learning_rates("cosine", 0.002, 4)
+    assert [row["lr"] for row in learnt] == learning_rates("cosine", 0.01, 4)
     size = found["pictures"]["train"] // 3
     assert 2 <= size <= 3 and found["steps"] == 4 and found["epochs"] == learnt[-1]["epoch"] + 1 == 2
     assert [row["step"] for row in rows if "val" in row] == [size - 1, 3] and "best_epoch" in found

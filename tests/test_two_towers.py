@@ -262,14 +262,14 @@ def test_a_teacher_is_asked_late_and_once(clip):
 
 
 BAD = {
-    "text too deep": ("ivlp", dict(depth_text=3), "depth_text is 3; the text tower has 2 blocks, and 1 is shallow"),
+    "text too deep": ("ivlp", dict(depth_text=4), "depth_text is 4; the text tower has 3 blocks, and 1 is shallow"),
     "no text": ("ivlp", dict(depth_text=0), "depth_text is 0; for visual prompts alone take METHOD.NAME vpt"),
     "image too deep": ("ivlp", dict(depth_vision=5), "depth_vision is 5; backbone 'embedded' has 4 blocks, and 1 is"),
     "negative": ("ivlp", dict(depth_vision=-1), "depth_vision is -1; backbone 'embedded' has"),
     "no contexts": ("ivlp", dict(n_ctx_text=0), "n_ctx is 0; a prompt needs at least one context vector"),
     "no visual": ("ivlp", dict(n_ctx_vision=0), "n_ctx is 0; there must be at least one visual prompt"),
     "maple too deep": ("maple", dict(depth=9), "depth is 9; backbone 'embedded' has 4 blocks"),
-    "maple text too deep": ("maple", dict(depth=4), "depth is 4; the text tower has 2 blocks"),
+    "maple text too deep": ("maple", dict(depth=4), "depth is 4; the text tower has 3 blocks"),
     "maple without": ("maple", dict(depth=0), "depth is 0; backbone"),
     "too long": ("maple", dict(n_ctx=75), "75 context vectors and the longest class name"),
     "std": ("prompt_src", dict(gpa_std=0.0), "must be positive"),

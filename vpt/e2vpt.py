@@ -26,7 +26,7 @@ class E2VPT(Prompt):
 
     `num_keys`: keys and values n of each block and head, before those of the tokens. `separate`: keys and values are
     tensors of their own, else one tensor serves as both. `deep`: every block has its own prompts, else only the first.
-    `prune_tokens`: share of the P prompts that are masked, and `prune_pieces` of the P K pieces of prompts. With
+    `prune_tokens`: share of the P prompts that are masked. `prune_pieces`: share of the P K pieces of prompts. With
     either, the first half of the steps trains all prompts. Then the gradients of masks of ones, over the training
     images without augmentation, rank prompts and pieces; the smallest, signed, are masked, the same in all blocks, and
     the second half trains the others from the start again, with a schedule of its own. A masked prompt is a token of
