@@ -180,7 +180,10 @@ def check_same(jobs, others):
 
 
 TASK_RES, COOP = "configs/coop/embedded_task_res.yaml", "configs/coop/embedded.yaml"
-TASKS = {"TaskRes": (TASK_RES, {"DATASET.SHOTS": 1, "OPTIM.LR": 0.3}), "low": (TASK_RES, {"DATASET.SHOTS": 1, "OPTIM.LR": 0.1})}
+TASKS = {
+    "TaskRes": (TASK_RES, {"DATASET.SHOTS": 1, "OPTIM.LR": 0.3}),
+    "low": (TASK_RES, {"DATASET.SHOTS": 1, "OPTIM.LR": 0.1}),
+}
 TASKS["decay"] = (TASK_RES, {"DATASET.SHOTS": 2, "OPTIM.LR": 0.3, "OPTIM.WEIGHT_DECAY": 0.1})
 BEST = ("TRAIN.KEEP", "best")
 
