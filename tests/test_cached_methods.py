@@ -223,11 +223,11 @@ def test_tip_adapter_refuses_other_ends(ends, clip):
 @pytest.mark.parametrize("name", ["linear_probe", "tip_adapter", "tip_adapter_f"])
 def test_a_run_and_its_evaluation_anew_agree(name, tmp_path):
     """Through configs, data and run folder; two epochs where there are any."""
-    words = ["DATASET.NAME", "world_shapes", "DATASET.SHOTS", 2, "OPTIM.EPOCHS", 2, "OUTPUT_DIR", str(tmp_path)]
+    words = ["DATASET.NAME", "world_land", "DATASET.SHOTS", 2, "OPTIM.EPOCHS", 2, "OUTPUT_DIR", str(tmp_path)]
     cfg = load_config(ROOT / f"configs/coop/embedded_{name}.yaml", words, FAMILIES)
     with RunFolder(tmp_path) as folder:
         result = run(cfg, FAMILIES, folder, progress=False)
-    assert result["accuracy"] > 20
+    assert result["accuracy"] > 50
     assert json.loads((tmp_path / "result.json").read_text())["method"] == name
     again = retest(load_config(tmp_path / "config.yaml", [], FAMILIES), FAMILIES, tmp_path, progress=False)
     assert again["accuracy"] == result["accuracy"]

@@ -134,7 +134,7 @@ def test_the_pretrained_and_the_adapted_feature_are_joined(vit, tasks):
 @pytest.mark.parametrize("host", ["adapter", "prompt", "lora", "ssf"])
 @pytest.mark.parametrize("name", ["aper", "ran_pac"])
 def test_the_first_task_alone_tunes_the_host(name, host, vit, tasks):
-    method = vpt.build(name, vit, CLASSES, host=host, **({"projection": 20} if name == "ran_pac" else {}))
+    method = vpt.build(name, vit, CLASSES, host=host, **({"projection": 200} if name == "ran_pac" else {}))
     method.start_task(0, 2, range(5))
     method.train().loss(*tasks[0]).backward()
     moved = {key for key, parameter in method.named_parameters() if parameter.grad is not None}
@@ -151,7 +151,7 @@ def test_the_first_task_alone_tunes_the_host(name, host, vit, tasks):
     method.finish([tasks[1]], ())
     changed = [key for key, value in method.learned_state().items() if not torch.equal(value, before[key])]
     assert sorted(changed) == sorted(["prototypes" if name == "aper" else "weight", "task_of"])
-    assert (method(tasks[1][0]).argmax(dim=1) == tasks[1][1]).float().mean() > 0.3  # by chance 0.1
+    assert (method(tasks[1][0]).argmax(dim=1) == tasks[1][1]).float().mean() > 0.5
 
 
 def test_what_a_host_is_tuned_with(vit, tasks):
