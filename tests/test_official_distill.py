@@ -74,8 +74,8 @@ def test_training(student, coop_inputs, case, check_training):
     """Everything is decayed, and the statistics of the batch norm run along."""
     method, expected = student(case)
     check_training(method, expected, coop_inputs, "sgd", 0.005)
-    # the batch norm of six images amplifies the rounding of a processor: up to 2.3e-4 was seen
-    torch.testing.assert_close(method.eval()(coop_inputs["images"]), expected["traj.eval_logits"], atol=5e-4, rtol=0)
+    # the batch norm of six images amplifies rounding: computed in double precision, logits are 1.5e-4 from theirs
+    torch.testing.assert_close(method.eval()(coop_inputs["images"]), expected["traj.eval_logits"], atol=2.5e-4, rtol=0)
 
 
 def test_names_of_earlier_runs_and_of_official_checkpoints(tmp_path):

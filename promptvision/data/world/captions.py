@@ -98,8 +98,7 @@ class Writer:
 
     def _of_two(self, i: int) -> str:
         """Name both things and at times how they lie, or one of them alone."""
-        kind = self.chance(0.5)
-        if not kind:
+        if not self.chance(0.5):
             first = self.chance(0.68)
             return self._framed(i, self.thing(i, 0 if first else 1, 0.3 if first else 0.5), "")
         things = [self.thing(i, slot, 0.4) for slot in (0, 1)]
