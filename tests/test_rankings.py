@@ -133,6 +133,16 @@ def test_what_is_incomplete_is_left_out_and_named(folder, to_new):
         assert f"Base to new: {told}" in sentences
 
 
+def test_images_of_all_classes_have_no_shots(folder, to_new):
+    """PromptKD takes the unlabelled images of all classes."""
+    on_all = {"shots": 0, "protocol": {"TRAIN_CLASSES": "all"}, "config": {"DATASET.TRAIN_CLASSES": "all"}}
+    for task in ("world_a", "world_b"):
+        to_new("prompt_kd", task, 90.0, 90.0, **on_all)
+        to_new("kg_coop", task, 90.0, 90.0, shots=0)
+    names = [point.published.name for point in load_ranking(folder, "base_to_new").points]
+    assert "PromptKD" in names and "KgCoOp" not in names
+
+
 def test_a_method_with_two_rows_is_left_out(folder, to_new):
     for task in ("world_a", "world_b"):
         to_new("tcp", task, 90.0, 90.0, options={"WEIGHT": 1.0})

@@ -87,7 +87,8 @@ def load_ranking(folder: str | Path, kind: str) -> Ranking:
     found, repeated = cells([run for run in runs if str(run.result["dataset"]).startswith(EMBEDDED)])
     rows = defaultdict[str, list[Row]](list)
     for row in (row for section in sections(found) if section.kind == kind for row in section.rows):
-        if row.cells and (row.cells[0].blind or row.cells[0].shots == SHOTS):
+        first = row.cells[0] if row.cells else None
+        if first and (first.blind or first.shots == SHOTS or first.settings.get("DATASET.TRAIN_CLASSES") == "all"):
             rows[row.label].append(row)
     title = literature()[kind]["title"]
     if not rows:
