@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand there."""
+"""The examples of the README and of docs/adding.md, run as they stand there."""
 
 import json
 import re
@@ -18,19 +18,30 @@ from promptvision.engine.run_folder import RunFolder
 from promptvision.experiment.run import retest, run
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
 FAMILIES = {"coop": coop, "vpt": vpt}
 
 
-def block(language, start):
-    """The code block of a language that begins with these words."""
-    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if text.startswith(start)]
-    assert len(found) == 1, f"the README has {len(found)} {language} blocks that start with {start!r}"
+def block(page, language, start):
+    """The code block of a page, in a language, that begins with these words."""
+    found = [text for text in re.findall(rf"```{language}\n(.*?)```", page, re.S) if text.startswith(start)]
+    assert len(found) == 1, f"{len(found)} {language} blocks start with {start!r}"
     return found[0]
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 180
+
+
+def test_methods_to_start_with_exist():
+    rows = re.findall(r"^\| (?!you have|---)(.*?) \| (.*?) \| (.*?) \|$", README.partition("### Which method")[2], re.M)
+    names = {name for row in rows for name in re.findall(r"`([a-z_]+)`", " ".join(row[1:]))}
+    assert len(rows) == 9 and len(names) > 20 and names <= {*coop.METHODS, *vpt.METHODS}
+
+
 def test_library_example():
-    code = block("python", "from promptvision.backbones import load_clip, load_vit")
+    code = block(README, "python", "from promptvision.backbones import load_clip, load_vit")
     code = re.sub(r"load_clip\(.*?\)", 'load_clip("embedded")', code)
     code = re.sub(r"load_vit\(.*?\)", 'load_vit("embedded")', code)
     names = {"images": torch.randn(2, 3, 32, 32), "labels": torch.tensor([0, 1])}
@@ -41,9 +52,9 @@ def test_library_example():
 
 def test_a_method_is_one_file_one_row_one_config(tmp_path):
     files = [ROOT / "coop/task_res.py", ROOT / "configs/coop/embedded_task_res.yaml"]
-    method, config = block("python", '"""TaskRes'), block("yaml", "# TaskRes")
+    method, config = block(ADDING, "python", '"""TaskRes'), block(ADDING, "yaml", "# TaskRes")
     assert [method, config] == [file.read_text() for file in files]
-    rows = [line.removeprefix("+") for line in block("diff", "+").splitlines()]
+    rows = [line.removeprefix("+") for line in block(ADDING, "diff", "+").splitlines()]
     assert rows == [line for line in (ROOT / "coop/__init__.py").read_text().splitlines() if "TaskRes" in line]
     assert (len(method.splitlines()), len(rows), len(config.splitlines())) == (39, 1, 5)
     words = ["METHOD.OPTIONS.ALPHA", "1.0", "OPTIM.EPOCHS", 5, "DATASET.SHOTS", 2, "DATASET.NAME", "world_shapes"]
@@ -56,7 +67,7 @@ def test_a_method_is_one_file_one_row_one_config(tmp_path):
 
 def test_a_data_set_is_one_card(tmp_path):
     card = tmp_path / "my_birds.yaml"
-    card.write_text(block("yaml", "# datasets/my_birds.yaml"))
+    card.write_text(block(ADDING, "yaml", "# datasets/my_birds.yaml"))
     (tmp_path / "birds/images").mkdir(parents=True)
     splits = {"train": "1.png", "val": "2.png", "test": "3.png"}
     for name in splits.values():
