@@ -18,7 +18,7 @@ SOURCE, TARGET = 0, 1
 
 
 class DAPL(FeatureMethod):
-    """Contexts shared by two domains and contexts of each, "[ctx] [domain vectors] class , a {domain} image..".
+    """Contexts shared by two domains and contexts of each, `[ctx] [domain vectors] class , a {domain} image..`.
 
     The source's prompts classify the labelled source, the target's the unlabelled target, where an image that zero-shot
     CLIP (with `template`) is sure of has its prediction as label. loss = CE(source) + weight x mean of CE over the
