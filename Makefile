@@ -6,7 +6,7 @@ JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 8))")
 OLDEST := .venv-oldest
 OLDEST_PYTHON ?= $(shell for name in python3.10 python3.11 $(PYTHON); do $$name --version >/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: install demo benchmark benchmark-all test test-oldest lint docs clean
+.PHONY: install demo benchmark benchmark-all test test-oldest lint docs site clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -53,5 +53,13 @@ $(OLDEST)/.installed: setup.py pyproject.toml
 docs: install
 	$(BIN)/python tools/docs.py
 
+# The documentation as pages with search and an API reference, in site/; fails at a warning or a broken link
+site: docs $(VENV)/.docs
+	$(BIN)/zensical build --clean --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) out build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) site out build dist *.egg-info

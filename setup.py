@@ -73,6 +73,7 @@ setup(
     ],
     extras_require={
         **EXTRAS,
+        "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2", "ruff>=0.6"],  # of `make site`; ruff breaks signatures
         "test": [
             "pytest>=8.2",
             "pytest-xdist>=3.6",

@@ -96,7 +96,7 @@ def test_every_tool_named_is_there(command):
     assert (ROOT / "tools" / f"{command}.py").is_file()
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -112,8 +112,9 @@ def test_every_file_named_exists(page):
 
 def test_the_index_lists_every_page():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^- \[(\w+\.md)\]\(\1\): ", index, re.M)
-    assert sorted(listed) == [page.name for page in PAGES[2:] if page.name != "index.md"]
+    listed = re.findall(r"^- \[([\w/]+\.md)\]\(\1\): ", index, re.M)
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]} - {"index.md"}
+    assert sorted(listed) == sorted(pages)
 
 
 @pytest.mark.parametrize("family", ["coop", "vpt"])
