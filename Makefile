@@ -21,13 +21,13 @@ demo: install
 
 benchmark: install
 	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded.yaml --output out/demo --html out/demo/report.html \
-		--jobs $(JOBS) --stack 5
+		--jobs $(JOBS) --stack 15
 
 # The other tables of the embedded world; prints first how long they take
 benchmark-all: benchmark
 	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded_others.yaml --output out/demo --jobs $(JOBS) --estimate
 	$(BIN)/python tools/sweep.py --config configs/benchmarks/embedded_others.yaml --output out/demo --html out/demo/report.html \
-		--jobs $(JOBS) --stack 5
+		--jobs $(JOBS) --stack 15
 
 lint: install
 	$(BIN)/ruff check .
