@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from promptvision.backbones import load_vit
+from promptvision.backbones.positions import WAYS
 from promptvision.backbones.weights import read_weights
 from promptvision.errors import InputError
 
@@ -131,6 +132,22 @@ def test_files_of_other_projects(kind, tmp_path):
         torch.testing.assert_close(tower(images), expected, atol=1e-6, rtol=1e-5)
 
 
+FAMILIES = [
+    "mobilenetv2_035", "mobilenetv3_small_050", "mobilenetv4_conv_small_035", "efficientnet_lite0", "mnasnet_small",
+    "tinynet_e", "lcnet_050", "ghostnet_050", "regnetx_002", "repvgg_a0", "rexnet_100",
+    "levit_128s", "mobilevit_xxs", "pvt_v2_b0", "xcit_nano_12_p16_224", "poolformer_s12", "volo_d1_224",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_of_any_family_with_its_classifiers(name, tmp_path):
+    """No layout mistakes the keys of timm's own file for its own, nor those within a file of MoCo."""
+    state = timm.create_model(name, num_classes=5).state_dict()
+    torch.save(prefixed("encoder_q.", state) if name == "mnasnet_small" else state, tmp_path / "w.pth")
+    own = load_vit(name, tmp_path / "w.pth").model.state_dict()
+    assert own and all(torch.equal(own[key], state[key]) for key in own)
+
+
 def test_mae_pools_all_patches_and_norms_anew(tmp_path):
     model = model_of(VIT)
     torch.save(mae(model), tmp_path / "mae.pth")
@@ -150,7 +167,7 @@ def test_a_fine_tuned_mae_keeps_its_norm(tmp_path):
         load_vit(VIT, tmp_path / "mae.pth")
 
 
-@pytest.mark.parametrize("way", ["timm", "official"])
+@pytest.mark.parametrize("way", WAYS)
 def test_weights_of_another_size_are_resized_once(way, tmp_path):
     model = model_of(VIT, img_size=96)
     torch.save(model.state_dict(), tmp_path / "at_96.pth")

@@ -65,6 +65,17 @@ def test_timms_way_is_timms():
     assert not torch.allclose(load_vit(model, image_size=64, resize="official")(images[..., :64, :64]), tower(images))
 
 
+def test_plain_bicubic_is_torchs():
+    tower = load_vit(VisionTransformer(**SIZES))
+    small, large = tower.model.pos_embed, resize_positions(tower, 128, "bicubic").model.pos_embed
+    smaller, antialiased = (resize_positions(tower, 32, way).model.pos_embed for way in ("bicubic", "timm"))
+    for found, side in ((large, 8), (smaller, 2)):
+        pixels = small[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+        grid = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False)
+        torch.testing.assert_close(found[:, 1:], grid.flatten(2).transpose(1, 2))
+    assert not torch.allclose(smaller, antialiased)
+
+
 def test_the_official_way_keeps_corners_and_prefix():
     tower = load_vit(VisionTransformer(**SIZES, reg_tokens=2))
     tower.model.pos_embed.normal_()

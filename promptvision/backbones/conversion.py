@@ -43,26 +43,28 @@ LAYOUTS = (
     Layout("DINOv2 in training: blocks in chunks", "blocks.0.0.", renamed=(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")),
     Layout("MAE before fine-tuning: decoder", "decoder_", dropped=("decoder_", "mask_token")),
 )
-"""Applied from top to bottom, each to what the ones above left. timm itself knows the official files of DINOv2, DINOv3,
-DeiT 3, EVA, Swin, ConvNeXt and others (`checkpoint_filter_fn`)."""
+"""Applied from top to bottom, each to what the ones above left, unless the model itself has keys with that beginning
+(MobileNet's `blocks.0.0.` are no chunks). timm itself knows the official files of DINOv2, DINOv3, DeiT 3, EVA, Swin,
+ConvNeXt and others (`checkpoint_filter_fn`)."""
 
 
 def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file under the names of a timm model without classifier."""
+    own = model.state_dict()
     for layout in LAYOUTS:
-        if any(key.startswith(layout.mark) for key in state):
+        if not any(key.startswith(layout.mark) for key in own) and any(key.startswith(layout.mark) for key in state):
             dropped = layout.dropped or "\0"
             kept = [key for key in state if key.startswith(layout.prefix) and not key.startswith(dropped)]
             state = {re.sub(*layout.renamed, key.removeprefix(layout.prefix)): state[key] for key in kept}
     key = "patch_embed.proj.weight"
-    needed, stored = model.state_dict().get(key), state.get(key)
+    needed, stored = own.get(key), state.get(key)
     if needed is not None and stored is not None and stored.dim() == needed.dim() and stored.shape != needed.shape:
         # timm would resample patches of another size without a word
         raise InputError(f"{path}: {key!r} has shape {tuple(stored.shape)}, the model needs {tuple(needed.shape)}")
     take_grid(model, state["pos_embed"].shape[-2] if "pos_embed" in state else 0)
     state = _known_to_timm(state, model, path)
-    own = model.state_dict()
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
+    classifiers = (*CLASSIFIERS, *_classifiers(model))
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(classifiers)}
     reset = [key for key in own if key.startswith("fc_norm.")]
     if reset and reset[0] not in state and "norm.weight" not in own and "norm.weight" in state:
         # the final norm of a file, for a model that normalises after pooling: as MAE's fine-tuning and VPT do with
@@ -70,6 +72,12 @@ def fitted(state: dict[str, Tensor], model: Any, path: Path) -> dict[str, Tensor
         state = {key: value for key, value in state.items() if not key.startswith("norm.")}
         state |= {key: own[key] for key in reset}
     return state
+
+
+def _classifiers(model: Any) -> list[str]:
+    """Return how the keys of a timm model's classifiers begin; it may have several, or one by another name."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return [f"{name}." for name in ((names,) if isinstance(names, str) else names)]
 
 
 def fill_from_npz(model: Any, path: Path) -> None:

@@ -15,10 +15,12 @@ from promptvision.errors import InputError, unknown
 
 WAYS: dict[str, dict[str, Any]] = {
     "timm": {"mode": "bicubic", "antialias": True},
+    "bicubic": {"mode": "bicubic"},
     "official": {"mode": "bilinear", "align_corners": True},
 }
-"""Methods of resizing a grid of position embeddings: timm's and open_clip's, or that of Google's and VPT's code, which
-is scipy's `zoom(order=1)`: linear, corners kept. Prefix tokens keep theirs."""
+"""Methods of resizing a grid of position embeddings: timm's and open_clip's; bicubic without antialiasing, as DINO, MAE
+and transformers have it; or that of Google's and VPT's code, which is scipy's `zoom(order=1)`: linear, corners kept.
+Prefix tokens keep theirs."""
 
 
 def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> ImageTower:

@@ -58,9 +58,9 @@ KEYS = (
     Key(
         "BACKBONE.RESIZE",
         "timm",
-        "Interpolation of position embeddings to INPUT.SIZE: timm (bicubic, antialiased) or official (VPT's and "
-        "Google's: linear, corners aligned).",
-        choices=("timm", "official"),
+        "Interpolation of position embeddings to INPUT.SIZE: timm (bicubic, antialiased), bicubic (without "
+        "antialiasing, as DINO and MAE), or official (VPT's and Google's: linear, corners aligned).",
+        choices=("timm", "bicubic", "official"),
     ),
     Key(
         "BACKBONE.POOL",
