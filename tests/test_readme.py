@@ -12,6 +12,7 @@ from PIL import Image
 import coop
 import vpt
 from promptvision.config import load_config
+from promptvision.config.schema import KEYS
 from promptvision.data.cards import load_card
 from promptvision.data.readers import read
 from promptvision.engine.run_folder import RunFolder
@@ -115,6 +116,15 @@ def test_the_index_lists_every_page():
     listed = re.findall(r"^- \[([\w/]+\.md)\]\(\1\): ", index, re.M)
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]} - {"index.md"}
     assert sorted(listed) == sorted(pages)
+
+
+def test_the_keys_for_those_of_other_codes_exist():
+    page = (ROOT / "docs/from_other_codes.md").read_text(encoding="utf-8")
+    ours = " ".join(line.split(" | ")[-1] for line in page.splitlines() if line.startswith("| "))
+    options = {name for family in FAMILIES.values() for each in family.METHODS for name in family.options(each)}
+    known = {key.name for key in KEYS} | {f"METHOD.OPTIONS.{name}" for name in options}
+    found = set(re.findall(r"\b[A-Z]+(?:\.[A-Z_]+)+\b", ours))
+    assert len(found) > 30 and found <= known
 
 
 @pytest.mark.parametrize("family", ["coop", "vpt"])

@@ -1,8 +1,13 @@
-"""The README's commands, run in its order in one folder: no run that an earlier command made is lost or changed."""
+"""The commands of README and docs: all are understood, and those that need nothing else run in a folder of their own.
+
+The README's run in its order, twice: no run that an earlier command made is lost or changed. A block that cannot run
+here says so in a comment, NOT_RUN.
+"""
 
 import hashlib
 import os
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -10,9 +15,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from promptvision.config import load_config
+from promptvision.config.families import FAMILIES
+from promptvision.sweep.benchmark import load_cells
+from promptvision.sweep.jobs import plan
+from promptvision.sweep.search import load_search
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^(?:python tools/\w+\.py|promptvision) .*$", README, re.M)
+NOT_RUN = "# not run by the tests: "
+COMMAND = re.compile(r"^ *(?:time )?((?:python tools/\w+\.py|promptvision) .*)$", re.M)
+OTHERS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 QUICK = {
     "train": ["OPTIM.EPOCHS", "1"],
     "tune": ["OPTIM.EPOCHS", "1"],
@@ -20,14 +32,41 @@ QUICK = {
 }
 """Tool -> words that make it quick."""
 RUNS = {"first", "coop", "folder", "list", "l2p", "own_tower", "table/linear/seed3", "tuned/final3"}
-"""Some of the runs that the commands make, below `out`."""
+"""Some of the runs that the README's commands make, below `out`."""
+
+
+def commands(page, *, runnable):
+    """The commands in the blocks of a page, in its order; `runnable`: without those that cannot run here."""
+    blocks = re.findall(r"^ *```(?:\w+)?\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S)
+    found = [block for block in blocks if not (runnable and NOT_RUN in block)]
+    return [command for block in found for command in COMMAND.findall(block)]
 
 
 def words_of(command):
-    """Return (tool, words) of a line of the README, on embedded weights."""
+    """Return (tool, words) of a line of a page, on embedded weights."""
     first, *words = shlex.split(command, comments=True)
     name = Path(words.pop(0)).stem
-    return name, [word.replace("coop/vit_b16.yaml", "coop/embedded.yaml") for word in words] + QUICK.get(name, [])
+    return name, [word.replace("coop/vit_b16.yaml", "coop/embedded.yaml") for word in words]
+
+
+EVERY = sorted({command for page in [ROOT / "README.md", *OTHERS] for command in commands(page, runnable=False)})
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_is_understood(command, monkeypatch):
+    """Its options exist, and so do the configs, grids and benchmarks that it names, with keys that take its values."""
+    name, words = words_of(command)
+    monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *words])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+    monkeypatch.chdir(ROOT)
+    tool = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))
+    args = tool["arguments"]() if "arguments" in tool else None
+    if name == "sweep":
+        assert plan(load_cells(args.config), "out", args.overrides, FAMILIES, args.only)
+    elif hasattr(args, "overrides"):
+        load_config(getattr(args, "config", "base.yaml"), args.overrides, FAMILIES)
+    if name == "tune":
+        assert load_search(args.grid).settings()
 
 
 @pytest.fixture
@@ -40,6 +79,7 @@ def workplace(tmp_path, monkeypatch):
                 Image.new("RGB", (32, 32), colour).save(tmp_path / place / name / f"{index}.png")
     Image.new("RGB", (32, 32)).save(tmp_path / "more/one.jpg")
     rows = [f"{name}/{index}.png,{name}" for name in ("red", "blue") for index in range(4)]
+    (tmp_path / "paths.txt").write_text("more/one.jpg\n")
     (tmp_path / "my/list.csv").write_text("\n".join(["path,label", *rows]))
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package/my_module.py").write_text(
@@ -67,9 +107,9 @@ def test_every_command_leaves_the_runs_of_all_others_intact(tool, workplace):
     """The second time every run is finished, and its result is given again."""
     before = {}
     for turn in (1, 2):
-        for command in COMMANDS:
+        for command in commands(ROOT / "README.md", runnable=True):
             name, words = words_of(command)
-            status, out, err = tool(name, *words)
+            status, out, err = tool(name, *words, *QUICK.get(name, []))
             if "dtd" in words:  # whose images are not here
                 assert status == (1 if name == "data" else 2) and "dtd" in out + err, command
             else:
@@ -79,3 +119,14 @@ def test_every_command_leaves_the_runs_of_all_others_intact(tool, workplace):
             assert turn == 1 or after == before, command
             before = after
     assert before.keys() >= RUNS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in OTHERS if commands(page, runnable=True)], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(page, tool, workplace):
+    """Where a page speaks of a run `out/run`, there is one."""
+    first = "promptvision train --config coop/embedded.yaml DATASET.SHOTS 1 OUTPUT_DIR out/run"
+    for command in [first, *commands(page, runnable=True)]:
+        name, words = words_of(command)
+        status, _, err = tool(name, *words, *QUICK.get(name, []))
+        assert status == 0, f"{command}: {err}"
