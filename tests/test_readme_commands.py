@@ -124,7 +124,7 @@ def test_every_command_leaves_the_runs_of_all_others_intact(tool, workplace):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in OTHERS if commands(page, runnable=True)], ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(page, tool, workplace):
-    """Where a page speaks of a run `out/run`, there is one."""
+    """The run `out/run` that some pages speak of exists."""
     first = "promptvision train --config coop/embedded.yaml DATASET.SHOTS 1 OUTPUT_DIR out/run"
     for command in [first, *commands(page, runnable=True)]:
         name, words = words_of(command)
