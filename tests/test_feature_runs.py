@@ -172,6 +172,16 @@ def test_a_stopped_run_goes_on_exactly_even_if_the_cache_was_lost(words, go, tmp
     assert result["loss"] == whole[0]["loss"] and result["accuracy"] == whole[0]["accuracy"]
 
 
+def test_a_resumed_run_prepares_again(go):
+    """CLAP's weights of the classes are no learned tensors: a resumed run computes them from the same views."""
+    words = ["METHOD.NAME", "clap", "METHOD.OPTIONS.VIEWS", 2, "OPTIM.BATCH_SIZE", 3]
+    whole = go("whole", *words)
+    with pytest.raises(SystemExit, match="143"):
+        go("parts", *words, folder=Stopped)
+    _, rows, learned = go("parts", *words, resume=True)
+    assert rows == whole[1] and torch.equal(learned["prototypes"], whole[2]["prototypes"])
+
+
 def test_a_stopped_run_can_be_resumed_with_other_settings_of_the_computation(go):
     words = [*COOP, "COMPUTE.WAY", "fast"]
     whole = go("whole", *words)
