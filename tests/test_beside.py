@@ -1,11 +1,9 @@
 """Modules in front of, beside and after attention and MLP: Convpass, RepAdapter, Houlsby's and Pfeiffer's adapters."""
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
-from official_vit import CLASSES, TOWERS, part, trained
+from official_vit import CLASSES, TOWERS, ours
 from timm.models.convnext import ConvNeXt
 from timm.models.eva import Eva
 from timm.models.swin_transformer_v2 import SwinTransformerV2
@@ -15,7 +13,6 @@ import vpt
 from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
 from promptvision.errors import InputError
-from vpt.adapter import OFFICIAL
 from vpt.convpass import Bypass
 from vpt.parts.attach import attached
 from vpt.parts.beside import placed
@@ -37,55 +34,25 @@ def built(row, tower):
     return method.eval()
 
 
-def ours(tensors):
-    """Tensors of the official codes under our names."""
-    found = {}
-    for name, tensor in tensors.items():
-        for theirs, own in OFFICIAL.items():
-            name = re.sub(theirs, own, name)
-        found[name] = tensor
-    return found
-
-
-def check(method, facts, expected, inputs, batches):
-    """Compare a method with what an official case holds: of gradients and of the training some tensors may do."""
-    method.train().load_learned_state(ours({name: expected[name] for name in facts["trainable"]}))
-    assert method.learned_parameters() == facts["trainable_count"]
-    torch.testing.assert_close(method(inputs["images"]), expected["logits"], atol=5e-5, rtol=0)
-    loss = method.loss(inputs["images"], inputs["labels"])
-    loss.backward()
-    torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
-    own, gradients = dict(method.named_parameters()), ours(part(expected, "grad/"))
-    after = ours(part(expected, "trajectory/after/"))
-    assert gradients and gradients.keys() == after.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(own[name].grad, gradient, atol=2e-5, rtol=1e-4, msg=name)
-    losses = trained(method, facts["trajectory"], batches)
-    torch.testing.assert_close(losses, expected["trajectory/loss"], atol=1e-4, rtol=0)
-    for name, tensor in after.items():
-        torch.testing.assert_close(own[name].detach(), tensor, atol=1e-4, rtol=0, msg=name)
-    torch.testing.assert_close(method(inputs["images"]), expected["trajectory/logits_after"], atol=1e-4, rtol=0)
-
-
-def test_adapters_of_vit_peft_vision(vit, inputs, golden, golden_cases):
+def test_adapters_of_vit_peft_vision(vit, golden_cases, check_official):
     for facts, expected in golden_cases("vpt/ln_difffit_adapters").values():
         told = facts["options"]
         if "adapter_bottleneck" in told:
             form = "parallel" if told["ft_mlp_mode"] == "parallel" else "sequential"
             options = {"bottleneck": told["adapter_bottleneck"], "scale": float(told["adapter_scaler"]), form: True}
             method = vpt.build("adapter", vit, CLASSES, **options, after_attention="ft_attn_module" in told)
-            check(method, facts, expected, inputs, golden("vpt/train_trajectory")[1])
+            check_official(method, facts, expected)
 
 
-def test_convpass_as_published(vit, inputs, golden, golden_cases):
+def test_convpass_as_published(vit, golden_cases, check_official):
     for facts, expected in golden_cases("vpt/convpass").values():
         options = {"bottleneck": facts["dim"], "scale": float(facts["scale"])}
         options["attention_only"] = facts["method"] == "convpass_attn"
         method = vpt.build("convpass", vit, CLASSES, **options)
-        check(method, facts, expected, inputs, golden("vpt/train_trajectory")[1])
+        check_official(method, facts, expected)
 
 
-def test_repadapter_as_published_and_merged(vit, inputs, golden, golden_cases):
+def test_repadapter_as_published_and_merged(vit, inputs, golden_cases, check_official):
     for facts, expected in golden_cases("vpt/repadapter").values():
         options = {"bottleneck": facts["dim"], "scale": float(facts["scale"]), "groups": facts["groups"]}
         options["attention_only"] = facts["method"] == "repattn"
@@ -93,7 +60,7 @@ def test_repadapter_as_published_and_merged(vit, inputs, golden, golden_cases):
         method.load_learned_state(ours({name: expected[name] for name in facts["trainable"]}))
         merged = method.head(method.merged()(inputs["images"]))
         torch.testing.assert_close(merged, expected["merged_as_shipped/logits"], atol=5e-5, rtol=0)
-        check(method, facts, expected, inputs, golden("vpt/train_trajectory")[1])
+        check_official(method, facts, expected)
 
 
 def by_hand(row, method, images):

@@ -11,10 +11,10 @@ from promptvision.errors import InputError
 CLASSES = [f"class {i}" for i in range(7)]
 
 
-def test_the_official_cases(vit_mlp4, golden_cases, check_peft):
+def test_the_official_cases(vit_mlp4, golden_cases, check_official):
     for facts, expected in golden_cases("vpt/fact").values():
         options = dict(decomposition=facts["kind"], rank=facts["rank"], scale=facts["scale"])
-        check_peft(vpt.build("fact", vit_mlp4, CLASSES, **options), facts, expected)
+        check_official(vpt.build("fact", vit_mlp4, CLASSES, **options), facts, expected)
 
 
 @pytest.mark.parametrize("decomposition", ["tt", "tk"])

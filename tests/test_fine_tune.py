@@ -16,8 +16,8 @@ METHODS = {"ln": "ln", "bitfit": "bitfit", "difffit": "diff_fit"}
 
 
 @pytest.mark.parametrize("case", METHODS)
-def test_the_official_cases(case, vit, golden_cases, check_peft):
-    check_peft(vpt.build(METHODS[case], vit, CLASSES), *golden_cases("vpt/ln_difffit_adapters")[case])
+def test_the_official_cases(case, vit, golden_cases, check_official):
+    check_official(vpt.build(METHODS[case], vit, CLASSES), *golden_cases("vpt/ln_difffit_adapters")[case])
 
 
 def test_bitfit_is_recorded_as_bias(tmp_path):

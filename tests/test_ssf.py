@@ -10,9 +10,9 @@ from promptvision.errors import InputError
 CLASSES = [f"class {i}" for i in range(7)]
 
 
-def test_the_official_cases(vit, golden_cases, check_peft):
+def test_the_official_cases(vit, golden_cases, check_official):
     for facts, expected in golden_cases("vpt/ssf").values():
-        check_peft(vpt.build("ssf", vit, CLASSES), facts, expected)
+        check_official(vpt.build("ssf", vit, CLASSES), facts, expected)
 
 
 def test_scales_start_near_one_and_shifts_near_zero(vit):
