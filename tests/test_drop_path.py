@@ -31,7 +31,7 @@ def test_it_draws_what_timm_draws(way):
     assert not any(module._forward_hooks for module in own.modules())
 
 
-@pytest.mark.parametrize("name", ["bias", "ln", "diff_fit", "ssf", "fact"])
+@pytest.mark.parametrize("name", ["bias", "ln", "diff_fit", "ssf", "fact", "adapter", "convpass", "repadapter", "dtl"])
 def test_every_method_drops_in_training_only(name):
     method = vpt.build(name, load_clip("embedded").image, CLASSES, drop_path=0.9)
     assert torch.equal(method.eval()(IMAGES), method(IMAGES))

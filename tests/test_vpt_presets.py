@@ -138,7 +138,7 @@ def test_training_is_as_in_petl_vit(name):
         "train+val",
         True,
     )
-    assert (cfg.METHOD.OPTIONS.DROPOUT, cfg.METHOD.OPTIONS.get("DROP_PATH", 0.1)) == (0.1, 0.1)
+    assert (cfg.METHOD.OPTIONS.DROPOUT, cfg.METHOD.OPTIONS.DROP_PATH) == (0.1, 0.1)
 
 
 @pytest.mark.parametrize("name", STUDY)
@@ -147,7 +147,7 @@ def test_the_study_of_vit_peft_vision_has_one_protocol(name):
     cfg = load(f"configs/vpt/vit_b16_{name}.yaml")
     optim, each = cfg.OPTIM, rates(cfg)
     assert (optim.NAME, optim.WEIGHT_DECAY, optim.BATCH_SIZE, optim.SCALE_LR) == ("adamw", 1e-4, 64, False)
-    assert cfg.METHOD.OPTIONS.get("DROP_PATH", 0.1) == 0.1
+    assert cfg.METHOD.OPTIONS.DROP_PATH == 0.1
     assert cfg.INPUT.MEAN == [0, 0, 0] and cfg.INPUT.STD == [1, 1, 1]
     assert (cfg.INPUT.TRAIN, cfg.INPUT.TEST, cfg.TRAIN.KEEP) == ("petl", "petl", "last")
     assert each[:2] == pytest.approx([1e-6, 1e-6 + 0.1 * 9.99e-4])

@@ -49,7 +49,8 @@ class Adapter(HeadMethod):
     then only the bias of `up` ever gets a gradient; "lora" starts `down` Xavier uniform and all else at zero, "xavier"
     both weights Xavier uniform (arXiv:2409.16434). `head_init`: init of the classifier, "small" or "published".
     `head_norm`: a batch norm without weights before the classifier, as in AdaptFormer's image runs.
-    If a block scales its MLP's output (layer scale), the adapter is part of that output and is scaled too.
+    If a block scales its MLP's output (layer scale), the adapter is part of that output and is scaled too;
+    `drop_path` leaves it out with that output.
     Learns `blocks.i.adapter_{down,up}sample.{weight, bias}`, with `after_attention` `attention.i.` of the same,
     `adapter_{norm, scale}` if asked for, and the head; `load_learned_state` takes the names of AdaptFormer's code and
     of ViT_PEFT_Vision too.
@@ -70,6 +71,7 @@ class Adapter(HeadMethod):
         learned_scale: bool = False,
         norm: str = "none",
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         init: str = "identity",
         head_init: str = "small",
         head_norm: bool = False,

@@ -36,6 +36,7 @@ class DTL(HeadMethod):
         beta: float = 100.0,
         first: int = -1,
         kernel: int = 0,
+        drop_path: float = 0.0,
         head_init: str = "small",
     ):
         super().__init__(backbone, classes)

@@ -69,6 +69,7 @@ class RepAdapter(Beside):
         scale: float = 1.0,
         attention_only: bool = False,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         head_init: str = "small",
     ):
         super().__init__(backbone, classes)
