@@ -37,7 +37,7 @@ class BuildPy(build_py):
 
 setup(
     name="promptvision",
-    version="0.1.0",
+    version="0.2.0",
     description="Vision prompt learning on frozen ViT and CLIP backbones: CoOp, VPT and their rivals",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

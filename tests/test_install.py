@@ -103,7 +103,7 @@ def test_installed_command_explains_itself(call):
     listed = call()
     commands = {line.split()[0] for line in listed.splitlines()[2:]}
     assert listed == call("--help") and "train" in commands and not commands & CHECKOUT_ONLY
-    assert call("--version") == "promptvision 0.1.0\n"
+    assert call("--version") == "promptvision 0.2.0\n"
     assert call("trian", status=2) == "error: unknown command 'trian'; did you mean 'train'?\n"
     assert call("help", "OPTIM.EPOCHS") == "OPTIM.EPOCHS (50): Number of epochs.\n"
     said = call("train", "--help")

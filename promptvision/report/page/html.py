@@ -74,7 +74,7 @@ def introduction(report: Report) -> list[str]:
 
 
 def versions(environments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return `promptvision 0.1.0`, `Python 3.11.7 and 3.12.1` ...: all versions that some run names."""
+    """Return `promptvision 0.2.0`, `Python 3.11.7 and 3.12.1` ...: all versions that some run names."""
     found: dict[str, dict[str, None]] = {key: {} for key in VERSIONS}
     for environment in environments:
         for key in (key for key in VERSIONS if environment.get(key)):
