@@ -48,7 +48,9 @@ setup(
     cmdclass={"build_py": BuildPy},
     entry_points={"console_scripts": ["promptvision = promptvision.__main__:main"]},
     package_data={
-        "promptvision": ["py.typed", "backbones/*.safetensors", "report/literature/*.*", "report/page/*.*"],
+        "promptvision": [
+            *("py.typed", "backbones/*.safetensors", "data/prepare/*.tsv", "report/literature/*.*", "report/page/*.*"),
+        ],
         "promptvision.datacards": ["*.yaml", "names/*.txt"],
         "promptvision.configs": ["**/*.yaml"],
     },
@@ -70,6 +72,7 @@ setup(
         "scipy>=1.12",
         "jinja2>=3.1",
         "filelock>=3.30",
+        "packaging>=23.0",
     ],
     extras_require={
         **EXTRAS,

@@ -47,6 +47,10 @@ MAY_IMPORT = {
             for name in ("sweep", "experiment", "config", "backbones", "engine", "atomic", "errors", "safe_yaml")
         ),
     ],
+    "promptvision/verify": [
+        *(f"promptvision.{name}" for name in ("verify", "experiment", "config", "data", "backbones", "engine")),
+        *(f"promptvision.{name}" for name in ("report", "atomic", "errors", "method")),
+    ],
     "vpt": [
         "vpt",
         *(

@@ -22,7 +22,7 @@ from promptvision.data.splits import (
 )
 from promptvision.errors import InputError
 
-FINGERPRINTS = Path(__file__).parent / "golden/splits/fewshot_fingerprints.tsv"
+FINGERPRINTS = Path(__file__).parents[1] / "promptvision/data/prepare/few_shot_fingerprints.tsv"
 SPLITS = Path(os.environ.get("PROMPTVISION_SPLITS", "no such folder"))
 
 

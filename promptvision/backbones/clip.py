@@ -118,14 +118,14 @@ def _create(name: str, tag: str | None, quick_gelu: bool, options: dict[str, Any
     try:
         with (
             Source.hub(text).use(f"the configuration of {name}'s text tower", COPY) if text else nullcontext(),
-            _source(name, tag).use(f"the weights {tag!r} of {name}", advice) if tag else nullcontext(),
+            source_of(name, tag).use(f"the weights {tag!r} of {name}", advice) if tag else nullcontext(),
         ):
             return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick_gelu, **options)
     finally:
         logging.getLogger().disabled = was
 
 
-def _source(name: str, tag: str) -> Source:
+def source_of(name: str, tag: str) -> Source:
     """Return where open_clip looks for the weights of a tag: on the Hub if they are there, else by their address."""
     facts = get_pretrained_cfg(name, tag)
     if facts.get("hf_hub"):

@@ -104,7 +104,7 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
             raise unknown("backbone", name, timm.list_pretrained(f"{architecture}.*"))
     advice = "give a file: BACKBONE.PRETRAINED path/to/weights.safetensors (or 'none' for random weights)"
     from_network = (pretrained or elsewhere) and not name.startswith("local-dir:")
-    source = _source(name).use(f"the weights of {name}", advice) if from_network else nullcontext()
+    source = source_of(name).use(f"the weights of {name}", advice) if from_network else nullcontext()
     try:
         with refuse_damaged(f"BACKBONE.NAME {name}: no model of timm") if elsewhere else nullcontext(), source:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
@@ -114,7 +114,7 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
         raise InputError(f"backbone {name} cannot pool by BACKBONE.POOL {options['global_pool']} ({error})") from error
 
 
-def _source(name: str) -> Source:
+def source_of(name: str) -> Source:
     """Return where timm looks for the weights of a model of its own, or on the Hub."""
     kind, _, repo = name.partition(":")
     facts = None if repo else timm.get_pretrained_cfg(name, allow_unregistered=False)

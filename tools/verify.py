@@ -1,0 +1,216 @@
+"""Verify an installation, its weights and its data sets: python tools/verify.py --root data --backbone RN50 ViT-B-16
+
+Each check holds, differs, or finds that what it needs is not here; the exit status is 1 if any differs. They are:
+packages and arithmetic; weight files, against the SHA-256 that their addresses state; the tokenizer and the image
+transform, against known results; the fast way, against the plain way on these weights; of each data set under --root
+its counts, few-shot images and views; zero-shot accuracies and linear probes, against the published ones. --train
+repeats a published training too, on the smallest data set that has one. docs/verify.md shows the output.
+"""
+
+import json
+import time
+from functools import cache, partial
+
+from promptvision.cli import one_sentence, say, tool_parser
+from promptvision.config.families import FAMILIES
+from promptvision.data.cards import card_names, load_card
+from promptvision.data.prepare.presence import expected, presence, root_folder
+from promptvision.data.readers import read
+from promptvision.errors import InputError, counted
+
+NAMES = ("cat", "golden retriever", "DC-9-30", "bird's nest", "Washington D.C.", "snapdragon", "T-shirt", "annual crop")
+"""Classes of the methods by which the ways of encoding are compared."""
+VIEWS = 8
+"""Images of a data set whose views are compared."""
+
+
+def arguments():
+    parser = tool_parser(__doc__)
+    parser.add_argument("--root", default="", help="DATASET.ROOT (without it, the folder data)")
+    known = "embedded, and of CLIPs with published numbers those whose weights are on this machine"
+    help = f"names or weight files, as for BACKBONE.NAME; missing weights are downloaded (default: {known})"
+    parser.add_argument("--backbone", nargs="+", default=[], metavar="NAME", help=help)
+    parser.add_argument("--train", action="store_true", help="also repeat a published training, with three seeds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+
+    from promptvision.engine.progress import log_to_terminal, track
+    from promptvision.report.tables.terminal import TerminalTable, wide_console
+    from promptvision.verify.check import DIFFERS, table
+
+    log_to_terminal()
+    backbones, here = needs(args)
+    checks = [*of_machine(), *(check for card in here for check in of_data_set(card, args.root))]
+    checks += [check for name in backbones for check in of_backbone(name)]
+    checks += accuracies(args, backbones, here)
+    if not args.json:
+        seconds = sum(check.images * pace(check.of) for check in checks if check.images)
+        wait = f"{seconds / 60:.0f} minutes" if seconds > 90 else "a minute or two"
+        say(f"{counted(len(checks), 'check')}, about {wait} on {device()}. Features of images stay in CACHE_DIR.")
+    rows = []
+    for check in track(checks, "verifying", "check"):
+        rows.append(check.row())
+        if args.json:
+            say(json.dumps(rows[-1], ensure_ascii=False))
+    if not args.json:
+        wide_console().print(TerminalTable(table(rows)))
+    raise SystemExit(1 if any(row["verdict"] == DIFFERS for row in rows) else 0)
+
+
+def needs(args):
+    """Return the names of the backbones and the cards of the data sets to verify, and say what is needed."""
+    from promptvision.report.literature.counterparts import rules
+    from promptvision.verify.weights import is_clip, weight_file
+
+    papers = [name for names in rules()["backbones"].values() for name in names if is_clip(name)]
+    backbones = args.backbone or ["embedded", *(name for name in papers if weight_file(name))]
+    cards = {name: load_card(name) for name in card_names()}
+    here = [card for card in cards.values() if presence(card, args.root) in ("here", "in part")]
+    if not args.json:
+        say(f"Needs weights (published numbers: {', '.join(papers)}; --backbone) and data sets (--root).")
+        found = ", ".join(card.name for card in here) or "no data set"
+        say(f"Here: {', '.join(backbones)}; under {root_folder(args.root)}: {found}.")
+    return backbones, here
+
+
+@cache
+def device():
+    """Return the device that runs use by default."""
+    from promptvision.engine.device import choose_device
+
+    return choose_device()
+
+
+@cache
+def load(name):
+    """Return a CLIP or an image tower on the device."""
+    from promptvision.verify.weights import is_clip
+
+    return FAMILIES["coop" if is_clip(name) else "vpt"].load_backbone(name).to(device())
+
+
+@cache
+def pace(name):
+    """Return the seconds that a backbone takes for an image, reading it included."""
+    import torch
+
+    tower = getattr(load(name), "image", load(name))
+    images = torch.randn(4, 3, tower.image_size, tower.image_size, device=device())
+    for _ in range(2):  # the first batch also prepares the device
+        started = time.monotonic()
+        with torch.no_grad():
+            float(tower(images).sum())
+    return (time.monotonic() - started) / len(images) + 0.01
+
+
+def of_machine():
+    from promptvision.data.prepare.known import KNOWN_VIEW, view_of_known_image
+    from promptvision.verify.check import Check, judged
+    from promptvision.verify.machine import arithmetic, packages
+
+    def view():
+        fault = "differs from the known one: does another library than Pillow resize?"
+        return judged([fault] if view_of_known_image() != KNOWN_VIEW else [], "bit for bit")
+
+    yield Check("installation", "packages", packages)
+    yield Check("installation", "arithmetic", partial(arithmetic, device()))
+    yield Check("installation", "CLIP's view of a known image", view)
+
+
+def of_data_set(card, root):
+    """Yield the checks of a data set that is under the root, perhaps in part."""
+    from promptvision.data.prepare.known import fingerprints, miscounted, wrong_picks, wrong_views
+    from promptvision.verify.check import ABSENT, Answer, Check, judged
+
+    missing = [name for name, exists in expected(card, root).items() if not exists]
+    if missing:
+        yield Check(card.name, "files", partial(Answer, ABSENT, f"missing: {', '.join(missing)}"))
+        return
+    images, known = cache(partial(read, card, root)), fingerprints(card.name)
+    counts = ", ".join(f"{split} {count:,}" for split, count in card.counts.items()) or "the card has none"
+    yield Check(card.name, "counts", lambda: judged(miscounted(card, root), counts))
+    if known:
+        lists = f"{2 * len(known)} published lists, by their fingerprints"
+        yield Check(card.name, "few-shot images", lambda: judged(wrong_picks(images(), known), lists))
+    same = f"{VIEWS} test images as by CLIP's own transform, bit for bit"
+    yield Check(card.name, "views", lambda: judged(wrong_views(images(), VIEWS), same))
+
+
+def of_backbone(name):
+    """Yield the checks of a backbone, or the reason for which it cannot be loaded."""
+    from promptvision.verify.check import ABSENT, DIFFERS, Answer, Check
+    from promptvision.verify.tokens import known_tokens
+    from promptvision.verify.weights import check_hash, is_clip, weight_file
+
+    file = weight_file(name)
+    try:
+        backbone = load(name)
+    except InputError as error:
+        yield Check(name, "weights", partial(Answer, DIFFERS if file else ABSENT, str(error)))
+        return
+    yield Check(name, "weights", partial(check_hash, weight_file(name)))
+    if is_clip(name):
+        yield Check(name, "tokens", partial(known_tokens, backbone.text))
+        yield Check(name, "fast way, texts", partial(ways, name, "coop", "coop", "text", n_ctx=4))
+    if not is_clip(name):
+        yield Check(name, "fast way, images", partial(ways, name, "vpt", "prompt", "", num_tokens=10, deep=True))
+    elif backbone.image.blocks:
+        own = {"n_ctx": 4, "depth": backbone.image.depth}
+        yield Check(name, "fast way, images", partial(ways, name, "coop", "vpt", "image", **own))
+
+
+def ways(name, family, method, tower, **options):
+    """Compare the ways of encoding by a method with random prompts on random images, or on their features."""
+    import torch
+
+    from promptvision.verify.ways import compare_ways
+
+    backbone = load(name)
+    image = getattr(backbone, "image", backbone)
+    torch.manual_seed(0)
+    built = FAMILIES[family].build(method, backbone, NAMES, **options).to(device())
+    inputs = torch.randn(4, 3, image.image_size, image.image_size, device=device())
+    if tower == "text":
+        with torch.no_grad():
+            inputs = image(inputs)
+    half = "fp16" if device().type == "cuda" else "bf16"
+    labels = torch.arange(4, device=device())
+    return compare_ways(built, getattr(backbone, tower, backbone), inputs, labels, half)
+
+
+def accuracies(args, backbones, here):
+    """Yield the published accuracies that can be repeated, and for each backbone without one that there is none."""
+    from promptvision.verify.check import ABSENT, Answer, Check
+    from promptvision.verify.published import numbers_of, own_numbers
+    from promptvision.verify.weights import published_name, weight_file
+
+    trainings = []
+    for name in (name for name in backbones if weight_file(name)):
+        known = published_name(name, weight_file(name))
+        found = own_numbers() if name == "embedded" else []
+        found += [number for card in here for number in numbers_of(known, name, card, args.root)]
+        for number in found:
+            of = f"{number.what}, {number.words['DATASET.NAME']}"
+            check = Check(name, of, partial(number.repeat, FAMILIES), number.images)
+            if number.trains:
+                trainings.append((number.images, check))
+            else:
+                yield check
+        bare = [card.name for card in here if not any(n.words["DATASET.NAME"] == card.name for n in found)]
+        if bare:
+            yield Check(name, "accuracy", partial(Answer, ABSENT, f"no published number on {', '.join(bare)}"))
+    if args.train:
+        smallest = sorted(trainings, key=lambda pair: pair[0])[:1]
+        yield from (check for _, check in smallest)
+        if not smallest:
+            none = "no published training of these backbones on these data sets"
+            yield Check("training", "accuracy", partial(Answer, ABSENT, none))
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
