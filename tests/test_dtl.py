@@ -1,9 +1,8 @@
-"""DTL and DTL+ against the numbers of their official code, and what a step of theirs costs."""
+"""DTL and DTL+ against the numbers of their official code, and which blocks their gradients pass."""
 
 import pytest
 import torch
 from official_vit import CLASSES, TOWERS
-from torch.utils.flop_counter import FlopCounterMode
 
 import vpt
 from promptvision.backbones import load_vit
@@ -101,25 +100,6 @@ def test_nothing_is_propagated_through_the_blocks_before_the_first_addition(kern
     method.loss(torch.randn(2, 3, 32, 32), torch.tensor([0, 1])).backward()
     assert seen.found == {2}
     assert method.lora_dict["0"].lora_B.grad.any()
-
-
-def test_a_step_costs_no_more_than_its_passes():
-    """A forward pass, and for the 5 blocks after the first addition the gradients of their inputs alone."""
-    with torch.device("meta"):
-        tower = load_vit("vit_base_patch16_224", "none")
-        images, labels = torch.empty(2, 3, 224, 224), torch.zeros(2, dtype=torch.long)
-        tokens = torch.empty(2, 197, 768, requires_grad=True)
-        whole = counted(lambda: tower.run(tower.embed(images)))
-        five = counted(lambda: torch.nn.Sequential(*tower.blocks[7:])(tokens).sum().backward())
-        forward = counted(lambda: torch.nn.Sequential(*tower.blocks[7:])(tokens))
-        method = vpt.build("dtl", tower, CLASSES)
-        assert counted(lambda: method.loss(images, labels).backward()) < 1.03 * (whole + five - forward)
-
-
-def counted(work):
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
 
 
 @pytest.mark.parametrize(("kernel", "extra"), [(0, 0), (5, 25 * 768)])

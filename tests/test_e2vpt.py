@@ -7,7 +7,6 @@ import pytest
 import torch
 from official_vit import CLASSES, TOWERS
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import vpt
 from promptvision.backbones import load_vit
@@ -158,18 +157,6 @@ def test_the_start_of_keys_and_values_is_kaimings(vit):
     method = vpt.build("e2vpt", vit, CLASSES, num_keys=5)
     values = torch.cat([layer["attn"].deep_QKV_embeddings.flatten() for layer in method.encoder["layer"]])
     assert 0.99 * (6 / 80) ** 0.5 < values.abs().max() < (6 / 80) ** 0.5
-
-
-def test_a_step_costs_little_more_than_vpt():
-    with torch.device("meta"):
-        tower = load_vit("vit_base_patch16_224", "none")
-        images, labels, flops = torch.empty(2, 3, 224, 224), torch.zeros(2, dtype=torch.long), []
-        for name in ("prompt", "e2vpt"):
-            method = vpt.build(name, tower, CLASSES, num_tokens=10, deep=True)
-            with FlopCounterMode(display=False) as counter:
-                method.loss(images, labels).backward()
-            flops.append(counter.get_total_flops())
-    assert flops[1] < 1.03 * flops[0]
 
 
 @pytest.mark.parametrize(("separate", "extra"), [(False, 1), (True, 2)])

@@ -13,7 +13,7 @@ import vpt
 from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
 
-UNTRAINED = ("knn", "swin_prompt", "prompt_ablations")
+UNTRAINED = ("knn", "simple_cil", "swin_prompt", "prompt_ablations")
 """Nothing is learned, a Swin has no class token, and the ablations cost what `prompt` does."""
 OPTIONS = {
     "partial": dict(blocks=1),
