@@ -224,3 +224,17 @@ def test_skip_tuning_follows_its_scripts(name, dataset, shots):
     assert found == (6, 0.5, 50, 0.3, 4, "sgd") and (shots >= 4) == optim.ONE_CLASS
     assert (options.REDRAW, options.KEEP_LABELS, options.FP16_WEIGHTS) == (False, False, True)
     assert list(options.TEMPLATES) == ["itap of a {}."] if dataset == "dtd" else len(options.TEMPLATES) == 1
+
+
+OF_A_TEST = {"TEMPLATES", "PROMPT", "CTX_INIT", "BETA", "FUSE", "AUGMIX", "STRENGTH"}
+"""Options that a benchmark's tests on other data sets may change: none of them shapes what is learned there."""
+
+
+@pytest.mark.parametrize("benchmark", ["cross_dataset", "domain_generalization", "base_to_new"])
+def test_a_test_on_another_data_set_keeps_what_a_run_learned(benchmark):
+    jobs = plan(load_cells(ROOT / f"configs/benchmarks/{benchmark}.yaml"), "out", [], FAMILIES, ["SEED=1"])
+    for job in jobs:
+        trained = job.cfg.METHOD.OPTIONS
+        for place, test in job.evals.items():
+            changed = {name for name, value in test.METHOD.OPTIONS.items() if value != trained[name]}
+            assert changed <= OF_A_TEST, (job.title, place, changed)
