@@ -57,7 +57,13 @@ class AttributePrompts(PromptEncoder):
     def __init__(self, tower: TextTower, inner: PromptEncoder, attributes: Sequence[str], count: int, one_token: bool):
         start, device = tower.starts, inner.ids.device
         words = " ".join(f"{' '.join([PLACEHOLDER] * count)} {word}" for word in attributes)
-        added = tower.tokenize([words])[0, start : start + tower.count(words)].to(device)
+        length, room = tower.count(words), tower.context_length
+        if (last := int(inner.eot.max()) + length) >= room:
+            raise InputError(
+                f"with {counted(len(attributes), 'attribute')} the longest prompt ends at token {last + 1}; the text "
+                f"tower takes {room}"
+            )
+        added = tower.tokenize([words])[0, start : start + length].to(device)
         lengths = [1 if one_token else tower.count(word) for word in attributes]
         vectors = [range(i * count, (i + 1) * count) for i in range(len(attributes))]
         before = [slot for own, n in zip(vectors, lengths, strict=True) for slot in (*own, *[CONSTANT] * n)]
@@ -67,12 +73,7 @@ class AttributePrompts(PromptEncoder):
             for rows, own in ((inner.ids, added), (others, torch.tensor(before, device=device)))
         )
         slots = nn.functional.pad(slots, (0, ids.shape[1] - slots.shape[1]), value=CONSTANT)
-        eot, room = inner.eot + len(added), tower.context_length
-        if int(eot.max()) >= room:
-            raise InputError(
-                f"with {counted(len(attributes), 'attribute')} the longest prompt ends at token {int(eot.max()) + 1}; "
-                f"the text tower takes {room}"
-            )
+        eot = inner.eot + length
         super().__init__(tower, ids[:, :room], slots[:, :room], eot, class_specific=inner.class_specific)
         self.names = [f"ctx_att{number + 1}" for number in range(len(attributes))]
         for name in self.names:

@@ -35,7 +35,8 @@ TOWERS = {
 }  # fmt: skip
 CLIPS = {
     "coop": {}, "cocoop": {}, "maple": {}, "clip_lora": {}, "kg_coop": {}, "tcp": {}, "prompt_kd": {}, "plot": {},
-    "prompt_src": dict(teacher_templates=["a photo of a {}."]),
+    "prompt_src": dict(teacher_templates=["a photo of a {}."]), "clap": {}, "mmrl": {}, "mmrl_pp": {}, "skip_tuning": {},
+    "mma_pp": {}, "co_prompt": {}, "two_stage": {}, "dept": dict(host="maple"), "at_prompt": dict(host="cocoop"),
 }  # fmt: skip
 VPTS = {
     "vit prompt": dict(deep=True), "vit full": {}, "vit partial": {}, "vit bias": {}, "vit lora": {}, "vit l2p": {},
@@ -69,7 +70,7 @@ def numbers(method, precision):
     method.train()
     torch.manual_seed(3)
     with torch.autocast("cpu", HALVES[precision]):
-        loss = method.loss(images, torch.tensor([0, 1, 2]))
+        loss = method.loss(images, torch.tensor([0, 1, 2]), *[images.flip(3)] * method.wants_second_view)
     loss.backward()
     method.eval()
     with torch.no_grad(), torch.autocast("cpu", HALVES[precision]):

@@ -189,6 +189,7 @@ def test_wrong_options_are_refused(clip):
         (dict(attributes=("color", " ")), "attributes takes words"),
         (dict(n_att=-1), "n_att is -1"),
         (dict(attributes=("color",) * 12, n_att=5), "the longest prompt ends at token"),
+        (dict(attributes=("color",) * 40, n_att=5), "with 40 attributes the longest prompt ends at token"),
     ):
         with pytest.raises(InputError, match=said):
             coop.build("at_prompt", clip, NAMES, **options)

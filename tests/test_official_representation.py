@@ -147,6 +147,9 @@ WRONG = {
     "templates holds 2 texts": dict(templates=["a {}.", "the {}."]),
     "alpha is a share": dict(alpha=1.5),
     "at least one token": dict(n_tokens=0),
+    "dim 0": dict(dim=0),
+    "weight is -1; it is 0 or positive": dict(weight=-1.0),
+    "logit_scale is -0.5": dict(logit_scale=-0.5),
     "rising numbers from 0 to 2": dict(layers=[2, 1]),
     "layers is \\[3\\]": dict(layers=[3]),
 }

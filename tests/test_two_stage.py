@@ -200,6 +200,17 @@ def test_the_schedule_starts_again_in_each_stage(tmp_path):
     assert rates(cfg, 3, (0.6, 0.4))[:6] == pytest.approx([0.001] * 3 + [0.0005005] * 3)
 
 
+def test_every_stage_has_a_step_or_training_is_refused(tmp_path):
+    cfg = config(tmp_path)
+    assert stage_starts(cfg, 3, (0.01, 0.99)) == [0, 1] and stage_starts(cfg, 3, (0.99, 0.01)) == [0, 9]
+    assert len(rates(cfg, 3, (0.01, 0.99))) == 10
+    assert stage_starts(config(tmp_path, "OPTIM.EPOCHS", "0"), 3, (0.6, 0.4)) == [0, 0]
+    for words, given in (([], "1 step"), (["OPTIM.SCHEDULE_PER", "epoch"], "1 epoch")):
+        few = config(tmp_path, "OPTIM.ITERATIONS", "1", *words)
+        with pytest.raises(InputError, match=f"training has 2 stages and {given}; set OPTIM.EPOCHS or OPTIM.ITERATIO"):
+            stage_starts(few, 3, (0.6, 0.4))
+
+
 def test_patience_is_refused(tmp_path):
     cfg = config(tmp_path, "TRAIN.PATIENCE", "2", "TRAIN.EVAL_EVERY", "1")
     with pytest.raises(InputError, match="what two_stage learns in each of its stages depends on the number of epochs"):

@@ -55,9 +55,12 @@ class Representations(FeatureMethod):
         options, templates = self.options, given_templates(self.options["templates"])
         if len(templates) > 1:
             raise InputError(f"templates holds {len(templates)} texts; this method takes one text for a class")
-        if options["n_tokens"] < 1 or not 0 <= options["alpha"] <= 1:
-            given = f"n_tokens is {options['n_tokens']}, alpha {options['alpha']}"
-            raise InputError(f"{given}; at least one token is needed, and alpha is a share from 0 to 1")
+        if min(options["n_tokens"], options["dim"]) < 1 or not 0 <= options["alpha"] <= 1:
+            given = f"n_tokens is {options['n_tokens']}, dim {options['dim']}, alpha {options['alpha']}"
+            raise InputError(f"{given}; at least one token of one number is needed, and alpha is a share from 0 to 1")
+        for name in ("weight", "logit_scale"):
+            if options[name] < 0:
+                raise InputError(f"{name} is {options[name]:g}; it is 0 or positive")
         self.layers = blocks_of_both(backbone, options["layers"], lambda depth: max(0, depth // 2 - 1))
         self.frozen_blocks = self.layers[0]
         self.teacher = Teacher(classes, templates)

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from promptvision.data.images import Item
 from promptvision.data.loader import count_batches, groups_of
 from promptvision.engine.optim import learning_rates
-from promptvision.errors import InputError
+from promptvision.errors import InputError, counted
 
 
 def base_rate(cfg: CfgNode) -> float:
@@ -81,9 +81,14 @@ def rates(cfg: CfgNode, batches: int = 1, stages: Sequence[float] = (1.0,)) -> l
 
 
 def stage_starts(cfg: CfgNode, batches: int, stages: Sequence[float]) -> list[int]:
-    """Return the first step of every stage, in a schedule per epoch that of an epoch."""
+    """Return the first step of every stage, in a schedule per epoch that of an epoch; each has one of them at least."""
     total, each = steps(cfg, batches), steps_per_epoch(cfg, batches) if cfg.OPTIM.SCHEDULE_PER == "epoch" else 1
-    return [min(total, round(sum(stages[:stage]) * total / each) * each) for stage in range(len(stages))]
+    count, most = len(stages), math.ceil(total / each)
+    if 0 < most < count:
+        given = counted(most, "step" if each == 1 else "epoch")
+        raise InputError(f"training has {count} stages and {given}; set OPTIM.EPOCHS or OPTIM.ITERATIONS to more")
+    rounded = (round(sum(stages[:stage]) * total / each) for stage in range(count))
+    return [max(0, min(max(start, n), most - count + n)) * each for n, start in enumerate(rounded)]
 
 
 def _rates(cfg: CfgNode, length: int, count: int) -> list[float]:
