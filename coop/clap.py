@@ -57,7 +57,8 @@ class CLAP(FeatureMethod):
         """Compute how strongly each prototype is held."""
         features, labels = all_features(self.backbone, train)
         check_every_class(self.classes, labels, "CLAP")
-        shares = self.backbone.logits(features, self.base).softmax(dim=1)
+        with torch.autocast(features.device.type, enabled=False):
+            shares = self.backbone.logits(features, self.base).softmax(dim=1)
         held = [shares[labels == label, label].mean() for label in range(len(self.classes))]
         self.multipliers = torch.stack(held).float()
 

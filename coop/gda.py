@@ -63,30 +63,36 @@ class GDA(ZeroShot):
         """Fit the Gaussians to the training images, and choose alpha on the validation images."""
         features, labels = all_features(self.backbone, train)
         check_every_class(self.classes, labels, "GDA")
-        vectors = F.normalize(features, dim=-1)
-        means = torch.stack([vectors[labels == label].mean(dim=0) for label in range(len(self.classes))])
-        self.W, self.b = discriminant(means, precision_of(vectors, means, labels, self.options["covariance"]))
-        self.vectors = vectors if self.new_classes else self.vectors
+        with torch.autocast(features.device.type, enabled=False):
+            vectors = F.normalize(features, dim=-1)
+            means = torch.stack([vectors[labels == label].mean(dim=0) for label in range(len(self.classes))])
+            self.W, self.b = discriminant(means, precision_of(vectors, means, labels, self.options["covariance"]))
+            self.vectors = vectors if self.new_classes else self.vectors
         if self.options["alpha"]:
             return
         features, labels = all_features(self.backbone, val)
         if not len(labels):
             raise InputError("the search for alpha needs validation images; without any, set METHOD.OPTIONS.ALPHA")
-        zero_shot, scores = self.zero_shot(features), F.normalize(features, dim=-1) @ self.W.T + self.b
+        zero_shot, scores = self.both_logits(features, self.W, self.b)
         hits = [int(((zero_shot + alpha * scores).argmax(dim=1) == labels).sum()) for alpha in ALPHAS]
         self.alpha.fill_(ALPHAS[hits.index(max(hits))])  # the smallest of equals
 
+    def both_logits(self, features: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the zero-shot logits (B, C) of features (B, E), and f W^T + b, in float32: W f and b nearly cancel."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(weight.dtype)
+            return self.zero_shot(features), F.normalize(features, dim=-1) @ weight.T + bias
+
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Return W (C, E) and b (C,) of the classes: those of training, or made of their nearest training features."""
-        if self.classes == self.trained_classes:
-            return self.W, self.b
         labels = torch.tensor(self.trained_labels, device=self.W.device)
         weight = self.W[labels.clamp(min=0)]
         bias = self.b[labels.clamp(min=0)] + math.log(len(self.trained_classes) / len(self.classes))
         if (labels >= 0).all() or not len(self.vectors):  # before training there are no vectors
             return weight, bias
         new = labels < 0
-        weight[new], bias[new] = discriminant(*self._by_texts(self.features[new]), classes=len(labels))
+        with torch.autocast(weight.device.type, enabled=False):
+            weight[new], bias[new] = discriminant(*self._by_texts(self.features[new]), classes=len(labels))
         return weight, bias
 
     def _by_texts(self, texts: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,9 +109,8 @@ class GDA(ZeroShot):
         weight, bias = self.classifier()
 
         def predict(images: Tensor) -> Tensor:
-            features = self.backbone.image.as_features(images)
-            scores = F.normalize(features, dim=-1).to(weight.dtype) @ weight.T + bias
-            return self.zero_shot(features) + self.alpha * scores
+            zero_shot, scores = self.both_logits(self.backbone.image.as_features(images), weight, bias)
+            return zero_shot + self.alpha * scores
 
         return predict
 
@@ -126,10 +131,7 @@ def discriminant(means: Tensor, precision: Tensor, classes: int = 0) -> tuple[Te
 
 
 def precision_of(vectors: Tensor, means: Tensor, labels: Tensor, covariance: str) -> Tensor:
-    """Return the precision (E, E) of vectors (N, E) around the means of their classes.
-
-    "pooled": the shrunk inverse of the covariance of all. "classwise": the pseudo-inverse of the mean of each class's.
-    """
+    """Return the precision (E, E) of vectors (N, E) around the means of their classes; `covariance` as in GDA."""
     away, counts = (vectors - means[labels]).double(), torch.bincount(labels).double()
     if away.norm(dim=1).max() < 1e-4:  # equal features differ by rounding
         raise InputError(
@@ -145,6 +147,5 @@ def precision_of(vectors: Tensor, means: Tensor, labels: Tensor, covariance: str
 
 def shrunk(spread: Tensor, count: int) -> Tensor:
     """Return E ((n - 1) S + tr(S) I)^-1 of S = spread / (n - 1), for the sum (E, E) of n outer products."""
-    size = len(spread)
-    identity = torch.eye(size, dtype=spread.dtype, device=spread.device)
-    return size * torch.linalg.inv(spread + spread.trace() / max(1, count - 1) * identity)
+    identity = torch.eye(len(spread)).to(spread)
+    return len(spread) * torch.linalg.inv(spread + spread.trace() / max(1, count - 1) * identity)

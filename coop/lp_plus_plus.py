@@ -75,13 +75,15 @@ class LPPlusPlus(ZeroShot):
         features, labels = all_features(self.backbone, train)
         check_every_class(self.classes, labels, "LP++")
         unseen, wanted = all_features(self.backbone, val)
-        unseen, best = F.normalize(unseen, dim=-1), -1
-        for _, blend in self.descend(F.normalize(features, dim=-1), labels):
-            hits = int((blend.logits(unseen, self.features).argmax(dim=1) == wanted).sum())
-            if hits >= best:
-                best = hits
-                for name, value in vars(blend).items():
-                    getattr(self, name).copy_(value)
+        best = -1
+        with torch.autocast(features.device.type, enabled=False):
+            unseen = F.normalize(unseen, dim=-1)
+            for _, blend in self.descend(F.normalize(features, dim=-1), labels):
+                hits = int((blend.logits(unseen, self.features).argmax(dim=1) == wanted).sum())
+                if hits >= best:
+                    best = hits
+                    for name, value in vars(blend).items():
+                        getattr(self, name).copy_(value)
 
     def start(self, features: Tensor, labels: Tensor) -> Blend:
         """Return W, b and alpha before the first epoch, of normalised features (N, E)."""
@@ -119,5 +121,7 @@ class LPPlusPlus(ZeroShot):
             yield loss, blend
 
     def forward(self, images: Tensor) -> Tensor:
-        features = F.normalize(self.backbone.image.as_features(images), dim=-1).to(self.weight.dtype)
-        return Blend(self.weight, self.bias, self.alpha).logits(features, self.features)
+        features = self.backbone.image.as_features(images)
+        with torch.autocast(features.device.type, enabled=False):
+            features = F.normalize(features.to(self.weight.dtype), dim=-1)
+            return Blend(self.weight, self.bias, self.alpha).logits(features, self.features)

@@ -140,6 +140,13 @@ def test_all_tasks_at_once_is_one_lesson(tmp_path):
     assert "forgetting" not in result and not (tmp_path / "task_2").exists()
 
 
+def test_all_tasks_at_once_train_on_cached_features(tmp_path):
+    words = ["CONTINUAL.JOINT", "True", "METHOD.NAME", "linear", "METHOD.OPTIONS.HEAD_INIT", "small"]
+    words += ["OPTIM.EPOCHS", "3", "CACHE_DIR", str(tmp_path / "features")]
+    results = [stream(tmp_path / way, *words, "TRAIN.CACHE", way) for way in ("all", "off")]
+    assert list((tmp_path / "features").rglob("*")) and results[0]["matrix"] == results[1]["matrix"]
+
+
 def test_data_sets_one_after_the_other():
     words = ["CONTINUAL.TASKS", "0", "CONTINUAL.DATASETS", "[digits, world_shapes]"]
     data, found = load_stream(configured(*words))

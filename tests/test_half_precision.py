@@ -35,8 +35,8 @@ TOWERS = {
 }  # fmt: skip
 CLIPS = {
     "coop": {}, "cocoop": {}, "maple": {}, "clip_lora": {}, "kg_coop": {}, "tcp": {}, "prompt_kd": {}, "plot": {},
-    "prompt_src": dict(teacher_templates=["a photo of a {}."]), "clap": {}, "mmrl": {}, "mmrl_pp": {}, "skip_tuning": {},
-    "mma_pp": {}, "co_prompt": {}, "two_stage": {}, "dept": dict(host="maple"), "at_prompt": dict(host="cocoop"),
+    "prompt_src": dict(teacher_templates=["a photo of a {}."]), "clap": {}, "mmrl": {}, "mmrl_pp": {}, "mma_pp": {},
+    "skip_tuning": {}, "co_prompt": {}, "two_stage": {}, "dept": dict(host="maple"), "at_prompt": dict(host="cocoop"),
 }  # fmt: skip
 VPTS = {
     "vit prompt": dict(deep=True), "vit full": {}, "vit partial": {}, "vit bias": {}, "vit lora": {}, "vit l2p": {},
@@ -82,6 +82,26 @@ def numbers(method, precision):
 def same(ours, theirs):
     assert ours.keys() == theirs.keys() and len(ours) > 0
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize("name", ["gda", "lp_plus_plus", "clap"])
+def test_heads_in_closed_form_are_computed_in_float32(name):
+    """The same features give the same bits, among training classes and new ones, whatever precision the towers have."""
+    draws = torch.Generator().manual_seed(4)
+    labels = torch.arange(12) % 3
+    features = torch.randn(3, 128, generator=draws)[labels] + torch.randn(12, 128, generator=draws)
+
+    def fitted(half):
+        method = clip_method(name)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            method.prepare([(features, labels)], [(features.flip(0), labels.flip(0))])
+        tested = [method] if name != "clap" else []
+        tested += [method.for_classes(["hen", "cat"])] if name == "gda" else []
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = {str(each.classes): each.predictor()(features) for each in tested}
+        return dict(method.named_buffers()) | logits
+
+    same(fitted(True), fitted(False))
 
 
 def kinds(module):

@@ -114,7 +114,7 @@ def joined(stream: Stream) -> Images:
     return Images(train, val, test, open=_Numbered(parts))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Numbered:
     parts: Sequence[Images]
 
