@@ -66,6 +66,19 @@ def test_a_method_is_one_file_one_row_one_config(tmp_path):
     assert retest(cfg, FAMILIES, cfg.OUTPUT_DIR, progress=False)["accuracy"] == result["accuracy"]
 
 
+def test_a_backbone_is_one_class(tmp_path, monkeypatch):
+    code = block(ADDING, "python", "from promptvision.backbones import ImageTower")
+    assert len([line for line in code.splitlines() if line]) == 12
+    (tmp_path / "tower.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    words = ["BACKBONE.NAME", "tower:Tiny", "METHOD.NAME", "prompt", "METHOD.OPTIONS.DEEP", True, "OPTIM.EPOCHS", 1]
+    words += ["DATASET.NAME", "world_shapes", "DATASET.SHOTS", 1, "OUTPUT_DIR", str(tmp_path / "run")]
+    cfg = load_config(ROOT / "configs/vpt/embedded.yaml", words, FAMILIES)
+    with RunFolder(cfg.OUTPUT_DIR) as folder:
+        result = run(cfg, FAMILIES, folder, progress=False)
+    assert result["learned_parameters"] > 4 * 64 and result["epochs"] == 1
+
+
 def test_a_data_set_is_one_card(tmp_path):
     card = tmp_path / "my_birds.yaml"
     card.write_text(block(ADDING, "yaml", "# datasets/my_birds.yaml"))

@@ -17,6 +17,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from torch import Tensor, nn
 
 from promptvision.atomic import parse_json, refuse_damaged
+from promptvision.backbones.adapt.check import check_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.custom import call_custom
 from promptvision.backbones.open_clip_image import OpenClipImage
@@ -35,7 +36,7 @@ OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 
 
 def load_clip(
-    name: str | Path,
+    name: str | Path | nn.Module,
     pretrained: str | bool | None = "openai",
     image_size: int = 0,
     resize: str = "timm",
@@ -46,8 +47,8 @@ def load_clip(
 ) -> CLIP:
     """Load a CLIP in float32, frozen and in eval mode.
 
-    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, or a weight file. The sizes of a file in
-    OpenAI's layout are inferred; other layouts need open_clip's configuration in the file's metadata.
+    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, a weight file, or a `CLIP`. The sizes of a
+    file in OpenAI's layout are inferred; other layouts need open_clip's configuration in the file's metadata.
     `pretrained`: a tag of open_clip ("default" is "openai"), "none" for random weights, or a local weight file.
     `image_size`: pixels, 0 for the model's own. `resize`: method of resizing the image tower's position embeddings
     (`positions.WAYS`). `pool`: "default"; a CLIP has no other.
@@ -56,22 +57,27 @@ def load_clip(
     """
     if pool != "default":
         raise InputError(f"BACKBONE.POOL {pool}: a CLIP has one way to pool; leave it at default")
-    if names_function(name):
-        clip = call_custom(str(name))
-    elif name == "embedded" or Path(name).suffix in FILES:
-        random = name == "embedded" and pretrained in (None, False, "none")
-        clip = _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
-    else:
-        options = {"force_image_size": image_size} if image_size and resize == "timm" else {}
-        clip = _wrap(_from_name(str(name), pretrained, quick_gelu, options), str(name))
-    if not isinstance(clip, CLIP):
-        kind = type(clip).__name__
-        raise InputError(f"BACKBONE.NAME {name} gives a {kind}; it must give a promptvision.backbones.CLIP")
+    clip = _clip(name, pretrained, quick_gelu, image_size if resize == "timm" else 0)
     if image_size:
         check_size(clip.image, image_size)
         clip.image = resize_positions(clip.image, image_size, resize)
     clip.compute = compute or clip.compute
     return clip.requires_grad_(False).eval()
+
+
+def _clip(name: str | Path | nn.Module, pretrained: str | bool | None, quick_gelu: bool | None, size: int) -> CLIP:
+    """Return the CLIP that a name, or a module, stands for; open_clip resizes it to `size` pixels, if any."""
+    if names_function(name):
+        name = call_custom(str(name))
+    if isinstance(name, CLIP):
+        return check_clip(name.eval())
+    if isinstance(name, nn.Module):
+        raise InputError(f"a {type(name).__name__} is no CLIP; give a promptvision.backbones.CLIP")
+    if name == "embedded" or Path(name).suffix in FILES:
+        random = name == "embedded" and pretrained in (None, False, "none")
+        return _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
+    options = {"force_image_size": size} if size else {}
+    return _wrap(_from_name(str(name), pretrained, quick_gelu, options), str(name))
 
 
 def _wrap(model: Any, name: str) -> CLIP:

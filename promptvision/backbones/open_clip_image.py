@@ -45,9 +45,7 @@ class OpenClipImage(ImageTower):
         return (self.model, cast(VisionTransformer, self.model).transformer)
 
     def untouched(self, images: Tensor) -> Tensor:
-        if self.projected:
-            return self.model(images)
-        return self.pool(self.run(self.enter(self.embed(images))))
+        return self.model(images) if self.projected else super().untouched(images)
 
     def embed(self, images: Tensor) -> Tensor:
         if not self.blocks:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from promptvision.backbones.blocks import HOOKS, BlockView, view_block
+from promptvision.errors import InputError
 
 LOG = logging.getLogger(__name__)
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
@@ -74,8 +75,21 @@ class Tower(nn.Module):
     were exchanged, are noticed at the next `pin`.
     """
 
-    blocks: Sequence[nn.Module] = ()
+    blocks: Sequence[nn.Module]
+    """Blocks that a subclass sets or defines; () where it does not."""
+    callers: Sequence[nn.Module]
+    """Modules of the backbone that call its blocks, () if unknown; if one of them has hooks, its code is followed."""
     pinned: Pin | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return () for what no subclass sets: as class attributes, () would hide modules of these names."""
+        if name in ("blocks", "callers") and name not in self._modules and not hasattr(type(self), name):
+            return ()
+        return super().__getattr__(name)
+
+    def lacks(self, step: str) -> InputError:
+        """Return the error for a step that the tower's class must define."""
+        return InputError(f"{type(self).__name__} defines no {step}")
 
     def pin(self, on: bool = True) -> bool:
         """Pin the tower, look again whether a pinned one has changed, or unpin it; return whether it has changed."""

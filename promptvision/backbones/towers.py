@@ -26,6 +26,7 @@ class ImageTower(Tower):
 
     Towers made of transformer blocks also have the steps in between, `embed`, `enter`, `blocks` and `pool`, so that
     `untouched(images) == pool(blocks(enter(embed(images))))` and prompts can be inserted. Others have no `blocks`.
+    A subclass sets `feature_dim` and `image_size`, and defines `untouched`, or `blocks`, `width`, `embed` and `pool`.
     """
 
     name: str = ""
@@ -48,9 +49,6 @@ class ImageTower(Tower):
     why_no_tokens: str = "has no tokens to put prompts among; choose a ViT"
     """The reason that `refusal` gives for a tower without `blocks`."""
 
-    callers: Sequence[nn.Module] = ()
-    """Modules of the backbone that call its blocks; if one of them has hooks, its own code is followed."""
-
     def forward(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) into features (B, E), block by block where COMPUTE asks for it."""
         view = self.last_view()
@@ -63,8 +61,10 @@ class ImageTower(Tower):
         return features
 
     def untouched(self, images: Tensor) -> Tensor:
-        """Encode images (B, 3, H, W) into features (B, E) by the backbone's own code."""
-        raise NotImplementedError
+        """Encode images (B, 3, H, W) into features (B, E) by the backbone's own code, or by its steps."""
+        if not self.blocks:
+            raise self.lacks("untouched (images to features), nor blocks with embed and pool")
+        return self.pool(self.run(self.enter(self.embed(images))))
 
     def run(
         self, tokens: Tensor, edits: Edits | None = None, blocks: Sequence[Block] = (), first: int | None = None
@@ -153,7 +153,11 @@ class ImageTower(Tower):
 
 
 class TextTower(Tower):
-    """An encoder of token embeddings into text features. `encode` adds positions, `embed` does not."""
+    """An encoder of token embeddings into text features. `encode` adds positions, `embed` does not.
+
+    A subclass sets `width`, `context_length` and where needed `causal`, `starts` and `marks`, and defines `tokenize`,
+    `count`, `embed`, `eot` and `encode`.
+    """
 
     width: int
     context_length: int
@@ -167,26 +171,26 @@ class TextTower(Tower):
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return the token ids (N, context_length) of texts; raise InputError for a text that does not fit."""
-        raise NotImplementedError
+        raise self.lacks("tokenize: texts to token ids (N, context_length)")
 
     def count(self, text: str) -> int:
         """Count the tokens of a text, without start and end."""
-        raise NotImplementedError
+        raise self.lacks("count: a text to its number of tokens")
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids (N, L) as (N, L, D), without positions."""
-        raise NotImplementedError
+        raise self.lacks("embed: token ids to tokens (N, L, width)")
 
     def eot(self, ids: Tensor) -> Tensor:
         """Return the position (N,) whose output becomes the text feature."""
-        raise NotImplementedError
+        raise self.lacks("eot: token ids to end positions (N,)")
 
     def encode(self, embeddings: Tensor, eot: Tensor) -> Tensor:
         """Encode embeddings (N, L, D) with end positions (N,) into features (N, E); every block is called untouched.
 
         A tower that shows its `blocks` takes a third argument, which is called in their place.
         """
-        raise NotImplementedError
+        raise self.lacks("encode: tokens and end positions to features (N, E)")
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encode texts into features (N, E), not normalised."""

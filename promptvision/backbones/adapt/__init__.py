@@ -1,0 +1,1 @@
+"""Modules of other libraries, and your own, as towers."""
