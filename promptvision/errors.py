@@ -121,7 +121,9 @@ def own_code(what: str) -> Iterator[None]:
     except InputError:
         raise
     except ModuleNotFoundError as error:
-        raise InputError(f"{what}: no module {error.name!r}; is its folder on PYTHONPATH?") from error
+        extra = (error.name or "").partition(".")[0] == "transformers"
+        advice = "pip install 'promptvision[hf]'" if extra else "is its folder on PYTHONPATH?"
+        raise InputError(f"{what}: no module {error.name!r}; {advice}") from error
     except SystemExit as error:
         raise InputError(f"{what} ended the process (status {error.code}) instead of returning") from error
     except Exception as error:

@@ -192,7 +192,7 @@ CLIPS = {
     "text": (lambda: clip(text=nn.Linear(2, 2)), "the CLIP's text is a Linear; it must be a TextTower"),
     "scale": (lambda: clip(scale=nn.Parameter(torch.zeros(2))), "logit_scale must be a parameter of one number"),
     "space": (lambda: clip(image=Blocks()), "encode returns features of length 5, but Blocks has feature_dim 16"),
-    "none": (lambda: nn.Linear(2, 2), "a Linear is no CLIP"),
+    "none": (lambda: nn.Linear(2, 2), "load_clip is given a Linear; it must be a promptvision.backbones.CLIP, or"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from promptvision.atomic import parse_json, refuse_damaged
 from promptvision.backbones.adapt.check import check_clip
+from promptvision.backbones.adapt.transformers_clip import KINDS, clip_of
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.custom import call_custom
 from promptvision.backbones.open_clip_image import OpenClipImage
@@ -43,21 +45,24 @@ def load_clip(
     pool: str = "default",
     *,
     quick_gelu: bool | None = None,
+    tokenizer: str = "",
     compute: Compute | None = None,
 ) -> CLIP:
     """Load a CLIP in float32, frozen and in eval mode.
 
-    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, a weight file, or a `CLIP`. The sizes of a
-    file in OpenAI's layout are inferred; other layouts need open_clip's configuration in the file's metadata.
+    `name`: an open_clip name (`ViT-B-16`), "embedded", `module:function`, a weight file, a `CLIP`, or a CLIPModel or
+    SiglipModel of transformers. The sizes of a file in OpenAI's layout are inferred; other layouts need open_clip's
+    configuration in the file's metadata.
     `pretrained`: a tag of open_clip ("default" is "openai"), "none" for random weights, or a local weight file.
     `image_size`: pixels, 0 for the model's own. `resize`: method of resizing the image tower's position embeddings
     (`positions.WAYS`). `pool`: "default"; a CLIP has no other.
     `quick_gelu`: needed only if neither tag nor file says which activation the weights were trained with.
+    `tokenizer`: name or folder of the tokenizer of a model of transformers, by default that of its checkpoint.
     `compute`: how the towers encode prompts, which changes no result.
     """
     if pool != "default":
         raise InputError(f"BACKBONE.POOL {pool}: a CLIP has one way to pool; leave it at default")
-    clip = _clip(name, pretrained, quick_gelu, image_size if resize == "timm" else 0)
+    clip = _clip(name, pretrained, quick_gelu, image_size if resize == "timm" else 0, tokenizer)
     if image_size:
         check_size(clip.image, image_size)
         clip.image = resize_positions(clip.image, image_size, resize)
@@ -65,14 +70,20 @@ def load_clip(
     return clip.requires_grad_(False).eval()
 
 
-def _clip(name: str | Path | nn.Module, pretrained: str | bool | None, quick_gelu: bool | None, size: int) -> CLIP:
+def _clip(
+    name: str | Path | nn.Module, pretrained: str | bool | None, quick_gelu: bool | None, size: int, tokenizer: str
+) -> CLIP:
     """Return the CLIP that a name, or a module, stands for; open_clip resizes it to `size` pixels, if any."""
+    what = f"BACKBONE.NAME {name} gives" if names_function(name) else "load_clip is given"
     if names_function(name):
         name = call_custom(str(name))
     if isinstance(name, CLIP):
         return check_clip(name.eval())
     if isinstance(name, nn.Module):
-        raise InputError(f"a {type(name).__name__} is no CLIP; give a promptvision.backbones.CLIP")
+        if type(name).__module__.startswith("transformers.") and type(name).__name__ in KINDS:
+            return clip_of(name, tokenizer)
+        kinds = f"a promptvision.backbones.CLIP, or {' or '.join(KINDS)} of transformers"
+        raise InputError(f"{what} a {type(name).__name__}; it must be {kinds}")
     if name == "embedded" or Path(name).suffix in FILES:
         random = name == "embedded" and pretrained in (None, False, "none")
         return _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
@@ -96,6 +107,9 @@ def _from_name(name: str, pretrained: str | bool | None, quick_gelu: bool | None
     """Create the open_clip model of a name, with the weights of a tag or a file, or random ones."""
     if name not in open_clip.list_models():  # get_model_config would also open folders and the Hub
         raise unknown("CLIP backbone", name, ["embedded", *open_clip.list_models()])
+    foreign = [key for key in (get_model_config(name) or {})["text_cfg"] if key.startswith("hf_")]
+    if foreign and find_spec("transformers") is None:
+        raise InputError(f"the text tower of {name} is read with transformers: pip install 'promptvision[hf]'")
     if pretrained in (None, False, "none", ""):
         return _create(name, None, bool(quick_gelu), options)
     tag = "openai" if pretrained in (True, "default") else str(pretrained)

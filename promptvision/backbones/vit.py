@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from promptvision.atomic import read_json, refuse_damaged
-from promptvision.backbones.adapt.check import check_image
+from promptvision.backbones.adapt.modules import adapted
 from promptvision.backbones.clip import EMBEDDED, load_clip
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
@@ -64,10 +64,8 @@ def _tower(
     name: str | Path | nn.Module, pretrained: str | bool | None, image_size: int, resize: str, pool: str
 ) -> ImageTower:
     """Return the tower that a name, or a module, stands for."""
-    if isinstance(name, ImageTower):
-        return check_image(name.eval())
     if isinstance(name, nn.Module):
-        return TimmTower(name)
+        return adapted(name, image_size)
     if names_function(name):
         return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
     if name == "embedded" or (name in open_clip.list_models() and not timm.is_model(str(name))):
