@@ -51,8 +51,10 @@ def weight_file(name: str) -> Path | None:
     return max(found, key=lambda file: (file.suffix == ".safetensors", file.stat().st_mtime), default=None)
 
 
-def check_hash(file: Path) -> Answer:
+def check_hash(file: Path | None) -> Answer:
     """Compare the SHA-256 of a weight file with the one that its address, or its place in the Hub's cache, states."""
+    if file is None:
+        return Answer(ABSENT, "weights without a known file")
     stated, _ = openai_files().get(file.name, ("", ""))
     stated = stated or (file.resolve().name if HASH.fullmatch(file.resolve().name) else "")
     digest = file_hash(file)
@@ -62,9 +64,9 @@ def check_hash(file: Path) -> Answer:
     return judged(faults if stated else [], f"{file.name}: SHA-256 {digest[:12]}..., as its address states it")
 
 
-def published_name(name: str, file: Path) -> str:
+def published_name(name: str, file: Path | None) -> str:
     """Return the name by which papers' numbers of a backbone are found: of OpenAI's file, that of its model."""
-    if Path(name).suffix not in vit.FILES:
+    if file is None or Path(name).suffix not in vit.FILES:
         return name
     digest = file_hash(file)
     return next((model for stated, model in openai_files().values() if stated == digest), name)
