@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import vpt
 from promptvision.atomic import file_hash
 from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.fast_text import PackedPrompts
+from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.data import transforms
 from promptvision.data.cards import load_card
@@ -35,7 +37,7 @@ from promptvision.data.readers import read
 from promptvision.data.splits import few_shot, subset_hash
 from promptvision.verify import machine, weights
 from promptvision.verify.check import ABSENT, DIFFERS, HOLDS, Answer, Check, judged
-from promptvision.verify.published import Number, numbers_of, own_numbers, rows_of
+from promptvision.verify.published import COOP, Number, numbers_of, own_numbers, rows_of
 from promptvision.verify.tokens import TOKENS, known_tokens
 from promptvision.verify.ways import compare_ways
 
@@ -251,6 +253,14 @@ def test_published_numbers_are_those_of_the_papers():
     assert not rows_of("coop/zero_shot", {"ENSEMBLE": ""}, "RN50", "eurosat")[1:]  # Tip-Adapter's templates differ
 
 
+def test_a_training_is_the_published_one():
+    (training,) = (number for number in numbers_of("RN50", "RN50", load_card("dtd"), "") if number.trains)
+    words = [word for pair in training.words.items() for word in pair]
+    cfg = load_config(training.config, words, FAMILIES)
+    assert COOP.items() <= dict(cfg.METHOD.OPTIONS).items() and cfg.DATASET.SHOTS == 1 and cfg.OPTIM.EPOCHS == 50
+    assert (cfg.OPTIM.LR, cfg.OPTIM.BATCH_SIZE, cfg.BACKBONE.PRETRAINED) == (0.002, 32, "openai")
+
+
 def test_a_number_is_repeated(tiny_dtd):
     words = {"BACKBONE.NAME": "embedded", "DATASET.NAME": "dtd", "DATASET.ROOT": str(tiny_dtd), "TRAIN.DEVICE": "cpu"}
     words |= {"DATASET.CLASSES": "base", "CACHE_DIR": ""}
@@ -270,6 +280,18 @@ def test_a_number_is_compared_with_ours():
     assert [verdicts(one, accuracy) for accuracy in (59.8, 59.9, 60.1, 60.2)] == [DIFFERS, HOLDS, HOLDS, DIFFERS]
     assert verdicts(one, 60.0, n=1691) == ABSENT and verdicts(one, 60.0, n=800, class_subset="base") == HOLDS
     assert verdicts(three, 58.0, 60.0, 61.0) == HOLDS and verdicts(three, 58.0, 58.1, 58.2) == DIFFERS
+
+
+def test_the_docs_show_every_check():
+    page = (ROOT / "docs/verify.md").read_text(encoding="utf-8")
+    tool = runpy.run_path(str(ROOT / "tools/verify.py"))
+    checks = [*tool["of_machine"](), *tool["of_backbone"]("embedded")]
+    questions = [(check.of, check.question) for check in checks]
+    questions += [("embedded", f"{n.what}, world_textures") for n in own_numbers()]
+    questions += [("caltech101", question) for question in ("counts", "few-shot images", "views")]
+    shown = re.findall(r"^ (\S+) +(\S.*?) {2,}(holds|differs|not here) ", page, re.M)
+    assert set(questions) <= {(of, question) for of, question, _ in shown} and len(checks) == 7
+    assert f"{len(TOKENS)} known strings" in page and all(f": {n.value}" in page for n in own_numbers())
 
 
 def test_own_numbers_are_those_of_the_docs():

@@ -23,6 +23,8 @@ from promptvision.verify.check import ABSENT, DIFFERS, HOLDS, Answer
 COOP = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}
 PROBE = 2.0
 """Points by which a linear probe may differ: the published one draws its images by another rule."""
+ROUNDING = 0.005
+"""Half of the last place that papers print."""
 OURS = "no published number; docs/embedded_world.md"
 CLASSES = {"all": "all", "source": "all", "target": "all", "base": "base", "new": "new"}
 """Split of a published row -> DATASET.CLASSES."""
@@ -63,14 +65,9 @@ class Number:
         wanted = rules()["tests"].get(first["dataset"])
         if wanted and first["class_subset"] == "all" and first["n"] != wanted:
             return Answer(ABSENT, f"{score}, not comparable: {first['n']:,} test images, published on {wanted:,}")
-        allowed = (self.within or score.half or 0.0) + rounding(self.value)
+        allowed = (self.within or score.half or 0.0) + ROUNDING
         near = abs(fmean(score.values.values()) - float(self.value)) <= allowed
         return Answer(HOLDS if near else DIFFERS, f"{score}; {self.paper}: {self.value}")
-
-
-def rounding(value: str) -> float:
-    """Return half of the last printed place of a number, and a little more."""
-    return 0.5 * 10 ** -len(value.partition(".")[2]) + 1e-9
 
 
 def numbers_of(published_as: str, name: str, card: Card, root: str) -> list[Number]:
