@@ -16,6 +16,7 @@ from promptvision.errors import InputError
 from vpt.convpass import Bypass
 from vpt.parts.attach import attached
 from vpt.parts.beside import placed
+from vpt.repadapter import Map
 
 HOULSBY = dict(sequential=True, after_attention=True, bottleneck=8)
 METHODS = {"convpass": ("convpass", {}), "repadapter": ("repadapter", {}), "Houlsby": ("adapter", HOULSBY)}
@@ -134,6 +135,16 @@ def test_class_token_and_registers_are_images_of_their_own_in_convpass():
     moved[:, 3] += 1.0  # the patch in the first row and column of 2 x 4
     seen = (bypass(moved, 3, aspect=0.5) - change).abs().amax(dim=(0, 2)) > 1e-6
     assert seen.nonzero().flatten().tolist() == [3, 4, 7, 8]
+
+
+def test_the_map_of_repadapter_is_two_convolutions_and_a_factor():
+    torch.manual_seed(0)
+    made, tokens = Map(16, 4, 2, 3.0, 0.0), torch.randn(2, 5, 16)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    hidden = F.conv1d(tokens.transpose(1, 2), made.conv_A.weight, made.conv_A.bias)
+    wanted = 3 * F.conv1d(hidden, made.conv_B.weight, made.conv_B.bias, groups=2).transpose(1, 2)
+    torch.testing.assert_close(made(tokens), wanted, atol=1e-4, rtol=1e-5)
 
 
 COUNTS = {

@@ -104,6 +104,29 @@ def test_lambda_is_not_chosen_on_the_last_classes_of_a_sorted_list(vit, monkeypa
     assert 0 < seen[0][-12:].sum() < 12
 
 
+def test_lambda_follows_the_size_of_the_features(vit):
+    """For features 1000 times as large, or as small, lambda is a million times so: the powers of ten reach that far."""
+    torch.manual_seed(0)
+    features, labels, heads = torch.randn(60, 64) + 3 * F.one_hot(torch.arange(60) % 10, 64), torch.arange(60) % 10, []
+    for size in (1e-3, 1.0, 1e3):
+        torch.manual_seed(0)  # the order of the images
+        method = vpt.build("ran_pac", vit, CLASSES, host="none", projection=0)
+        method.fit(size * features, labels)
+        heads.append(size * method.weight)
+    torch.testing.assert_close(heads[0], heads[1], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(heads[2], heads[1], atol=1e-5, rtol=1e-3)
+
+
+def test_the_projection_is_normal_and_drawn_by_the_seed(vit):
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(vpt.build("ran_pac", vit, CLASSES, host="none", projection=2000).W_rand)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.allclose(drawn[0], drawn[2], atol=0.1)
+    assert drawn[0].mean().abs() < 0.02 and drawn[0].std().item() == pytest.approx(1, abs=0.02)
+    assert drawn[0].abs().max() > 3.5  # no uniform draw
+
+
 def test_features_that_no_inverse_tells_apart_leave_a_finite_head(vit):
     """Rounding makes G + lambda singular for small lambda where two features are the same."""
     features = torch.randn(40, 64)
@@ -204,6 +227,15 @@ def test_cosines_and_heads_are_computed_in_full_precision(vit, tasks):
         with torch.autocast("cpu", torch.bfloat16):
             method.finish([(features, tasks[0][1])], ())
             assert torch.equal(method(features), plain)
+
+
+def test_means_of_features_in_16_bits_are_not_rounded(vit, tasks):
+    images, labels = tasks[0]
+    method, features = vpt.build("simple_cil", vit, CLASSES), vit(images).bfloat16()
+    method.finish([(features, labels)], ())
+    for label in range(5):
+        mean = features[labels == label].float().mean(dim=0)
+        torch.testing.assert_close(method.prototypes[label], mean, atol=1e-6, rtol=0)
 
 
 def test_bad_options_and_missing_images_are_refused(vit):
