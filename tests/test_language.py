@@ -7,10 +7,17 @@ from pathlib import Path
 from promptvision.errors import counted
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("promptvision", "coop", "vpt", "tools")
+FOLDERS = ("promptvision", "coop", "vpt", "tools", "examples")
 TESTS = sorted((ROOT / "tests").glob("*.py"))
 CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-PROSE = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.yaml")])
+PROSE = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "examples/README.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "configs").rglob("*.yaml"),
+    ]
+)
 
 STILTED = {"What", "Where", "Whether", "Who", "How", "Of"}
 """First words of docstrings that describe a question in place of the thing."""

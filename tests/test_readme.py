@@ -110,7 +110,12 @@ def test_every_tool_named_is_there(command):
     assert (ROOT / "tools" / f"{command}.py").is_file()
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -127,7 +132,9 @@ def test_every_file_named_exists(page):
 def test_the_index_lists_every_page():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     listed = re.findall(r"^- \[([\w/]+\.md)\]\(\1\): ", index, re.M)
-    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:]} - {"index.md"}
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.parent.name in ("docs", "api")} - {
+        "index.md"
+    }
     assert sorted(listed) == sorted(pages)
 
 

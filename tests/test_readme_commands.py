@@ -23,8 +23,8 @@ from promptvision.sweep.search import load_search
 
 ROOT = Path(__file__).parents[1]
 NOT_RUN = "# not run by the tests: "
-COMMAND = re.compile(r"^ *(?:time )?((?:python tools/\w+\.py|promptvision) .*)$", re.M)
-OTHERS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
+COMMAND = re.compile(r"^ *(?:time )?((?:python (?:tools|examples)/\w+\.py|promptvision) .*)$", re.M)
+OTHERS = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "examples/README.md"]
 QUICK = {
     "train": ["OPTIM.EPOCHS", "1"],
     "tune": ["OPTIM.EPOCHS", "1"],
@@ -43,9 +43,10 @@ def commands(page, *, runnable):
 
 
 def words_of(command):
-    """Return (tool, words) of a line of a page, on embedded weights."""
+    """Return (name below tools/, words) of a line of a page, on embedded weights."""
     first, *words = shlex.split(command, comments=True)
-    name = Path(words.pop(0)).stem
+    place = Path(words.pop(0))
+    name = f"../examples/{place.stem}" if place.parent.name == "examples" else place.stem
     return name, [word.replace("coop/vit_b16.yaml", "coop/embedded.yaml") for word in words]
 
 
@@ -60,6 +61,7 @@ def test_every_command_is_understood(command, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
     monkeypatch.chdir(ROOT)
     tool = runpy.run_path(str(ROOT / "tools" / f"{name}.py"))
+    assert "main" in tool
     args = tool["arguments"]() if "arguments" in tool else None
     if name == "sweep":
         assert plan(load_cells(args.config), "out", args.overrides, FAMILIES, args.only)
@@ -85,7 +87,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "my_package/my_module.py").write_text(
         "import timm\n\ndef build():\n    return timm.create_model('vit_tiny_patch16_224', img_size=32)\n"
     )
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
