@@ -10,7 +10,7 @@ from transformers import BertConfig, MT5Config, PreTrainedTokenizerFast
 
 import coop
 from promptvision.backbones.open_clip_image import OpenClipImage
-from promptvision.backbones.text import HuggingFaceText
+from promptvision.backbones.text import HuggingFaceText, OpenClipText
 from promptvision.backbones.towers import CLIP
 from promptvision.errors import InputError
 
@@ -61,3 +61,22 @@ def test_the_fast_way_and_long_texts_are_refused(clip, computed):
         coop.build("coop", computed(clip, way="fast"), ["cat"], n_ctx=2)(torch.randn(1, 3, 32, 32))
     with pytest.raises(InputError, match="tower takes 1[45] between start and end"):
         coop.build("coop", clip, ["cat"], n_ctx=20)
+
+
+def test_siglip_of_open_clip_puts_contexts_before_the_name(tmp_path):
+    rules = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    rules.pre_tokenizer = pre_tokenizers.Whitespace()
+    rules.post_processor = processors.TemplateProcessing("$A [SEP]", special_tokens=[("[SEP]", 2)])
+    PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    vision = dict(image_size=32, layers=1, width=32, head_width=16, patch_size=16)
+    text = dict(context_length=12, vocab_size=13, width=32, heads=2, layers=2, no_causal_mask=True, proj_bias=True)
+    model = open_clip.CustomTextCLIP(24, vision, {**text, "pool_type": "last"}).requires_grad_(False).eval()
+    tokenizer = HFTokenizer(str(tmp_path), context_length=12, clean="canonicalize")
+    tower = OpenClipText(model, tokenizer, "siglip")
+    clip = CLIP("siglip", OpenClipImage(model.visual, "siglip"), tower, model.logit_scale)
+    assert (tower.starts, tower.marks, tower.count("A photo, of a cat.")) == (0, 1, 5)
+    method = coop.build("coop", clip, ["cat", "golden_retriever"], ctx_init="a photo of a")
+    texts = ["a photo of a cat.", "a photo of a golden retriever."]
+    torch.testing.assert_close(method.text_features(), clip.text(texts), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(clip.text(texts), model.encode_text(tokenizer(texts)), atol=1e-6, rtol=1e-5)

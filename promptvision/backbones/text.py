@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
@@ -27,6 +28,27 @@ def _length(tokenizer: Any, text: str) -> int:
     return len(tokenizer.encode(text))
 
 
+class HubTokenizer:
+    """A tokenizer of transformers, called as those of open_clip; `clean` prepares a text."""
+
+    def __init__(self, tokenizer: Any, clean: Callable[[str], str] = str):
+        self.tokenizer, self.clean = tokenizer, clean
+
+    def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
+        settings = dict(padding="max_length", max_length=context_length, return_tensors="pt")
+        return self.tokenizer([self.clean(text) for text in texts], **settings).input_ids
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text without marks."""
+        return self.tokenizer.encode(self.clean(text), add_special_tokens=False)
+
+    @property
+    def marks(self) -> tuple[int, int]:
+        """Numbers of marks before a text, and before and after it."""
+        marked, (first, *_) = self.tokenizer.encode("a"), self.encode("a")
+        return marked.index(first), len(marked) - len(self.encode("a"))
+
+
 class OpenClipText(TextTower):
     """The text tower of an open_clip model: OpenAI's causal one, or one without causal mask (SigLIP's)."""
 
@@ -38,6 +60,10 @@ class OpenClipText(TextTower):
         tower: Any = model.text if hasattr(model, "text") else model
         if hasattr(model, "text") and (not isinstance(tower, TextTransformer) or tower.cls_emb is not None):
             raise InputError(f"the text tower of {name} ({type(tower).__name__}) takes no learned contexts yet")
+        if isinstance(tokenizer, HFTokenizer):
+            tokenizer = HubTokenizer(tokenizer.tokenizer, tokenizer.clean_fn)
+        if isinstance(tokenizer, HubTokenizer):
+            self.starts, self.marks = tokenizer.marks
         self.name, self.tokenizer = name, tokenizer
         self.token_embedding, self.transformer = tower.token_embedding, tower.transformer
         self.positional_embedding, self.ln_final = tower.positional_embedding, tower.ln_final

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from promptvision.backbones.adapt.converted import ROUND, agrees, filled, fused,
 from promptvision.backbones.adapt.modules import adapted
 from promptvision.backbones.adapt.transformers_models import ACTIVATIONS, OPEN_CLIP, QKV, clip_vision
 from promptvision.backbones.open_clip_image import OpenClipImage
-from promptvision.backbones.text import OpenClipText
+from promptvision.backbones.text import HubTokenizer, OpenClipText
 from promptvision.backbones.towers import CLIP, ImageTower
 from promptvision.errors import InputError
 from promptvision.network import Source
@@ -25,21 +24,6 @@ from promptvision.network import Source
 KINDS = ("CLIPModel", "SiglipModel")
 OPENAI_WORDS = 49408
 """Size of OpenAI's vocabulary, whose tokenizer open_clip has."""
-
-
-class Tokenizer:
-    """A tokenizer of transformers, called as those of open_clip."""
-
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
-
-    def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
-        settings = dict(padding="max_length", max_length=context_length, return_tensors="pt")
-        return self.tokenizer(list(texts), **settings).input_ids
-
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text without marks."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
 
 
 def clip_of(model: Any, tokenizer: str = "") -> CLIP:
@@ -94,12 +78,7 @@ def _text(model: Any, name: str, tokenizer: str) -> OpenClipText | None:
     )  # fmt: skip
     if filled(same, state) is None:
         return None
-    words = _tokenizer(model, tokenizer, config.vocab_size)
-    text = OpenClipText(same, words, name)
-    if isinstance(words, Tokenizer):
-        marked, bare = words.tokenizer.encode("a"), words.encode("a")
-        text.starts, text.marks = marked.index(bare[0]), len(marked) - len(bare)
-    return text
+    return OpenClipText(same, _tokenizer(model, tokenizer, config.vocab_size), name)
 
 
 def _tokenizer(model: Any, name: str, words: int) -> Any:
@@ -116,4 +95,4 @@ def _tokenizer(model: Any, name: str, words: int) -> Any:
 
     advice = "give the folder of a tokenizer: load_clip(model, tokenizer='path/to/folder')"
     with nullcontext() if Path(origin).is_dir() else Source.hub(origin).use(f"the tokenizer {origin}", advice):
-        return Tokenizer(AutoTokenizer.from_pretrained(origin))
+        return HubTokenizer(AutoTokenizer.from_pretrained(origin))
