@@ -46,8 +46,9 @@ def randomised(method):
 
 
 def weights_of(method):
-    """The backbone's weights plus scaling B A, by name; the changes stay differentiable."""
-    deltas = [{name: low.scaling * low.lora_B @ low.lora_A for name, low in block.items()} for block in method.blocks]
+    """The backbone's weights plus alpha / rank B A, by name; the changes stay differentiable."""
+    scale = method.options["alpha"] / method.options["rank"]
+    deltas = [{name: scale * low.lora_B @ low.lora_A for name, low in block.items()} for block in method.blocks]
     rows = {"qkv": "qkv", "in_proj_weight": "qkv", "q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "o"}
     rows |= {"proj": ("o",), "fc1": ("fc1",), "c_fc": ("fc1",), "fc2": ("fc2",), "c_proj": ("fc2",)}
     found, block, last = {}, -1, None
