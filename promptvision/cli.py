@@ -111,4 +111,4 @@ def tool_parser(description: str, *, config: str = "", overrides: str = "") -> A
 
 def add_trust(parser: ArgumentParser) -> None:
     """Add `--trust` to the command of a tool that opens runs."""
-    parser.add_argument("--trust", action="store_true", help="call the function that the run's config names")
+    parser.add_argument("--trust", action="store_true", help="run the code that the run's config names")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from errno import ENOMEM
 from itertools import islice
@@ -105,29 +104,6 @@ def as_called(text: str) -> str:
         return text
     text = re.sub(r"(torchrun [^;]*?)tools/(\w+)\.py", r"\1-m promptvision \2", text)
     return re.sub(r"(?:python )?tools/(\w+)\.py", r"promptvision \1", text)
-
-
-def names_function(name: object) -> bool:
-    """Return whether a name is of the form `package.module:function`, which is imported and called."""
-    module, colon, function = str(name).partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-@contextmanager
-def own_code(what: str) -> Iterator[None]:
-    """Raise OwnCodeFailed for whatever the user's own code raises; `what` names the code."""
-    try:
-        yield
-    except InputError:
-        raise
-    except ModuleNotFoundError as error:
-        extra = (error.name or "").partition(".")[0] == "transformers"
-        advice = "pip install 'promptvision[hf]'" if extra else "is its folder on PYTHONPATH?"
-        raise InputError(f"{what}: no module {error.name!r}; {advice}") from error
-    except SystemExit as error:
-        raise InputError(f"{what} ended the process (status {error.code}) instead of returning") from error
-    except Exception as error:
-        raise OwnCodeFailed(f"{what} raised {type(error).__name__}: the code is your own, see its traceback") from error
 
 
 def briefly(sentences: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-GROUND = ("errors", "atomic", "safe_yaml", "learned", "method", "addition", "cli", "network")
+GROUND = ("errors", "atomic", "safe_yaml", "learned", "method", "addition", "cli", "network", "own_code")
 """Modules that may stand loose in `promptvision/`, beside `__init__` and `__main__`."""
 MAY_IMPORT = {
     "promptvision/errors.py": [],
@@ -21,12 +21,17 @@ MAY_IMPORT = {
     "promptvision/method.py": ["promptvision.errors", "promptvision.learned"],
     "promptvision/addition.py": ["promptvision.method"],
     "promptvision/network.py": ["promptvision.errors"],
-    "promptvision/config": ["promptvision.config", "promptvision.errors", "promptvision.safe_yaml"],
+    "promptvision/own_code.py": ["promptvision.errors"],
+    "promptvision/config": [
+        "promptvision.config",
+        *(f"promptvision.{name}" for name in ("errors", "method", "own_code", "safe_yaml")),
+    ],
     "promptvision/backbones": [
         "promptvision.atomic",
         "promptvision.backbones",
         "promptvision.errors",
         "promptvision.network",
+        "promptvision.own_code",
     ],
     "promptvision/data": [f"promptvision.{name}" for name in ("data", "atomic", "errors", "network", "safe_yaml")],
     "promptvision/engine": [
@@ -39,7 +44,7 @@ MAY_IMPORT = {
     ],
     "promptvision/experiment": [
         *(f"promptvision.{name}" for name in ("experiment", "config", "data", "backbones", "engine")),
-        *(f"promptvision.{name}" for name in ("atomic", "errors", "method", "safe_yaml")),
+        *(f"promptvision.{name}" for name in ("atomic", "errors", "method", "own_code", "safe_yaml")),
     ],
     "promptvision/sweep": [
         *(

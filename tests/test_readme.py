@@ -105,6 +105,19 @@ def test_a_backbone_is_a_function_of_ones_own(tmp_path, monkeypatch):
         assert run(cfg, FAMILIES, folder, progress=False)["learned_parameters"] > 0
 
 
+def test_a_method_is_a_class_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_method_package").mkdir()
+    (tmp_path / "my_method_package/my_module.py").write_text(block(ADDING, "python", '"""my_package/my_module.py'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ["METHOD.NAME", "my_method_package.my_module:MyMethod", "METHOD.OPTIONS.SCALE", "5"]
+    words += ["OPTIM.EPOCHS", 2, "DATASET.SHOTS", 1, "OUTPUT_DIR", "run"]
+    cfg = load_config(ROOT / "configs/vpt/embedded_linear.yaml", words, FAMILIES)
+    with RunFolder(cfg.OUTPUT_DIR) as folder:
+        result = run(cfg, FAMILIES, folder, progress=False)
+    assert result["options"] == {"SCALE": 5.0} and result["train_features"] == "computed"
+
+
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"^python tools/(\w+)\.py .*?(?=\s{2,}#|$)", README, re.M))))
 def test_every_tool_named_is_there(command):
     assert (ROOT / "tools" / f"{command}.py").is_file()

@@ -27,8 +27,9 @@ from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.text import HuggingFaceText, OpenClipText
 from promptvision.backbones.towers import CLIP
 from promptvision.backbones.weights import expand_rows, load_strictly, read_weights
-from promptvision.errors import InputError, names_function, unknown
+from promptvision.errors import InputError, unknown
 from promptvision.network import Source
+from promptvision.own_code import names_code
 
 EMBEDDED = Path(__file__).with_name("embedded.safetensors")
 FILES = (".safetensors", ".pth", ".pt", ".bin")
@@ -74,8 +75,8 @@ def _clip(
     name: str | Path | nn.Module, pretrained: str | bool | None, quick_gelu: bool | None, size: int, tokenizer: str
 ) -> CLIP:
     """Return the CLIP that a name, or a module, stands for; open_clip resizes it to `size` pixels, if any."""
-    what = f"BACKBONE.NAME {name} gives" if names_function(name) else "load_clip is given"
-    if names_function(name):
+    what = f"BACKBONE.NAME {name} gives" if names_code(name) else "load_clip is given"
+    if names_code(name):
         name = call_custom(str(name))
     if isinstance(name, CLIP):
         return check_clip(name.eval())

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 
 from torch import nn
 
-from promptvision.errors import InputError, own_code, unknown
+from promptvision.errors import InputError
+from promptvision.own_code import import_named, own_code
 
 
 def call_custom(name: str) -> nn.Module:
     """Return the backbone that `function()` of `module` builds; the module may be in the current folder."""
-    module_name, _, function = name.partition(":")
     what = f"BACKBONE.NAME {name}"
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise InputError(f"{what}: {module_name} is a module of Python itself, which builds no backbone; name your own")
-    if module_name not in sys.modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    with own_code(f"{what}: importing {module_name}"):
-        module = importlib.import_module(module_name)
-    build = getattr(module, function, None)
-    if not callable(build):
-        raise unknown(f"function in {module_name} ({what})", function, vars(module))
+    build = import_named("BACKBONE.NAME", name, "function", callable)
     try:
         inspect.signature(build).bind()
     except TypeError as error:

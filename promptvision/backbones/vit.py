@@ -23,8 +23,9 @@ from promptvision.backbones.positions import check_size, resize_positions
 from promptvision.backbones.timm_tower import TimmTower
 from promptvision.backbones.towers import ImageTower
 from promptvision.backbones.weights import load_strictly, read_weights
-from promptvision.errors import InputError, names_function, unknown
+from promptvision.errors import InputError, unknown
 from promptvision.network import Source
+from promptvision.own_code import names_code
 
 ELSEWHERE = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments of timm that load other files, which the description of a weight file has no say in."""
@@ -66,7 +67,7 @@ def _tower(
     """Return the tower that a name, or a module, stands for."""
     if isinstance(name, nn.Module):
         return adapted(name, image_size)
-    if names_function(name):
+    if names_code(name):
         return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
     if name == "embedded" or (name in open_clip.list_models() and not timm.is_model(str(name))):
         image = load_clip(EMBEDDED if name == "embedded" else name, pretrained).image

@@ -46,8 +46,8 @@ class Key:
     """Names that a number may have in place of a value."""
     lengths: tuple[int, ...] = ()
     """Allowed lengths of a list; empty for any."""
-    code: bool = False
-    """True if the value may name a function, `module:function`, which a run calls."""
+    code: str = ""
+    """What `module:attribute` names, "function" or "class", if the value may name code that a run calls."""
     place: bool = False
     """True if the value says where a run writes."""
 

@@ -20,7 +20,7 @@ from promptvision.config.conditional import checked_table, holds, overrides_of
 from promptvision.config.files import Files, read_files
 from promptvision.config.key import OPTIONS, Key, option_rows
 from promptvision.config.schema import KEYS
-from promptvision.config.trust import COMMAND_LINE, check_functions, holds_run, without_places
+from promptvision.config.trust import COMMAND_LINE, check_code, holds_run, without_places
 from promptvision.errors import InputError, unknown, visible
 from promptvision.safe_yaml import as_yaml
 
@@ -50,7 +50,7 @@ def load_config(
 
     A file can have a SET, a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}: these win over its
     other lines where the keys in WHEN have these values, but not over a file with this _BASE_ or `overrides`.
-    `trust`: call functions that a file in the folder of a run names, even if no override repeats them. `of_run`: open
+    `trust`: run code that a file in the folder of a run names, even if no override repeats them. `of_run`: open
     a run, whose config does not say where to write. Raises InputError for a wrong file, key or value.
     """
     return config_of(read_files(path), overrides, families, trust=trust, of_run=of_run)
@@ -64,7 +64,7 @@ def config_of(
     settings = _merged([without_places(layer) for layer in layers[:-1]] + layers[-1:] if of_run else layers)
     folders = [Path(source).parent for source, _ in files]
     if runs := [folder for folder in reversed(folders) if of_run or holds_run(folder)]:
-        check_functions(settings, runs[0], trust)
+        check_code(settings, runs[0], trust)
     return _assemble(settings, families)
 
 
@@ -193,7 +193,9 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
         name = methods.aliases[name]
         given = {**given, "METHOD.NAME": Setting(name, given["METHOD.NAME"].source)}
     options = option_rows(families[family].options(name))
-    if host := options.get(f"{OPTIONS}.HOST"):  # an addition has the options of its host too
+    if (
+        host := options.get(f"{OPTIONS}.HOST")
+    ) and name in methods.hosts:  # an addition has the options of its host too
         hosts = tuple(methods.hosts[name])
         options = option_rows(families[family].options(name, value(replace(host, choices=hosts))))
     _check_options(given, options, f"{family} method {name}")

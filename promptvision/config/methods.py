@@ -1,4 +1,4 @@
-"""Tables of names whose code is imported when it is used, and a family's methods as such a table.
+"""The methods of a family: a table of names whose code is imported when it is used.
 
 The docstring and the options of a method are read from its source, so that they are known before torch is imported.
 """
@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import UserDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from promptvision.config.lazy_table import LazyTable
+from promptvision.config.own_method import own_method, own_options
 from promptvision.errors import InputError, unknown
-
-
-class LazyTable(UserDict[str, Any]):
-    """Modules ("vpt") or their attributes ("coop.coop:CoOp") by name: `table[name]` imports, all else does not."""
-
-    aliases: Mapping[str, str] = {}
-    """Other names in use, each with that of the table, under which a run records it."""
-
-    def __getitem__(self, name: str) -> Any:
-        module, _, attribute = self.data[name].partition(":")
-        return getattr(import_module(module), attribute) if attribute else import_module(module)
+from promptvision.own_code import names_code, own_code
 
 
 @dataclass(frozen=True)
@@ -66,11 +57,15 @@ class MethodTable(LazyTable):
     def find(self, name: str, host: str = "") -> type[Any]:
         """Import and return the class of a method; an unknown name raises InputError with the nearest."""
         self.check(name)
+        if name not in self:
+            return own_method(name, self.family)
         return self[name].on(self._host(name, host)) if name in self.hosts else self[name]
 
     def options(self, name: str, host: str = "") -> dict[str, Any]:
         """Return the options of a method, in upper case, with their defaults; an addition has those of its host too."""
         self.check(name)
+        if name not in self:
+            return own_options(name, self.family)
         own, host = self._own_options(name), self._host(name, host) if name in self.hosts else "none"
         return own if host == "none" else {**self.options(host), **own}
 
@@ -100,7 +95,8 @@ class MethodTable(LazyTable):
         method, known = self.find(name, host), [option.lower() for option in self.options(name, host)]
         if wrong := [option for option in options if option not in known]:
             raise unknown(f"option of {name}", wrong[0], known)
-        built = method(backbone, classes, **options)
+        with nullcontext() if name in self else own_code(f"METHOD.NAME {name}"):
+            built = method(backbone, classes, **options)
         for path, parameter in built.backbone.named_parameters():
             if parameter.requires_grad and f"backbone.{path}" not in built.thawed:
                 raise InputError(f"{name} trains {path!r} of the backbone without saving it; pass it to Method.thaw")
@@ -124,8 +120,8 @@ class MethodTable(LazyTable):
         return self.docs(names[0]).meanings.get(option, meaning) if names else meaning
 
     def check(self, name: str) -> None:
-        """Raise InputError for a name that is not in the table."""
-        if name not in self:
+        """Raise InputError for a name that is neither in the table nor of the form `module:Class`."""
+        if name not in self and not names_code(name):
             raise unknown(f"{self.family} method", name, self)
 
 

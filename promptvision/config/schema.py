@@ -40,7 +40,14 @@ KEYS = (
         place=True,
     ),
     Key("METHOD.FAMILY", "coop", "Family of the method: coop prompts a CLIP, vpt prompts an image tower."),
-    Key("METHOD.NAME", "coop", "Name of the method within its family."),
+    Key(
+        "METHOD.NAME",
+        "coop",
+        "Name of the method within its family, or your own, `module:Class`, which extends promptvision.method.Method. "
+        "A class in the config of an existing run is used only if the command line repeats it or says --trust.",
+        code="class",
+        pattern=r"\w+(\.\w+)*:\w+",
+    ),
     Key(
         "METHOD.WEIGHTS",
         "",
@@ -52,7 +59,7 @@ KEYS = (
         "embedded",
         "A timm or open_clip model, a weights file, `module:function`, or the shipped `embedded`. A function in the "
         "config of an existing run is called only if the command line repeats it or says --trust.",
-        code=True,
+        code="function",
     ),
     Key("BACKBONE.PRETRAINED", "default", "Weights: `default` (the library's), `none` (random), a tag, or a file."),
     Key(

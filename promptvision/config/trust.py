@@ -1,4 +1,4 @@
-"""Configs of existing runs, which a stranger may have written: they neither call functions nor say where to write."""
+"""Configs of existing runs, which a stranger may have written: they neither run code nor say where to write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from promptvision.config.schema import KEYS
-from promptvision.errors import InputError, names_function, own_code
+from promptvision.errors import InputError
+from promptvision.own_code import names_code, own_code
 
 COMMAND_LINE = "command line"
 """Source of a setting that the user has just typed."""
@@ -29,20 +30,20 @@ def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: setting for name, setting in settings.items() if name not in places or setting.value == ""}
 
 
-def check_functions(settings: Mapping[str, Any], run: Path, trust: bool) -> None:
-    """Raise InputError for a function that the config of a run names, unless it is trusted or typed again.
+def check_code(settings: Mapping[str, Any], run: Path, trust: bool) -> None:
+    """Raise InputError for a function or class that the config of a run names, unless it is trusted or typed again.
 
-    A trusted function, and any if the command is given in the folder of the run, is not looked for in that folder or in
+    Trusted code, and any if the command is given in the folder of the run, is not looked for in that folder or in
     the current one.
     """
-    for key in (key.name for key in KEYS if key.code):
+    for key, kind in ((key.name, key.code) for key in KEYS if key.code):
         setting = settings.get(key)
-        if setting is None or not names_function(setting.value):
+        if setting is None or not names_code(setting.value):
             continue
         repeated = setting.source == COMMAND_LINE
         if not repeated and not trust:
             raise InputError(
-                f"{setting.source}: {key} names the function {setting.value}, which would be imported and called; if "
+                f"{setting.source}: {key} names the {kind} {setting.value}, which would be imported and called; if "
                 f"you trust this run, say --trust, or repeat {key} {setting.value} on the command line"
             )
         if not repeated or Path.cwd().is_relative_to(run.resolve()):

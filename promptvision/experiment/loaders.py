@@ -24,12 +24,13 @@ from promptvision.engine.device import choose_device
 from promptvision.engine.distributed import part
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.progress import track
-from promptvision.errors import InputError, counted, names_function
+from promptvision.errors import InputError, counted
 from promptvision.experiment.data import Data
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader
 from promptvision.experiment.feature_file import cache_folder
 from promptvision.experiment.schedule import epochs
 from promptvision.method import Batches, Method
+from promptvision.own_code import names_code
 
 LOG = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="Setup")
@@ -69,7 +70,7 @@ def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> Fe
     if folder is None or trainable or not (method.frozen_images or method.kept_states):
         return None
     starts = () if method.frozen_images else method.kept_states
-    own = any(names_function(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
+    own = any(names_code(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
     layers, precision = method.frozen_layers, cfg.TRAIN.PRECISION
     return FeatureCache(tower, folder, precision, progress=progress, compare=own, starts=starts, layers=layers)
 

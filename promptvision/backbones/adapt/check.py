@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from promptvision.backbones.pinning import Tower
 from promptvision.backbones.towers import CLIP, ImageTower, TextTower
-from promptvision.errors import InputError, own_code
+from promptvision.errors import InputError
+from promptvision.own_code import own_code
 
 MEANINGS = {
     "feature_dim": "the length E of a feature",

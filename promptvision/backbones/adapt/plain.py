@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from promptvision.backbones.towers import ImageTower
-from promptvision.errors import InputError, own_code
+from promptvision.errors import InputError
+from promptvision.own_code import own_code
 
 
 class PlainTower(ImageTower):
