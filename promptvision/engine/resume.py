@@ -63,6 +63,8 @@ class Saver:
     patience: Patience = field(default_factory=Patience)
     at: Position = Position()
     saved: float = 0.0
+    diverged: str = ""
+    """What was said of losses that rise early."""
     settle: Callable[[], None] = lambda: None
     """Reads the losses that are still on the device, called before anything is saved."""
 
@@ -78,7 +80,7 @@ class Saver:
         state |= {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         identity = json.loads(json.dumps(self.identity))  # tuples as lists, which `check_identity` compares
         state |= {"position": tuple(self.at), "best": kept(self.folder.best), "identity": identity}
-        state["patience"] = self.patience.state()
+        state |= {"patience": self.patience.state(), "diverged": self.diverged}
         save_checkpoint(self.folder.checkpoint, state)
         self.saved = time.monotonic()
 
@@ -110,6 +112,7 @@ class Saver:
             raise ValueError(f"it has no batch {batch} in epoch {epoch}")
         check_kept(self.folder.best, state["best"])
         self.patience.resume(state.get("patience"))
+        self.diverged = str(state.get("diverged", ""))
         self.method.load_learned_state(state["learned"])
         self.method.load_training_state(state["training"])
         self.scaler.load_state_dict(state["scaler"])

@@ -18,9 +18,11 @@ from promptvision.engine.best_epoch import Patience
 from promptvision.engine.capture.graph import choose_step
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import agreed, start_alike
+from promptvision.engine.early_loss import EPOCHS, EarlyLoss
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.interrupt import Pruned, Stopped, signals
 from promptvision.engine.losses import Losses, Taken
+from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter
 from promptvision.engine.resume import Position, Saver
@@ -72,6 +74,7 @@ def fit(
     progress: bool = True,
     graph: str = "off",
     member: Member | None = None,
+    early: EarlyLoss | None = None,
 ) -> dict[str, Any]:
     """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
@@ -90,7 +93,7 @@ def fit(
     bad input, such as a missing image, saves one before it is raised. If `watch` prunes the run before its last epoch,
     it is saved and Pruned raised. A loss that is not finite raises Diverged and keeps the last good checkpoint.
     `graph`: COMPUTE.GRAPH, auto or off. `member`: the run's place in a stack, whose runs compute their steps together;
-    then `seconds` are its share.
+    then `seconds` are its share. `early`: the watch on the first losses, whose sentence is returned as `diverged`.
     """
     if optimizer is None or loader is None:
         LOG.info("%s learns nothing step by step: no training", type(method).__name__)
@@ -155,6 +158,8 @@ def fit(
                     losses.settle()
                     method.end_epoch(epoch, epochs)
                 saver.reach(Position(epoch, batch + 1, seconds, saver.at.loss), agreed(stop, device))
+            if early and epoch < EPOCHS and not saver.diverged:
+                saver.diverged = early.sentence(read_rows(folder.metrics))
             prune = False
             if validate and validate_every and (epoch + 1) % validate_every == 0:
                 try:
@@ -176,4 +181,5 @@ def fit(
     steps, epochs = min(steps, saver.at.epoch * size), saver.at.epoch
     work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Finished: %s, %.1f seconds of training", work, saver.at.seconds)
-    return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss}
+    diverged = {"diverged": saver.diverged} if saver.diverged else {}
+    return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss, **diverged}

@@ -213,6 +213,7 @@ def _facts(experiment: Experiment, stream: Stream, learned: Sequence[dict[str, A
         {"name": task.name, "labels": task.labels, "classes": [stream.classes[label] for label in task.labels]}
         for task in stream.tasks
     ]
+    diverged = [f"Task {number}: {each['diverged']}" for number, each in enumerate(learned, 1) if "diverged" in each]
     return {
         "split": cfg.TEST.SPLIT,
         **describe(cfg, data, experiment.method),
@@ -222,4 +223,5 @@ def _facts(experiment: Experiment, stream: Stream, learned: Sequence[dict[str, A
         "seconds_per_task": [each["seconds"] for each in learned],
         "seconds": round(sum(each["seconds"] for each in learned), 3),
         "steps": sum(each["steps"] for each in learned),
+        **({"diverged": " ".join(diverged)} if diverged else {}),
     }

@@ -18,6 +18,7 @@ from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import save_learned
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import check, is_first
+from promptvision.engine.early_loss import EarlyLoss
 from promptvision.engine.evaluate import evaluate
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
@@ -112,6 +113,7 @@ class Experiment(Setup):
             progress=self.progress,
             graph=cfg.COMPUTE.GRAPH,
             member=member,
+            early=EarlyLoss(cfg.OPTIM.BATCH_SIZE * cfg.OPTIM.ACCUMULATE, len(method.classes), cfg.OPTIM.LR),
         )
         stacked = {"stacked": member.together} if member and member.together > 1 else {}
         return {**fitted, **prepared, **stacked, **(best.restore() if best else {})}

@@ -12,12 +12,13 @@ Result = Mapping[str, Any]
 ON_TEST = "selected on its test images (DATASET.VALIDATION test or TRAIN.KEEP best_test)"
 TESTED_BY = ("CLASSES", "SOURCE", "TARGET", "HELD_OUT")
 """Keys of a protocol that decide the test images."""
+DIVERGED = "the loss rose above twice its start within the first epochs: try a smaller OPTIM.LR"
 ON_ALL = "trained on images of all classes, the new ones too (DATASET.TRAIN_CLASSES all)"
 
 
 def notes(rows: Mapping[str, Sequence[Result]]) -> dict[str, list[str]]:
     """Return notes on {row: results of its runs}: other images than an earlier row with the same protocol, training on
-    images of other classes than the tested ones, and selection on test images."""
+    images of other classes than the tested ones, selection on test images, and a loss that diverged."""
     first: dict[str, tuple[str, str]] = {}
     found: dict[str, dict[str, None]] = {row: {} for row in rows}
     for row, result in ((row, result) for row, results in rows.items() for result in results):
@@ -33,6 +34,8 @@ def notes(rows: Mapping[str, Sequence[Result]]) -> dict[str, list[str]]:
             found[row][ON_ALL] = None
         if selected_on_test(result):
             found[row][ON_TEST] = None
+        if "diverged" in result:
+            found[row][DIVERGED] = None
     return {row: list(sentences) for row, sentences in found.items()}
 
 
