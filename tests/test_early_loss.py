@@ -11,7 +11,7 @@ from small_run import config
 
 import vpt
 from promptvision.config.families import FAMILIES
-from promptvision.engine.early_loss import EarlyLoss
+from promptvision.engine.losses import EarlyLoss
 from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.run import run

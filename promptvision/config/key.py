@@ -47,7 +47,7 @@ class Key:
     lengths: tuple[int, ...] = ()
     """Allowed lengths of a list; empty for any."""
     code: str = ""
-    """What `module:attribute` names, "function" or "class", if the value may name code that a run calls."""
+    """The kind of what `module:attribute` names, function or class, if the value may name code that a run calls."""
     place: bool = False
     """True if the value says where a run writes."""
 

@@ -64,7 +64,7 @@ class Saver:
     at: Position = Position()
     saved: float = 0.0
     diverged: str = ""
-    """What was said of losses that rise early."""
+    """The sentence on losses that rise early, if they do."""
     settle: Callable[[], None] = lambda: None
     """Reads the losses that are still on the device, called before anything is saved."""
 

@@ -18,10 +18,9 @@ from promptvision.engine.best_epoch import Patience
 from promptvision.engine.capture.graph import choose_step
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import agreed, start_alike
-from promptvision.engine.early_loss import EPOCHS, EarlyLoss
 from promptvision.engine.evaluate import check_labels
 from promptvision.engine.interrupt import Pruned, Stopped, signals
-from promptvision.engine.losses import Losses, Taken
+from promptvision.engine.losses import EPOCHS, EarlyLoss, Losses, Taken
 from promptvision.engine.metrics_file import read_rows
 from promptvision.engine.optim import set_rate
 from promptvision.engine.progress import EVERY, SOON, Meter

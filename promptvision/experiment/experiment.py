@@ -18,8 +18,8 @@ from promptvision.engine.best_epoch import Best
 from promptvision.engine.checkpoint import save_learned
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import check, is_first
-from promptvision.engine.early_loss import EarlyLoss
 from promptvision.engine.evaluate import evaluate
+from promptvision.engine.losses import EarlyLoss
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.run_folder import LOG, RunFolder
