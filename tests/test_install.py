@@ -46,6 +46,7 @@ def test_wheel_holds_packages_cards_configs_and_commands(wheel):
     assert held["configs"] == files("configs", "*.yaml") and "vpt/grids/embedded.yaml" in held["configs"]
     assert held["commands"] == {p.name for p in (ROOT / "tools").glob("*.py") if p.stem not in CHECKOUT_ONLY}
     assert "promptvision/backbones/embedded.safetensors" in names and "promptvision/py.typed" in names
+    assert "promptvision/data/prepare/few_shot_fingerprints.tsv" in names
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,8 @@ def test_the_table_says_first_what_is_needed_and_what_is_here(tool, tmp_path):
     lines = out.splitlines()
     assert status == 0 and lines[0].startswith("Needs weights") and "RN50" in lines[0]
     assert lines[1] == f"Here: nope.pt; under {tmp_path}: no data set."
-    assert re.match(r"5 checks, about a minute or two on \w+", lines[2])
+    assert re.match(r"6 checks, about a minute or two on \w+", lines[2])
+    assert re.search(rf"data sets +files +not here +not under {tmp_path}: imagenet, caltech101, ", out)
     assert re.search(r"training +accuracy +not here +no published training", out)
     assert re.search(r"nope.pt +weights +not here +no weight file nope.pt", out)
 

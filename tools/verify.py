@@ -48,7 +48,8 @@ def main():
 
     log_to_terminal()
     backbones, here = needs(args)
-    checks = [*of_machine(), *(check for card in here for check in of_data_set(card, args.root))]
+    checks = [*of_machine(), *missing(args, backbones, here)]
+    checks += [check for card in here for check in of_data_set(card, args.root)]
     checks += [check for name in backbones for check in of_backbone(name)]
     checks += accuracies(args, backbones, here)
     if not args.json:
@@ -67,15 +68,14 @@ def main():
 
 def needs(args):
     """Return the names of the backbones and the cards of the data sets to verify, and say what is needed."""
-    from promptvision.report.literature.counterparts import rules
-    from promptvision.verify.weights import is_clip, weight_file
+    from promptvision.verify.published import clips
+    from promptvision.verify.weights import weight_file
 
-    papers = [name for names in rules()["backbones"].values() for name in names if is_clip(name)]
-    backbones = args.backbone or ["embedded", *(name for name in papers if weight_file(name))]
+    backbones = args.backbone or ["embedded", *(name for name in clips() if weight_file(name))]
     cards = {name: load_card(name) for name in card_names()}
     here = [card for card in cards.values() if presence(card, args.root) in ("here", "in part")]
     if not args.json:
-        say(f"Needs weights (published numbers: {', '.join(papers)}; --backbone) and data sets (--root).")
+        say(f"Needs weights (published numbers: {', '.join(clips())}; --backbone) and data sets (--root).")
         found = ", ".join(card.name for card in here) or "no data set"
         say(f"Here: {', '.join(backbones)}; under {root_folder(args.root)}: {found}.")
     return backbones, here
@@ -128,14 +128,28 @@ def of_machine():
     yield Check("installation", "CLIP's view of a known image", view)
 
 
+def missing(args, backbones, here):
+    """Yield the weights, unless some are named, and the data sets with published numbers that are not here."""
+    from promptvision.verify.check import ABSENT, Answer, Check
+    from promptvision.verify.published import cards, clips
+
+    names = [] if args.backbone else [name for name in clips() if name not in backbones]
+    absent = [name for name in cards() if name not in [card.name for card in here]]
+    if names:
+        yield Check("weights", "files", partial(Answer, ABSENT, f"not on this machine: {', '.join(names)}"))
+    if absent:
+        where = f"not under {root_folder(args.root)}: {', '.join(absent)}"
+        yield Check("data sets", "files", partial(Answer, ABSENT, where))
+
+
 def of_data_set(card, root):
-    """Yield the checks of a data set that is under the root, perhaps in part."""
+    """Yield the checks of a data set under the root; one of which files are missing is not here."""
     from promptvision.data.prepare.known import fingerprints, miscounted, wrong_picks, wrong_views
     from promptvision.verify.check import ABSENT, Answer, Check, judged
 
-    missing = [name for name, exists in expected(card, root).items() if not exists]
-    if missing:
-        yield Check(card.name, "files", partial(Answer, ABSENT, f"missing: {', '.join(missing)}"))
+    lacks = [name for name, exists in expected(card, root).items() if not exists]
+    if lacks:
+        yield Check(card.name, "files", partial(Answer, ABSENT, f"missing: {', '.join(lacks)}"))
         return
     images, known = cache(partial(read, card, root)), fingerprints(card.name)
     counts = ", ".join(f"{split} {count:,}" for split, count in card.counts.items()) or "the card has none"

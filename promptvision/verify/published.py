@@ -19,6 +19,7 @@ from promptvision.report.literature.compare import published
 from promptvision.report.literature.counterparts import TOP1, rules
 from promptvision.report.scores import over_seeds
 from promptvision.verify.check import ABSENT, DIFFERS, HOLDS, Answer
+from promptvision.verify.weights import is_clip
 
 COOP = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}
 PROBE = 2.0
@@ -102,6 +103,16 @@ def own_numbers() -> list[Number]:
     ]
 
 
+def clips() -> list[str]:
+    """Return the names of the CLIPs that have published numbers."""
+    return [name for names in rules()["backbones"].values() for name in names if is_clip(name)]
+
+
+def cards() -> dict[str, str]:
+    """Return {card: name in papers} of the data sets on which CLIPs have published numbers."""
+    return next(found for kinds, found in rules()["datasets"].items() if "few_shot" in kinds.split())
+
+
 def rows_of(method: str, options: Mapping[str, Any], backbone: str, dataset: str) -> list[Mapping[str, str]]:
     """Return the published rows of our method with exactly these options, on a backbone and the data set of a card.
 
@@ -112,11 +123,10 @@ def rows_of(method: str, options: Mapping[str, Any], backbone: str, dataset: str
         for rule in rules()["methods"]
         if rule["ours"] == method and rule.get("options", {}) == options and "in" not in rule
     }
-    cards = next(found for kinds, found in rules()["datasets"].items() if "few_shot" in kinds.split())
     found = dict[tuple[str, str, str], Mapping[str, str]]()
     for row in published():
         same = row["method"] in wanted and row["confidence"] == "checked" and row["metric"] == TOP1
         same = same and backbone in rules()["backbones"].get(row["backbone"], ())
-        if same and row["dataset"] == cards.get(dataset) and row["split"] in CLASSES:
+        if same and row["dataset"] == cards().get(dataset) and row["split"] in CLASSES:
             found.setdefault((row["shots"], CLASSES[row["split"]], row["value"]), row)
     return list(found.values())

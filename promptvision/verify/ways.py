@@ -16,7 +16,7 @@ from promptvision.engine.device import autocast
 from promptvision.method import Method
 from promptvision.verify.check import ABSENT, Answer, judged
 
-MARGIN, FLOOR = 3.0, 1e-6
+MARGIN, FLOOR = 5.0, 1e-6
 """The fast way may err MARGIN times as much as the plain way does, and FLOOR more."""
 
 
