@@ -13,13 +13,17 @@ import coop
 import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.compute import Compute
+from promptvision.config import load_config
+from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
+from promptvision.experiment.run import retest, run
 
 hf = pytest.importorskip("transformers", reason="transformers is missing: pip install 'promptvision[hf]'")
 tokenizers = pytest.importorskip("tokenizers")
 if Version(hf.__version__) < Version("5.24"):
     pytest.skip("these tests call the layers of transformers 5.24 by name", allow_module_level=True)
 
+FAMILIES = {"coop": coop, "vpt": vpt}
 SIZES = dict(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
 )
@@ -298,3 +302,34 @@ def test_without_transformers_the_extra_is_named(tmp_path, monkeypatch):
     for name, (load, sentence) in sentences.items():
         with pytest.raises(InputError, match=sentence):
             load(name, "none")
+
+
+OWN = """
+import torch, transformers
+
+SIZES = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+
+def vit():
+    torch.manual_seed(0)
+    return transformers.Dinov2Model(transformers.Dinov2Config(**SIZES, image_size=28, patch_size=7))
+
+def clip():
+    torch.manual_seed(0)
+    text = dict(SIZES, max_position_embeddings=20)
+    vision = dict(SIZES, image_size=28, patch_size=7)
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+"""
+
+
+@pytest.mark.parametrize("kind", ["vit", "clip"])
+def test_a_run_with_a_model_of_transformers_is_evaluated_alike(kind, tmp_path, monkeypatch):
+    (tmp_path / "own_hf.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    family, method, option = {"vit": ("vpt", "prompt", "NUM_TOKENS"), "clip": ("coop", "coop", "N_CTX")}[kind]
+    words = ["BACKBONE.NAME", f"own_hf:{kind}", "METHOD.FAMILY", family, "METHOD.NAME", method, "DATASET.SHOTS", 1]
+    words += [f"METHOD.OPTIONS.{option}", 2, "OPTIM.EPOCHS", 1, "DATASET.NAME", "digits"]
+    (tmp_path / "empty.yaml").write_text("")
+    cfg = load_config(tmp_path / "empty.yaml", [*words, "OUTPUT_DIR", str(tmp_path / "run")], FAMILIES)
+    with RunFolder(cfg.OUTPUT_DIR) as folder:
+        result = run(cfg, FAMILIES, folder, progress=False)
+    assert retest(cfg, FAMILIES, cfg.OUTPUT_DIR, progress=False)["accuracy"] == result["accuracy"]
