@@ -10,6 +10,7 @@ Loading images: python tools/bench.py data --images 256; with processes: python 
 What resizes them: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
 Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
+Steps of a published table: python tools/bench.py tables --benchmark benchmarks/base_to_new.yaml --row CoOp MaPLe
 Runs that train together: python tools/bench.py stack
 Seeding the random generators: python tools/bench.py seed
 Steps on a GPU: python tools/bench.py gpu --device cuda --threads 16 --json gpu.json
@@ -41,6 +42,7 @@ import bench_resize
 import bench_seed
 import bench_stack
 import bench_step
+import bench_tables
 import bench_text
 import bench_vit
 import torch
@@ -63,6 +65,7 @@ KINDS = {
     "data": ("JPEGs of 500x375 pixels", bench_data),
     "predict": ("Predictions of the embedded ViT", bench_predict),
     "plan": ("Planning a sweep", bench_plan),
+    "tables": ("Training of a whole table", bench_tables),
     "stack": ("Runs alone and together", bench_stack),
     "resize": ("INPUT.RESIZE on images of 500x375 pixels", bench_resize),
     "seed": ("Seeding a step", bench_seed),
