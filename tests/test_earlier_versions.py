@@ -53,7 +53,7 @@ def test_a_run_of_an_earlier_version_is_the_same_run(tmp_path):
         check_identity(earlier, other)
 
 
-@pytest.mark.parametrize(("name", "options"), [("plot", 2), ("adapter", 8), ("dual_prompt", 2)])
+@pytest.mark.parametrize(("name", "options"), [("plot", 2), ("adapter", 9), ("dual_prompt", 2)])
 def test_a_run_without_an_option_that_its_method_has_since_is_the_same_run(tmp_path, name, options):
     family = "coop" if name == "plot" else "vpt"
     now = resolved(config(tmp_path, "METHOD.FAMILY", family, "METHOD.NAME", name))
