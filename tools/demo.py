@@ -1,8 +1,8 @@
 """The main job on embedded data, in three minutes: python tools/demo.py --output out/demo
 
 Few-shot curves of zero-shot CLIP, a linear probe, CoOp and CoCoOp, and a linear head and VPT-deep on where a thing is;
-three seeds each: tables, figures and page. Finished runs are kept, also by `make benchmark`, which runs
-every method into the same folder.
+three seeds each: tables, figures and page. Finished runs are kept, also by `make benchmark`, which goes on in the
+same folder.
 """
 
 from dataclasses import replace
