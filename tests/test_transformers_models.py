@@ -54,9 +54,9 @@ def randomized(model):
     return model.eval()
 
 
-def model_of(kind):
+def model_of(kind, **other):
     name, options = MODELS[kind]
-    sizes = CONVNEXT if name == "ConvNext" else SIZES
+    sizes = {**(CONVNEXT if name == "ConvNext" else SIZES), **other}
     if not hasattr(hf, f"{name}Model"):
         pytest.skip(f"this transformers, {hf.__version__}, has no {name}Model")
     torch.manual_seed(0)
@@ -143,6 +143,14 @@ def test_another_size_takes_resized_positions():
     expected = model(images, interpolate_pos_encoding=True).last_hidden_state[:, 0]
     tower = load_vit(model, image_size=48, resize="bicubic")
     torch.testing.assert_close(tower(images), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ViTModel", "Dinov2Model", "DINOv3ViTModel", "CLIPVisionModel", "SiglipVisionModel"])
+def test_pixels_that_the_patch_does_not_divide_are_left_out(kind):
+    model, images = model_of(kind, image_size=36), torch.randn(2, 3, 36, 36)
+    tower = load_vit(model)
+    assert tower.depth == 2
+    torch.testing.assert_close(tower(images), pooled(kind, model(images)), atol=1e-5, rtol=1e-5)
 
 
 def test_weights_are_copies():

@@ -140,7 +140,8 @@ def dinov3(model: Any) -> nn.Module | None:
         **common(config, state, "fc1_x" if gated else "fc1"), qkv_bias=config.query_bias, qkv_fused=False,
         swiglu_mlp=gated, swiglu_align_to=int(gated), init_values=1.0, num_reg_tokens=config.num_register_tokens,
         use_abs_pos_emb=False, use_rot_pos_emb=True, rope_type="dinov3", rope_temperature=config.rope_theta,
-        rope_rotate_half=True, dynamic_img_size=True, use_fc_norm=False, global_pool="token",
+        rope_rotate_half=True, dynamic_img_size=config.image_size % config.patch_size == 0, use_fc_norm=False,
+        global_pool="token",
     )  # fmt: skip
     return filled(same, {key: each for key, each in state.items() if each.numel()})
 
