@@ -53,7 +53,7 @@ def main():
     console.print(terminal_report(report.tables, report.remarks))
     for line in (*(f"few-shot curve: {path}" for path in curves), f"page: {page}"):
         console.print(line)
-    console.print("`make benchmark` runs every method")
+    console.print("`make benchmark` runs the other tables")
 
 
 if __name__ == "__main__":
