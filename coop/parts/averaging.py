@@ -41,7 +41,7 @@ class EpochAverage:
                 parameter.copy_(self.tensors[name])
 
     def load(self, method: Method, state: Mapping[str, Tensor]) -> None:
-        """Resume from the `tensors` of an earlier session if they fit the method's learned parameters."""
+        """Resume from the `tensors` of an earlier run if they fit the method's learned parameters."""
         learned = method.trained()
         if state and {name: t.shape for name, t in state.items()} != {name: p.shape for name, p in learned.items()}:
             raise InputError("its average over the epochs is not one of what this method learns")
