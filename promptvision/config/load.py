@@ -193,9 +193,8 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
         name = methods.aliases[name]
         given = {**given, "METHOD.NAME": Setting(name, given["METHOD.NAME"].source)}
     options = option_rows(families[family].options(name))
-    if (
-        host := options.get(f"{OPTIONS}.HOST")
-    ) and name in methods.hosts:  # an addition has the options of its host too
+    host = options.get(f"{OPTIONS}.HOST")
+    if host and name in methods.hosts:  # an addition has the options of its host too
         hosts = tuple(methods.hosts[name])
         options = option_rows(families[family].options(name, value(replace(host, choices=hosts))))
     _check_options(given, options, f"{family} method {name}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from promptvision.backbones.adapt.converted import near
 from promptvision.backbones.pinning import Tower
 from promptvision.backbones.towers import CLIP, ImageTower, TextTower
 from promptvision.errors import InputError
@@ -156,6 +157,5 @@ def _called(tower: Tower, name: str, *given: Any, shape: Sequence[int]) -> Tenso
 
 def _same(found: Tensor, expected: Tensor, problem: str) -> None:
     """Raise InputError with `problem` unless two ways to compute features agree up to rounding."""
-    near = torch.finfo(expected.dtype).eps ** 0.5
-    if float((found - expected).abs().max()) > near * float(expected.abs().max()):
+    if not near(found, expected):
         raise InputError(problem)

@@ -60,9 +60,7 @@ def agrees(tower: ImageTower, module: nn.Module, features: Callable[[nn.Module, 
 
 
 def near(found: Tensor, expected: Tensor) -> bool:
-    """Return whether features computed in float32 are those of a library, which may compute in another precision."""
+    """Return whether two ways to compute features agree up to rounding, in the precision of `expected`."""
     bound = NEAR if expected.dtype == torch.float32 else torch.finfo(expected.dtype).eps ** 0.5
-    expected = expected.float().cpu()
-    return found.shape == expected.shape and float((found - expected).abs().max()) <= bound * float(
-        expected.abs().max()
-    )
+    found, expected = found.cpu().double(), expected.cpu().double()
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= bound * expected.abs().max())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torchvision import transforms
 
@@ -19,7 +20,7 @@ from promptvision.data.readers import read
 from promptvision.data.splits import few_shot, subset_hash
 from promptvision.data.transforms import BICUBIC, test_transform
 
-SIZE, MEAN, STD = 224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIZE, MEAN, STD = 224, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 """The input of OpenAI's CLIPs."""
 KNOWN_VIEW = "df14e0ca2d9adc85cc0a272bee31f0248f308d9563153f6a78505f96c4bb1d2d"
 """SHA-256 of the pixels of CLIP's view of `known_image`."""
