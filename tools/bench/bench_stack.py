@@ -26,7 +26,7 @@ from promptvision.sweep.local import do_here
 from promptvision.sweep.shared_backbone import sharing
 
 COLUMNS = ("row", "runs", "CPU s, alone", "together", "share", "kernels of a run's step, alone", "together")
-ROWS = ["CoOp", "TaskRes", "CLIP-Adapter", "Tip-Adapter-F", "linear probe"]
+ROWS = ["CoOp", "KgCoOp", "TaskRes", "Tip-Adapter-F", "linear probe"]
 
 
 def add_options(parser):
