@@ -31,6 +31,7 @@ ROWS = ["CoOp", "KgCoOp", "TaskRes", "Tip-Adapter-F", "linear probe"]
 
 def add_options(parser):
     parser.add_argument("--config", default="configs/benchmarks/embedded_few_shot.yaml", help="a benchmark")
+    parser.add_argument("--task", default="world_textures", metavar="NAME", help="its data set")
     parser.add_argument("--row", nargs="+", default=ROWS, metavar="NAME", help="rows of the benchmark")
     parser.add_argument("--stack", type=positive, default=15, help="runs that train together at most")
     parser.add_argument("--names", type=positive, default=100, help="ImageNet names whose kernels are counted")
@@ -43,7 +44,7 @@ def rows(args):
     totals = [0.0, 0.0]
     shared = sharing(FAMILIES)
     for name in args.row if args.repeats else ():
-        alone, together, count = timed(args.config, name, args.stack, shared)
+        alone, together, count = timed(args, name, shared)
         totals = [totals[0] + alone, totals[1] + together]
         yield name, str(count), f"{alone:.1f}", f"{together:.1f}", f"{together / alone:.0%}", "", ""
     if totals[0]:
@@ -62,14 +63,13 @@ def check(args):
             raise unknown("row", name, known)
 
 
-def timed(config, name, stack, families):
-    """CPU seconds of the runs of a row alone and together, and their number."""
+def timed(args, name, families):
+    """CPU seconds of the runs of a row on one data set, alone and together, and their number."""
+    cells, only = load_cells(args.config), [f"RUN={name}", f"DATASET.NAME={args.task}"]
     with tempfile.TemporaryDirectory() as top:
-        planned = {
-            way: plan(load_cells(config), Path(top, way), [], families, [f"RUN={name}"]) for way in ("0", "1", "2")
-        }
+        planned = {way: plan(cells, Path(top, way), [], families, only) for way in ("0", "1", "2")}
         took = []
-        for way, size in (("0", stack), ("1", 1), ("2", stack)):  # the first is a warm-up: it fills the caches
+        for way, size in (("0", args.stack), ("1", 1), ("2", args.stack)):  # the first fills the caches
             started = time.process_time()
             for event in do_here(planned[way], families, size):
                 if event.outcome and event.outcome.failures:
