@@ -18,6 +18,7 @@ import coop
 import vpt
 from promptvision.backbones import load_clip
 from promptvision.cli import one_sentence
+from promptvision.sweep.benchmark import load_cells
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_TOWERS = {"clip_adapter", "task_res", "tip_adapter_f", "clap"}
@@ -281,6 +282,7 @@ WRONG = [
     "classes --width 65",
     "classes --chunk 0.5",
     "stack --row Nope",
+    "stack --task Nope",
     "stack --no-time --row coop",
     "plan --cells 7",
     "plan --cells 0",
@@ -309,3 +311,17 @@ def test_few_images_cross_from_a_worker(tools, tmp_path):
     import bench_data
 
     assert bench_data.crossing(bench_data.make(tmp_path, 2), 8) == 3 * 8 * 8
+
+
+def test_the_rows_of_stacks_are_those_of_their_benchmark(tools):
+    """Its defaults are measured as the docs say: a row's five numbers of images with three seeds, on one data set."""
+    import bench_stack
+
+    parser = ArgumentParser()
+    bench_stack.add_options(parser)
+    args = parser.parse_args([])
+    bench_stack.check(args)
+    cells = [cell for cell in load_cells(args.config) if cell.overrides["DATASET.NAME"] == args.task]
+    assert {row: sum(len(cell.seeds) for cell in cells if cell.run == row) for row in args.row} == dict.fromkeys(
+        args.row, 15
+    )

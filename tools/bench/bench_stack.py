@@ -56,11 +56,12 @@ def rows(args):
 
 
 def check(args):
-    """Raise InputError for rows that the benchmark does not have."""
-    known = {cell.run for cell in load_cells(args.config)}
-    for name in args.row:
-        if name not in known:
-            raise unknown("row", name, known)
+    """Raise InputError for rows, or a data set, that the benchmark does not have."""
+    cells = load_cells(args.config)
+    known = {"row": {cell.run for cell in cells}, "task": {cell.overrides.get("DATASET.NAME", "") for cell in cells}}
+    for kind, name in (*(("row", row) for row in args.row), ("task", args.task)):
+        if name not in known[kind]:
+            raise unknown(kind, name, known[kind])
 
 
 def timed(args, name, families):
