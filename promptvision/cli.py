@@ -23,7 +23,11 @@ from promptvision.errors import InputError, OwnCodeFailed, as_called, lacks_memo
 def one_sentence() -> Iterator[None]:
     """End bad input with one sentence and exit status 2, Ctrl-C with one line and 130, SIGTERM with 143."""
 
+    ended: list[int] = []
+
     def terminate(number: int, frame: FrameType | None) -> None:
+        ended.append(number)
+        signal.signal(number, signal.SIG_IGN)  # a second one must not cut the end short
         raise SystemExit(128 + number)  # as after an error: locks are released, half-written files are removed
 
     for stream in (sys.stdout, sys.stderr):
@@ -56,7 +60,8 @@ def one_sentence() -> Iterator[None]:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not ended:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -202,19 +202,34 @@ def test_workers_end_with_a_killed_sweep_and_the_next_one_waits_for_them(tmp_pat
     assert steps == list(range(400))
 
 
+SIGNALLED_TWICE = """
+import os, runpy, signal, sys
+from promptvision.sweep.local import Worker
+
+stop = Worker.stop
+
+def signalled(worker):  # the second signal comes before the first worker is told
+    Worker.stop = stop
+    os.kill(os.getpid(), signal.SIGTERM)
+    stop(worker)
+
+Worker.stop = signalled
+runpy.run_path(sys.argv.pop(0) and sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_twice_stops_all_its_workers(tmp_path):
     path = tmp_path / "b.yaml"
     row = {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}
     path.write_text(yaml.safe_dump({"RUNS": {"CoOp": row}, "SEEDS": [1, 2]}))
     words = ["--config", path, "--output", tmp_path / "out", "--jobs", "2", *QUICK, "OPTIM.EPOCHS", "20000"]
-    sweep = subprocess.Popen(list(map(str, [sys.executable, ROOT / "tools/sweep.py", *words])), cwd=ROOT)
+    command = [sys.executable, "-c", SIGNALLED_TWICE, ROOT / "tools/sweep.py", *words]
+    sweep = subprocess.Popen(list(map(str, command)), cwd=ROOT)
     logs, deadline = [tmp_path / f"out/CoOp/seed{seed}/log.txt" for seed in (1, 2)], time.monotonic() + 240
     while not all((log.parent / "metrics.jsonl").exists() for log in logs):
         assert time.monotonic() < deadline and sweep.poll() is None
         time.sleep(0.05)
-    sweep.terminate()
-    time.sleep(0.02)
     sweep.terminate()
     assert sweep.wait(60) == 143
     assert all("Stopped in epoch" in log.read_text() for log in logs)

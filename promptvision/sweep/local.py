@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import multiprocessing
@@ -106,12 +107,11 @@ def do_in_workers(jobs: Sequence[Job], families: Families, count: int, stack: in
                 group = worker.group
                 yield from map(queue.finished, group, worker.outcomes([jobs[number] for number in group]))
     finally:
-        started = [(worker.process, worker.pipe) for worker in workers if worker.process]
-        for process, _ in started:  # all before the first wait: a second signal here must leave none at work
-            process.terminate()
-        for process, pipe in started:
-            process.join()
-            pipe.close()
+        started = [worker for worker in workers if worker.process]
+        for worker in started:  # all before the first wait: a second signal must leave none at work
+            worker.stop()
+        for worker in started:
+            worker.wait()
 
 
 class Worker:
@@ -122,6 +122,7 @@ class Worker:
         self.group: list[int] = []
         """Numbers of the jobs that it is doing."""
         self.process: BaseProcess | None = None
+        self.stopping = False
 
     def start(self, group: list[int], jobs: Sequence[Job]) -> None:
         """Hand it jobs that train together, or one."""
@@ -131,6 +132,7 @@ class Worker:
             self.process = context.Process(target=_serve, args=(theirs, self.modules))
             self.process.start()
             theirs.close()
+            atexit.register(self.stop)  # where a second signal ends the sweep before it has told all
         self.group = group
         with suppress(ConnectionError):  # it has just died, which `outcomes` reports
             self.pipe.send(jobs)
@@ -145,6 +147,19 @@ class Worker:
             self.process.join()
             died = f"its process died (exit status {self.process.exitcode}); see"
             return [done(job) or Outcome([], [f"{job.title}: {died} {job.cfg.OUTPUT_DIR}"]) for job in jobs]
+
+    def stop(self) -> None:
+        """Tell it once to save what it is doing and to end: a second signal would end it at once."""
+        if self.process and not self.stopping:
+            self.process.terminate()
+            self.stopping = True
+
+    def wait(self) -> None:
+        """Wait for its end, and let go of it."""
+        assert self.process
+        self.process.join()
+        self.pipe.close()
+        atexit.unregister(self.stop)
 
 
 def _serve(pipe: Connection, modules: Mapping[str, str]) -> None:
