@@ -134,6 +134,21 @@ def test_when_training_uses_features(words, source, go):
     assert result["train_features"] == source and result["test_features"] == "computed"
 
 
+def test_runs_on_other_choices_of_images_share_the_features_of_all(go, seen):
+    words = ["TRAIN.CACHE", "images", "INPUT.TRAIN", "center", "DATASET.NAME", "digits", "DATASET.FOLDS", 3]
+    first, _, _ = go("first", *words, *COOP, "OPTIM.EPOCHS", 1)
+    count = sum(first["pictures_found"].values())
+    assert sum(seen) == count and (first["train_features"], first["test_features"]) == ("computed", "computed")
+    seen.clear()
+    go("same", *words, "DATASET.SHOTS", 2, "SEED", 2, "METHOD.NAME", "linear_probe")
+    words += [*COOP, "OPTIM.EPOCHS", 1, "SEED", 2]
+    second, _, learned = go("second", *words)
+    assert not seen and (second["train_features"], second["test_features"]) == ("cache", "cache")
+    apart, _, other = go("apart", *words, "TRAIN.CACHE", "auto")
+    assert sum(seen) and apart["val_hash"] == second["val_hash"] and apart["accuracy"] == second["accuracy"]
+    torch.testing.assert_close(learned["ctx"], other["ctx"], atol=1e-5, rtol=1e-4)
+
+
 def test_prompted_images_are_never_taken_from_a_cache(go, tmp_path):
     words = [*VPT, "METHOD.NAME", "prompt", "TRAIN.VIEWS", 1, "INPUT.TRAIN", "center"]
     result, _, _ = go("run", *words, "OPTIM.EPOCHS", 1)

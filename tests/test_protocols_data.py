@@ -16,7 +16,7 @@ from promptvision.config import load_config
 from promptvision.data.cards import load_card
 from promptvision.data.domains import read_domains
 from promptvision.data.long_tail import class_sizes, long_tailed
-from promptvision.data.splits import few_shot, held_out, subset_hash
+from promptvision.data.splits import cross_validation, few_shot, held_out, subset_hash
 from promptvision.errors import InputError
 from promptvision.experiment.data import load_data
 
@@ -123,6 +123,38 @@ def test_held_out_images_are_none_of_the_picked():
     assert Counter(label for _, label, _ in val) == {0: 2, 1: 1}
     train, val = held_out(items, items, 0, 1)
     assert sorted(train + val) == sorted(items) and len(val) == 2 + 1
+
+
+def test_seeds_are_the_folds_of_a_cross_validation():
+    items = items_of([7, 5, 2, 1])
+    folds = [cross_validation(items, 3, seed) for seed in (1, 2, 3)]
+    assert all(sorted(train + val) == sorted(items) for train, val in folds)
+    held = [item for _, val in folds for item in val]
+    assert sorted(held) == sorted(items)[:-1], "each image is held out once, but the only one of its class never"
+    assert max(len(val) for _, val in folds) - min(len(val) for _, val in folds) <= 1
+    assert all({label for _, label, _ in train} == {0, 1, 2, 3} for train, _ in folds)
+    assert cross_validation(items, 3, 1) == folds[0] != cross_validation(items, 3, 4), "the next seeds divide anew"
+
+
+def test_a_run_trains_and_validates_on_a_fold():
+    images = load("DATASET.SHOTS", "0", "DATASET.FOLDS", "5", "SEED", "2").images
+    whole = load("DATASET.SHOTS", "0").images
+    assert sorted(images.train + images.val) == sorted(whole.train + whole.val) and images.test == whole.test
+    few = load("DATASET.SHOTS", "3", "DATASET.FOLDS", "5", "SEED", "2").images
+    assert few.val == images.val and len(few.train) == 30 and set(few.train) < set(images.train)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["DATASET.FOLDS", "1"], "FOLDS 1 would train on nothing: take 2"),
+        (["DATASET.FOLDS", "3", "DATASET.TRAIN", "train+val"], "leave DATASET.TRAIN and DATASET.VALIDATION"),
+        (["DATASET.FOLDS", "3", "DATASET.VALIDATION", "none"], "leave DATASET.TRAIN and DATASET.VALIDATION"),
+    ],
+)
+def test_folds_that_cannot_be(words, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load(*words)
 
 
 def test_validation_images():

@@ -61,6 +61,14 @@ DATA = (
         "marks it).",
         choices=("own", "all", "none", "held_out", "test"),
     ),
+    Key(
+        "DATASET.FOLDS",
+        0,
+        "Parts of a cross-validation of the training and validation images, 0 for none: seed s validates on part "
+        "(s - 1) mod FOLDS and trains on the others, so seeds 1 to FOLDS are one cross-validation and the next ones "
+        "another; the only image of a class always trains.",
+        low=0,
+    ),
     Key("DATASET.SOURCE", "", "Domains to train and validate on, separated by commas; empty for all."),
     Key(
         "DATASET.TARGET",

@@ -157,9 +157,11 @@ TRAINING = (
         "auto",
         "Train on image features computed in advance, if the image tower stays frozen: auto where views repeat "
         "(VIEWS, or a recipe without random choices); all also for new views, epochs x images x feature length x "
-        "4 bytes of disk; off never. Methods that change later blocks only (mmrl, mmrl_pp, mma_pp, skip_tuning) keep "
-        "the tokens that enter the first of these: views x images x 0.6 MB with ViT-B/16.",
-        choices=("auto", "all", "off"),
+        "4 bytes of disk; images as auto, but views without random choices are computed for all images of the data set "
+        "at once, for runs on other choices of them (the last digits depend on what is encoded together); off never. "
+        "Methods that change later blocks only (mmrl, mmrl_pp, mma_pp, skip_tuning) keep the tokens that enter the "
+        "first of these: views x images x 0.6 MB with ViT-B/16.",
+        choices=("auto", "all", "images", "off"),
     ),
     Key("TRAIN.CHECKPOINT_EVERY", 1, "Epochs between checkpoints.", low=1),
     Key(

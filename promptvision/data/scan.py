@@ -17,6 +17,8 @@ from promptvision.errors import briefly
 
 LOG = logging.getLogger(__name__)
 CHUNK = 8
+_FAULTS: dict[tuple[str, str, str], str] = {}
+"""(root, path, stamp of the file) -> the fault of an image that `leave_out_bad` has decoded, "" if there is none."""
 """Images that a process decodes in one go."""
 
 
@@ -65,12 +67,15 @@ def leave_out_bad(images: Images, jobs: int = 1) -> tuple[Images, list[str]]:
     """Return the lists without the images that cannot be read, and one sentence for each of these.
 
     All images of all lists are decoded once, so that a run, its resumption and its evaluation leave out the same
-    ones. Images in memory are whole. No other image replaces one that is left out: a class may have fewer images than
-    shots, and the other picks stay as they are.
+    ones; a process decodes a file again only if it changed. Images in memory are whole. No other image replaces one
+    that is left out: a class may have fewer images than shots, and the other picks stay as they are.
     """
     if images.root is None:
         return images, []
-    faults = {seen.path: seen.fault for seen in scan(images, images.paths, attrgetter("size"), jobs) if seen.fault}
+    keys = {path: (images.root, path, images.stamp(path)) for path in images.paths}
+    for seen in scan(images, [path for path, key in keys.items() if key not in _FAULTS], attrgetter("size"), jobs):
+        _FAULTS[keys[seen.path]] = seen.fault
+    faults = {path: _FAULTS[key] for path, key in keys.items() if _FAULTS[key]}
     for fault in briefly(list(faults.values())):
         LOG.warning("left out: %s", fault)
     train, val, test, unlabelled = ([item for item in getattr(images, name) if item[0] not in faults] for name in LISTS)

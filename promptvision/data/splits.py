@@ -111,6 +111,25 @@ def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: in
     return list(picked), few_shot([item for item in train if item not in taken], [], min(shots, 4), seed)[0]
 
 
+def cross_validation(items: Sequence[Item], folds: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """Return the training and the validation images of one fold: part (seed - 1) mod `folds` validates.
+
+    Seeds 1 to `folds` share one division into parts, the next ones another. Every class is shuffled and dealt out, so
+    that some of its images always train; a class of one image is never held out.
+    """
+    division, part = divmod(seed - 1, folds)
+    stream, dealt = random.Random(f"folds/{division}"), 0
+    train: list[Item] = []
+    val: list[Item] = []
+    for own in _by_label(items).values():
+        stream.shuffle(own)
+        for item in own if len(own) > 1 else ():
+            (val if dealt % folds == part else train).append(item)
+            dealt += 1
+        train += own if len(own) == 1 else []
+    return train, val
+
+
 def split_trainval(trainval: Sequence[Item], seed: int, p_val: float = 0.2) -> tuple[list[Item], list[Item]]:
     """Return a training and a validation split; the latter has round(p_val * n) shuffled images of every class.
 

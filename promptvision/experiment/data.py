@@ -15,7 +15,7 @@ from promptvision.data.images import Images, Item
 from promptvision.data.long_tail import long_tailed
 from promptvision.data.readers import read
 from promptvision.data.scan import leave_out_bad
-from promptvision.data.splits import class_subset, few_shot, held_out, short_classes, subset_classes
+from promptvision.data.splits import class_subset, cross_validation, few_shot, held_out, short_classes, subset_classes
 from promptvision.engine.together.stack import Member
 from promptvision.errors import InputError, counted, shown
 from promptvision.method import Method
@@ -36,6 +36,8 @@ class Data:
     """Number of images of each split before SHOTS, CLASSES and the like choose among them."""
     trained: list[str] = field(default_factory=list)
     """Classes of the training images, if DATASET.TRAIN_CLASSES says that they are others than `classes`."""
+    everything: Images | None = None
+    """All images of the data set, if TRAIN.CACHE images computes their features at once."""
 
 
 def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
@@ -60,7 +62,8 @@ def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
     chosen, left_out = _readable(cfg, replace(images, train=train, val=val, test=test, unlabelled=unlabelled))
     used = [f"{len(getattr(chosen, split))} of {found[split]} {split}" for split in found if found[split]]
     LOG.info("Images used: %s (DATASET.SHOTS %d; 0 takes all)", ", ".join(used), wanted.SHOTS)
-    return Data(card, chosen, classes, left_out, found, trained)
+    everything = _readable(cfg, images)[0] if cfg.TRAIN.CACHE == "images" else None
+    return Data(card, chosen, classes, left_out, found, trained, everything)
 
 
 def read_lists(wanted: CfgNode) -> tuple[Card, Images]:
@@ -121,6 +124,8 @@ def _pick(cfg: CfgNode, images: Images) -> tuple[list[Item], list[Item]]:
     DATASET.VALIDATION does not change the training images, unless SHOTS is 0 and it is held_out.
     """
     wanted = cfg.DATASET
+    if wanted.FOLDS:
+        return _fold(cfg, images)
     train, val = few_shot(images.train, images.val, wanted.SHOTS, cfg.SEED, wanted.FEW_SHOT)
     if wanted.VALIDATION == "held_out":
         train, val = held_out(images.train, train, wanted.SHOTS, cfg.SEED)
@@ -134,6 +139,17 @@ def _pick(cfg: CfgNode, images: Images) -> tuple[list[Item], list[Item]]:
             f"{'test' if wanted.VALIDATION == 'test' else 'no validation'} images: set VALIDATION own or held_out"
         )
     return [*train, *val], []
+
+
+def _fold(cfg: CfgNode, images: Images) -> tuple[list[Item], list[Item]]:
+    """Pick the images of one fold of DATASET.FOLDS; SHOTS chooses among those that train."""
+    wanted = cfg.DATASET
+    if wanted.FOLDS == 1:
+        raise InputError("DATASET.FOLDS 1 would train on nothing: take 2 parts or more, or 0 for no cross-validation")
+    if wanted.TRAIN != "train" or wanted.VALIDATION != "own":
+        raise InputError("DATASET.FOLDS decides what validates: leave DATASET.TRAIN and DATASET.VALIDATION as they are")
+    train, val = cross_validation([*images.train, *images.val], wanted.FOLDS, cfg.SEED)
+    return few_shot(train, [], wanted.SHOTS, cfg.SEED, wanted.FEW_SHOT)[0], val
 
 
 def _readable(cfg: CfgNode, images: Images) -> tuple[Images, list[str]]:

@@ -191,7 +191,7 @@ def build(
         )
     method = load_method(cfg, families, trained)
     check_loss(cfg, method)
-    make_cache = partial(feature_cache, cfg, method, progress=progress)
+    make_cache = partial(feature_cache, cfg, method, data.everything, progress=progress)
     cache = member.shared("features", make_cache) if member else make_cache()
     hold_frozen(cfg, method, training=cfg.OPTIM.EPOCHS > 0)
     return Experiment(cfg, data, method, cache, progress, families[cfg.METHOD.FAMILY], folder)

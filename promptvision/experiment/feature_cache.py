@@ -47,7 +47,8 @@ class FeatureCache:
     batch. Without a writable folder they are kept in memory. `compare`: for a tower whose code the fingerprint cannot
     cover, such as the modules and files that your own code reads: the first batch of a file is computed and compared.
     `starts`: keep the rows of `entered`, with what enters these blocks, in place of the features alone. `layers`: keep
-    the rows of `layer_features`.
+    the rows of `layer_features`. `everything`: all images of a data set; the views without random choices of a list of
+    them are rows of theirs, which one file holds.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class FeatureCache:
         compare: bool = False,
         starts: Sequence[int] = (),
         layers: bool = False,
+        everything: Images | None = None,
     ):
         self.tower, self.folder, self.precision, self.progress = tower, folder, precision, progress
         self.compare, self.starts, self.layers = compare, tuple(starts), layers
+        self.everything = everything
         self.device = next(tower.parameters()).device
         self.bytes_each = tower.feature_dim * PRECISIONS[precision].itemsize * (tower.depth if layers else 1)
         if starts:  # tokens stay in float32 in autocast too
@@ -70,6 +73,7 @@ class FeatureCache:
             self.bytes_each = (tower.feature_dim + len(starts) * tokens * tower.width) * torch.float32.itemsize
         self.identity = fingerprint(tower) if folder else ""  # in float32, whatever is held in 16 bits later
         self._known: dict[Any, Tensor] = {}
+        self._whole: dict[Any, tuple[Tensor, str]] = {}
         self._pixels = defaultdict[Any, dict[str, bytes]](dict)
 
     def once(self, loader: TestLoader, images: Images, title: str) -> tuple[Tensor, str]:
@@ -93,6 +97,30 @@ class FeatureCache:
 
         `images`: the fingerprint of the loader's images. `title`: of the progress; empty to show none.
         """
+        if self.everything and loader.views.stream is None:
+            return self._rows_of_all(self.everything, loader, title)
+        return self._get(loader, images, title)
+
+    def _rows_of_all(self, everything: Images, loader: TestLoader, title: str) -> tuple[Tensor, str]:
+        """Return the rows of a loader's images among those of all images."""
+        paths, key = everything.paths, (repr(loader.views.transform), loader.batch_size)
+        if key not in self._whole:
+            items, views = [(path, 0, "") for path in paths], loader.views
+            whole = TestLoader(
+                items,
+                everything.open,
+                views.transform,
+                batch_size=loader.batch_size,
+                workers=loader.workers.count,
+                device=views.device,
+            )
+            self._whole[key] = self._get(whole, self.fingerprint(everything, items), title and "all images")
+        features, source = self._whole[key]
+        row = {path: number for number, path in enumerate(paths)}
+        return features[[row[path] for path, _, _ in loader.views.items]], source
+
+    def _get(self, loader: TestLoader, images: str, title: str) -> tuple[Tensor, str]:
+        """Return what `get` returns, for the loader's list by itself."""
         if self.folder:
             key = self._key(loader, images)
             path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"

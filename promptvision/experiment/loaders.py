@@ -60,10 +60,13 @@ def transform_of(cfg: CfgNode, method: Method, training: bool = False) -> Transf
     return test_transform(cfg.INPUT.TEST, size, mean, std, upright=upright, resize=resize, views=method.image_views)
 
 
-def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> FeatureCache | None:
+def feature_cache(
+    cfg: CfgNode, method: Method, everything: Images | None = None, *, progress: bool = False
+) -> FeatureCache | None:
     """Return the cache of image features, or of what enters the blocks that a method reads.
 
-    None if the image tower learns, if the method takes neither, or without CACHE_DIR.
+    None if the image tower learns, if the method takes neither, or without CACHE_DIR. `everything`: all images of the
+    data set, if their features are to be computed at once.
     """
     tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
     trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
@@ -72,7 +75,16 @@ def feature_cache(cfg: CfgNode, method: Method, *, progress: bool = False) -> Fe
     starts = () if method.frozen_images else method.kept_states
     own = any(names_code(name) for name in (cfg.BACKBONE.NAME, cfg.METHOD.NAME))
     layers, precision = method.frozen_layers, cfg.TRAIN.PRECISION
-    return FeatureCache(tower, folder, precision, progress=progress, compare=own, starts=starts, layers=layers)
+    return FeatureCache(
+        tower,
+        folder,
+        precision,
+        progress=progress,
+        compare=own,
+        starts=starts,
+        layers=layers,
+        everything=everything,
+    )
 
 
 @dataclass(frozen=True)
@@ -181,7 +193,7 @@ class Setup:
         """
         cfg, items = self.cfg, self.data.images.train
         views_repeat = cfg.INPUT.TRAIN in FIXED or cfg.TRAIN.VIEWS > 0
-        ahead = self.cache is not None and {"off": False, "auto": views_repeat, "all": True}[cfg.TRAIN.CACHE]
+        ahead = self.cache is not None and {"off": False, "all": True}.get(cfg.TRAIN.CACHE, views_repeat)
         if not items:
             raise InputError(f"data set {self.data.card.name!r} has no training images; {WAYS_OUT['train']}")
         few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST

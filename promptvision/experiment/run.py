@@ -101,7 +101,7 @@ def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bo
     data = load_data(cfg)
     warn_of_empty_classes(data, cfg.TEST.SPLIT)
     method, data = match_classes(load_run(cfg, families, folder), data)
-    cache = feature_cache(cfg, method, progress=progress)
+    cache = feature_cache(cfg, method, data.everything, progress=progress)
     hold_frozen(cfg, method)
     found = Setup(cfg, data, method, cache, progress).test()
     learned = Path(folder) / "learned.safetensors"
