@@ -82,6 +82,10 @@ class Plot(FeatureMethod):
         """Encode images (B, 3, H, W) into (B, 1 + n, E), the pooled feature and one for each place, not normalised."""
         return pooled_and_local(self.backbone.image, images)
 
+    def features_of(self, images: Tensor) -> Tensor:
+        """Return the pooled features (B, E)."""
+        return self.image_features(images)[:, 0]
+
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Match (B, 1 + n, E) with (N, C, E) into logits (B, C)."""
         places, prompts = F.normalize(image_features[:, 1:], dim=-1), F.normalize(text_features, dim=-1)

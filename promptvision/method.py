@@ -199,6 +199,16 @@ class Method(Learned):
         """Return `forward` for many batches with unchanged parameters: what does not depend on images is done once."""
         return self.forward
 
+    def features_of(self, images: Tensor) -> Tensor:
+        """Return the image features (B, E) that the method classifies, of images (B, 3, H, W); InputError without any.
+
+        Those of the frozen tower where images pass through it only.
+        """
+        if not self.frozen_images:
+            raise InputError(f"{type(self).__name__} has no image features (features_of), only logits")
+        tower: Any = getattr(self.backbone, "image", self.backbone)  # of a CLIP
+        return tower.as_features(images)
+
     @property
     def trained_labels(self) -> list[int]:
         """The label that each of the classes had in training, -1 for one that is new."""

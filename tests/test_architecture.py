@@ -52,6 +52,10 @@ MAY_IMPORT = {
             for name in ("sweep", "experiment", "config", "backbones", "engine", "atomic", "errors", "safe_yaml")
         ),
     ],
+    "promptvision/deploy": [
+        *(f"promptvision.{name}" for name in ("deploy", "experiment", "report", "config", "data", "backbones")),
+        *(f"promptvision.{name}" for name in ("engine", "atomic", "errors", "method", "network", "safe_yaml")),
+    ],
     "promptvision/verify": [
         *(f"promptvision.{name}" for name in ("verify", "experiment", "config", "data", "backbones", "engine")),
         *(f"promptvision.{name}" for name in ("report", "atomic", "errors", "method")),

@@ -251,7 +251,7 @@ def test_a_run_ends_as_with_autocast_alone(row, go, tmp_path, monkeypatch):
     assert kinds(method) == {torch.float32}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = method.eval().predictor()(images)
-        assert torch.equal(Predictor(cfg, method, 1).predict(images), logits) and torch.bfloat16 in kinds(method)
+        assert torch.equal(Predictor(cfg, method).predict(images), logits) and torch.bfloat16 in kinds(method)
     monkeypatch.setattr(experiment, "hold_frozen", lambda *args, **options: None)
     _, theirs, theirs_learned = go("theirs", *words)
     assert scores(ours) == scores(theirs) and again["per_class"] == ours["per_class"]

@@ -41,14 +41,16 @@ def test_methods_to_start_with_exist():
     assert len(rows) == 9 and len(names) > 20 and names <= {*coop.METHODS, *vpt.METHODS}
 
 
-def test_library_example():
+def test_library_example(trained):
     code = block(README, "python", "from promptvision.backbones import load_clip, load_vit")
     code = re.sub(r"load_clip\(.*?\)", 'load_clip("embedded")', code)
     code = re.sub(r"load_vit\(.*?\)", 'load_vit("embedded")', code)
-    names = {"images": torch.randn(2, 3, 32, 32), "labels": torch.tensor([0, 1])}
+    code = code.replace('"out/coop"', repr(str(trained[0])))
+    names = {"images": torch.randn(2, 3, 32, 32), "labels": torch.tensor([0, 1]), "photos": torch.rand(2, 3, 32, 32)}
     exec(code, names)
     assert names["logits"].shape == (2, 2) and names["loss"].dim() == 0 and set(names["state"]) == {"ctx"}
     assert names["head"](names["images"]).shape == (2, 2)
+    assert [len(each) for each in names["names"]] == [5, 5]
 
 
 def test_a_method_is_one_file_one_row_one_config(tmp_path):

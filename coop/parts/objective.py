@@ -80,6 +80,9 @@ class FeatureMethod(Comparing):
         """Encode images (B, 3, H, W) into features (B, E), not normalised; features of a frozen tower pass through."""
         return self.backbone.image.as_features(images)
 
+    def features_of(self, images: Tensor) -> Tensor:
+        return self.image_features(images)
+
     def text_features(self) -> Tensor:
         """Return the class features (C, E), not normalised, which depend on no image."""
         raise NotImplementedError

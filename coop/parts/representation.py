@@ -89,6 +89,10 @@ class Representations(FeatureMethod):
         by_tokens = tower.normalize(own).mean(dim=1) @ tokens.projection
         return torch.stack([by_class, by_tokens], dim=1)
 
+    def features_of(self, images: Tensor) -> Tensor:
+        """Return f_c (B, E)."""
+        return self.image_features(images)[:, 0]
+
     def text_features(self) -> Tensor:
         first, *others = self.by_block(self.tokens().text)
         assert first is not None

@@ -24,6 +24,7 @@ SUFFIXES = (
     *(".pcx", ".psd", ".qoi", ".sgi", ".rgb", ".ico", ".dds", *HEIF),
 )
 """Endings of the image files that Pillow reads, in upper or lower case, for readers that search folders."""
+ADDRESS = "it is an address: download the image, and name the file"
 MOST_ASPECT = 1000
 """Times that an image may be longer than wide."""
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
@@ -49,6 +50,11 @@ class BadImage(InputError):
     """
 
 
+def is_address(name: str) -> bool:
+    """Return whether a name is that of something on the web: `https://...`."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/{1,2}[^/]", name, re.IGNORECASE) is not None
+
+
 def open_image(root: str, path: str) -> Image.Image:
     """Return the image `root/path` as RGB, see `read_image`; BadImage if it cannot be read."""
     file = os.path.join(root, path)
@@ -68,12 +74,19 @@ def read_image(source: str | bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, transparency and size, without the file's name
             with Image.open(source if isinstance(source, str) else BytesIO(source), formats=_formats()) as image:
-                _check_sides(name, image.width, image.height)
-                return as_rgb(image)
+                return checked_rgb(image, name)
     except InputError as error:
         raise BadImage(str(error)) from None
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise BadImage(f"image {shown(name)} cannot be read: {_reason(source, error)}") from None
+
+
+def checked_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return `as_rgb`; BadImage, which calls the image `name`, if it has no pixels or is a strip."""
+    if not image.width or not image.height:
+        raise BadImage(f"image {shown(name)} has no pixels: {image.width} x {image.height}")
+    _check_sides(name, image.width, image.height)
+    return as_rgb(image)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -115,7 +128,7 @@ def _reason(source: str | bytes, error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return f"{error.strerror}; {ADDRESS}" if isinstance(source, str) and is_address(source) else error.strerror
     with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         start = file.read(256)
     if not start:

@@ -20,6 +20,8 @@ from promptvision.atomic import parse_json, refuse_damaged, refuse_special, writ
 from promptvision.errors import InputError
 
 FORMAT = "promptvision checkpoint 1"
+NAMES = ("classes", "named")
+"""Metadata of learned tensors that are lists of class names: those of training, and others that it was given since."""
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -49,10 +51,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def save_learned(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write learned tensors as safetensors, with a checksum of everything.
 
-    `metadata`: `classes`, a list of names, is kept as JSON; all else as text.
+    `metadata`: the lists of NAMES are kept as JSON; all else as text.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    texts = {name: json.dumps(value) if name == "classes" else str(value) for name, value in metadata.items()}
+    texts = {name: json.dumps(value) if name in NAMES else str(value) for name, value in metadata.items()}
     texts = {name: text.encode(errors="backslashreplace").decode() for name, text in texts.items()}
     texts["format"] = "pt"
     texts["sha256"] = _checksum(tensors, texts)
@@ -75,10 +77,13 @@ def load_learned(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged: its checksum does not match")
     if "classes" not in metadata:
         raise InputError(f"{path} was not written by promptvision: its metadata lacks 'classes'")
-    classes = parse_json(metadata["classes"], f"{path} is damaged: its metadata 'classes'")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
-    return state, {**metadata, "classes": classes}
+    lists = {
+        key: parse_json(metadata[key], f"{path} is damaged: its metadata {key!r}") for key in NAMES if key in metadata
+    }
+    for names in lists.values():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path} was not written by promptvision: its classes are not a list of names")
+    return state, {**metadata, **lists}
 
 
 def _checksum(state: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

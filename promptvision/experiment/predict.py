@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from promptvision.data.loader import CPU, Views
 from promptvision.data.transforms import Transform
-from promptvision.engine.device import autocast, choose_device
+from promptvision.engine.device import autocast
 from promptvision.engine.progress import Meter
 from promptvision.errors import InputError, shown
 from promptvision.experiment.half_precision import hold_frozen
@@ -46,23 +46,35 @@ def in_utf8(name: str) -> str:
 
 
 class Predictor:
-    """A method that is ready to predict: what does not depend on images is computed once, and frozen weights are held
-    in TRAIN.PRECISION (`hold_frozen`)."""
+    """A method that is ready to predict, on its device: what does not depend on images is computed once, and frozen
+    weights are held in TRAIN.PRECISION (`hold_frozen`)."""
 
-    def __init__(self, cfg: CfgNode, method: Method, top: int):
-        self.cfg, self.method, self.count = cfg, hold_frozen(cfg, method).eval(), min(top, len(method.classes))
-        self.device, self.transform = choose_device(cfg.TRAIN.DEVICE), transform_of(cfg, method)
+    def __init__(self, cfg: CfgNode, method: Method):
+        self.cfg, self.method = cfg, hold_frozen(cfg, method).eval()
+        self.device, self.transform = next(method.backbone.parameters()).device, transform_of(cfg, method)
         with self._computing():
             self.predict = method.predictor()
 
-    def __call__(self, pixels: Tensor) -> list[Guesses]:
-        """Return the most likely classes of each image of a batch, whose pixels are normalised here."""
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Return the probabilities (B, C) of a batch of images, float32, whose pixels are normalised here."""
         with self._computing():
-            images = self.transform.finish(pixels.to(self.device, non_blocking=True))
-            best = self.predict(images).float().softmax(dim=-1).topk(self.count)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            return self.predict(self._normalised(pixels)).float().softmax(dim=-1)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return the features (B, E) of a batch of images, float32; of several views those of the first."""
+        with self._computing():
+            images = self._normalised(pixels)
+            return self.method.features_of(images[:, 0] if self.method.image_views else images).float()
+
+    def most_likely(self, probabilities: Tensor, top: int) -> list[Guesses]:
+        """Return the `top` most likely classes of each row of probabilities (B, C)."""
         classes = self.method.classes
+        best = probabilities.topk(min(top, len(classes)))
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [[(classes[label], value) for label, value in zip(*row, strict=True)] for row in rows]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return self.transform.finish(pixels.to(self.device, non_blocking=True))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -134,13 +146,13 @@ def predict_images(
     """
     spans = [range(len(images))] if spans is None else spans
     done = len(images) - sum(map(len, spans))
-    predictor = Predictor(cfg, method, top)
+    predictor = Predictor(cfg, method)
     with Meter("predicting", len(images), "image", done=done, shown=progress) as meter:
         found = read_batches(
             images, predictor.transform, cfg.TEST.BATCH_SIZE, spans, workers=workers, device=predictor.device
         )
         for pixels, faults, numbers in found:
-            guesses = predictor(pixels) if pixels is not None else []
+            guesses = predictor.most_likely(predictor.probabilities(pixels), top) if pixels is not None else []
             yield joined([shown_entry(images.entry(number)) for number in numbers], guesses, faults)
             done += len(numbers)
             meter.update(done)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from promptvision.data.decode import SUFFIXES, BadImage, open_image
+from promptvision.data.decode import ADDRESS, SUFFIXES, BadImage, is_address, open_image
 from promptvision.data.images import Item
 from promptvision.data.readers.layout import read_text
 from promptvision.data.readers.list_rows import cells_of
@@ -110,8 +110,8 @@ def _named(names: Sequence[str], left_out: LeftOut) -> Iterator[str]:
                 seen.add(place)
                 yield path
         if not count:
-            told = left_out.sentences()
-            raise InputError(f"no image at {shown(name)}" + (f"; {told[0]}" if told else ""))
+            why = f"; {ADDRESS}" if is_address(name) else "".join(f"; {each}" for each in left_out.sentences()[:1])
+            raise InputError(f"no image at {shown(name)}{why}")
 
 
 def _below(path: str, left_out: LeftOut) -> Iterator[str]:

@@ -71,12 +71,13 @@ class Classify:
 
     def __init__(self, cfg: CfgNode, modules: Mapping[str, str], run: str, top: int):
         families = {name: import_module(module) for name, module in modules.items()}
-        self.predictor = Predictor(cfg, load_run(cfg, families, run), top)
+        self.predictor, self.top = Predictor(cfg, load_run(cfg, families, run)), top
 
     def __call__(self, batch: Columns) -> Columns:
         """Return the predictions of a batch in place of its pixels."""
         pixels, faults, paths = pickle.loads(batch["data"][0])
-        found = joined(paths, self.predictor(pixels) if pixels is not None else [], faults)
+        known = [] if pixels is None else self.predictor.most_likely(self.predictor.probabilities(pixels), self.top)
+        found = joined(paths, known, faults)
         return row(batch["part"][0], batch["first"][0], batch["of"][0], pickle.dumps(found))
 
 

@@ -71,7 +71,10 @@ def run(
 
 @naming_sizes
 def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
-    """Return the trained method of a run folder, for the classes it was trained on."""
+    """Return the trained method of a run folder, for the classes it was trained on.
+
+    A saved classifier that was given other classes is for these (deploy/classifier.py).
+    """
     path = Path(folder) / "learned.safetensors"
     state, metadata = load_learned(path)
     check_origin(cfg, path, metadata)
@@ -89,7 +92,7 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     if tasks > 1:  # of a stream: what later tasks would learn is not used
         method.start_task(task, tasks)
     method.load_learned_state(state)
-    return method
+    return method.for_classes(metadata["named"]) if "named" in metadata else method
 
 
 @naming_sizes

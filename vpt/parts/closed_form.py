@@ -29,6 +29,9 @@ class ClosedForm(HeadMethod):
         """Encode images into what the classifier is fitted to."""
         return self.features(images)
 
+    def features_of(self, images: Tensor) -> Tensor:
+        return self.represent(images).flatten(1)
+
     def fit(self, features: Tensor, labels: Tensor) -> None:
         """Fit the classifier to what `represent` makes of a task's images, with labels (N,)."""
         set_means(self.prototypes, features, labels)

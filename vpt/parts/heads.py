@@ -84,6 +84,9 @@ class HeadMethod(Method):
         """Encode images (B, 3, H, W) into features (B, E), the input of the head."""
         return self.backbone(images)
 
+    def features_of(self, images: Tensor) -> Tensor:
+        return self.features(images)
+
     def forward(self, images: Tensor) -> Tensor:
         hooks = drop_path_hooks(self.backbone, self.drop_path) if self.training and self.drop_path else ()
         with attached(hooks):

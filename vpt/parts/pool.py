@@ -124,8 +124,11 @@ class PoolMethod(Method):
         """Return the prompts (B, k) of each image."""
         return self.choose(self.similarity(images))
 
+    def features_of(self, images: Tensor) -> Tensor:
+        return self.features(images, self.choices(images))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images, self.choices(images)))
+        return self.head(self.features_of(images))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy among the task's classes, less `pull` times the similarity to the chosen keys.
