@@ -72,6 +72,19 @@ def test_few_methods_share_their_axes(write_run, drawn):
     assert [line.get_label() for line in axes.lines] == ["CoOp", "MaPLe"], "in the order of the table"
 
 
+def test_the_legend_of_curves_is_beside_them_the_highest_on_top(write_run, drawn):
+    write_run("zero", method="zero_shot", accuracy=54.5)
+    for number, method in enumerate(METHODS[:6]):
+        for shots in (1, 16):
+            write_run(f"{method}{shots}", method=method, shots=shots, accuracy=52.0 + number)
+    figure = drawn()["Few-shot, dtd"].make()
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert axes.get_legend() is None and legend.get_window_extent().x0 >= axes.get_window_extent().x1
+    names = [text.get_text() for text in legend.get_texts()]
+    assert (names[0], names[3], names[-1]) == ("TCP", "zero-shot CLIP", "CoOp")
+
+
 def test_differences_are_one_map_the_largest_on_top(many, drawn):
     (axes,) = drawn()["Few-shot: difference from zero-shot CLIP"].make().axes
     assert texts(axes)[0] == "CLIP-LoRA" and texts(axes)[-1] == "CoOp"

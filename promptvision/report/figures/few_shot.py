@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
 
+import numpy as np
+
 from promptvision.errors import counted
 from promptvision.report.figures.dots import dots_in_rows
 from promptvision.report.figures.panels import few_shot_panels
-from promptvision.report.figures.style import COLOURS, Drawing, Figure, plain, pyplot, wrapped
+from promptvision.report.figures.style import COLOURS, STRONG, Drawing, Figure, plain, pyplot, wrapped
 from promptvision.report.figures.values import Mean, complete, in_words, is_complete, ranked, zero_shot
 from promptvision.report.scores import Score
 from promptvision.report.sections import Section
@@ -20,6 +22,8 @@ Seeds = Mapping[str, Mapping[int, Sequence[float]]]
 """{method: {shots: accuracies over seeds}}"""
 MOST_LINES = 6
 """Methods that share one pair of axes."""
+LEGEND = 24
+"""Characters in a line of the legend beside them."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +89,22 @@ def few_shot_lines(curves: Seeds, levels: Mapping[str, float], title: str) -> Fi
     """Draw accuracy over training images per class (CoOp, arXiv:2109.01134, figure 3).
 
     `curves` are drawn as a mean with a band of one deviation. `levels`: {name: accuracy without any training images},
-    drawn as a star at 0.
+    drawn as a star at 0. The legend is beside the axes, in the order in which the curves end.
     """
-    figure, axes = pyplot.subplots(figsize=(5, 3.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(6.6, 3.6), layout="constrained")
     axes.set_prop_cycle(color=COLOURS)
     for name, points in curves.items():
         shots = sorted(points)
         means = [mean(points[k]) for k in shots]
         spread = [stdev(points[k]) if len(points[k]) > 1 else 0.0 for k in shots]
-        (line,) = axes.plot(shots, means, marker="o", label=wrapped(name))
+        (line,) = axes.plot(shots, means, marker="o", label=wrapped(name, LEGEND))
         low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
         axes.fill_between(shots, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for name, accuracy in levels.items():
-        axes.plot([0], [accuracy], marker="*", markersize=12, linestyle="none", label=wrapped(name))
+        axes.plot([0], [accuracy], "*", color=STRONG, markersize=12, label=wrapped(name, LEGEND))
     ticks = sorted({0, *(k for points in curves.values() for k in points)})
     axes.set(title=title, xlabel="training images per class", ylabel="accuracy (%)", xticks=ticks)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    highest = sorted(axes.get_lines(), key=lambda line: -float(np.asarray(line.get_ydata())[-1]))
+    figure.legend(handles=highest, loc="outside right center", frameon=False, fontsize=8)
     return figure
