@@ -123,6 +123,8 @@ def test_a_plain_module_is_asked_for_its_features():
         if name == "knn":
             method.prepare([(images, labels)], [])
         assert method(images).shape == (3, 2)
+    with pytest.raises(InputError, match="'Shrink' has no weights to fine-tune: choose a method that learns a head"):
+        vpt.build("full", tower, ["a", "b"])
 
 
 @pytest.mark.parametrize(

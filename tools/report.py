@@ -23,12 +23,13 @@ def arguments():
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure as .png and .svg")
     parser.add_argument("--published", action=BooleanOptionalAction, default=True, help="compare with the literature")
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="compare with the numbers of a CSV of your own")
     return parser.parse_args()
 
 
 def main():
     args = arguments()
-    report = load_report(args.folder, literature=args.published)
+    report = load_report(args.folder, literature=args.published, reference=args.reference)
     if args.format == "terminal":
         wide_console().print(*map(TerminalTable, report.tables), sep="\n")
     elif args.format == "csv":

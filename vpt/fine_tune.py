@@ -184,6 +184,8 @@ def _what_counts(tower: ImageTower) -> list[nn.Parameter]:
     size, kind = tower.image_size, parameters[0]
     with torch.enable_grad():
         feature = tower(torch.zeros(1, 3, size, size, device=kind.device, dtype=kind.dtype))
+    if not feature.requires_grad:
+        raise InputError(f"backbone {tower.name!r} has no weights to fine-tune: choose a method that learns a head")
     gradients = torch.autograd.grad(feature.sum(), parameters, allow_unused=True)
     tower.requires_grad_(False)
     return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]

@@ -10,6 +10,7 @@ from promptvision.report.cells import cells
 from promptvision.report.collect import Run, collect
 from promptvision.report.kinds import unshown
 from promptvision.report.literature.compare import compare, without_counterpart
+from promptvision.report.literature.reference import compare_with, read_reference, unmatched
 from promptvision.report.sections import Section, sections
 from promptvision.report.tables.build import table
 from promptvision.report.tables.table import Table
@@ -27,8 +28,10 @@ class Report:
     remarks: Sequence[str]
 
 
-def load_report(folder: str | Path, *, literature: bool = True) -> Report:
-    """Read the runs below `folder`, and compare them with published numbers if `literature` is set."""
+def load_report(folder: str | Path, *, literature: bool = True, reference: Path | None = None) -> Report:
+    """Read the runs below `folder`, and compare them with published numbers if `literature` is set, and with those of
+    the CSV file `reference`."""
+    rows = read_reference(reference) if reference else []
     runs, problems = collect(folder)
     found, repeated = cells(runs)
     made = sections(found)
@@ -43,4 +46,7 @@ def load_report(folder: str | Path, *, literature: bool = True) -> Report:
     if literature:
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)
+    if reference:
+        tables += compare_with(reference.name, rows, made)
+        remarks += unmatched(reference.name, rows, made)
     return Report(Path(folder), Path(folder).resolve().name, runs, made, tables, remarks)

@@ -22,6 +22,8 @@ class PlainTower(ImageTower):
     def __init__(self, model: nn.Module, size: int = 0, why_no_tokens: str = ""):
         super().__init__()
         self.model, self.name = model.eval(), type(model).__name__
+        if next(model.parameters(), None) is None:
+            self.nothing = nn.Parameter(torch.empty(0))  # tells the device, as the weights of other towers do
         known = getattr(getattr(model, "config", model), "image_size", None)
         self.image_size = size or (known if isinstance(known, int) else 224)
         self.why_no_tokens = why_no_tokens or self.why_no_tokens

@@ -97,8 +97,12 @@ def line(kind: str, ours: Ours, row: Mapping[str, str], method: Mapping[str, Any
     """Return one row of the table, and add notes on what differs and on what keeps it from being judged."""
     mentioned, barred = differences(kind, ours.cells, method, rules())
     noted = [made.note(f"{ours.label}: {sentence}") for sentence in [*barred, *mentioned]]
+    return entries(ours, row, verdict(ours.score, row, bool(barred)), noted)
+
+
+def entries(ours: Ours, row: Mapping[str, str], judged: str, noted: Sequence[str]) -> list[Entry]:
+    """Return one of our numbers beside that of `row`, with the verdict and the numbers of its notes."""
     value, mean, half = float(row["value"]), ours.score.mean, ours.score.half
-    judged = verdict(ours.score, row, bool(barred))
     shots = "" if ours.cells[0].blind else str(ours.cells[0].shots or "all")
     return [
         *(Entry(text) for text in (ours.label, ours.where, shots, ours.split)),
