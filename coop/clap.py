@@ -62,6 +62,11 @@ class CLAP(FeatureMethod):
         held = [shares[labels == label, label].mean() for label in range(len(self.classes))]
         self.multipliers = torch.stack(held).float()
 
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Return the logits (B, C), in float32 whatever precision the towers have, as in the official code."""
+        with torch.autocast(image_features.device.type, enabled=False):
+            return super().logits(image_features.to(text_features.dtype), text_features)
+
     def constraint(self, step: Step) -> Tensor:
         """Return the mean of the weighted squared distances of the prototypes from the text features."""
         return (self.multipliers * (self.prototypes - self.base).square().sum(dim=1)).mean()

@@ -134,10 +134,8 @@ def precision_of(vectors: Tensor, means: Tensor, labels: Tensor, covariance: str
     """Return the precision (E, E) of vectors (N, E) around the means of their classes; `covariance` as in GDA."""
     away, counts = (vectors - means[labels]).double(), torch.bincount(labels).double()
     if away.norm(dim=1).max() < 1e-4:  # equal features differ by rounding
-        raise InputError(
-            "GDA needs two different training images of some class, or it has no covariance: take more DATASET.SHOTS, "
-            "or augmented views (METHOD.OPTIONS.VIEWS 10)"
-        )
+        advice = "take more DATASET.SHOTS, or augmented views (METHOD.OPTIONS.VIEWS 10)"
+        raise InputError(f"GDA needs two different training images of some class, or it has no covariance: {advice}")
     if covariance == "pooled":
         return shrunk(away.T @ away, len(vectors)).to(vectors.dtype)
     shares = 1 / (counts - 1).clamp(min=1)[labels, None] / len(means)

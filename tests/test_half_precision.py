@@ -85,7 +85,7 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("name", ["gda", "lp_plus_plus", "clap"])
-def test_heads_in_closed_form_are_computed_in_float32(name):
+def test_heads_on_features_are_computed_in_float32(name):
     """The same features give the same bits, among training classes and new ones, whatever precision the towers have."""
     draws = torch.Generator().manual_seed(4)
     labels = torch.arange(12) % 3
@@ -95,11 +95,13 @@ def test_heads_in_closed_form_are_computed_in_float32(name):
         method = clip_method(name)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             method.prepare([(features, labels)], [(features.flip(0), labels.flip(0))])
-        tested = [method] if name != "clap" else []
-        tested += [method.for_classes(["hen", "cat"])] if name == "gda" else []
+        tested = [method] + ([method.for_classes(["hen", "cat"])] if name == "gda" else [])
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            logits = {str(each.classes): each.predictor()(features) for each in tested}
-        return dict(method.named_buffers()) | logits
+            found = {str(each.classes): each.predictor()(features) for each in tested}
+            found |= {"loss": method.loss(features, labels)} if name == "clap" else {}
+        if name == "clap":
+            found["gradient"] = torch.autograd.grad(found["loss"], method.prototypes)[0]
+        return dict(method.named_buffers()) | found
 
     same(fitted(True), fitted(False))
 

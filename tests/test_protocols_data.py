@@ -121,6 +121,7 @@ def test_held_out_images_are_none_of_the_picked():
     train, val = held_out(items, picked, 2, 1)
     assert train == picked and not set(train) & set(val)
     assert Counter(label for _, label, _ in val) == {0: 2, 1: 1}
+    assert Counter(label for _, label, _ in held_out(items, picked, 8, 1, 6)[1]) == {0: 6, 1: 1}
     train, val = held_out(items, items, 0, 1)
     assert sorted(train + val) == sorted(items) and len(val) == 2 + 1
 
@@ -171,6 +172,15 @@ def test_validation_images():
     assert sorted(apart.train + apart.val) == sorted(everything) and 0 < len(apart.val) < len(apart.train) / 3
     both = load("DATASET.SHOTS", "0", "DATASET.VALIDATION", "held_out", "DATASET.TRAIN", "train+val").images
     assert sorted(both.train) == sorted(everything)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shots", "most", "each"), [("own", 8, 16, 8), ("held_out", 8, 6, 6), ("own", 2, 16, 2)]
+)
+def test_validation_images_can_be_as_many_as_shots(mode, shots, most, each):
+    words = "DATASET.SHOTS", str(shots), "DATASET.VALIDATION", mode
+    few, more = (load(*words, *extra).images for extra in ((), ("DATASET.VALIDATION_SHOTS", str(most))))
+    assert few.train == more.train and len(few.val) == 10 * min(shots, 4) and len(more.val) == 10 * each
 
 
 @pytest.mark.parametrize("mode", ["test", "none"])

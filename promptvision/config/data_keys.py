@@ -56,10 +56,16 @@ DATA = (
     Key(
         "DATASET.VALIDATION",
         "own",
-        "Validation images: own (the data set's, at most 4 per class with SHOTS), all (all of these), none, held_out "
+        "Validation images: own (the data set's, with SHOTS a few per class), all (all of these), none, held_out "
         "(training images that were not picked), or test (the test images, as some official code selects; every table "
         "marks it).",
         choices=("own", "all", "none", "held_out", "test"),
+    ),
+    Key(
+        "DATASET.VALIDATION_SHOTS",
+        4,
+        "The most validation images per class, own or held_out, with SHOTS; never more than SHOTS.",
+        low=1,
     ),
     Key(
         "DATASET.FOLDS",

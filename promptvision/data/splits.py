@@ -25,9 +25,9 @@ FEW_SHOT_ORDERS = ("coop", "clip_lora")
 
 
 def few_shot(
-    train: Sequence[Item], val: Sequence[Item], shots: int, seed: int, order: str = "coop"
+    train: Sequence[Item], val: Sequence[Item], shots: int, seed: int, order: str = "coop", most_val: int = 4
 ) -> tuple[list[Item], list[Item]]:
-    """Return `shots` training and min(shots, 4) validation images per class, as a published benchmark picked them.
+    """Return `shots` training and min(shots, most_val) validation images per class, as published benchmarks pick them.
 
     Classes are in order of first appearance, and both lists are drawn from one random stream. 0 shots keep
     everything. `order` "coop": training images first; a class with fewer gives all of them in order, without
@@ -39,7 +39,7 @@ def few_shot(
         raise unknown("few-shot order", order, FEW_SHOT_ORDERS)
     if shots < 1:
         return list(train), list(val)
-    stream, few = random.Random(seed), min(shots, 4)
+    stream, few = random.Random(seed), min(shots, most_val)
     if order == "clip_lora":
         picked = _pick(val, few, stream, repeat=True)
         return _pick(train, shots, stream, repeat=True), picked
@@ -99,16 +99,18 @@ def _labels(n: int, which: str) -> range:
     return labels
 
 
-def held_out(train: Sequence[Item], picked: Sequence[Item], shots: int, seed: int) -> tuple[list[Item], list[Item]]:
+def held_out(
+    train: Sequence[Item], picked: Sequence[Item], shots: int, seed: int, most_val: int = 4
+) -> tuple[list[Item], list[Item]]:
     """Return training and validation images, both taken from the training images of a data set.
 
-    The `picked` images train, and min(shots, 4) per class of the others validate; with 0 shots a fifth of every class
-    validates (`split_trainval`).
+    The `picked` images train, and min(shots, most_val) per class of the others validate; with 0 shots a fifth of
+    every class validates (`split_trainval`).
     """
     if shots < 1:
         return split_trainval(train, seed)
     taken = set(picked)
-    return list(picked), few_shot([item for item in train if item not in taken], [], min(shots, 4), seed)[0]
+    return list(picked), few_shot([item for item in train if item not in taken], [], min(shots, most_val), seed)[0]
 
 
 def cross_validation(items: Sequence[Item], folds: int, seed: int) -> tuple[list[Item], list[Item]]:

@@ -126,9 +126,10 @@ def _pick(cfg: CfgNode, images: Images) -> tuple[list[Item], list[Item]]:
     wanted = cfg.DATASET
     if wanted.FOLDS:
         return _fold(cfg, images)
-    train, val = few_shot(images.train, images.val, wanted.SHOTS, cfg.SEED, wanted.FEW_SHOT)
+    shots, most = wanted.SHOTS, wanted.VALIDATION_SHOTS
+    train, val = few_shot(images.train, images.val, shots, cfg.SEED, wanted.FEW_SHOT, most)
     if wanted.VALIDATION == "held_out":
-        train, val = held_out(images.train, train, wanted.SHOTS, cfg.SEED)
+        train, val = held_out(images.train, train, shots, cfg.SEED, most)
     elif wanted.VALIDATION != "own":
         val = {"all": list(images.val), "test": list(images.test), "none": []}[wanted.VALIDATION]
     if wanted.TRAIN == "train":
