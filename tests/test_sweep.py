@@ -263,6 +263,13 @@ def test_only_takes_conditions_and_whole_names(tmp_path, only, count):
         plan(cells, tmp_path, [], FAMILIES, ["DATASET.SIZE=3"])
 
 
+def test_only_takes_a_row_whose_name_ends_in_quotes(tmp_path):
+    (tmp_path / "c.yaml").write_text("")
+    rows = {'CoOp, "a photo"': {"CONFIG": "c.yaml"}, "CoOp": {"CONFIG": "c.yaml"}}
+    cells = load_cells(write(tmp_path / "b.yaml", {"RUNS": rows, "SEEDS": [1]}))
+    assert [job.name for job in plan(cells, tmp_path, [], FAMILIES, ['RUN=CoOp, "a photo"'])] == ['CoOp, "a photo"']
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

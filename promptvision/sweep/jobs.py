@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 CONDITION = re.compile(r"(RUN|SEED|[A-Z_]+(\.[A-Z_0-9]+)+)=")
 """The start of a KEY=VALUE word of `--only`."""
+QUOTED = re.compile(r"""^(["'])(.*)\1$""")
+"""A value of `--only` in quotes of its own; a row as `CoOp, "a photo of a"` keeps its quotes."""
 PLACED = ("SEED", "OUTPUT_DIR")
 """Keys that the table itself sets in every run, which overrides of a whole sweep may not."""
 
@@ -81,7 +83,7 @@ def plan(
     wanted: dict[str, list[str]] = {}
     for word in (word for word in only if CONDITION.match(word)):
         key, _, value = word.partition("=")
-        wanted.setdefault(key, []).append(value.strip("\"'"))
+        wanted.setdefault(key, []).append(QUOTED.sub(r"\2", value))
     for cell in cells:
         if names and cell.name not in whole and not any(word in cell.name for word in names if word not in whole):
             continue
