@@ -1,5 +1,7 @@
 """A method that learns in milliseconds, and the config of a run of seconds."""
 
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -8,6 +10,8 @@ from promptvision.config.families import FAMILIES
 from promptvision.engine.run_folder import RunFolder
 from promptvision.experiment.run import run
 from promptvision.method import Method
+
+ROOT = Path(__file__).parents[1]
 
 NAMES = ["cat", "dog", "golden_retriever", "hen"]
 
@@ -45,3 +49,23 @@ def trained(tmp_path_factory):
     with RunFolder(folder / "run") as opened:
         run(cfg, FAMILIES, opened, progress=False)
     return folder / "run", cfg
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """An untrained CoOp on 24 classes."""
+    folder = tmp_path_factory.mktemp("words")
+    settings = [
+        "OPTIM.EPOCHS",
+        0,
+        "DATASET.NAME",
+        "world_shapes",
+        "DATASET.SHOTS",
+        1,
+        "OUTPUT_DIR",
+        str(folder / "run"),
+    ]
+    cfg = load_config(ROOT / "configs/coop/embedded.yaml", [*settings, "TEST.SPLIT", "val"], FAMILIES)
+    with RunFolder(folder / "run") as opened:
+        run(cfg, FAMILIES, opened, progress=False)
+    return folder / "run"

@@ -12,13 +12,11 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import promptvision
-from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
-from promptvision.engine.run_folder import RunFolder
 from promptvision.errors import InputError
 from promptvision.experiment.predict import predict_images
 from promptvision.experiment.predict_inputs import find_images
-from promptvision.experiment.run import load_run, run
+from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,26 +32,6 @@ def photos(tmp_path_factory):
     for number in range(11):
         Image.fromarray(noise(number)).save(root / f"{number:02d}.png")
     return root
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    """An untrained CoOp on four classes."""
-    folder = tmp_path_factory.mktemp("words")
-    settings = [
-        "OPTIM.EPOCHS",
-        0,
-        "DATASET.NAME",
-        "world_shapes",
-        "DATASET.SHOTS",
-        1,
-        "OUTPUT_DIR",
-        str(folder / "run"),
-    ]
-    cfg = load_config(ROOT / "configs/coop/embedded.yaml", [*settings, "TEST.SPLIT", "val"], FAMILIES)
-    with RunFolder(folder / "run") as opened:
-        run(cfg, FAMILIES, opened, progress=False)
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ def arguments():
         help="paths of images: a .txt, or a .csv/.tsv with a column `path`",
     )
     parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image (default 5)")
+    parser.add_argument("--threshold", type=float, default=0.0, metavar="P", help="least probability, else `unsure`")
+    parser.add_argument("--classes", metavar="NAMES", help="other classes: a,b,c, or a file with a name per line")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
     parser.add_argument("--output", type=Path, help="file (.csv, .jsonl, .parquet), or folder of Parquet parts")
     parser.add_argument("--resume", action="store_true", help="keep the finished parts of --output")
@@ -48,6 +50,8 @@ def check(args):
     """Raise InputError for options that exclude one another or are out of range."""
     if args.top < 1:
         raise InputError(f"--top is {args.top}; it must be at least 1")
+    if not 0 <= args.threshold <= 1:
+        raise InputError(f"--threshold is {args.threshold:g}; it is a probability, from 0 to 1")
     if args.resume and not args.output:
         raise InputError("--resume continues the --output of an earlier call: name it")
     if args.ray is not None and not args.output:
@@ -72,33 +76,61 @@ def main():
 
 def classify(cfg, args):
     """Print or write the most likely classes of each image, and yield a sentence for each that cannot be read."""
+    from promptvision.deploy.folder_labels import FolderLabels
     from promptvision.engine.progress import log_to_terminal
-    from promptvision.experiment.predict import predict_images
+    from promptvision.experiment.predict import UNSURE
     from promptvision.experiment.predict_inputs import find_images
-    from promptvision.experiment.run import load_run
+    from promptvision.experiment.predict_output import classes_of, plan_of
 
     log_to_terminal()
     images = find_images(args.images, args.list, inside=args.ray is None)
+    named = class_names(args.classes) if args.classes is not None else []
+    classes = named or classes_of(args.run)
+    if args.threshold and UNSURE in classes:
+        raise InputError(f"--threshold calls images {UNSURE}, which is the name of a class")
+    plan = plan_of(args.run, args.top, images, threshold=args.threshold, classes=named)
+    labels = FolderLabels(classes)
     if args.output:
-        yield from written(cfg, args, images)
+        yield from written(cfg, args, images, plan, labels)
     else:
-        batches = predict_images(cfg, load_run(cfg, FAMILIES, args.run), images, args.top, **settings(cfg, args))
-        yield from printed(batches, args.json)
+        yield from printed(predicted(cfg, args, images, plan), args.json, labels)
+    for line in labels.lines():
+        say(line, sys.stderr if args.json else sys.stdout)
 
 
-def settings(cfg, args):
-    progress = not (args.json and sys.stdout.isatty())  # the lines show it
-    return {"workers": cfg.TRAIN.WORKERS if args.workers is None else args.workers, "progress": progress}
+def class_names(text):
+    """Return the names of --classes: a line each of a file, or between commas."""
+    from promptvision.data.readers.layout import read_text
+
+    is_file = "," not in text and (Path(text).is_file() or text.lower().endswith(".txt"))
+    names = read_text(Path(text), "file of --classes").splitlines() if is_file else text.split(",")
+    found = [name.strip() for name in names if name.strip()]
+    if not found:
+        raise InputError(f"--classes {text!r} names no class: give a,b,c, or a file with a name per line")
+    return found
 
 
-def written(cfg, args, images):
-    """Write the parts of --output that are not finished, and yield a sentence for each image that cannot be read."""
+def predicted(cfg, args, images, plan, spans=None):
+    """Return the predictions, batch by batch."""
     from promptvision.experiment.predict import predict_images
-    from promptvision.experiment.predict_output import Output, plan_of
+    from promptvision.experiment.predict_output import planned
     from promptvision.experiment.run import load_run
 
+    method, workers = planned(load_run(cfg, FAMILIES, args.run), plan), args.workers
+    settings = {
+        "threshold": args.threshold,
+        "workers": cfg.TRAIN.WORKERS if workers is None else workers,
+        "progress": not (args.json and sys.stdout.isatty()),  # the lines show it
+    }
+    return predict_images(cfg, method, images, args.top, spans=spans, **settings)
+
+
+def written(cfg, args, images, plan, labels):
+    """Write the parts of --output that are not finished, and yield a sentence for each image that cannot be read."""
+    from promptvision.experiment.predict_output import Output
+
     parts = images.parts()
-    with Output(args.output, plan_of(args.run, args.top, images), resume=args.resume) as output:
+    with Output(args.output, plan, resume=args.resume) as output:
         if args.ray is not None:
             from promptvision.experiment.predict_ray import Cluster, predict_on_cluster
 
@@ -106,22 +138,27 @@ def written(cfg, args, images):
             batches = predict_on_cluster(cfg, FAMILIES, args.run, images, output, cluster)
         else:
             todo = {number: parts[number] for number in output.missing(len(parts))}
-            method, spans = load_run(cfg, FAMILIES, args.run), list(todo.values())
-            found = predict_images(cfg, method, images, args.top, spans=spans, **settings(cfg, args))
-            batches = output.keep(found, todo)
+            batches = output.keep(predicted(cfg, args, images, plan, list(todo.values())), todo)
         for _ in printed(batches, True) if args.json else batches:
             pass
-        yield from output.errors()
+        for path, label, error in output.rows():
+            if error:
+                yield error
+            else:
+                labels.add(path, label)
         output.finish(len(parts))
     say(f"predictions: {args.output}")
 
 
-def printed(batches, as_json):
+def printed(batches, as_json, labels=None):
     """Print rows, as each batch ends as JSON, or in tables of ROWS, and yield a sentence for each image without one."""
     rows = []
     for batch in batches:
         yield from (each.error for each in batch if each.error)
-        rows += [each.row() for each in batch if not each.error]
+        good = [each for each in batch if not each.error]
+        rows += [each.row() for each in good]
+        for each in good if labels else ():
+            labels.add(each.path, each.label)
         if as_json or len(rows) >= ROWS:
             show(rows, as_json)
             rows = []

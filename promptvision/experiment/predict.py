@@ -24,6 +24,8 @@ from promptvision.method import Method
 
 Guesses = list[tuple[str, float]]
 """Classes with their probabilities, the most likely first."""
+UNSURE = "unsure"
+"""The label of an image whose largest probability is below the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,19 @@ class Prediction:
     path: str
     top: Guesses
     error: str = ""
+    unsure: bool | None = None
+    """True if the largest probability is below the threshold; None without one."""
+
+    @property
+    def label(self) -> str | None:
+        """The most likely class, UNSURE below the threshold; None for an image that cannot be read."""
+        return UNSURE if self.unsure else self.top[0][0] if self.top else None
 
     def row(self) -> dict[str, Any]:
-        """Return what `predict --json` prints."""
+        """Return what `predict --json` prints; the label only with a threshold, as it is the first class otherwise."""
         guesses = [{"class": name, "probability": value} for name, value in self.top]
-        return {"picture": self.path, "top": guesses}
+        label = {} if self.unsure is None else {"label": self.label}
+        return {"picture": self.path, **label, "top": guesses}
 
 
 def in_utf8(name: str) -> str:
@@ -122,12 +132,16 @@ def read_batches(
         yield ReadBatch(pixels, faults, own)
 
 
-def joined(paths: Sequence[str], found: Sequence[Guesses], faults: Sequence[str]) -> list[Prediction]:
+def joined(
+    paths: Sequence[str], found: Sequence[Guesses], faults: Sequence[str], threshold: float = 0.0
+) -> list[Prediction]:
     """Return a prediction for each path: those without a fault have the guesses, in their order."""
-    rest = iter(found)
-    return [
-        Prediction(in_utf8(path), [] if fault else next(rest), fault) for path, fault in zip(paths, faults, strict=True)
-    ]
+    rest, predictions = iter(found), []
+    for path, fault in zip(paths, faults, strict=True):
+        top = [] if fault else next(rest)
+        unsure = top[0][1] < threshold if threshold and top else None
+        predictions.append(Prediction(in_utf8(path), top, fault, unsure))
+    return predictions
 
 
 def predict_images(
@@ -136,13 +150,15 @@ def predict_images(
     images: ImageList,
     top: int,
     *,
+    threshold: float = 0.0,
     workers: int = 0,
     spans: Sequence[range] | None = None,
     progress: bool = False,
 ) -> Iterator[list[Prediction]]:
     """Yield the predictions of each batch, in the order of the images: the `top` most likely classes.
 
-    An image that cannot be read has an error in place of classes. `spans`: numbers of the images, if not of all.
+    An image that cannot be read has an error in place of classes. `threshold`: least probability of the first class;
+    an image below it is UNSURE. `spans`: numbers of the images, if not of all.
     """
     spans = [range(len(images))] if spans is None else spans
     done = len(images) - sum(map(len, spans))
@@ -153,6 +169,6 @@ def predict_images(
         )
         for pixels, faults, numbers in found:
             guesses = predictor.most_likely(predictor.probabilities(pixels), top) if pixels is not None else []
-            yield joined([shown_entry(images.entry(number)) for number in numbers], guesses, faults)
+            yield joined([shown_entry(images.entry(number)) for number in numbers], guesses, faults, threshold)
             done += len(numbers)
             meter.update(done)

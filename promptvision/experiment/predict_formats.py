@@ -1,7 +1,7 @@
 """Formats of predictions: CSV, JSON lines and Parquet, as parts that can be joined.
 
-A row has the image's path, the most likely class and its probability, the `top` classes and their probabilities, and
-the reason if the image cannot be read.
+A row has the image's path, the most likely class (or that it is unsure) and its probability, the `top` classes and
+their probabilities, and the reason if the image cannot be read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,11 +21,12 @@ from promptvision.errors import InputError, unknown, without_formula
 from promptvision.experiment.predict import Prediction
 
 Rows = Sequence[Prediction]
-
+Told = tuple[str, str | None, str | None]
+"""Path, label and error of a row that is read again; empty for one that it has not."""
 
 COLUMNS: dict[str, Callable[[Prediction], Any]] = {
     "path": lambda row: row.path,
-    "label": lambda row: row.top[0][0] if row.top else None,
+    "label": lambda row: row.label,
     "probability": lambda row: shortest(row.top[0][1]) if row.top else None,
     "labels": lambda row: [name for name, _ in row.top],
     "probabilities": lambda row: [shortest(value) for _, value in row.top],
@@ -38,26 +39,31 @@ def shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def as_json_lines(rows: Rows, top: int) -> bytes:
+def as_json_lines(rows: Rows, top: int, threshold: bool) -> bytes:
     """Return a line of JSON for each row."""
     lines = (json.dumps({name: value(row) for name, value in COLUMNS.items()}, ensure_ascii=False) for row in rows)
     return "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
 
 
-def as_csv(rows: Rows, top: int) -> bytes:
-    """Return a table with a header, columns for each of the `top` classes, and no cell that is a formula."""
+def as_csv(rows: Rows, top: int, threshold: bool) -> bytes:
+    """Return a table with a header, columns for each of the `top` classes, and no cell that is a formula.
+
+    With a `threshold`, which may hide the most likely class in `label`, that has the column `label_1` too.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     others = [name for rank in range(2, top + 1) for name in (f"label_{rank}", f"probability_{rank}")]
-    writer.writerow(["path", "label", "probability", *others, "error"])
+    first = ["label_1"] if threshold else []
+    writer.writerow(["path", "label", "probability", *first, *others, "error"])
     for row in rows:
         cells = [cell for name, value in row.top for cell in (without_formula(name), shortest(value))]
-        empty = [""] * (2 * top - len(cells))
-        writer.writerow([without_formula(row.path), *cells, *empty, without_formula(row.error)])
+        cells += [""] * (2 * top - len(cells))
+        label = [without_formula(row.label or ""), cells[1], *(cells[:1] if threshold else [])]
+        writer.writerow([without_formula(row.path), *label, *cells[2:], without_formula(row.error)])
     return file.getvalue().encode(errors="backslashreplace")
 
 
-def as_parquet(rows: Rows, top: int) -> bytes:
+def as_parquet(rows: Rows, top: int, threshold: bool) -> bytes:
     """Return a Parquet file of one row group."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -71,23 +77,26 @@ def as_parquet(rows: Rows, top: int) -> bytes:
     return file.getvalue()
 
 
-def errors_of_csv(part: Path) -> list[str]:
-    """Return the errors in a part."""
+def read_csv(part: Path) -> Iterator[Told]:
+    """Yield the rows of a part."""
     with part.open(encoding="utf-8", newline="") as file:
-        return [row["error"] for row in csv.DictReader(file) if row["error"]]
+        yield from ((row["path"], row["label"], row["error"]) for row in csv.DictReader(file))
 
 
-def errors_of_json_lines(part: Path) -> list[str]:
-    """Return the errors in a part."""
+def read_json_lines(part: Path) -> Iterator[Told]:
+    """Yield the rows of a part."""
     with part.open(encoding="utf-8") as file:
-        return [error for error in (json.loads(line)["error"] for line in file) if error]
+        yield from ((row["path"], row["label"], row["error"]) for row in map(json.loads, file))
 
 
-def errors_of_parquet(part: Path) -> list[str]:
-    """Return the errors in a part."""
+def read_parquet(part: Path) -> Iterator[Told]:
+    """Yield the rows of a part, or of a file that was joined from many, group by group."""
     import pyarrow.parquet as pq
 
-    return [error for error in pq.read_table(part, columns=["error"], use_threads=False)["error"].to_pylist() if error]
+    with pq.ParquetFile(part) as file:
+        for group in range(file.num_row_groups):
+            columns = file.read_row_group(group, ["path", "label", "error"], use_threads=False).columns
+            yield from zip(*(column.to_pylist() for column in columns), strict=True)
 
 
 def join_text(parts: Iterable[Path], file: IO[bytes], header: int = 0) -> None:
@@ -116,17 +125,18 @@ def join_tables(parts: Iterable[Path], file: IO[bytes]) -> None:
 
 @dataclass(frozen=True)
 class Format:
-    """Bytes of a part from its rows and the number of classes, the errors in a part, and parts joined to a file."""
+    """Bytes of a part from its rows, the number of classes and whether there is a threshold; the rows of a part; and
+    parts joined to a file."""
 
-    encode: Callable[[Rows, int], bytes]
-    errors: Callable[[Path], list[str]]
+    encode: Callable[[Rows, int, bool], bytes]
+    read: Callable[[Path], Iterator[Told]]
     join: Callable[[Iterable[Path], IO[bytes]], None]
 
 
 FORMATS = {
-    ".csv": Format(as_csv, errors_of_csv, lambda parts, file: join_text(parts, file, header=1)),
-    ".jsonl": Format(as_json_lines, errors_of_json_lines, join_text),
-    ".parquet": Format(as_parquet, errors_of_parquet, join_tables),
+    ".csv": Format(as_csv, read_csv, lambda parts, file: join_text(parts, file, header=1)),
+    ".jsonl": Format(as_json_lines, read_json_lines, join_text),
+    ".parquet": Format(as_parquet, read_parquet, join_tables),
 }
 """Suffix of a file of predictions -> its format."""
 

@@ -134,7 +134,7 @@ def listed(name: str) -> Iterator[str]:
     first = next(rows, None)
     base = file.parent if first and os.path.exists(file.parent / first) else Path()
     for path in chain([first] if first else [], rows):
-        yield str(base / path)
+        yield path if is_address(path) else str(base / path)
 
 
 def _rows(file: Path, text: str) -> Iterator[str]:

@@ -14,8 +14,9 @@ from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.run_folder import writing
 from promptvision.errors import InputError
 from promptvision.experiment.predict import Prediction
-from promptvision.experiment.predict_formats import FORMATS, format_of
+from promptvision.experiment.predict_formats import FORMATS, Told, format_of
 from promptvision.experiment.predict_inputs import ImageList
+from promptvision.method import Method
 
 PLAN = "_plan.json"
 """File beside the parts that says what they are predictions of; readers of Parquet folders skip such a name."""
@@ -26,18 +27,37 @@ OF = {
     "images": "other images",
     "top": "another --top",
     "format": "another format",
+    "threshold": "another --threshold",
+    "classes": "other --classes",
 }
 """Entry of a plan -> what another one means."""
+OPTIONAL = ("threshold", "classes")
+"""Entries of a plan that is made with these options."""
 
 
-def plan_of(run: Path, top: int, images: ImageList) -> dict[str, Any]:
-    """Return the plan of predictions."""
+def plan_of(
+    run: Path, top: int, images: ImageList, *, threshold: float = 0.0, classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the plan of predictions; `classes`: those that the images are classified by, if not those of the run."""
     learned = run / "learned.safetensors"
     return {
         "run": f"{file_hash(learned)} {file_hash(run / 'config.yaml')}",
         "images": images.fingerprint(),
-        "top": min(top, len(load_learned(learned)[1]["classes"])),
+        "top": min(top, len(classes or classes_of(run))),
+        **({"threshold": threshold} if threshold else {}),
+        **({"classes": list(classes)} if classes else {}),
     }
+
+
+def classes_of(run: Path) -> list[str]:
+    """Return the classes of a run folder, or of a saved classifier."""
+    metadata = load_learned(run / "learned.safetensors")[1]
+    return metadata.get("named", metadata["classes"])
+
+
+def planned(method: Method, plan: Mapping[str, Any]) -> Method:
+    """Return the method for the classes of a plan."""
+    return method.for_classes(plan["classes"]) if "classes" in plan else method
 
 
 class Output:
@@ -74,10 +94,10 @@ class Output:
     def _check(self) -> None:
         """Write the plan, or raise InputError if the parts have another one, or are not to be resumed."""
         found = read_json(self.folder / PLAN) if (self.folder / PLAN).exists() else {}
-        if not isinstance(found, dict) or (found and not found.keys() >= {*OF}):
+        if not isinstance(found, dict) or (found and not found.keys() >= {*OF} - {*OPTIONAL}):
             raise InputError(f"{self.folder / PLAN} is no plan of predictions: choose another --output, or delete it")
         if found and (any(self.folder.glob("part-*")) or self.path.is_file()):
-            other = [what for key, what in OF.items() if found[key] != self.plan.get(key)]
+            other = [what for key, what in OF.items() if found.get(key) != self.plan.get(key)]
             if not self.resume:
                 raise InputError(f"{self.folder} holds predictions: continue them with --resume, or delete it")
             if other:
@@ -114,7 +134,7 @@ class Output:
 
     def write(self, number: int, rows: Sequence[Prediction]) -> None:
         """Write a part."""
-        data = self.format.encode(rows, self.plan["top"])
+        data = self.format.encode(rows, self.plan["top"], "threshold" in self.plan)
         with writing(self.folder), (self.folder / SIZES).open("a") as file:
             file.write(f"\n{number} {len(data)}")  # on a line of its own, though the last one may be cut off
         write_atomically(self.part(number), data)
@@ -133,10 +153,10 @@ class Output:
                 self.write(number, rows)
                 rows, (number, span) = [], next(parts, (0, range(0)))
 
-    def errors(self) -> Iterator[str]:
-        """Yield the errors in all parts."""
+    def rows(self) -> Iterator[Told]:
+        """Yield path, label and error of each row in all parts."""
         for part in [self.path] if self.joined else sorted(self.folder.glob(f"part-*{self.suffix}")):
-            yield from self.format.errors(part)
+            yield from self.format.read(part)
 
     def finish(self, count: int) -> None:
         """Join `count` parts if they are to be one file, and remove them."""

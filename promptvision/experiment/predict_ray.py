@@ -23,7 +23,7 @@ from promptvision.experiment.build import Families
 from promptvision.experiment.loaders import transform_of
 from promptvision.experiment.predict import Prediction, Predictor, joined, read_batches
 from promptvision.experiment.predict_inputs import ImageList, expanded, shown_entry
-from promptvision.experiment.predict_output import Output
+from promptvision.experiment.predict_output import Output, planned
 from promptvision.experiment.run import load_run
 
 BLOCK = 32 << 20
@@ -69,15 +69,16 @@ class Read:
 class Classify:
     """The actor: a method that is loaded once and predicts batch after batch."""
 
-    def __init__(self, cfg: CfgNode, modules: Mapping[str, str], run: str, top: int):
+    def __init__(self, cfg: CfgNode, modules: Mapping[str, str], run: str, plan: Mapping[str, Any]):
         families = {name: import_module(module) for name, module in modules.items()}
-        self.predictor, self.top = Predictor(cfg, load_run(cfg, families, run)), top
+        self.predictor, self.plan = Predictor(cfg, planned(load_run(cfg, families, run), plan)), plan
 
     def __call__(self, batch: Columns) -> Columns:
         """Return the predictions of a batch in place of its pixels."""
         pixels, faults, paths = pickle.loads(batch["data"][0])
-        known = [] if pixels is None else self.predictor.most_likely(self.predictor.probabilities(pixels), self.top)
-        found = joined(paths, known, faults)
+        top, ours = self.plan["top"], self.predictor
+        known = [] if pixels is None else ours.most_likely(ours.probabilities(pixels), top)
+        found = joined(paths, known, faults, self.plan.get("threshold", 0.0))
         return row(batch["part"][0], batch["first"][0], batch["of"][0], pickle.dumps(found))
 
 
@@ -99,7 +100,8 @@ def predict_on_cluster(
     local = cfg.clone()
     local.defrost()
     local.TRAIN.DEVICE = "cpu"
-    read = Read(transform_of(cfg, load_run(local, families, run)), cfg.TEST.BATCH_SIZE, os.getcwd())
+    method = planned(load_run(local, families, run), output.plan)
+    read = Read(transform_of(cfg, method), cfg.TEST.BATCH_SIZE, os.getcwd())
     local.TRAIN.DEVICE = "cuda" if cluster.gpus else "cpu"
     if not todo:
         return
@@ -114,7 +116,7 @@ def predict_on_cluster(
         modules = {name: family.__name__ for name, family in families.items()}
         entries = ([images.entry(number) for number in parts[part]] for part in todo)
         blocks = [{"part": part, "entries": pickle.dumps(own)} for part, own in zip(todo, entries, strict=True)]
-        classify = {"fn_constructor_args": (local, modules, os.path.abspath(run), output.plan["top"])}
+        classify = {"fn_constructor_args": (local, modules, os.path.abspath(run), output.plan)}
         data = _quiet(ray).from_items(blocks, override_num_blocks=len(blocks))
         data = data.map_batches(read, batch_size=1, num_cpus=1, max_calls=READS)
         pool = ray.data.ActorPoolStrategy(size=actors)

@@ -166,8 +166,9 @@ def predictions_table(rows: Sequence[Mapping[str, Any]]) -> RichTable:
     table.add_column("image")
     table.add_column("most likely")
     for row in rows:
-        guesses = (f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in row["top"])
-        table.add_row(Text(shown(row["picture"])), Text(shown(", ".join(guesses))))
+        guesses = [f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in row["top"]]
+        unsure = "unsure: " if row.get("label", guesses[0]) == "unsure" else ""
+        table.add_row(Text(shown(row["picture"])), Text(shown(unsure + ", ".join(guesses))))
     return table
 
 
