@@ -40,6 +40,7 @@ MAY_IMPORT = {
     ],
     "promptvision/report": [
         "promptvision.engine.earlier_run",  # which settings make another run
+        "promptvision.engine.results.predictions_file",
         *(f"promptvision.{name}" for name in ("report", "atomic", "errors", "safe_yaml")),
     ],
     "promptvision/experiment": [

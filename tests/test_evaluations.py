@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from promptvision.engine.evaluation_file import stored_evaluations
+from promptvision.engine.results.evaluation_file import stored_evaluations
 from promptvision.report.report import load_report
 
 ROOT = Path(__file__).parents[1]

@@ -26,17 +26,21 @@ def main():
 def evaluate(cfg, folder):
     """Test the run in `folder` by a checked config; write and print the result."""
     from promptvision.atomic import write_json
-    from promptvision.engine.evaluation_file import evaluation_file
     from promptvision.engine.progress import log_to_terminal
+    from promptvision.engine.results.evaluation_file import evaluation_file
     from promptvision.experiment.run import retest
     from promptvision.report.tables.terminal import result_tables, wide_console
     from promptvision.sweep.benchmark import file_name
 
     log_to_terminal()
-    result = retest(cfg, FAMILIES, folder)
-    target = file_name(result["protocol"]["TARGET"])
-    name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
-    file = evaluation_file(folder, name, result)
+
+    def place(result):
+        target = file_name(result["protocol"]["TARGET"])
+        name = "-".join([result["dataset"], *([target] if target else []), result["class_subset"], result["split"]])
+        return evaluation_file(folder, name, result)
+
+    result = retest(cfg, FAMILIES, folder, file=place)
+    file = place(result)
     wide_console().print(result_tables(result, file.stem.removeprefix("eval-")))
     write_json(file, result)
 

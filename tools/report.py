@@ -7,7 +7,7 @@ import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from promptvision.cli import one_sentence, say, tool_parser
+from promptvision.cli import add_trust, one_sentence, say, tool_parser
 from promptvision.errors import counted, one_line
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import TerminalTable, wide_console
@@ -17,18 +17,28 @@ from promptvision.report.write import write_files
 
 def arguments():
     parser = tool_parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR", help="folder that holds run folders, at any depth")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, metavar="OUTPUT_DIR", help="folder that holds run folders, at any depth"
+    )
+    parser.add_argument("--run", type=Path, metavar="RUN", help="write the page of one run: RUN/run.html, or --html")
     formats = ("terminal", "markdown", "latex", "csv")
     parser.add_argument("--format", choices=formats, default="terminal", help="how the tables are printed")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write every figure as .png and .svg")
     parser.add_argument("--published", action=BooleanOptionalAction, default=True, help="compare with the literature")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="compare with the numbers of a CSV of your own")
-    return parser.parse_args()
+    add_trust(parser)
+    args = parser.parse_args()
+    if (args.folder is None) == (args.run is None):
+        parser.error("name OUTPUT_DIR, the folder of the runs, or one run by --run")
+    return args
 
 
 def main():
     args = arguments()
+    if args.run:
+        write_page_of_run(args.run, args.html or args.run / "run.html", args.trust)
+        return
     report = load_report(args.folder, literature=args.published, reference=args.reference)
     if args.format == "terminal":
         wide_console().print(*map(TerminalTable, report.tables), sep="\n")
@@ -45,6 +55,19 @@ def main():
         said += [f"page: {args.html}"] if args.html else []
     for sentence in said:
         say(one_line(sentence), sys.stderr)
+
+
+def write_page_of_run(folder, file, trust):
+    """Write the page of one run, which is loaded again for its images and features."""
+    from promptvision.config import load_config
+    from promptvision.config.families import FAMILIES
+    from promptvision.deploy.run_page import changes, setup_of, write_run_page
+    from promptvision.engine.progress import log_to_terminal
+
+    log_to_terminal()
+    cfg = load_config(folder / "config.yaml", [], FAMILIES, trust=trust, of_run=True)
+    write_run_page(setup_of(cfg, FAMILIES, folder), folder, changes(cfg, FAMILIES), file)
+    say(f"page: {file}")
 
 
 if __name__ == "__main__":

@@ -92,12 +92,18 @@ def dump(cfg: CfgNode) -> str:
 def summary(cfg: CfgNode, families: Mapping[str, Any]) -> str:
     """Return one `KEY: value` line for each key that identifies the run or overrides its default."""
     always = ("SEED", "METHOD.FAMILY", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.SHOTS")
+    return "\n".join(
+        visible(f"{name}: {value}")
+        for name, (initial, value) in with_defaults(cfg, families).items()
+        if name in always or value != initial
+    )
+
+
+def with_defaults(cfg: CfgNode, families: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return {KEY: (default, value)} of all keys, with the options of the method."""
     host = (cfg.METHOD.OPTIONS.HOST,) if "HOST" in cfg.METHOD.OPTIONS else ()
     rows = ROWS | option_rows(families[cfg.METHOD.FAMILY].options(cfg.METHOD.NAME, *host))
-    values = {name: reduce(getitem, name.split("."), cfg) for name in rows}
-    return "\n".join(
-        visible(f"{name}: {value}") for name, value in values.items() if name in always or value != rows[name].initial
-    )
+    return {name: (row.initial, reduce(getitem, name.split("."), cfg)) for name, row in rows.items()}
 
 
 def _settings(content: Mapping[Any, Any], source: str, prefix: str = "") -> dict[str, Setting]:

@@ -21,7 +21,7 @@ from promptvision.engine.progress import PlainFormatter
 from promptvision.errors import InputError
 
 LOG = logging.getLogger("promptvision")
-OTHERS = ("eval-*.json", "events.out.tfevents.*", "matrix.png", "prompt_choices.png", "stream.json")
+OTHERS = ("eval-*.json", "eval-*.csv", "events.out.tfevents.*", "matrix.png", "prompt_choices.png", "stream.json")
 """Further files of a run, which no checkpoint refers to."""
 
 
@@ -40,8 +40,10 @@ class RunFolder:
         self.result, self.learned = self.path / "result.json", self.path / "learned.safetensors"
         self.checkpoint, self.best = self.path / "last.ckpt", self.path / "best.safetensors"
         self.carried = self.path / "carried.ckpt"
+        self.predictions, self.page = self.path / "predictions.csv", self.path / "run.html"
         self.log = self.path / "log.txt"
-        self.files = self.config, self.result, self.checkpoint, self.carried, self.best, self.learned, self.metrics
+        shown = self.page, self.result, self.predictions
+        self.files = self.config, *shown, self.checkpoint, self.carried, self.best, self.learned, self.metrics
         """Files of a run in deletion order: no remaining file refers to one already deleted."""
         self._rows: FileIO | None = None
         self._events: Events | None = None

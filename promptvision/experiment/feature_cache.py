@@ -76,17 +76,29 @@ class FeatureCache:
         self._whole: dict[Any, tuple[Tensor, str]] = {}
         self._pixels = defaultdict[Any, dict[str, bytes]](dict)
 
+    def holds(self, loader: TestLoader, images: Images) -> bool:
+        """Return whether the features of a loader's images are in memory or in a file."""
+        if self._place(loader, images) in self._known:
+            return True
+        if self.everything:
+            return (repr(loader.views.transform), loader.batch_size) in self._whole
+        key = self._key(loader, self.fingerprint(images, loader.views.items))
+        return self.folder is not None and os.path.isfile(self.folder / _name(key))
+
     def once(self, loader: TestLoader, images: Images, title: str) -> tuple[Tensor, str]:
         """Return what `get` returns; of images without random choices it is kept, and files are taken as unchanged."""
-        views = loader.views
-        place = images.root if images.root is not None else images.open
-        key = place, images.made, tuple(views.items), repr(views.transform), loader.batch_size
+        views, key = loader.views, self._place(loader, images)
         if views.stream is None and key in self._known:
             return self._known[key], "cache"
         features, source = self.get(loader, self.fingerprint(images, views.items), title)
         if views.stream is None:
             self._known[key] = features
         return features, source
+
+    def _place(self, loader: TestLoader, images: Images) -> tuple[Any, ...]:
+        """Return the key in memory of a loader's images."""
+        views, place = loader.views, images.root if images.root is not None else images.open
+        return place, images.made, tuple(views.items), repr(views.transform), loader.batch_size
 
     def fingerprint(self, images: Images, items: Sequence[Item]) -> str:
         """Return `Images.fingerprint`; images in memory are taken as unchanged."""
@@ -123,7 +135,7 @@ class FeatureCache:
         """Return what `get` returns, for the loader's list by itself."""
         if self.folder:
             key = self._key(loader, images)
-            path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+            path = self.folder / _name(key)
             damaged = os.path.isfile(path)
             found = self._read(path, key, loader)
             if found is not None:
@@ -198,6 +210,11 @@ class FeatureCache:
         return {"format": FORMAT, "tower": self.identity, **way, "pillow": PIL.__version__, **environment}
 
 
+def _name(key: str) -> str:
+    """Return the name of the file of this key."""
+    return f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
+
+
 class FeatureTestLoader:
     """`TestLoader`'s batches with features (B, E) in place of images, computed on first use.
 
@@ -212,6 +229,10 @@ class FeatureTestLoader:
     def __len__(self) -> int:
         """Number of batches."""
         return len(self.loader)
+
+    def known(self) -> bool:
+        """Return whether the features need not be computed."""
+        return bool(self.source) or self.cache.holds(self.loader, self.images)
 
     def prepare(self) -> None:
         """Compute now what the cache lacks."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,8 +23,9 @@ from promptvision.data.transforms import FIXED, Transform, test_transform, train
 from promptvision.data.unlabelled import WithUnlabelled, target_epochs
 from promptvision.engine.device import choose_device
 from promptvision.engine.distributed import part
-from promptvision.engine.evaluate import evaluate
+from promptvision.engine.evaluate import predict, scores
 from promptvision.engine.progress import track
+from promptvision.engine.results.predictions_file import write_predictions
 from promptvision.errors import InputError, counted
 from promptvision.experiment.data import Data
 from promptvision.experiment.feature_cache import FeatureCache, FeatureTestLoader, FeatureTrainLoader
@@ -131,12 +133,24 @@ class Setup:
                         raise BadImage(seen.fault)
         return loader
 
-    def test(self, loader: TestLoader | FeatureTestLoader | None = None) -> dict[str, Any]:
-        """Return the scores on TEST.SPLIT, read from `loader` if given, and whether its features were cached."""
+    def test(
+        self, loader: TestLoader | FeatureTestLoader | None = None, predictions: Path | None = None
+    ) -> dict[str, Any]:
+        """Return the scores on TEST.SPLIT, read from `loader` if given, and whether its features were cached.
+
+        `predictions`: the file for the prediction of each image; if it cannot be written, the log says so.
+        """
         split = self.cfg.TEST.SPLIT
         loader, title = loader or self.test_loader(split), f"testing on {split}" if self.progress else ""
-        precision = self.cfg.TRAIN.PRECISION
-        found = evaluate(self.method, loader, self.device, precision, among=self.among, progress=title)
+        logits, labels = predict(self.method, loader, self.device, self.cfg.TRAIN.PRECISION, progress=title)
+        logits = logits[:, list(self.among)] if self.among else logits
+        found = scores(logits, labels)
+        if predictions:
+            paths = [path for path, _, _ in getattr(self.data.images, split)]
+            try:
+                write_predictions(predictions, paths, self.data.classes, logits, labels)
+            except InputError as error:  # the scores are not lost
+                LOG.warning("%s", error)
         return {"split": split, **found, "test_features": loader.source}
 
     def test_loader(self, split: str, *, ahead: bool = True) -> TestLoader | FeatureTestLoader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def run(
     progress: bool = True,
     watch: Watch | None = None,
     member: Member | None = None,
+    after: Callable[[Setup], None] | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and write result.json; return its contents. With CONTINUAL, do so for a stream of tasks.
 
@@ -45,7 +47,8 @@ def run(
 
     `watch` may stop a run early after a validation, which raises Pruned; a stream has no use for it, nor for `member`,
     the run's place among those that train together (engine/together/stack.py). Of several
-    processes (engine/distributed.py) only the first one evaluates; the others return what training reports.
+    processes (engine/distributed.py) only the first one evaluates; the others return what training reports. `after` is
+    called with the finished experiment, its data and features at hand; a stream does not call it.
     """
     if is_first():
         found = earlier_result(resolved(cfg), folder.path, resume=folder.resume, overwrite=folder.overwrite)
@@ -66,7 +69,10 @@ def run(
     if not is_first():
         return trained
     experiment.finish()
-    return experiment.write(trained, experiment.test(loader))
+    result = experiment.write(trained, experiment.test(loader, folder.predictions))
+    if after:
+        after(experiment)
+    return result
 
 
 @naming_sizes
@@ -96,18 +102,28 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
 
 
 @naming_sizes
-def retest(cfg: CfgNode, families: Families, folder: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def retest(
+    cfg: CfgNode,
+    families: Families,
+    folder: str | Path,
+    *,
+    progress: bool = True,
+    file: Callable[[dict[str, Any]], Path] | None = None,
+) -> dict[str, Any]:
     """Evaluate a trained run again, perhaps on other data, whose classes are matched with its own.
 
-    The result names the run and what was evaluated, by `run_hash` and `evaluation_hash`.
+    The result names the run and what was evaluated, by `run_hash` and `evaluation_hash`. `file` takes the facts
+    of the result and returns its file, beside which the predictions are written, as .csv.
     """
     data = load_data(cfg)
     warn_of_empty_classes(data, cfg.TEST.SPLIT)
     method, data = match_classes(load_run(cfg, families, folder), data)
     cache = feature_cache(cfg, method, data.everything, progress=progress)
     hold_frozen(cfg, method)
-    found = Setup(cfg, data, method, cache, progress).test()
     learned = Path(folder) / "learned.safetensors"
     evaluated = evaluation_hash(cfg, data, method, parse(load_learned(learned)[1]["config"]))
     names = {"run_hash": file_hash(learned), "evaluation_hash": evaluated}
-    return {**found, **describe(cfg, data, method), **environment(method), **names}
+    facts = {"split": cfg.TEST.SPLIT, **describe(cfg, data, method)}
+    predictions = file({**facts, **names}).with_suffix(".csv") if file else None
+    found = Setup(cfg, data, method, cache, progress).test(predictions=predictions)
+    return {**found, **facts, **environment(method), **names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from yacs.config import CfgNode
 from promptvision.atomic import read_json, write_result
 from promptvision.config import dump, resolved
 from promptvision.engine.earlier_run import earlier_result, same_run
-from promptvision.engine.evaluation_file import evaluation_file, stored_evaluations
+from promptvision.engine.results.evaluation_file import evaluation_file, stored_evaluations
 
 if TYPE_CHECKING:
     from promptvision.engine.together.stack import Member
@@ -75,8 +76,9 @@ def retest_once(cfg: CfgNode, families: Families, folder: str | Path, name: str)
     if found is None:
         from promptvision.experiment.run import retest
 
-        found = {"config_hash": config_hash(cfg), **retest(cfg, families, folder, progress=False)}
-        write_result(evaluation_file(folder, name, found), found)
+        file = partial(evaluation_file, folder, name)
+        found = {"config_hash": config_hash(cfg), **retest(cfg, families, folder, progress=False, file=file)}
+        write_result(file(found), found)
     return found
 
 

@@ -8,24 +8,20 @@ nothing can run either.
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from promptvision.atomic import write_atomically
-from promptvision.errors import counted, one_line
+from promptvision.errors import counted
 from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
 from promptvision.report.page.runs import packed, run_groups
+from promptvision.report.page.template import FILES, render
 from promptvision.report.report import Report
-from promptvision.report.tables.table import without_folders
 
-FILES = Path(__file__).parent
+__all__ = ["FILES", "page", "write_page"]
 VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 VERSIONS = {"promptvision": "promptvision", "python": "Python", "torch": "PyTorch", "timm": "timm"}
 VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "on"}
@@ -39,25 +35,15 @@ def write_page(report: Report, drawn: Sequence[Drawn], path: str | Path) -> None
 
 
 def page(report: Report, drawn: Sequence[Drawn]) -> str:
-    """Return the page's HTML; its policy names our script and style by their hashes (CSP level 2)."""
-    environment = Environment(
-        loader=FileSystemLoader(FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.finalize = lambda value: one_line(value) if type(value) is str else value  # Markup is ours
-    environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(one_line(text).split("_"))
-    environment.filters["without_folders"] = without_folders
-    own = {name: (FILES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js")}
-    style, script = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in own.values())
-    return environment.get_template("page.html").render(
+    """Return the page's HTML."""
+    return render(
+        "page.html",
         name=report.name,
         introduction=introduction(report),
         protocols=protocols(report, drawn),
         remarks=[remark.replace(f"{report.folder}/", "") for remark in report.remarks],
         groups=run_groups(report),
         packed=packed(report.runs),
-        style=Markup(own["style.css"]),  # noqa: S704 - our own file
-        script=Markup(own["script.js"]),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; script-src 'sha256-{script}'",
     )
 
 

@@ -74,6 +74,6 @@ async function fill(run) {
   }
 }
 
-for (const head of document.querySelectorAll("thead th")) head.querySelector("button").addEventListener("click", () => sort(head));
+for (const head of document.querySelectorAll("thead th")) head.querySelector("button")?.addEventListener("click", () => sort(head));
 for (const run of document.querySelectorAll(".run")) run.addEventListener("toggle", () => fill(run));
-document.getElementById("filter").addEventListener("input", event => filter(event.target.value));
+document.getElementById("filter")?.addEventListener("input", event => filter(event.target.value));

@@ -1,0 +1,1 @@
+"""Files of results: evaluations and predictions beside a run."""
