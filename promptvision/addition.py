@@ -34,7 +34,8 @@ class Addition(Method):
         own default."""
         if host == ALONE:
             return cls
-        base = import_module(cls.__module__.partition(".")[0]).METHODS.find(host)
+        first = next(each for each in reversed(cls.__mro__) if issubclass(each, Addition) and each is not Addition)
+        base = import_module(first.__module__.partition(".")[0]).METHODS.find(host)  # that of a subclass is your own
         content = {"host_of": base, "__doc__": cls.__doc__, "__module__": cls.__module__}
         found: type[Addition] = type(cls.__name__, (cls, base), content)
         return found

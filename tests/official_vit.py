@@ -1,14 +1,12 @@
 """One checker of the golden cases of rivals of VPT: learned tensors, a step, a short training; and towers for them."""
 
-import re
-
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from promptvision.backbones import load_vit
 from promptvision.engine.optim import build_optimizer
-from vpt.adapter import OFFICIAL
+from vpt.parts.bottleneck import our_names
 
 CLASSES = [f"class {i}" for i in range(7)]
 SIZES = dict(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, mlp_ratio=2)
@@ -23,14 +21,7 @@ TOWERS = {
 
 def ours(tensors, prefix=""):
     """The tensors below `prefix`, with our names in place of the official ones."""
-    found = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            for theirs, own in OFFICIAL.items():
-                name = re.sub(theirs, own, name)
-            found[name] = tensor
-    return found
+    return our_names({name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)})
 
 
 def without_key_biases(name, tensor):

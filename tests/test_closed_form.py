@@ -241,6 +241,8 @@ def test_means_of_features_in_16_bits_are_not_rounded(vit, tasks):
 def test_bad_options_and_missing_images_are_refused(vit):
     with pytest.raises(InputError, match="unknown host of aper 'prompts'; did you mean 'prompt'"):
         vpt.build("aper", vit, CLASSES, host="prompts")
+    with pytest.raises(InputError, match="unknown host of aper 'full'; one of: adapter, lora, prompt, ssf"):
+        vpt.build("aper", vit, CLASSES, host="full")
     with pytest.raises(InputError, match="unknown host of aper 'none'"):
         vpt.build("aper", vit, CLASSES, host="none")
     with pytest.raises(InputError, match="projection is -1"):

@@ -371,6 +371,10 @@ def test_a_file_wins_over_the_table_of_its_base(write):
         ("SET: [{OPTIM.EPOCHS: 3, WHEN: dtd}]", "a.yaml: SET is a list of"),
         ("SET: [{OPTIM.EPOCHES: 3, WHEN: {SEED: 7}}]", "unknown key 'OPTIM.EPOCHES'; did you mean OPTIM.EPOCHS?"),
         ("SET: [{OPTIM.EPOCHS: 3, WHEN: {DATASET.NAM: dtd}}]", "'DATASET.NAM'; did you mean DATASET.NAME?"),
+        (
+            "SET: [{OPTIM.EPOCHS: 3, WHEN: {METHOD.OPTIONS.CSC: true}}]",
+            "WHEN asks for METHOD.OPTIONS.CSC, which is",
+        ),
         ("SET: [{OPTIM.EPOCHS: many, WHEN: {SEED: 1}}]", "a.yaml: OPTIM.EPOCHS takes a whole number, not 'many'"),
     ],
 )

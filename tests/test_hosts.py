@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import coop
 from coop.parts.official_checkpoints import load_official
 from promptvision.backbones import load_clip
-from promptvision.config import load_config
+from promptvision.config import load_config, method_options
 from promptvision.config.families import FAMILIES
 from promptvision.engine.optim import build_optimizer, set_rate
 from promptvision.errors import InputError
@@ -177,10 +177,21 @@ def test_an_addition_has_the_options_of_its_host():
     assert nested.METHOD.OPTIONS.N_CTX == 16 and nested.METHOD.OPTIONS.ATTRIBUTES == ["habitat"]
 
 
+@EVERY
+def test_the_example_works_with_every_host(name, host):
+    cfg = load_config(ROOT / f"configs/coop/embedded_{name}.yaml", ["METHOD.OPTIONS.HOST", host], FAMILIES)
+    options = cfg.METHOD.OPTIONS
+    assert options["N_CTX_TEXT" if host == "prompt_src" else "N_CTX"] == 4 and options.get("DEPTH", 3) == 3
+    method = coop.build(name, load_clip("embedded"), NAMES, **method_options(cfg))
+    assert method(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
 def test_wrong_options_are_refused(clip):
+    with pytest.raises(InputError, match="dept with HOST prompt_src: 'N_CTX'; did you mean 'N_CTX_TEXT'"):
+        config("METHOD.OPTIONS.HOST", "prompt_src", "METHOD.OPTIONS.N_CTX", 4)
     with pytest.raises(InputError, match="METHOD.OPTIONS.HOST.*'mapl'.*did you mean 'maple'"):
         config("METHOD.OPTIONS.HOST", "mapl")
-    with pytest.raises(InputError, match="'DEPTH'"):
+    with pytest.raises(InputError, match="with HOST coop: 'DEPTH'"):
         config("METHOD.OPTIONS.DEPTH", 3)
     with pytest.raises(InputError, match="host of dept 'tip_adapter'"):
         coop.build("dept", clip, NAMES, host="tip_adapter")

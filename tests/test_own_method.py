@@ -26,6 +26,7 @@ CODE = '''
 from pathlib import Path
 from torch import Tensor, nn
 from coop.coop import CoOp
+from coop.dept import DePT
 from promptvision.backbones import CLIP, ImageTower
 from promptvision.errors import InputError
 from promptvision.method import Method
@@ -49,6 +50,11 @@ class Own(Method):
 class Longer(Own):
     def __init__(self, backbone, classes, *, bias=True, **options):
         super().__init__(backbone, classes, **options)
+
+class Added(DePT):
+    """DePT with a number of its own. `mine`: that number."""
+    def __init__(self, backbone, classes, *, host="maple", mine=1, **options):
+        super().__init__(backbone, classes, host=host, **options)
 
 class Loose(Method):
     def __init__(self, backbone: "CLIP", classes):
@@ -108,6 +114,36 @@ def test_options_are_checked_and_stored(place):
         config("METHOD.OPTIONS.LAYERS", "4")
     with pytest.raises(InputError, match="METHOD.OPTIONS.ACT takes a plain value"):
         config(name="own_plugin:Objects")
+
+
+def test_your_own_addition_has_the_options_of_its_host(place, tool):
+    own = dict(family="coop", name="own_plugin:Added")
+    assert coop.METHODS.options("dept", "maple") | {"HOST": "maple", "MINE": 1} == config(**own).METHOD.OPTIONS
+    prompted = config("METHOD.OPTIONS.HOST", "prompt_src", **own).METHOD.OPTIONS
+    assert {"N_CTX_TEXT", "MINE", "RATE_FACTOR"} < set(prompted) and "N_CTX" not in prompted
+    for words, said in (
+        (("HOST", "tip_adapter"), "HOST.*'tip_adapter'"),
+        (("DEPHT", 2), "HOST maple: 'DEPHT'.*'DEPTH'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            config(f"METHOD.OPTIONS.{words[0]}", words[1], **own)
+    result = train(config("METHOD.OPTIONS.HOST", "coop", "OPTIM.EPOCHS", 1, **own))
+    assert result["options"]["MINE"] == 1 and result["options"]["HOST"] == "coop"
+    cfg = load_config("run/config.yaml", ["METHOD.NAME", "own_plugin:Added"], FAMILIES, of_run=True)
+    assert retest(cfg, FAMILIES, "run", progress=False)["ece"] == result["ece"]
+    status, out, err = tool("help", "own_plugin:Added")
+    assert status == 0 and "MINE (1): that number." in out and "DEPTH (" in out, err
+    assert out.startswith("METHOD.FAMILY coop METHOD.NAME own_plugin:Added") and "Learned parameters:" in out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_subclass_of_any_method_has_its_options(place, family):
+    table = FAMILIES[family].METHODS
+    lines = [f"class Own_{name}(METHODS.find({name!r})): pass" for name in table if name not in table.hosts]
+    lines += [f"class Own_{name}(METHODS[{name!r}]): pass" for name in table.hosts]
+    (place / "own_all.py").write_text("\n".join([f"from {family} import METHODS", *lines]))
+    for name in table:
+        assert table.options(f"own_all:Own_{name}") == table.options(name), name
 
 
 def test_a_run_is_loaded_tested_and_predicts(place, tool, monkeypatch):

@@ -1,12 +1,15 @@
 """Explain keys and methods: python tools/help.py keys, python tools/help.py OPTIM, python tools/help.py coop
 
-A method is explained by its docstring, its options and the number of parameters that it learns.
+A method is explained by its docstring, its options and the number of parameters that it learns; your own too, as
+module:Class.
 """
 
 from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.docs import keys_help, method_help
 from promptvision.config.families import FAMILIES
+from promptvision.config.own_method import family_of, own_class
 from promptvision.errors import InputError, unknown
+from promptvision.own_code import names_code
 
 CLASSES = 10
 """Classes of the example whose learned parameters are counted."""
@@ -14,20 +17,30 @@ CLASSES = 10
 
 def arguments():
     parser = tool_parser(__doc__)
-    parser.add_argument("topic", help="keys; a section or a key, such as OPTIM or OPTIM.LR; or a method, such as coop")
+    parser.add_argument(
+        "topic", help="keys; a section or a key, such as OPTIM or OPTIM.LR; or a method, such as coop or module:Class"
+    )
     return parser.parse_args()
 
 
 def main():
     topic = arguments().topic
     keys = keys_help("" if topic == "keys" else topic)
-    families = [family for family in FAMILIES.values() if topic in family.METHODS]
+    families = families_of(topic)
     if not keys and not families:
         raise unknown("topic", topic, ["keys", *(name for family in FAMILIES.values() for name in family.METHODS)])
     print(keys, end="")
     for family in families:
         print(method_help(family.METHODS, topic), flush=True)
         print(learned_parameters(family, topic))
+
+
+def families_of(topic):
+    """Return the families that have a method, or that can build your own class."""
+    if not names_code(topic):
+        return [family for family in FAMILIES.values() if topic in family.METHODS]
+    known = family_of(own_class(topic))
+    return [FAMILIES[known]] if known else [*FAMILIES.values()]
 
 
 def learned_parameters(family, name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
@@ -13,23 +12,11 @@ from promptvision.backbones import ImageTower
 from promptvision.errors import InputError, unknown
 from vpt.parts.attach import Hook, attached, mlp_blocks, mlp_linears, mlp_norm
 from vpt.parts.beside import PLAIN, attention_blocks, placed
-from vpt.parts.bottleneck import Bottleneck
+from vpt.parts.bottleneck import Bottleneck, our_names
 from vpt.parts.heads import Head, HeadMethod
 
 INITS = ("identity", "published", "lora", "xavier")
 READS = ("stream", "normed")
-OFFICIAL = {
-    r"blocks\.(\d+)\.ft_attn_module\.": r"attention.\1.",
-    r"adaptmlp\.scale": "adapter_scale",
-    r"(adaptmlp|ft_mlp_module)\.": "",
-    r"down_proj": "adapter_downsample",
-    r"up_proj": "adapter_upsample",
-    r"adapter_layer_norm_before": "adapter_norm",
-    r"^head\.0\.": "head.projection.0.",
-    r"^head\.1\.": "head.last_layer.",
-    r"^head\.(weight|bias)$": r"head.last_layer.\1",
-}
-"""Patterns of the names of learned tensors in ShoufaChen/AdaptFormer and OSU-MLB/ViT_PEFT_Vision, and ours."""
 
 
 class Adapter(HeadMethod):
@@ -127,9 +114,4 @@ class Adapter(HeadMethod):
             return self.backbone(images)
 
     def load_learned_state(self, state: Mapping[str, Tensor]) -> None:
-        renamed = {}
-        for name, tensor in state.items():
-            for theirs, own in OFFICIAL.items():
-                name = re.sub(theirs, own, name)
-            renamed[name] = tensor
-        super().load_learned_state(renamed)
+        super().load_learned_state(our_names(state))

@@ -16,7 +16,8 @@ class APER(FirstTask):
     """SimpleCIL on the pretrained feature and that of a host tuned on the first task, joined.
 
     Learns what the host learns without its head, and `prototypes` (C, 2 E), of which the pretrained feature comes
-    first; rows of classes without images are zero. Keeps `task_of` (C,), the task of each class.
+    first; rows of classes without images are zero. Keeps `task_of` (C,), the task of each class. A host that changes
+    the backbone itself, such as `full`, would need a second one for the pretrained feature, and is refused.
     """
 
     def __init__(

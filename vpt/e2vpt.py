@@ -13,7 +13,7 @@ from promptvision.backbones.prefix import Prefix, known_block, prefixed_tokens
 from promptvision.errors import InputError
 from promptvision.method import Batches
 from vpt.parts.keys_values import KeysAndValues, joined
-from vpt.parts.pruning import importance, mask_least
+from vpt.parts.pruning import check_pruning, importance, mask_least
 from vpt.prompt import Prompt
 
 MASKS = ("prompt_soft_tokens_mask_cls_token", "prompt_soft_tokens_pieces_mask_cls_token")
@@ -42,21 +42,11 @@ class E2VPT(Prompt):
     seen: Batches = ()
 
     def __init__(
-        self,
-        backbone: ImageTower,
-        classes: Sequence[str],
-        *,
-        num_keys: int = 5,
-        separate: bool = False,
-        prune_tokens: float = 0.0,
-        prune_pieces: float = 0.0,
-        pieces: int = 16,
-        num_tokens: int = 10,
-        deep: bool = True,
-        project: int = -1,
-        dropout: float = 0.0,
+        self, backbone: ImageTower, classes: Sequence[str], *,
+        num_keys: int = 5, separate: bool = False, prune_tokens: float = 0.0, prune_pieces: float = 0.0,
+        pieces: int = 16, num_tokens: int = 10, deep: bool = True, project: int = -1, dropout: float = 0.0,
         head_init: str = "small",
-    ):
+    ):  # fmt: skip
         own = dict(num_tokens=num_tokens, deep=deep, project=project, dropout=dropout, head_init=head_init)
         super().__init__(backbone, classes, **own)  # type: ignore[arg-type]
         if num_keys < 1:
@@ -67,12 +57,7 @@ class E2VPT(Prompt):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
         self.masked = bool(prune_tokens or prune_pieces)
         if self.masked:
-            for name, share in (("prune_tokens", prune_tokens), ("prune_pieces", prune_pieces)):
-                if not 0 <= share < 1:
-                    raise InputError(f"{name} is {share}; it is a masked share, from 0 to below 1")
-            width = self.prompt_embeddings.shape[2]
-            if pieces < 1 or width % pieces:
-                raise InputError(f"pieces is {pieces}; take a divisor of the width of a prompt, {width}")
+            check_pruning(self.options, self.prompt_embeddings.shape[2])
             self.stages = (0.5, 0.5)
             for name, shape in zip(MASKS, ((num_tokens,), (num_tokens, pieces)), strict=True):
                 self.register_buffer(name, torch.ones(shape))
@@ -96,11 +81,9 @@ class E2VPT(Prompt):
         tower, prompts = self.backbone, self.prompts(len(images))
         first, others, at = prompts[0], prompts[1:], tower.prefix
         tokens = tower.embed(images)
-        given: list[Tensor | None]
-        if others:  # the next block's replace them: they are keys and values alone
-            tokens, given = tower.enter(tokens), [tower.enter(first), *others]
-        else:
-            tokens, given = tower.enter(insert(tokens, first, at)), [None] * tower.depth
+        # if the next block has others, which replace them, prompts are keys and values alone
+        given: list[Tensor | None] = [tower.enter(first), *others] if others else [None] * tower.depth
+        tokens = tower.enter(tokens if others else insert(tokens, first, at))
         prefixes = [self._prefix(index, prompt) for index, prompt in enumerate(given)]
         left = prefixed_tokens(tower, tokens, prefixes, tower.pooled)
         return tower.pool(left if others or tower.pools_first else remove(left, at, first.shape[-2]))

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.errors import InputError, unknown
 from vpt.parts.attach import own_blocks
-from vpt.parts.changes import block_views, changed_features
+from vpt.parts.changes import FactorChange, block_views, changed_features
 from vpt.parts.folding import copied, rows
 from vpt.parts.heads import Head, HeadMethod
 
 DECOMPOSITIONS = ("tt", "tk")
 PLACES = {"q": "attn.q", "k": "attn.k", "v": "attn.v", "o": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 """Targets, and the names of their layers in the official code."""
-
-
-@dataclass(frozen=True)
-class FactorChange:
-    """The change of a linear layer's output: y + scale V M U x.
-
-    `down` U (r, D), `core` M (b r, a r), `up` V (D, r): the input is cut into `a` parts as wide as a token, which U
-    projects one by one, and V makes each of the output's `b` parts. `dropout`: dropout of what V projects.
-    """
-
-    down: Tensor
-    core: Tensor
-    up: Tensor
-    scale: float
-    dropout: float = 0.0
-
-    @property
-    def draws(self) -> bool:
-        return self.dropout > 0
-
-    def __call__(self, inputs: Tensor, output: Tensor) -> Tensor:
-        width, rank = self.up.shape
-        inner = F.linear(F.linear(inputs.unflatten(-1, (-1, width)), self.down).flatten(-2), self.core)
-        inner = F.dropout(inner, self.dropout, self.draws).unflatten(-1, (-1, rank))
-        return output + self.scale * F.linear(inner, self.up).flatten(-2)
 
 
 class FacT(HeadMethod):

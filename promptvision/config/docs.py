@@ -14,7 +14,8 @@ OFTEN += ["OPTIM.LR", "OPTIM.EPOCHS", "TRAIN.DEVICE"]
 FILES = """\
 A file is `SECTION: {KEY: value}` lines. `_BASE_: other.yaml` builds on another file. `SET` is a list of settings that
 hold where other keys have certain values, such as
-`SET: [{OPTIM.EPOCHS: 100, WHEN: {DATASET.NAME: [dtd, eurosat], DATASET.SHOTS: 4}}]`; the command line wins over it."""
+`SET: [{OPTIM.EPOCHS: 100, WHEN: {DATASET.NAME: [dtd, eurosat], DATASET.SHOTS: 4}}]`; the command line wins over it.
+`WHEN` can ask for an option of the method, such as `METHOD.OPTIONS.HOST`, if a file or the command line sets it."""
 WIDTH = 100
 """Columns of a text for the terminal."""
 

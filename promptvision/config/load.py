@@ -26,6 +26,8 @@ from promptvision.safe_yaml import as_yaml
 
 ROWS = {key.name: key for key in KEYS}
 DEFAULTS = {key.name: key.accept(key.initial, "default") for key in KEYS}
+ANY = Key(OPTIONS, None)
+"""An option of a method that is not known yet."""
 SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
 
@@ -49,7 +51,8 @@ def load_config(
     """Return the frozen config of a file and its bases, with `overrides` (KEY, VALUE, KEY, VALUE ...) on top.
 
     A file can have a SET, a list of {KEY: value ..., WHEN: {KEY: value or list of values ...}}: these win over its
-    other lines where the keys in WHEN have these values, but not over a file with this _BASE_ or `overrides`.
+    other lines where the keys in WHEN have these values, but not over a file with this _BASE_ or `overrides`. An
+    option of a method in WHEN has to be set, for its default is not known then.
     `trust`: run code that a file in the folder of a run names, even if no override repeats them. `of_run`: open
     a run, whose config does not say where to write. Raises InputError for a wrong file, key or value.
     """
@@ -128,13 +131,14 @@ def _conditional(files: Files, words: dict[str, Setting]) -> list[dict[str, Sett
         source = files[place][0]
         for row in table:
             changes = _settings(overrides_of(row), source)
+            given = {
+                name: ROWS.get(name, ANY).decode(each.value) if each.typed else each.value
+                for name, each in _merged(layers).items()
+            }
             for key in row.get("WHEN", {}):
                 _check_name(key, source)
-            given = {
-                name: ROWS[name].decode(each.value) if each.typed else each.value
-                for name, each in _merged(layers).items()
-                if name in ROWS
-            }
+                if key not in ROWS and key not in given:
+                    raise InputError(f"{source}: WHEN asks for {key}, which is not set; set it beside METHOD.NAME")
             if holds(row, {name: key.initial for name, key in ROWS.items()} | given):
                 layers[place] = layers[place] | changes
     return layers
@@ -199,11 +203,11 @@ def _assemble(given: Mapping[str, Setting], families: Mapping[str, Any]) -> CfgN
         name = methods.aliases[name]
         given = {**given, "METHOD.NAME": Setting(name, given["METHOD.NAME"].source)}
     options = option_rows(families[family].options(name))
-    host = options.get(f"{OPTIONS}.HOST")
-    if host and name in methods.hosts:  # an addition has the options of its host too
-        hosts = tuple(methods.hosts[name])
-        options = option_rows(families[family].options(name, value(replace(host, choices=hosts))))
-    _check_options(given, options, f"{family} method {name}")
+    title, host = f"{family} method {name}", options.get(f"{OPTIONS}.HOST")
+    if host and (hosts := methods.hosts_of(name)):  # an addition has the options of its host too
+        chosen = value(replace(host, choices=hosts))
+        options, title = option_rows(families[family].options(name, chosen)), f"{title} with HOST {chosen}"
+    _check_options(given, options, title)
     cfg = CfgNode({section: {} for section in sorted(SECTIONS - {OPTIONS})})
     cfg.METHOD.OPTIONS = CfgNode()
     for key, row in (ROWS | options).items():

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
 from promptvision.config.lazy_table import LazyTable
-from promptvision.config.own_method import own_method, own_options
+from promptvision.config.own_method import defaults_of, own_method
 from promptvision.errors import InputError, unknown
 from promptvision.own_code import names_code, own_code
 
@@ -57,23 +59,30 @@ class MethodTable(LazyTable):
     def find(self, name: str, host: str = "") -> type[Any]:
         """Import and return the class of a method; an unknown name raises InputError with the nearest."""
         self.check(name)
-        if name not in self:
-            return own_method(name, self.family)
-        return self[name].on(self._host(name, host)) if name in self.hosts else self[name]
+        found: Any = self[name] if name in self else own_method(name, self.family)
+        return found.on(self._host(name, host)) if self.hosts_of(name) else found
 
     def options(self, name: str, host: str = "") -> dict[str, Any]:
         """Return the options of a method, in upper case, with their defaults; an addition has those of its host too."""
         self.check(name)
         if name not in self:
-            return own_options(name, self.family)
+            return defaults_of(self.find(name, host))
         own, host = self._own_options(name), self._host(name, host) if name in self.hosts else "none"
         return own if host == "none" else {**self.options(host), **own}
 
+    def hosts_of(self, name: str) -> tuple[str, ...]:
+        """Return the hosts of an addition, or of your own class that extends one; none of any other method."""
+        if name in self:
+            return tuple(self.hosts.get(name, ()))
+        method = own_method(name, self.family)
+        return next((tuple(hosts) for addition, hosts in self.hosts.items() if issubclass(method, self[addition])), ())
+
     def _host(self, name: str, host: str) -> str:
         """Return the host of an addition, its default if `host` is empty."""
-        host = host or self._own_options(name)["HOST"]
-        if host not in self.hosts[name]:
-            raise unknown(f"host of {name}", host, self.hosts[name])
+        own = self._own_options(name) if name in self else defaults_of(own_method(name, self.family))
+        host, hosts = host or own["HOST"], self.hosts_of(name)
+        if host not in hosts:
+            raise unknown(f"host of {name}", host, hosts)
         return host
 
     def _own_options(self, name: str) -> dict[str, Any]:
@@ -105,13 +114,21 @@ class MethodTable(LazyTable):
     def docs(self, name: str) -> MethodDocs:
         """Return the documentation of a method; meanings that its own docstring lacks are those of its bases."""
         self.check(name)
-        defaults, meanings = self._own_options(name), dict[str, str]()
-        texts = [ast.get_docstring(each) or "" for each in lineage(self.data[name])]
+        if name in self:
+            defaults, module = (
+                self._own_options(name),
+                ast.get_docstring(_source(self.data[name].partition(":")[0])) or "",
+            )
+            texts = [ast.get_docstring(each) or "" for each in lineage(self.data[name])]
+        else:
+            method = self.find(name)
+            defaults, module = defaults_of(method), sys.modules[method.__module__].__doc__ or ""
+            texts = [cleandoc(vars(each).get("__doc__") or "") for each in method.__mro__]
+        meanings = dict[str, str]()
         for option, meaning in (pair for text in texts for pair in option_texts(text)):
             if option in defaults:
                 meanings.setdefault(option, self._resolved(option, meaning))
-        module = ast.get_docstring(_source(self.data[name].partition(":")[0])) or ""
-        return MethodDocs(module.partition("\n")[0], texts[0], defaults, meanings)
+        return MethodDocs(module.partition("\n")[0], next(filter(None, texts), ""), defaults, meanings)
 
     def _resolved(self, option: str, meaning: str) -> str:
         """Replace "as in CoOp" (a class or a method of the family) by what that says of the option."""

@@ -13,15 +13,21 @@ if TYPE_CHECKING:  # importing it takes the seconds of torch
     from promptvision.method import Method
 
 
-def own_method(name: str, family: str) -> type[Method]:
-    """Import a class that METHOD.NAME names; raise InputError if the family cannot build it from a config."""
+def own_class(name: str) -> type[Method]:
+    """Import a class that METHOD.NAME names."""
     from promptvision.method import Method
 
     def suits(found: Any) -> bool:
         return inspect.isclass(found) and issubclass(found, Method) and found is not Method
 
     method: type[Method] = import_named("METHOD.NAME", name, "class that extends promptvision.method.Method", suits)
-    if (right := _family_of(method)) not in ("", family):
+    return method
+
+
+def own_method(name: str, family: str) -> type[Method]:
+    """Import a class that METHOD.NAME names; raise InputError if the family cannot build it from a config."""
+    method = own_class(name)
+    if (right := family_of(method)) not in ("", family):
         raise InputError(f"METHOD.NAME {name} is a method of the {right} family: set METHOD.FAMILY {right}")
     try:
         inspect.signature(method.__init__).bind(None, None, [])
@@ -33,14 +39,14 @@ def own_method(name: str, family: str) -> type[Method]:
     return method
 
 
-def own_options(name: str, family: str) -> dict[str, Any]:
-    """Return the options of a class that METHOD.NAME names, in upper case, with their defaults."""
+def defaults_of(method: type[Method]) -> dict[str, Any]:
+    """Return the options of your own class, in upper case, with their defaults."""
     from promptvision.method import option_defaults
 
-    return option_defaults(own_method(name, family))
+    return option_defaults(method)
 
 
-def _family_of(method: type[Method]) -> str:
+def family_of(method: type[Method]) -> str:
     """Return the family of a method by its bases, or by the annotation of its `backbone`; "" if neither says."""
     packages = [each.__module__.partition(".")[0] for each in method.__mro__]
     found = next((name for package in packages for name, module in FAMILIES.data.items() if module == package), "")

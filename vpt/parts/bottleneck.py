@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,18 @@ from torch import Tensor, nn
 from promptvision.errors import unknown
 
 NORMS = ("none", "in", "out")
+OFFICIAL = {
+    r"blocks\.(\d+)\.ft_attn_module\.": r"attention.\1.",
+    r"adaptmlp\.scale": "adapter_scale",
+    r"(adaptmlp|ft_mlp_module)\.": "",
+    r"down_proj": "adapter_downsample",
+    r"up_proj": "adapter_upsample",
+    r"adapter_layer_norm_before": "adapter_norm",
+    r"^head\.0\.": "head.projection.0.",
+    r"^head\.1\.": "head.last_layer.",
+    r"^head\.(weight|bias)$": r"head.last_layer.\1",
+}
+"""Patterns of the names of learned tensors in ShoufaChen/AdaptFormer and OSU-MLB/ViT_PEFT_Vision, and ours."""
 
 
 class Bottleneck(nn.Module):
@@ -47,3 +60,13 @@ class Bottleneck(nn.Module):
         hidden = F.dropout(self.activation(self.adapter_downsample(given)), self.dropout, self.training)
         change = self.adapter_upsample(hidden) * (self.adapter_scale if self.scale is None else self.scale)
         return self.adapter_norm(change) if self.norm == "out" else change
+
+
+def our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return learned tensors of adapters of the official codes under our names, and others as they are."""
+    renamed = {}
+    for name, tensor in state.items():
+        for theirs, own in OFFICIAL.items():
+            name = re.sub(theirs, own, name)
+        renamed[name] = tensor
+    return renamed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
@@ -31,6 +32,31 @@ class Scaling:
     def __call__(self, inputs: Tensor, output: Tensor) -> Tensor:
         changed = output * self.scale if self.shift is None else torch.addcmul(self.shift, output, self.scale)
         return changed.to(output.dtype)
+
+
+@dataclass(frozen=True)
+class FactorChange:
+    """The change of a linear layer's output: y + scale V M U x.
+
+    `down` U (r, D), `core` M (b r, a r), `up` V (D, r): the input is cut into `a` parts as wide as a token, which U
+    projects one by one, and V makes each of the output's `b` parts. `dropout`: dropout of what V projects.
+    """
+
+    down: Tensor
+    core: Tensor
+    up: Tensor
+    scale: float
+    dropout: float = 0.0
+
+    @property
+    def draws(self) -> bool:
+        return self.dropout > 0
+
+    def __call__(self, inputs: Tensor, output: Tensor) -> Tensor:
+        width, rank = self.up.shape
+        inner = F.linear(F.linear(inputs.unflatten(-1, (-1, width)), self.down).flatten(-2), self.core)
+        inner = F.dropout(inner, self.dropout, self.draws).unflatten(-1, (-1, rank))
+        return output + self.scale * F.linear(inner, self.up).flatten(-2)
 
 
 def changed_features(tower: ImageTower, images: Tensor, blocks: Sequence[Changes]) -> Tensor:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from promptvision.errors import InputError
 from promptvision.method import Batches, Method
+
+
+def check_pruning(options: Mapping[str, Any], width: int) -> None:
+    """Raise InputError for shares of prompts or pieces that cannot be masked, or pieces that do not fill the width."""
+    for name in ("prune_tokens", "prune_pieces"):
+        if not 0 <= options[name] < 1:
+            raise InputError(f"{name} is {options[name]}; it is a masked share, from 0 to below 1")
+    if options["pieces"] < 1 or width % options["pieces"]:
+        raise InputError(f"pieces is {options['pieces']}; take a divisor of the width of a prompt, {width}")
 
 
 def importance(method: Method, masks: Sequence[Tensor], batches: Batches) -> list[Tensor]:
