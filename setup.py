@@ -51,6 +51,7 @@ setup(
         "promptvision": [
             *("py.typed", "backbones/*.safetensors", "data/prepare/*.tsv", "report/literature/*.*", "report/page/*.*"),
         ],
+        "promptvision.deploy": ["explain/*.html"],
         "promptvision.datacards": ["*.yaml", "names/*.txt"],
         "promptvision.configs": ["**/*.yaml"],
     },

@@ -38,12 +38,18 @@ def load_method(
     for option, domain in (("source_domain", "SOURCE"), ("target_domain", "TARGET")):
         if option in options:
             options[option] = options[option] or (trained_on or cfg.DATASET).get(domain, "")
-    name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
-    backbone = family.load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
-    way, chunk, images, checkpoint = (cfg.COMPUTE[key] for key in ("WAY", "CHUNK", "IMAGES_AT_ONCE", "CHECKPOINT"))
-    backbone.compute = Compute(way, chunk, images, checkpoint)
+    backbone = load_backbone(cfg, families)
     torch.manual_seed(cfg.SEED)
     return family.build(cfg.METHOD.NAME, backbone, classes, **options).to(device)
+
+
+def load_backbone(cfg: CfgNode, families: Families) -> Any:
+    """Load the configured backbone, as it is before a method adapts it: an image tower, or a CLIP."""
+    name, weights, resize, pool = (cfg.BACKBONE[key] for key in ("NAME", "PRETRAINED", "RESIZE", "POOL"))
+    backbone = families[cfg.METHOD.FAMILY].load_backbone(name, weights, cfg.INPUT.SIZE, resize, pool)
+    way, chunk, images, checkpoint = (cfg.COMPUTE[key] for key in ("WAY", "CHUNK", "IMAGES_AT_ONCE", "CHECKPOINT"))
+    backbone.compute = Compute(way, chunk, images, checkpoint)
+    return backbone
 
 
 def default_templates(dataset: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
