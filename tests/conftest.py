@@ -21,7 +21,7 @@ from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
 
-pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "small_run")
+pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "small_run", "hub_server")
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -54,8 +54,12 @@ MAY_IMPORT = {
         ),
     ],
     "promptvision/deploy": [
+        "promptvision",
         *(f"promptvision.{name}" for name in ("deploy", "experiment", "report", "config", "data", "backbones")),
-        *(f"promptvision.{name}" for name in ("engine", "atomic", "errors", "method", "network", "safe_yaml")),
+        *(
+            f"promptvision.{name}"
+            for name in ("engine", "atomic", "errors", "method", "network", "own_code", "safe_yaml")
+        ),
     ],
     "promptvision/verify": [
         *(f"promptvision.{name}" for name in ("verify", "experiment", "config", "data", "backbones", "engine")),

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from promptvision.config import changed, load_config
 from promptvision.config.families import FAMILIES
 from promptvision.data.transforms import Transform
+from promptvision.deploy.hub import PREFIX, fetched
 from promptvision.deploy.images import listed, opened
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import choose_device
@@ -30,12 +31,15 @@ FILES = ("config.yaml", "result.json", "learned.safetensors")
 
 
 def load(run: str | Path, *, device: str = "", trust: bool = False) -> Classifier:
-    """Return the classifier of a run folder, or of a folder that `Classifier.save` wrote.
+    """Return the classifier of a run folder, of a folder that `Classifier.save` wrote, or of a model on the Hub,
+    hf-hub:user/name.
 
     `device`: auto, cpu, cuda or cuda:N; by default that of the run, for one trained on a GPU auto. `trust`: run code
     that the run's config names. The global random state stays as it is.
     """
-    folder = Path(run)
+    if str(run).startswith(PREFIX) and trust:
+        raise InputError(f"{run} comes from elsewhere, so its code is not run; download it, read it, load the folder")
+    folder = fetched(str(run)) if str(run).startswith(PREFIX) else Path(run)
     cfg = load_config(folder / "config.yaml", [], FAMILIES, trust=trust, of_run=True)
     wanted = str(choose_device(device)) if device else re.sub("cuda.*", "auto", cfg.TRAIN.DEVICE)
     cfg = changed(cfg, ["TRAIN.DEVICE", wanted], FAMILIES)

@@ -22,15 +22,15 @@ def text_below(table: Table) -> list[str]:
 
 def markdown(table: Table) -> str:
     """Write a table in GitHub's Markdown, the best of a column in bold."""
-    head = [_escaped_markdown(column.name) for column in table.columns]
+    head = [escaped_markdown(column.name) for column in table.columns]
     align = ["---:" if column.number else "---" for column in table.columns]
-    rows = [[_escaped_markdown(entry.text, entry.mark == "best") for entry in row] for row in table.rows]
+    rows = [[escaped_markdown(entry.text, entry.mark == "best") for entry in row] for row in table.rows]
     lines = [f"| {' | '.join(row)} |" for row in [head, align, *rows]]
-    below = [f"{_escaped_markdown(line)}  " for line in text_below(table)]
-    return "\n".join([f"### {_escaped_markdown(table.title)}", "", *lines, "", *below, ""])
+    below = [f"{escaped_markdown(line)}  " for line in text_below(table)]
+    return "\n".join([f"### {escaped_markdown(table.title)}", "", *lines, "", *below, ""])
 
 
-def _escaped_markdown(text: str, bold: bool = False) -> str:
+def escaped_markdown(text: str, bold: bool = False) -> str:
     """Escape what Markdown would take for a mark, a tag or the end of a cell."""
     escaped = re.sub(r"([\\`*_|<>\[\]~&$])", r"\\\1", one_line(text))
     return f"**{escaped}**" if bold and escaped else escaped
