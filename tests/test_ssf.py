@@ -33,3 +33,5 @@ def test_other_blocks_are_refused_by_name(swin):
         vpt.build("ssf", swin, CLASSES)
     with pytest.raises(InputError, match=r"blocks of a kind that SSF does not know \(EvaBlock\)"):
         vpt.build("ssf", load_vit("eva02_tiny_patch14_224", pretrained="none"), CLASSES)
+    with pytest.raises(InputError, match="makes its patches from a convolutional network's features"):
+        vpt.build("ssf", load_vit("vit_tiny_r_s16_p8_224", pretrained="none"), CLASSES)

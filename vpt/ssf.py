@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.lora import known_view
+from promptvision.errors import InputError
 from vpt.parts.attach import attached, own_blocks
 from vpt.parts.changes import Scaling, block_views, changed_features
 from vpt.parts.folding import all_rows, copied, rows
@@ -40,6 +41,11 @@ class SSF(HeadMethod):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
         views, width = block_views(backbone, "SSF"), backbone.width
+        if getattr(*backbone.stem).out_channels != width:
+            raise InputError(
+                f"backbone {backbone.name!r} makes its patches from a convolutional network's features, whose "
+                "operations SSF does not scale; choose a ViT"
+            )
         self.patch_embed = _add(nn.Module(), std, width)
         self.blocks = nn.ModuleList(_add(nn.Module(), std, width, width) for _ in views)
         for view, block in zip(views, self.blocks, strict=True):
