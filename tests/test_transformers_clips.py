@@ -7,7 +7,7 @@ import torch
 from transformers_layers import SIZES, compare, hf, randomized
 
 import coop
-from promptvision.backbones import load_clip
+from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.compute import Compute
 from promptvision.errors import InputError
 
@@ -73,6 +73,14 @@ def test_a_clip_has_transformers_features_and_logits(kind, words):
     own = model(input_ids=ids, pixel_values=images).logits_per_image - getattr(model, "logit_bias", torch.zeros(()))
     torch.testing.assert_close(clip.logits(clip.image(images), clip.text(texts)), own, atol=1e-4, rtol=1e-4)
     assert clip.text.causal == kind.startswith("CLIP")
+
+
+@pytest.mark.parametrize("kind", CLIPS)
+def test_load_vit_takes_the_image_tower(kind):
+    model, images = CLIPS[kind][0](), torch.randn(3, 3, 32, 32)
+    tower = load_vit(model)
+    torch.testing.assert_close(tower(images), model.vision_model(images).pooler_output, atol=1e-5, rtol=1e-5)
+    assert tower.depth == 2 and tower.mean[0] == (0.5 if kind == "SigLIP" else pytest.approx(0.48, abs=0.01))
 
 
 @pytest.mark.parametrize("kind", CLIPS)

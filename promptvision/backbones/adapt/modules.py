@@ -23,7 +23,7 @@ def adapted(module: nn.Module, size: int = 0) -> ImageTower:
     """Return a module as an image tower; `size`: pixels of the images of one that does not say.
 
     Models of torchvision and transformers are converted (`converted.py`): their weights are copied. One that cannot
-    be, or is of another kind, gives features only.
+    be, or is of another kind, gives features only. Of a CLIP it is the image tower, without its projection.
     """
     if isinstance(module, ImageTower):
         ours = type(module).__module__.startswith("promptvision.")
@@ -31,6 +31,8 @@ def adapted(module: nn.Module, size: int = 0) -> ImageTower:
     if hasattr(module, "forward_features") and hasattr(module, "forward_head"):
         return TimmTower(module)
     name, library = type(module).__name__, LIBRARIES.get(type(module).__module__.partition(".")[0])
+    if library is transformers_models and hasattr(module, "text_model"):
+        return adapted(module.vision_model, size)
     if library is None or name not in library.KINDS:
         return PlainTower(module, size)
     tower = _converted(module, library)
@@ -48,7 +50,7 @@ def _converted(module: Any, library: Any) -> ImageTower | None:
     if model is None:
         return None
     title = getattr(module, "name_or_path", "") or f"{type(module).__module__.partition('.')[0]} {name}"
-    if name == "CLIPVisionModel":
+    if name.startswith("CLIPVision"):
         return OpenClipImage(model, title, projected=False)
     if type(model).__name__ in STEMS:
         size = getattr(getattr(module, "config", None), "image_size", 224)

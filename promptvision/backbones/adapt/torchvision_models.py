@@ -46,7 +46,7 @@ def vit(model: Any) -> nn.Module | None:
     same = VisionTransformer(
         img_size=model.image_size, patch_size=model.patch_size, embed_dim=model.hidden_dim,
         depth=len(model.encoder.layers), num_heads=first.num_heads, mlp_ratio=model.mlp_dim / model.hidden_dim + ROUND,
-        num_classes=0, norm_layer=partial(nn.LayerNorm, eps=first.ln_1.eps),
+        num_classes=0, norm_layer=partial(nn.LayerNorm, eps=first.ln_1.eps), weight_init="skip",
     )  # fmt: skip
     return filled(same, renamed(model.state_dict(), VIT, ("heads.",)))
 

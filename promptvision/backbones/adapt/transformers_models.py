@@ -104,6 +104,7 @@ def vit(model: Any) -> nn.Module | None:
         act_layer=nn.SiLU if gated else ACTIVATIONS[config.hidden_act], qkv_bias=getattr(config, "qkv_bias", True),
         init_values=1.0 if "blocks.0.ls1.gamma" in state else None, class_token="cls_token" in state,
         reg_tokens=registers, no_embed_class=registers > 0, global_pool="token" if "cls_token" in state else "map",
+        weight_init="skip",
     )  # fmt: skip
     return filled(same, _pooled(_placed(state, registers), config.hidden_size))
 
@@ -192,6 +193,7 @@ KINDS = {
     "DINOv3ViTModel": dinov3,
     "ConvNextModel": convnext,
     "CLIPVisionModel": clip_vision,
+    "CLIPVisionTransformer": clip_vision,
 }
 HALVES = ("ViTModel", "SiglipVisionModel", "SiglipVisionTransformer")
 """Models whose images are normalised with mean and deviation 0.5; CLIP's have OpenAI's, all others ImageNet's."""
