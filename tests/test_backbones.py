@@ -280,7 +280,7 @@ FAILURES = {
     "vit broken": (lambda t: load_vit("vit_tiny_patch16_224", broken(t)), "cannot read weights from .*broken.pth"),
     "vit size": (lambda t: load_vit("embedded", image_size=50), "INPUT.SIZE 50: the 8 pixel patches .* 48 or 56"),
     "clip size": (lambda t: load_clip("embedded", image_size=5), "the 8 pixel patches .* do not divide it; take 8$"),
-    "one size": (lambda t: load_vit("mixer_s32_224", "none", 64), "mixer_s32_224 takes images of one size only"),
+    "one size": (lambda t: load_vit("mixer_s32_224", "none", 64), "'mixer_s32_224' takes images of one size only"),
     "resize": (lambda t: load_vit("embedded", image_size=48, resize="tim"), "BACKBONE.RESIZE.*did you mean 'timm'"),
     "vit pool": (
         lambda t: load_vit("embedded", pool="avg"),

@@ -15,7 +15,7 @@ def arguments():
     parser.add_argument("--size", type=int, default=0, help="INPUT.SIZE (default: the model's own)")
     parser.add_argument("--method", nargs="+", default=[], metavar="NAME", help="methods to try (default: all)")
     parser.add_argument("--batch", type=int, default=2, metavar="N", help="images of a step (default 2)")
-    parser.add_argument("--markdown", action="store_true", help="one table of all names and methods, without times")
+    parser.add_argument("--markdown", action="store_true", help="all names side by side, in Markdown")
     args = parser.parse_args()
     if args.batch < 2:
         parser.error("--batch takes a number from 2 on: each of two classes needs an image")
@@ -25,7 +25,7 @@ def arguments():
 def main():
     args = arguments()
     from promptvision.report.tables.terminal import wide_console
-    from promptvision.sweep.method_trials import load_all
+    from promptvision.sweep.method_trials import facts, load_all
 
     for name in args.method:
         if not any(name in family.METHODS for family in FAMILIES.values()):
@@ -36,11 +36,11 @@ def main():
         for family, backbone in load_all(FAMILIES, name, args.pretrained, args.size).items():
             title = f"{name} ({family})"
             if args.markdown:
-                pages[family, name] = list(tried(family, backbone, args))
+                pages.setdefault(family, {})[name] = facts(backbone, args.batch), list(tried(family, backbone, args))
             else:
                 show(console, title, family, backbone, args)
     if args.markdown:
-        print(markdown(pages), end="")
+        print("\n".join(line for family, found in pages.items() for line in markdown(family, found, args.batch)))
 
 
 def tried(family, backbone, args):
@@ -49,7 +49,7 @@ def tried(family, backbone, args):
 
     chosen = [name for name in args.method if name in FAMILIES[family].METHODS]
     if chosen or not args.method:
-        yield from trials(FAMILIES[family], backbone, args.batch, chosen, times=0 if args.markdown else 3)
+        yield from trials(FAMILIES[family], backbone, args.batch, chosen)
 
 
 def show(console, title, family, backbone, args):
@@ -71,23 +71,28 @@ def show(console, title, family, backbone, args):
     console.print(table)
 
 
-def markdown(pages):
-    """Return a table for each family, a row for each method and a column for each backbone, with the reasons below."""
-    lines = []
-    for family in dict.fromkeys(family for family, _ in pages):
-        names, reasons = [name for other, name in pages if other == family], []
-        rows = {}
-        for name in names:
-            for each in pages[family, name]:
-                reason = each.why_not.replace(f"backbone {name!r} ", "")
-                if reason and reason not in reasons:
-                    reasons.append(reason)
-                rows.setdefault(each.method, []).append(f"{reasons.index(reason) + 1}" if reason else "yes")
-        lines += [f"`{family}`:", "", "| method | " + " | ".join(f"`{name}`" for name in names) + " |"]
-        lines += ["|---" * (1 + len(names)) + "|"]
-        lines += [f"| `{method}` | " + " | ".join(cells) + " |" for method, cells in rows.items()]
-        lines += ["", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
-    return "\n".join(lines)
+def markdown(family, pages, batch):
+    """Return lines: a table of facts, a row for each backbone; one of methods, a column for each; reasons below."""
+    facts, trials = zip(*pages.values(), strict=True)
+    columns = list(dict.fromkeys(key for each in facts for key in each))
+    step = f"step, {batch} images"
+    lines = [f"`{family}`:", "", f"| backbone | {' | '.join([*columns, step])} |", "|---" * (2 + len(columns)) + "|"]
+    for name, each, tries in zip(pages, facts, trials, strict=True):
+        steps = [1000 * trial.step for trial in tries if trial.step is not None]
+        found = f"{min(steps):.0f} to {max(steps):.0f} ms" if steps else "no steps"
+        lines.append(f"| `{name}` | {' | '.join([*(each.get(column, '') for column in columns), found])} |")
+    lines += ["", "| method | " + " | ".join(f"`{name}`" for name in pages) + " |", "|---" * (1 + len(pages)) + "|"]
+    reasons = []
+    for row in zip(*trials, strict=True):
+        cells = []
+        for name, trial in zip(pages, row, strict=True):
+            called = f"backbone {name!r}"
+            reason = trial.why_not.removeprefix(f"{called} ").replace(called, "the backbone")
+            if reason and reason not in reasons:
+                reasons.append(reason)
+            cells.append(f"{reasons.index(reason) + 1}" if reason else "yes")
+        lines.append(f"| `{row[0].method}` | {' | '.join(cells)} |")
+    return [*lines, "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1)), ""]
 
 
 if __name__ == "__main__":

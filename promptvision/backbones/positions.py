@@ -43,7 +43,7 @@ def resize_positions(tower: ImageTower, image_size: int, way: str = "timm") -> I
         _resize_open_clip(model, image_size, way)
     elif model is None or facts.get("fixed_input_size") or hasattr(model, "attnpool"):
         size = f"the {image_size} pixels of INPUT.SIZE"
-        raise InputError(f"backbone {tower.name} takes images of one size only and cannot be brought to {size}")
+        raise InputError(f"backbone {tower.name!r} takes images of one size only and cannot be brought to {size}")
     resized.image_size = image_size
     return resized
 
