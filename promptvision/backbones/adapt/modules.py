@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from promptvision.backbones.adapt import torchvision_models, transformers_models
 from promptvision.backbones.adapt.check import check_image
 from promptvision.backbones.adapt.converted import agrees
@@ -19,7 +17,7 @@ STEMS = {"ConvNeXt": "stem.0", "ResNet": "conv1"}
 """First convolution of converted models of timm that have no `patch_embed`."""
 
 
-def adapted(module: nn.Module, size: int = 0) -> ImageTower:
+def adapted(module: Any, size: int = 0) -> ImageTower:
     """Return a module as an image tower; `size`: pixels of the images of one that does not say.
 
     Models of torchvision and transformers are converted (`converted.py`): their weights are copied. One that cannot
