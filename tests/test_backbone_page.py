@@ -34,7 +34,7 @@ def tables(text):
 
 
 def agrees(out, names, methods):
-    """Whether the page says of these backbones and methods what the command has printed; all methods for none."""
+    """Compare the page with what the command printed of these backbones and methods (none: all)."""
     page, made = tables(TABLE), tables(out)
     for family, (facts, cells) in made.items():
         for name in facts:
