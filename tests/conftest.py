@@ -205,22 +205,6 @@ def official_type():
 
 
 @pytest.fixture(scope="session")
-def check_step():
-    """`check_step(method, images, labels, expected)` compares loss and the gradient of every learned tensor."""
-
-    def check(method, images, labels, expected):
-        loss = method.loss(images, labels)
-        loss.backward()
-        torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
-        for name, parameter in method.named_parameters():
-            key = f"grad/{learned_name(name)}"
-            if parameter.requires_grad and (parameter.grad is not None or key in expected):
-                torch.testing.assert_close(parameter.grad, expected[key], atol=2e-5, rtol=1e-4)
-
-    return check
-
-
-@pytest.fixture(scope="session")
 def check_training():
     """`check_training(method, expected, inputs, "sgd", 0.002)` repeats an official training of 4 epochs of 3 batches, a
     cosine after an epoch at 1e-5, and compares its rates, its losses and all that the method learned."""

@@ -1,10 +1,14 @@
 """Shared parts of tests against the official codes of methods on CLIP: the tiny CLIP, its inputs, comparisons."""
 
+import copy
+
 import pytest
 import torch
 
 from promptvision.backbones import load_clip
 from promptvision.engine.optim import build_optimizer, set_rate
+from promptvision.engine.step import Step
+from promptvision.engine.together.gradients import Learner, Wanted, compute
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,40 @@ def near_each(found, expected, prefix, share):
 def gradients(method):
     """The gradient of each learned tensor, by its official name."""
     return {method.official_name(name): parameter.grad for name, parameter in method.trained().items()}
+
+
+def steps(method, *batch):
+    """The (loss, gradients by official name) of a step: as it is, with pinned towers, and among runs of a stack."""
+    state = torch.get_rng_state()
+    yield step(method, batch, state)
+    method.pin()
+    yield step(method, batch, state)
+    method.pin(False)
+    if method.stackable:
+        yield stacked(method, batch)
+
+
+def step(method, batch, state):
+    torch.set_rng_state(state)
+    method.zero_grad(set_to_none=True)
+    loss = method.loss(*batch)
+    loss.backward()
+    return loss.detach(), gradients(method)
+
+
+def stacked(method, batch):
+    """The step as the second of three runs, whose learned tensors all differ."""
+    runs = [copy.deepcopy(method) for _ in range(3)]
+    for run, factor in zip(runs, (0.5, 1.0, 2.0), strict=True):
+        run.zero_grad(set_to_none=True)
+        for parameter in run.trained().values():
+            parameter.data.mul_(factor)
+    scaler, cpu = torch.amp.GradScaler("cpu", enabled=False), torch.device("cpu")
+    each = [Step(run, torch.optim.SGD(run.trained().values()), scaler, cpu, "fp32", 0.0) for run in runs]
+    wanted = [Wanted(n, one, Learner(run), batch, 1.0) for n, (one, run) in enumerate(zip(each, runs, strict=True))]
+    compute(wanted)
+    assert wanted[1].together == 3 and not any(one.error for one in wanted)
+    return wanted[1].loss, gradients(runs[1])
 
 
 def trained_at(method, expected, inputs, optimizer, rates, **close):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from official import steps
 from timm.models.vision_transformer import VisionTransformer
 
 from promptvision.backbones import load_vit
@@ -17,6 +18,20 @@ TOWERS = {
     "CLIP's image tower": lambda: load_vit("embedded"),
 }
 """Kinds of tower that take prompts, for images of 32 pixels."""
+
+
+@pytest.fixture(scope="session")
+def check_step():
+    """`check_step(method, images, labels, expected)` compares loss and the gradient of every learned tensor."""
+
+    def check(method, images, labels, expected):
+        for loss, gradients in steps(method, images, labels):
+            torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
+            for name, gradient in gradients.items():
+                if gradient is not None or f"grad/{name}" in expected:
+                    torch.testing.assert_close(gradient, expected[f"grad/{name}"], atol=2e-5, rtol=1e-4)
+
+    return check
 
 
 def ours(tensors, prefix=""):
@@ -67,13 +82,11 @@ def check_official(inputs, golden):
         given = {name: value for name, value in ours(expected).items() if name in learned}
         method.load_learned_state(method.learned_state() | given)
         torch.testing.assert_close(method(images), expected["logits"], atol=5e-5, rtol=0)
-        loss = method.loss(images, inputs["labels"])
-        loss.backward()
-        torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
         gradients, after = ours(expected, "grad/"), ours(expected, "trajectory/after/")
-        found = {method.official_name(name): parameter.grad for name, parameter in method.trained().items()}
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(found[name], gradient, atol=2e-5, rtol=1e-4, msg=name)
+        for loss, found in steps(method, images, inputs["labels"]):
+            torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(found[name], gradient, atol=2e-5, rtol=1e-4, msg=name)
         if "trajectory" not in facts:
             assert gradients
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from official import start_of
+from official import near_each, start_of, steps
 
 import coop
 from promptvision.config import load_config
@@ -59,14 +59,12 @@ def pro_grad(settings, clip):
 
 def check_values(method, expected, images, labels, near):
     """Logits, loss and gradient of the static batch."""
-    loss = method.loss(images, labels)
-    loss.backward()
     near(method(images), expected["logits"])
     near(method.predictor()(images), expected["logits"])
-    near(loss, expected["loss"])
-    for name in method.learned():
-        wanted, found = expected[f"grad.{name}"], method.get_parameter(name).grad
-        torch.testing.assert_close(found, wanted, atol=1e-4 * wanted.abs().max().item(), rtol=0, msg=name)
+    for loss, found in steps(method, images, labels):
+        near(loss, expected["loss"])
+        assert set(found) == set(method.learned())
+        near_each(found, expected, "grad.", 1e-4)
 
 
 def near(found, wanted):
