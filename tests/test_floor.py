@@ -1,4 +1,9 @@
-"""FLOPs of a step on a ViT-B/16: no gradient below the first block that learns, none for what is frozen."""
+"""FLOPs of a step on a ViT-B/16: no gradient below the first block that learns, none for what is frozen.
+
+Closed forms of a stream cost what docs/steps.md says.
+"""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vpt
 from vpt.parts.closed_form import ClosedForm
+from vpt.ran_pac import RIDGES
 
 D, TOKENS, LABELS = 768, 197, ["a", "b"]
 SQUARE, PRODUCT, PATCHES = 2 * TOKENS * D**2, 2 * TOKENS**2 * D, 2 * (TOKENS - 1) * D**2
@@ -100,3 +106,46 @@ def test_a_step_costs_at_most_three_percent_more_than_it_must(name, vit_b16):
         method.loss(images, labels).backward()
     vit_b16.requires_grad_(False)
     assert 1 <= counter.get_total_flops() / floor < 1.03, counter.get_total_flops() / floor
+
+
+PASSES = {
+    "simple_cil": ({}, [1, 1]),
+    "aper": (dict(bottleneck=2), [2, 2]),
+    "ran_pac": (dict(bottleneck=2, projection=50), [1, 1]),
+    "ease": (dict(bottleneck=2), [1, 2]),
+}
+"""Options, and how often an image goes through the tower in the first task and in the second."""
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_the_passes_of_a_closed_form(name, vit):
+    options, wanted = PASSES[name]
+    method, passes = vpt.build(name, vit, ["a", "b", "c", "d"], **options).eval(), []
+    vit.blocks[0].register_forward_hook(lambda module, args, output: passes.append(1))
+    for task, count in enumerate(wanted):
+        method.start_task(task, 2)
+        labels = torch.tensor([0, 1, 0, 1]) + 2 * task
+        method.finish([(torch.randn(4, 3, 64, 64), labels)], ())
+        assert len(passes) == count
+        method(torch.randn(4, 3, 64, 64))
+        assert len(passes) == 2 * count
+        passes.clear()
+
+
+def test_what_ran_pac_fits_besides(vit):
+    """Of one task, G and Q of all images and of the 80 % of them that choose lambda, whose 17 heads the rest tests."""
+
+    def fitted(images, dim, width, classes):
+        first = 0.8 * images
+        chosen = len(RIDGES) * (images - first) * width * classes
+        return 2 * (images * dim * width + (images + first) * (width**2 + width * classes) + chosen)
+
+    method = vpt.build("ran_pac", vit, ["a", "b", "c"], host="none", projection=50)
+    with FlopCounterMode(display=False) as counter:
+        method.fit(torch.randn(10, vit.feature_dim), torch.arange(10) % 3)
+    assert counter.get_total_flops() == pytest.approx(fitted(10, vit.feature_dim, 50, 3))
+    sums = sum(each.nbytes for each in (method.G, method.Q))
+    assert sums == 4 * (50**2 + 50 * 3)
+    page = (Path(__file__).parents[1] / "docs/steps.md").read_text(encoding="utf-8")
+    assert f"{fitted(1, D, 10000, 100) / 1e9:.3f} GFLOP per image of a task" in page
+    assert f"sums of {4 * (10000**2 + 10000 * 100) / 1e6:.0f} MB" in page and f"{len(RIDGES) + 1} linear" in page
