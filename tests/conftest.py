@@ -50,8 +50,11 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(items):
-    """Write the kind of each `@pytest.mark.fault(kind)` into the test's report, for `tools/bench.py faults`."""
+    """Mark the tests that depend on the set of golden numbers, and write the kind of each `@pytest.mark.fault(kind)`
+    into the test's report, for `tools/bench.py faults`."""
     for item in items:
+        if "golden" in item.fixturenames or item.get_closest_marker("golden"):
+            item.add_marker("reads_golden")
         for mark in item.iter_markers("fault"):
             (kind,) = mark.args
             assert kind in FAULTS, f"{item.nodeid}: no kind of fault {kind!r}; one of {', '.join(FAULTS)}"
