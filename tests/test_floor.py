@@ -133,7 +133,7 @@ def test_the_passes_of_a_closed_form(name, vit):
 
 
 def test_what_ran_pac_fits_besides(vit):
-    """Of one task, G and Q of all images and of the 80 % of them that choose lambda, whose 17 heads the rest tests."""
+    """G and Q of all images of a task, and of the 80 % of them that choose lambda, whose 17 heads the rest tests."""
 
     def fitted(images, dim, width, classes):
         first = 0.8 * images
