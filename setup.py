@@ -15,6 +15,7 @@ FOLDERS = {
 CHECKOUT_ONLY = ("bench", "docs", "pretrain")
 """Files of tools/ that are of no use outside a checkout."""
 EXTRAS = {
+    "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "hf": ["transformers>=4.44"],
     "hub": ["pyarrow>=16"],
     "parquet": ["pyarrow>=16"],
@@ -88,7 +89,7 @@ setup(
             "torchmetrics>=1.4",
             "types-PyYAML>=6.0.12",
             "selenium>=4.20",
-            *(package for extra in ("hf", "hub", "parquet", "ray", "tune") for package in EXTRAS[extra]),
+            *(package for extra in ("export", "hf", "hub", "parquet", "ray", "tune") for package in EXTRAS[extra]),
         ],
     },
 )

@@ -95,7 +95,7 @@ class DualPrompt(PoolMethod):
     def choose(self, similarity: Tensor) -> Tensor:
         """Return the E-prompt (B, 1) of images with these similarities (B, size)."""
         if self.training:
-            return torch.full((len(similarity), 1), self.task, device=similarity.device)
+            return torch.full((similarity.shape[0], 1), self.task, device=similarity.device)
         known = self.size if self.whole_pool else self.task + 1
         chosen = nearest(similarity.detach()[:, :known], 1)
         return vote(chosen, self.size) if self.batchwise_test else chosen

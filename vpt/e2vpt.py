@@ -78,7 +78,7 @@ class E2VPT(Prompt):
         return [block * mask for block in blocks]
 
     def features(self, images: Tensor) -> Tensor:
-        tower, prompts = self.backbone, self.prompts(len(images))
+        tower, prompts = self.backbone, self.prompts(images.shape[0])
         first, others, at = prompts[0], prompts[1:], tower.prefix
         tokens = tower.embed(images)
         # if the next block has others, which replace them, prompts are keys and values alone

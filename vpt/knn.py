@@ -69,7 +69,7 @@ class NearestNeighbours(Method):
         cosines, nearest = (self.normalised(images) @ self.keys.T).topk(min(self.k, len(self.keys)), dim=1)
         flat = self.weights == "uniform"
         shares = (torch.zeros_like(cosines) if flat else cosines / self.temperature).softmax(dim=1)
-        votes = shares.new_zeros(len(shares), len(self.classes)).scatter_add(1, self.labels[nearest], shares)
+        votes = shares.new_zeros(shares.shape[0], len(self.classes)).scatter_add(1, self.labels[nearest], shares)
         return votes.clamp_min(FLOOR).log()
 
     def load_learned_state(self, state: dict[str, Tensor]) -> None:

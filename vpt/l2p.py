@@ -88,7 +88,7 @@ class L2P(PoolMethod):
         """Return the prompts (B, k) that images of these similarities (B, size) take in the present mode."""
         first, end = self.task * self.top_k, (self.task + 1) * self.top_k
         if self.training and self.prompt_mask and end <= self.size:
-            return torch.arange(first, end, device=similarity.device).expand(len(similarity), -1)
+            return torch.arange(first, end, device=similarity.device).expand(similarity.shape[0], -1)
         chosen = nearest(similarity.detach(), self.top_k)
         together = self.batchwise if self.training else self.batchwise_test
         return vote(chosen, self.size) if together else chosen

@@ -52,7 +52,7 @@ class Pad(HeadMethod):
         if images.shape[-2:] != self.prompt_embeddings_lr.shape[-2:-1] * 2:
             side = self.prompt_embeddings_lr.shape[-2]
             raise InputError(f"the border fits images of {side} pixels, not {tuple(images.shape[-2:])}")
-        batch, p = len(images), self.border
+        batch, p = images.shape[0], self.border
         sides, ends = (
             normalized(part, self.backbone).to(images.dtype).expand(batch, -1, -1, -1)
             for part in (self.prompt_embeddings_lr, self.prompt_embeddings_tb)
@@ -87,7 +87,7 @@ class Below(HeadMethod):
         if images.shape[-2:] != self.prompt_embeddings.shape[-2:]:
             side = self.prompt_embeddings.shape[-1]
             raise InputError(f"the channels fit images of {side} pixels, not {tuple(images.shape[-2:])}")
-        own = self.prompt_embeddings.to(images.dtype).expand(len(images), -1, -1, -1)
+        own = self.prompt_embeddings.to(images.dtype).expand(images.shape[0], -1, -1, -1)
         return self.backbone(torch.cat([images, own], dim=1))
 
 

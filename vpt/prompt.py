@@ -74,7 +74,7 @@ class Prompt(HeadMethod):
 
     def features(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with prompts into features (B, E); each block's prompts replace those before."""
-        first, *others = self.prompts(len(images))
+        first, *others = self.prompts(images.shape[0])
         return prompted_features(self.backbone, images, first, others)
 
 

@@ -149,7 +149,7 @@ class PromptAblations(Prompt):
     def features(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with prompts into features (B, E), the input of the head."""
         options, plan, tower = self.options, self.plan, self.backbone
-        prompts = self.prompts(len(images))
+        prompts = self.prompts(images.shape[0])
         if options["prefix"]:
             prefixes = [(block[..., 0, :, :], block[..., 1, :, :]) for block in prompts]
             return prefixed_features(tower, images, [*[None] * plan.start, *prefixes])

@@ -50,5 +50,5 @@ class SwinPrompt(Prompt):
 
     def features(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) with prompts into features (B, E)."""
-        first, *others = self.prompts(len(images))
+        first, *others = self.prompts(images.shape[0])
         return prompted_swin_features(self.backbone, images, first, others, self.pool_prompts)

@@ -89,8 +89,8 @@ class VQT(HeadMethod):
         """Return what the queries of a block read in the tokens (B, N, D) that enter it, (B, q D) or (B, D)."""
         view, queries = known_block(self.backbone, index, "queries"), self.query_prompt_embeddings[index]
         if self.training and self.options["dropout"]:
-            queries = self.query_dropout(queries.expand(len(tokens), -1, -1))
-        queries = queries.to(tokens.dtype).expand(len(tokens) if queries.dim() == 3 else 1, -1, -1)
+            queries = self.query_dropout(queries.expand(tokens.shape[0], -1, -1))
+        queries = queries.to(tokens.dtype).expand(tokens.shape[0] if queries.dim() == 3 else 1, -1, -1)
         read = view.ask(queries, tokens)
         if self.options["pooled"]:
             return read.mean(dim=1)

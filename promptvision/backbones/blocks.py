@@ -85,7 +85,7 @@ class BlockView:
         """Return the block's output at the first `count` tokens of (B, N, D); they see `others` (B or 1, P, D) too."""
         seen = normed = self.norm1(tokens)
         if others is not None:
-            seen = torch.cat([self.norm1(others).expand(len(tokens), -1, -1), normed], dim=1)
+            seen = torch.cat([self.norm1(others).expand(tokens.shape[0], -1, -1), normed], dim=1)
         (query,) = self.split(self.part(normed[:, :count], 0, 1), 1)
         return self.finish(self.attended(query, seen), tokens[:, :count])
 
@@ -95,7 +95,7 @@ class BlockView:
         normed = self.norm1(tokens)
         if queries.shape[1] * self.heads <= tokens.shape[2]:
             return self.finish(self.folded(query, normed), queries)
-        return self.finish(self.attended(query.expand(len(tokens), -1, -1, -1), normed), queries)
+        return self.finish(self.attended(query.expand(tokens.shape[0], -1, -1, -1), normed), queries)
 
     def weights(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         """Return weight ((last - first) D, D) and bias of projections `first` to `last` - 1 of (query, key, value)."""

@@ -114,7 +114,7 @@ def _first_only(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tenso
 
 def _first_and_prompts(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """Return the block's outputs at the first token and at the prompts."""
-    entering = torch.cat([tokens[:, :1], prompts.expand(len(tokens), -1, -1), tokens[:, 1:]], dim=1)
+    entering = torch.cat([tokens[:, :1], prompts.expand(tokens.shape[0], -1, -1), tokens[:, 1:]], dim=1)
     left = view.first(entering, 1 + prompts.shape[1])
     return left[:, :1], left[:, 1:]
 
@@ -128,7 +128,7 @@ def _replaced(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor,
 def _all_tokens(view: BlockView, tokens: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
     """Return the block's outputs at the tokens and at the prompts, which the next block reads."""
     own, added = view.part(view.norm1(tokens), 0, 3), view.part(view.norm1(prompts), 0, 3)
-    query, key, value = view.split(torch.cat([own, added.expand(len(tokens), -1, -1)], dim=1), 3)
-    entering = torch.cat([tokens, prompts.expand(len(tokens), -1, -1)], dim=1)
+    query, key, value = view.split(torch.cat([own, added.expand(tokens.shape[0], -1, -1)], dim=1), 3)
+    entering = torch.cat([tokens, prompts.expand(tokens.shape[0], -1, -1)], dim=1)
     left = view.finish(F.scaled_dot_product_attention(query, key, value), entering)
     return left[:, : tokens.shape[1]], left[:, tokens.shape[1] :]

@@ -114,7 +114,7 @@ def prompted_tokens(
 
 def insert(tokens: Tensor, prompts: Tensor, at: int) -> Tensor:
     """Insert prompts (P, D) or (B, P, D) before token `at` of (B, N, D)."""
-    batch = prompts.to(tokens.dtype).expand(len(tokens), -1, -1)
+    batch = prompts.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
     return torch.cat([tokens[:, :at], batch, tokens[:, at:]], dim=1)
 
 

@@ -52,7 +52,7 @@ class OpenClipImage(ImageTower):
             return super().embed(images)
         visual: Any = self.model
         patches = self.patchify(images)
-        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         return visual.patch_dropout(torch.cat([cls, patches], dim=1) + visual.positional_embedding.to(patches.dtype))
 
     def enter(self, tokens: Tensor) -> Tensor:

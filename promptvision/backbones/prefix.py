@@ -55,7 +55,7 @@ def attend(view: BlockView, tokens: Tensor, keys: Tensor, values: Tensor, first:
 
     `first`: how many tokens are computed, None for all.
     """
-    normed, batch = view.norm1(tokens), len(tokens)
+    normed, batch = view.norm1(tokens), tokens.shape[0]
     (query,) = view.split(view.part(normed[:, :first], 0, 1), 1)  # alone: else its storage keeps key and value alive
     key, value = view.split(view.part(normed, 1, 3), 2)
     own_keys, own_values = (view.split(part, 1)[0].expand(batch, -1, -1, -1) for part in (keys, values))

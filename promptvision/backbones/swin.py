@@ -37,7 +37,7 @@ def prompted_swin_features(
     else over patches only.
     """
     model = _swin(tower)
-    patches, batch, upcoming = model.patch_embed(images), len(images), iter([prompts, *deep_prompts])
+    patches, batch, upcoming = model.patch_embed(images), images.shape[0], iter([prompts, *deep_prompts])
     entering = prompts.expand(batch, -1, -1)
     for stage in model.layers:
         patches, merging = stage.downsample(patches), stage.downsample

@@ -69,7 +69,7 @@ def vote(chosen: Tensor, size: int) -> Tensor:
     """Give all images the k ids that most of them chose, most votes first: (B, k) to (B, k)."""
     ids = chosen.flatten()
     votes = ids.new_zeros(size).index_add_(0, ids, torch.ones_like(ids))  # bincount makes the host wait
-    return nearest(votes, chosen.shape[1]).expand(len(chosen), -1)
+    return nearest(votes, chosen.shape[1]).expand(chosen.shape[0], -1)
 
 
 class PromptPool(nn.Module):
