@@ -25,6 +25,8 @@ INPUT: {TRAIN: center, TEST: center}
 """
 LR, DECAY = "OPTIM.LR", "OPTIM.WEIGHT_DECAY"
 GRIDS_OF = {"dtl_plus": "dtl", "fact_tk": "fact", "fact_tt": "fact", "houlsby": "adapter", "pfeiffer": "adapter"}
+GRIDS_OF |= {"fact_convpass": "fact", "repadapter": "repadapter", "adaptformer": "adapter", "adapters": "adapter"}
+GRIDS_OF |= {"lora": "lora"}
 """Ends of the names of grids that set options, and their methods."""
 
 

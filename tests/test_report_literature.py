@@ -1,15 +1,22 @@
 """Our numbers beside the published ones: what matches, what is judged, and what keeps a cell from being judged."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+import coop
+import vpt
 from promptvision.report.kinds import COOP, FGVC, TITLES, VTAB
 from promptvision.report.literature.compare import published
 from promptvision.report.literature.counterparts import rules
 from promptvision.report.literature.settings import normal
 from promptvision.report.report import load_report
+from promptvision.sweep.benchmark import load_cells
+from promptvision.sweep.jobs import plan
 
+ROOT = Path(__file__).parents[1]
+FAMILIES = {"coop": coop, "vpt": vpt}
 COOP_OPTIONS = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}
 COOP_CONFIG = {
     "OPTIM.NAME": "sgd",
@@ -249,6 +256,18 @@ def test_vtab(write_run, compared):
     assert (row["published"], row["verdict"], row["shots"]) == ("65.8", "within", "all")
     assert study["paper"].startswith("Lessons") and study["verdict"].startswith("not comparable")
     assert notes and all("VPT-deep: " in note for note in notes)
+
+
+def test_a_rival_without_a_number_on_fgvc_is_compared_with_none(write_run, compared):
+    """On CUB nine rows of VPT's table, SSF's and LoRA's; no other row finds a number of another method."""
+    jobs = plan(load_cells(ROOT / "configs/benchmarks/vpt_fgvc.yaml"), "out", [], FAMILIES, ["DATASET.NAME=fgvc_cub"])
+    for job in jobs:
+        method = job.cfg.METHOD
+        row = {"family": method.FAMILY, "method": method.NAME, "dataset": "fgvc_cub", "shots": 0, "n": 5794}
+        write_run(job.name, options=dict(method.OPTIONS), backbone=job.cfg.BACKBONE.NAME, accuracy=88.0, **row)
+    published = [float(row["published"]) for row in compared()[0]]
+    assert len(jobs) == 25
+    assert sorted(published) == [84.7, 85.1, 85.3, 85.6, 86.7, 87.3, 87.3, 88.3, 88.4, 88.5, 89.5]
 
 
 def test_the_two_means_of_vtab_are_told_apart(write_run, compared, tmp_path):

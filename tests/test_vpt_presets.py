@@ -19,7 +19,7 @@ RIVALS = ("linear", "mlp3", "side", "bias", "partial1", "adapter", "full")
 LINEAR, FINETUNE = ("sgd", 10, 1024), ("vpt_adamw", 5, 384)
 """Optimiser, epochs of warm-up and batch of KMnP/vpt's configs base-linear and base-finetune."""
 QUERIES = ("vfpt", "e2vpt", "vqt", "dtl", "dtl_plus")
-STUDY = ("ln", "bitfit", "diff_fit", "houlsby", "pfeiffer")
+STUDY = ("ln", "bitfit", "diff_fit", "houlsby", "pfeiffer", "adaptformer_vtab1k")
 """Presets of arXiv:2409.16434."""
 EMBEDDED = (
     *("mlp", "partial", "bias", "ln", "diff_fit", "ssf", "fact", "adapter", "lora", "side", "full", "knn"),
@@ -193,7 +193,7 @@ def test_coda_prompt_is_set_as_in_the_released_commands(name, epochs):
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", *QUERIES, *STUDY, *BY_TASK)),
+        *(f"vit_b16_{rival}" for rival in (*RIVALS, "adaptformer", "lora", *QUERIES, *STUDY, *BY_TASK)),
         *(f"embedded_{m}" for m in EMBEDDED),
     ],
 )
