@@ -51,6 +51,7 @@ setup(
     package_data={
         "promptvision": [
             *("py.typed", "backbones/*.safetensors", "data/prepare/*.tsv", "report/literature/*.*", "report/page/*.*"),
+            "sweep/fitting/*.yaml",
         ],
         "promptvision.deploy": ["explain/*.html"],
         "promptvision.datacards": ["*.yaml", "names/*.txt"],

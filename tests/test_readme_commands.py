@@ -30,6 +30,7 @@ OTHERS = [*DOCS, ROOT / "CONTRIBUTING.md", ROOT / "examples/README.md"]
 QUICK = {
     "train": ["OPTIM.EPOCHS", "1"],
     "tune": ["OPTIM.EPOCHS", "1"],
+    "fit": ["--backbone", "embedded", "--minutes", "60"],
     "sweep": ["--only", "RUN=linear", "OPTIM.EPOCHS", "1"],
 }
 """Tool -> words that make it quick."""

@@ -125,9 +125,18 @@ def measure(cfg: CfgNode, evals: Mapping[str, CfgNode], modules: tuple[tuple[str
     return cost
 
 
-def _measure_once(cfg: CfgNode, evals: Mapping[str, CfgNode], families: Families, folder: RunFolder) -> Cost:
-    """Return the cost of a run by a part of it in this folder."""
-    changes = {"CACHE_DIR": cfg.CACHE_DIR and f"{folder.path}-cache", "LOG.WANDB": "", "TRAIN.EVAL_EVERY": 0}
+def measure_part(cfg: CfgNode, families: Families) -> Cost:
+    """Return the cost of a run by a part of it in this process; image features in CACHE_DIR are taken from there."""
+    with tempfile.TemporaryDirectory(prefix="promptvision-") as top, RunFolder(Path(top)) as folder:
+        return _measure_once(cfg, {}, families, folder, cfg.CACHE_DIR)
+
+
+def _measure_once(
+    cfg: CfgNode, evals: Mapping[str, CfgNode], families: Families, folder: RunFolder, cache: str | None = None
+) -> Cost:
+    """Return the cost of a run by a part of it in this folder; `cache`: CACHE_DIR, None for one of its own."""
+    own = (cfg.CACHE_DIR and f"{folder.path}-cache") if cache is None else cache
+    changes = {"CACHE_DIR": own, "LOG.WANDB": "", "TRAIN.EVAL_EVERY": 0}
     short = _changed(cfg, {**changes, "TRAIN.KEEP": "last", "TRAIN.PATIENCE": 0, "OUTPUT_DIR": str(folder.path)})
     started = time.monotonic()
     data, tasks = _data(short)

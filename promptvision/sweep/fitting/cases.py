@@ -1,0 +1,66 @@
+"""The four cases of transfer: few or many images, near to the pretraining or far from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MANY = 100
+"""Training images per class, on average, from which there are many."""
+REACHED = 0.75
+"""Share of the linear accuracy above chance that zero-shot or k-NN must reach, if the images are near."""
+APART = 0.1
+"""Difference of cosines within and between classes, of centred features, from which the features tell them apart."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The facts that decide the case of some images: their number per class, and how near they are to the pretraining.
+
+    `untrained`, `linear`: accuracies of zero-shot or k-NN, and of a linear classifier. `apart`: see `contrast`.
+    """
+
+    per_class: float
+    classes: int
+    untrained: float
+    linear: float
+    apart: float
+
+    @property
+    def many(self) -> bool:
+        """Return whether there are enough images to change every weight."""
+        return self.per_class >= MANY
+
+    @property
+    def reached(self) -> float:
+        """Return the share of the linear accuracy above chance that is reached without training."""
+        chance = 100 / self.classes
+        return max(0.0, self.untrained - chance) / max(1e-9, self.linear - chance) if self.linear > chance else 0.0
+
+    @property
+    def near(self) -> bool:
+        """Return whether the features, as they are, know these classes."""
+        return self.reached >= REACHED and self.apart >= APART
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Return the case as the table of candidates has it."""
+        return "many" if self.many else "few", "near" if self.near else "far"
+
+
+def contrast(features: Tensor, labels: Tensor) -> float:
+    """Return the mean cosine of two images of one class less that of two of different classes, of centred features.
+
+    About 0 if the features do not tell the classes apart.
+    """
+    rows = F.normalize(features.float() - features.float().mean(dim=0), dim=-1)
+    sums = torch.zeros(int(labels.max()) + 1, rows.shape[1]).index_add(0, labels, rows)
+    counts = labels.bincount().float()
+    same = (counts * (counts - 1)).sum()
+    other = len(labels) ** 2 - (counts**2).sum()
+    within = (sums.square().sum(dim=1) - counts).sum() / same.clamp_min(1)
+    between = (sums.sum(dim=0).square().sum() - sums.square().sum()) / other.clamp_min(1)
+    return float(within - between)

@@ -1,0 +1,23 @@
+"""The time that a fit may take."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """A limit of so many minutes, from the start of the command on."""
+
+    def __init__(self, minutes: float):
+        self.limit, self.started = 60 * minutes, time.monotonic()
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.limit - (time.monotonic() - self.started)
+
+
+def in_words(seconds: float) -> str:
+    """Return `8 seconds`, `3 minutes`, `2.5 hours`."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} second{'' if round(seconds) <= 1 else 's'}"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
