@@ -21,11 +21,11 @@ from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
 
-pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "small_run", "hub_server")
+pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "small_run", "hub_server", "chromium")
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-collect_ignore = [] if BROWSER and shutil.which("chromedriver") else ["test_report_browser.py"]
+collect_ignore = [] if BROWSER and shutil.which("chromedriver") else ["test_report_browser.py", "test_run_browser.py"]
 
 ROOT = Path(__file__).parents[1]
 FAULTS = ("files", "results", "code", "memory", "text", "parsing", "limits", "versions")

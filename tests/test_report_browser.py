@@ -1,12 +1,7 @@
 """The report's page in a real browser: opened, sorted, filtered, at the width of a desk and of a phone, in the dark."""
 
-import shutil
-
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -15,20 +10,6 @@ from promptvision.report.page.html import write_page
 from promptvision.report.report import load_report
 
 SCRIPT = "</script><script>document.title = 'broken into'</script><img src=x onerror=\"document.title='broken into'\">"
-FLAGS = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-FLAGS += "--disable-component-update --disable-sync --disable-dev-shm-usage"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = Options()
-    options.binary_location = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +27,9 @@ def address(write_run_in, tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, address):
+def opened(window, address):
     """`opened(width)` shows the page."""
-
-    def show(width, height=844, dark=False):
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        browser.get(address)
-        return browser
-
-    return show
+    return lambda width, **how: window(address, width, **how)
 
 
 def first_table(browser):
@@ -121,7 +93,7 @@ def opened_run(browser, name):
 
 def test_a_runs_config_and_log_are_one_click_away(opened):
     run = opened_run(opened(1280), "cocoop2")
-    config, log = run.find_elements(By.CSS_SELECTOR, "details")
+    config, log, _ = run.find_elements(By.CSS_SELECTOR, "details")
     config.find_element(By.TAG_NAME, "summary").click()
     assert "NAME: food101" in config.find_element(By.TAG_NAME, "pre").text, "its own, whatever the order"
     log.find_element(By.TAG_NAME, "summary").click()
@@ -131,8 +103,17 @@ def test_a_runs_config_and_log_are_one_click_away(opened):
 def test_what_is_unpacked_is_text(opened):
     browser = opened(1280)
     run = opened_run(browser, "coop3")
-    assert SCRIPT in run.find_element(By.TAG_NAME, "dl").text, "a class with an attack for a name"
+    folded = run.find_elements(By.CSS_SELECTOR, "details")[-1]
+    folded.find_element(By.TAG_NAME, "summary").click()
+    assert SCRIPT in folded.find_element(By.TAG_NAME, "dl").text, "a class with an attack for a name"
     assert browser.title == "out: report" and not browser.get_log("browser")
+
+
+def test_figures_are_in_an_even_grid(opened):
+    script = "return getComputedStyle(document.querySelector('.figures')).gridTemplateColumns"
+    columns = opened(1280).execute_script(script).split()
+    assert len(columns) == 2 and len(set(columns)) == 1
+    assert len(opened(390).execute_script(script).split()) == 1
 
 
 def test_a_tables_head_and_first_column_stay_in_sight(opened):

@@ -11,7 +11,8 @@ from test_report_page import Parsed
 
 from promptvision.config.families import FAMILIES
 from promptvision.deploy.duplicates import nearest
-from promptvision.deploy.run_page import changes, data_uri
+from promptvision.deploy.run_page import changes
+from promptvision.deploy.thumbnails import data_uri
 from promptvision.report.page.run import MOST_IMAGES
 
 

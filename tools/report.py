@@ -48,13 +48,22 @@ def main():
         sys.stdout.write("\n".join(map({"markdown": markdown, "latex": latex}[args.format], report.tables)))
     said = list(report.remarks)
     if args.figures or args.html:
-        files = write_files(report, args.figures, args.html)
+        files = write_files(report, args.figures, args.html, samples(report) if args.html else {})
         said += (
             [f"{counted(len(files) // 2, 'figure')}, each as .png and .svg, in {args.figures}"] if args.figures else []
         )
         said += [f"page: {args.html}"] if args.html else []
     for sentence in said:
         say(one_line(sentence), sys.stderr)
+
+
+def samples(report):
+    """Return a few test images of each data set; torch is imported for runs that have predictions of them."""
+    if not any((run.folder / "predictions.csv").is_file() for run in report.runs):
+        return {}
+    from promptvision.deploy.thumbnails import sample_images
+
+    return sample_images(report.runs)
 
 
 def write_page_of_run(folder, file, trust):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_atomically
 from promptvision.config import load_config, resolved, with_defaults
-from promptvision.data.decode import BadImage
 from promptvision.deploy.duplicates import near_duplicates
+from promptvision.deploy.thumbnails import thumbnails
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.earlier_run import decides, differences, flat
 from promptvision.engine.results.predictions_file import Predicted, read_predictions
@@ -27,9 +24,6 @@ from promptvision.experiment.data import load_data, match_classes
 from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.run import load_run
 from promptvision.report.page.run import MOST_PAIRS, LearnedTensor, Near, Pair, RunView, run_page, shown_paths
-
-SIDE = 128
-"""Pixels of the longer side of a thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def write_run_page(setup: Setup | str, folder: Path, changes: Changes, file: Pat
         preset=changes.preset,
         changed=changes.values,
         near=Near(safe, near.said),
-        thumbnails=thumbnails(setup, shown) if isinstance(setup, Setup) else {},
+        thumbnails=thumbnails(setup.data.images, shown) if isinstance(setup, Setup) else {},
         missing=missing,
     )
     write_atomically(file, run_page(view).encode("utf-8", errors="replace"))
@@ -97,26 +91,6 @@ def paths_of(setup: Setup, predictions: Sequence[Predicted]) -> tuple[dict[str, 
     if [without_formula(path) for path in ours] != theirs:
         return {}, "Images are not shown: the data set has changed since the run was tested."
     return dict(zip(theirs, ours, strict=True)), ""
-
-
-def thumbnails(setup: Setup, paths: Mapping[str, str]) -> dict[str, str]:
-    """Return {name: data URI} of the images at {name: path} that can still be read."""
-    found = {}
-    for name, path in paths.items():
-        try:
-            found[name] = data_uri(setup.data.images.open(path))
-        except BadImage:  # the page says "no image" in its place
-            continue
-    return found
-
-
-def data_uri(image: Image.Image) -> str:
-    """Return a small JPEG of an image, or a PNG of one that is small itself, as a data URI."""
-    small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    kind, content = "png" if max(image.size) <= SIDE // 2 else "jpeg", io.BytesIO()
-    small.save(content, kind, quality=80)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def learned_tensors(file: Path) -> list[LearnedTensor]:

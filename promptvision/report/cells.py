@@ -46,7 +46,8 @@ class Cell:
         found = {run.seed: run.result if test is None else run.evals.get(test, {}) for run in self.runs}
         known = {seed: result for seed, result in found.items() if isinstance(result.get(key), int | float)}
         values = {seed: float(result[key]) for seed, result in known.items()}
-        return over_seeds(values, averageable(list(known.values()))) if values else None
+        images = min((int(each.get("n") or 0) for each in known.values()), default=0) if key == "accuracy" else 0
+        return over_seeds(values, averageable(list(known.values())), images) if values else None
 
 
 def cells(runs: Iterable[Run]) -> tuple[list[Cell], list[str]]:

@@ -16,12 +16,14 @@ class Score:
     """One number of a table.
 
     `mean` is None where the values may not be averaged; `values`, {seed: value}, is empty where the mean is not one
-    over seeds; `missing` is the number of data sets that an average lacks.
+    over seeds; `missing` is the number of data sets that an average lacks; `images`, that of the test images if the
+    score is a share of them, else 0.
     """
 
     mean: float | None
     values: Mapping[int, float]
     missing: int = 0
+    images: int = 0
 
     @property
     def deviation(self) -> float | None:
@@ -37,6 +39,20 @@ class Score:
 
         n = len(self.values)
         return float(stdtrit(n - 1, 0.975)) * self.deviation / math.sqrt(n)
+
+    @property
+    def noise(self) -> float | None:
+        """Return half of the 95 % interval: over seeds, or of a single seed over the choice of its test images, 1.96
+        sqrt(p (100 - p) / images); None if neither is known."""
+        if self.half is None and self.mean is not None and self.images:
+            return 1.96 * math.sqrt(max(0.0, self.mean * (100 - self.mean)) / self.images)
+        return self.half
+
+    def ties(self, other: Score) -> bool:
+        """Return whether the difference from another mean is at most sqrt(a² + b²) of their noises a and b."""
+        if self.mean is None or other.mean is None or self.noise is None or other.noise is None:
+            return False
+        return abs(self.mean - other.mean) <= math.hypot(self.noise, other.noise)
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -55,9 +71,9 @@ class Score:
         return self.deviation > max(WIDE, 3 * noise)
 
 
-def over_seeds(values: Mapping[int, float], comparable: bool = True) -> Score:
+def over_seeds(values: Mapping[int, float], comparable: bool = True, images: int = 0) -> Score:
     """Return the score of {seed: value}, without a mean unless all seeds were tested on the same images."""
-    return Score(fmean(values.values()) if comparable else None, values)
+    return Score(fmean(values.values()) if comparable else None, values, images=images)
 
 
 def average(scores: Iterable[Score], of: int) -> Score | None:

@@ -1,4 +1,4 @@
-"""Differences of methods from zero-shot CLIP: bars for a single column, a heat map for several."""
+"""Differences of methods from zero-shot CLIP: bars for a single column or method, a heat map for several."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def against_zero_shot(section: Section) -> Iterator[Drawing]:
         columns = [name for name in shown.columns if any(name in each for each in found.values())]
         name = f"{figure_title(section, dataset)}: difference from {level}"
         about = f"{counted(len(found), 'method')} minus {level} in per cent, the largest mean on top."
-        if len(columns) == 1:
+        if len(columns) == 1 or len(found) == 1:
             bars = {label: each[columns[0]] for label, each in found.items()}
+            if len(columns) > 1:
+                [(only, bars)] = found.items()
+                name, about = f"{name}, {only}", f"{only} minus {level} in per cent, the largest difference on top."
             yield Drawing(section.kind, name, about, partial(difference_bars, bars, name))
         elif columns:
             yield Drawing(section.kind, name, about, partial(difference_map, found, columns, name))

@@ -11,13 +11,15 @@ import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from promptvision.atomic import write_atomically
 from promptvision.errors import counted
 from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
-from promptvision.report.page.runs import packed, run_groups
+from promptvision.report.page.details import Samples
+from promptvision.report.page.runs import pack, packed, run_groups
 from promptvision.report.page.template import FILES, render
 from promptvision.report.report import Report
 
@@ -28,13 +30,13 @@ VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "o
 """Keys of result.json's `environment` that the introduction names, and their names there."""
 
 
-def write_page(report: Report, drawn: Sequence[Drawn], path: str | Path) -> None:
-    """Write the page of a report with its figures."""
+def write_page(report: Report, drawn: Sequence[Drawn], path: str | Path, samples: Samples | None = None) -> None:
+    """Write the page of a report with its figures, and with sample images of its data sets if they are given."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page(report, drawn).encode("utf-8", errors="replace"))
+    write_atomically(path, page(report, drawn, samples or {}).encode("utf-8", errors="replace"))
 
 
-def page(report: Report, drawn: Sequence[Drawn]) -> str:
+def page(report: Report, drawn: Sequence[Drawn], samples: Samples = MappingProxyType({})) -> str:
     """Return the page's HTML."""
     return render(
         "page.html",
@@ -43,7 +45,8 @@ def page(report: Report, drawn: Sequence[Drawn]) -> str:
         protocols=protocols(report, drawn),
         remarks=[remark.replace(f"{report.folder}/", "") for remark in report.remarks],
         groups=run_groups(report),
-        packed=packed(report.runs),
+        packed=packed(report.runs, samples),
+        samples=pack(dict(samples)),
     )
 
 
@@ -74,6 +77,7 @@ def protocols(report: Report, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
     for section in report.sections:
         title, tables = TITLES[section.kind], []
         for table in (table for table in report.tables if table.kind == section.kind):
+            table.mark_ties()
             caption = table.title.removeprefix(title).lstrip(":, ")
             tables.append((caption.replace("against the literature", "Against the literature"), table))
         figures = [figure(each) for each in drawn if each.drawing.kind == section.kind]

@@ -13,6 +13,7 @@ from typing import Any
 from promptvision.report.collect import Run
 from promptvision.report.kinds import TITLES
 from promptvision.report.names import method_name
+from promptvision.report.page.details import Samples, changing_settings, details
 from promptvision.report.report import Report
 from promptvision.report.tables.over_shots import shots_name
 from promptvision.report.tables.table import without_folders
@@ -25,10 +26,14 @@ MOST_OF_FACT = 2000
 """Characters that it keeps of one fact."""
 FACTS = (
     *("method", "backbone", "dataset", "shots", "class_subset", "seed", "split", "n", "accuracy", "per_class_mean"),
-    *("macro_f1", "ece", "learned_parameters", "epochs", "seconds", "precision", "train_transform", "test_transform"),
-    *("templates", "classes", "bad_pictures", "left_out", "train_hash", "test_hash"),
+    *("macro_f1", "ece", "learned_parameters", "epochs", "seconds", "precision"),
 )
 """Keys of result.json that a run's entry shows."""
+FOLDED = (
+    *("train_transform", "test_transform", "templates", "classes", "bad_pictures", "left_out", "train_hash"),
+    *("test_hash", "environment"),
+)
+"""Keys that it shows on demand."""
 NOT_SHOWN = "code"
 """Key of `environment` with the user's own folder."""
 
@@ -62,21 +67,27 @@ def description(run: Run, label: str) -> str:
     return ", ".join(map(str, [*words, f"seed {result['seed']}"]))
 
 
-def packed(runs: Sequence[Run]) -> str:
-    """Return [{facts, files: [[name, text] ...]} ...] of all runs as gzipped JSON in base64."""
-    contents, left = [], MOST_OF_RUNS
+def packed(runs: Sequence[Run], samples: Samples) -> str:
+    """Return [{facts, folded, files: [[name, text] ...], and `details`} ...] of all runs, packed."""
+    contents, left, keys = [], MOST_OF_RUNS, changing_settings(runs)
     for run in runs:
         config = file_text(run.folder / "config.yaml", first=True)
         files = [["config.yaml", config], ["log.txt", file_text(run.folder / "log.txt")]]
         left -= sum(len(text) for _, text in files)
-        contents.append({"facts": facts(run), "files": files if left > 0 else []})
-    text = json.dumps(contents, separators=(",", ":"))
+        more = details(run, keys, samples) if left > 0 else {}
+        contents.append({"facts": facts(run), "folded": FOLDED, "files": files if left > 0 else [], **more})
+    return pack(contents)
+
+
+def pack(content: Any) -> str:
+    """Return plain values as gzipped JSON in base64."""
+    text = json.dumps(content, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode("ascii"), mtime=0)).decode("ascii")
 
 
 def facts(run: Run) -> dict[str, str]:
-    """Return the known FACTS of a run, its later tests and its environment as text."""
-    found = {key: run.result.get(key) for key in FACTS}
+    """Return the known FACTS and FOLDED facts of a run, its later tests and its environment as text."""
+    found = {key: run.result.get(key) for key in (*FACTS, *FOLDED)}
     found |= {f"accuracy, {place}": test["accuracy"] for place, test in run.evals.items()}
     environment = run.result.get("environment")
     if isinstance(environment, Mapping):
@@ -85,7 +96,8 @@ def facts(run: Run) -> dict[str, str]:
     texts = {}
     for key, value in found.items():
         if value not in (None, "", [], {}):
-            text = without_folders(f"{value:.6g}" if isinstance(value, float) else str(value))
+            number = isinstance(value, float)
+            text = without_folders(f"{value:.2f}".rstrip("0").rstrip(".") if number else str(value))
             cut = f" ... ({len(text):,} characters)" if len(text) > MOST_OF_FACT else ""
             texts[key] = text[:MOST_OF_FACT] + cut
     return texts

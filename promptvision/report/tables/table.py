@@ -32,14 +32,23 @@ class Column:
 
 @dataclass(frozen=True)
 class Entry:
-    """`text`, as shown; `value`, the number behind it, by which it is sorted; `mark`: "best" of its column, "partial"
-    average, "level" that needs no training, "within" or "outside" the interval, or "unjudged"; `score`, with its
-    deviation and interval."""
+    """`text`, as shown; `value`, the number behind it, by which it is sorted; `mark`: "best" of its column, "tie" with
+    the best within noise, "partial" average, "level" that needs no training, "within" or "outside" the interval, or
+    "unjudged"; `score`, with its deviation and interval."""
 
     text: str
     value: float | None = None
     mark: str = ""
     score: Score | None = None
+
+    @property
+    def about(self) -> str:
+        """Return each seed's value and half of the 95 % interval of a score; "" of another entry."""
+        if self.score is None or self.score.mean is None:
+            return ""
+        seeds = [f"seed {seed}: {value:.2f}" for seed, value in sorted(self.score.values.items())]
+        noise = self.score.noise
+        return "; ".join([*seeds, *([] if noise is None else [f"95 % interval: ± {noise:.2f}"])])
 
 
 @dataclass
@@ -74,6 +83,15 @@ class Table:
             for number, row in enumerate(self.rows) if top is not None else ():
                 if row[place].value == top and not row[place].mark:
                     self.rows[number] = [*row[:place], replace(row[place], mark="best"), *row[place + 1 :]]
+
+    def mark_ties(self) -> None:
+        """Mark the scores that tie with the best of their column (scipy, a second that a terminal need not spend)."""
+        for place in range(len(self.columns)):
+            best = [row[place].score for row in self.rows if row[place].mark == "best"]
+            for number, row in enumerate(self.rows):
+                score = row[place].score
+                if score and not row[place].mark and any(score.ties(each) for each in best if each):
+                    self.rows[number] = [*row[:place], replace(row[place], mark="tie"), *row[place + 1 :]]
 
 
 def score_entry(score: Score | None) -> Entry:
