@@ -14,7 +14,7 @@ from promptvision.report.scores import Score, over_seeds
 
 
 def test_noise_of_seeds_or_of_the_images_of_one_seed_by_hand():
-    """Of 60, 62 and 64: t(0.975, 2) s / sqrt(3) = 4.3027 * 2 / 1.7321; of one 60 % on 100 images: 1.96 sqrt(24)."""
+    """60, 62 and 64: t(0.975, 2) s / sqrt(3) = 4.3027 * 2 / 1.7321; of one 60 % on 100 images: 1.96 sqrt(24)."""
     seeds = over_seeds({1: 60.0, 2: 62.0, 3: 64.0}, images=100)
     assert seeds.noise == pytest.approx(4.968, abs=1e-3)
     single = over_seeds({1: 60.0}, images=100)
