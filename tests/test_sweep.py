@@ -94,6 +94,8 @@ def test_published_settings(name, cell, expected):
         ("coop_fewshot_rn50", "PLOT, imagenet, 2", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": True}),
         ("base_to_new", "TPT, dtd", {"METHOD.OPTIONS.AUGMIX": True, "METHOD.OPTIONS.CROPS": "file"}),
         ("base_to_new", "TPT, imagenet", {"METHOD.OPTIONS.AUGMIX": False, "METHOD.OPTIONS.CROPS": "file"}),
+        ("coop_fewshot_rn50", "CLAP, dtd, 1", {"OPTIM.EPOCHS": 300}),
+        ("coop_fewshot_rn50", "LP++, imagenet, 2", {"METHOD.OPTIONS.EPOCHS": 300, "DATASET.VALIDATION": "held_out"}),
         ("coop_fewshot_rn50", "PLOT, food101, 1", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": False}),
     ],
 )
@@ -102,6 +104,17 @@ def test_published_settings_by_data_set(name, cell, expected):
     for key, value in expected.items():
         found = {functools.reduce(getattr, key.split("."), job.cfg) for job in jobs if job.name == cell}
         assert found == {value}, key
+
+
+def test_the_two_tables_of_rn50_share_their_runs():
+    """With one --output, GDA, LP++ and CLAP are trained once: their folders and configs are the same in both."""
+    files = [ROOT / f"configs/benchmarks/{name}.yaml" for name in ("coop_fewshot_rn50", "adapters_fewshot_rn50")]
+    only = ["DATASET.NAME=dtd", "DATASET.SHOTS=4", "SEED=1"]
+    first, second = (plan(load_cells(file), "out", [], FAMILIES, only) for file in files)
+    shared = {job.cfg.OUTPUT_DIR: job.cfg for job in first}
+    both = [job for job in second if job.cfg.OUTPUT_DIR in shared]
+    assert {job.name.partition(",")[0] for job in both} == {"GDA", "LP++", "CLAP"}
+    assert all(shared[job.cfg.OUTPUT_DIR] == job.cfg for job in both)
 
 
 def test_a_row_that_settles_a_key_of_the_grid_is_not_crossed_with_it(tmp_path):
