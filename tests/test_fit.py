@@ -9,12 +9,13 @@ import torch.nn.functional as F
 
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
+from promptvision.experiment.data import load_data
 from promptvision.sweep.fitting import study as module
 from promptvision.sweep.fitting.candidates import Candidate, candidates
-from promptvision.sweep.fitting.cases import Case, contrast
+from promptvision.sweep.fitting.cases import APART, Case, contrast
 from promptvision.sweep.fitting.clock import Clock, in_words
 from promptvision.sweep.fitting.curve import Point, cheapest_good, twice_as_many
-from promptvision.sweep.fitting.pool import Pool
+from promptvision.sweep.fitting.pool import Pool, encode, setup_of
 from promptvision.sweep.fitting.record import Record
 from promptvision.sweep.fitting.score import Score, Tried, best_of, equals_of, score_of
 from promptvision.sweep.fitting.study import RESERVE, Study
@@ -109,8 +110,22 @@ def test_contrast_of_features():
     features, labels = some_images(noise=0.05)
     apart, mixed = contrast(features, labels), contrast(features, labels.roll(4))
     assert apart > 0.9 and mixed < 0.5 * apart
+    uneven = torch.cat([torch.arange(8)] * 30 + [torch.arange(8, 24)])
+    assert contrast(features[uneven], labels[uneven]) > 0.9, "one large class hides no other"
     generator = torch.Generator().manual_seed(0)
     assert abs(contrast(torch.randn(300, 16, generator=generator), torch.arange(300) % 3)) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "near"), [("world_land", True), ("world_kinds", True), ("world_location", False), ("digits", True)]
+)
+def test_features_tell_the_classes_of_near_tasks_apart(task, near, tmp_path):
+    """docs/fit.md has these and others."""
+    settings = {"METHOD.NAME": "zero_shot", "DATASET.NAME": task, "DATASET.SHOTS": 16, "BACKBONE.NAME": "embedded"}
+    cfg = Task(settings, tmp_path, FAMILIES).config()
+    pool = encode(setup_of(cfg, FAMILIES, load_data(cfg)), 0.0)
+    assert (contrast(pool.features, pool.labels) >= APART) is near
 
 
 def tried(name, accuracy, error=2.0, **options):

@@ -81,6 +81,9 @@ def main():
 
     try:
         fitted = fit(Task(settings, output, FAMILIES, args.seed, args.jobs), clock, tell)
+    except (KeyboardInterrupt, SystemExit):
+        tell("stopped: the same command resumes")
+        raise
     except InputError as error:
         hint = "; --backbone embedded, a small one, needs no download" if "weights" in str(error) else ""
         raise InputError(f"{error}{hint}") from error

@@ -38,7 +38,7 @@ class Case:
     def reached(self) -> float:
         """Return the share of the linear accuracy above chance that is reached without training."""
         chance = 100 / self.classes
-        return max(0.0, self.untrained - chance) / max(1e-9, self.linear - chance) if self.linear > chance else 0.0
+        return min(1.0, max(0.0, self.untrained - chance) / (self.linear - chance)) if self.linear > chance else 0.0
 
     @property
     def near(self) -> bool:
@@ -54,13 +54,14 @@ class Case:
 def contrast(features: Tensor, labels: Tensor) -> float:
     """Return the mean cosine of two images of one class less that of two of different classes, of centred features.
 
-    About 0 if the features do not tell the classes apart.
+    Every class counts the same, however many images it has. About 0 if the features do not tell the classes apart.
     """
-    rows = F.normalize(features.float() - features.float().mean(dim=0), dim=-1)
-    sums = torch.zeros(int(labels.max()) + 1, rows.shape[1]).index_add(0, labels, rows)
-    counts = labels.bincount().float()
-    same = (counts * (counts - 1)).sum()
-    other = len(labels) ** 2 - (counts**2).sum()
-    within = (sums.square().sum(dim=1) - counts).sum() / same.clamp_min(1)
-    between = (sums.sum(dim=0).square().sum() - sums.square().sum()) / other.clamp_min(1)
+    counts = labels.bincount().float().clamp_min(1)[:, None]
+    means = torch.zeros(len(counts), features.shape[1]).index_add(0, labels, features.float()) / counts
+    rows = F.normalize(features.float() - means.mean(dim=0), dim=-1)
+    sums = torch.zeros_like(means).index_add(0, labels, rows)
+    pairs = counts * (counts - 1)
+    within = ((sums.square().sum(dim=1, keepdim=True) - counts) / pairs)[pairs > 0].mean()
+    means = sums / counts
+    between = (means.sum(dim=0).square().sum() - means.square().sum()) / (len(means) * (len(means) - 1))
     return float(within - between)

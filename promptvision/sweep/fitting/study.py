@@ -25,6 +25,8 @@ from promptvision.sweep.jobs import Job, Outcome, do, done
 from promptvision.sweep.local import do_in_workers
 from promptvision.sweep.sample_run import measure_part
 
+WORTH = 60.0
+"""Seconds of a candidate's runs from which processes are worth their start."""
 RESERVE = 2
 """Runs of a candidate whose time is kept for the last run, which learns from more images."""
 
@@ -36,7 +38,7 @@ class Study:
     `shared`: the families, with backbones that stay in memory. `texts` (T, C, E): of a CLIP, the features of the
     classes in each of the `templates`; `scale`: its factor of the cosine. `spare`: seconds that the test will take.
     `per_class`: images of each class, on average, that train a run on held-out images. `images`: those of all splits.
-    `encoded`: the families for whose tower the images are encoded.
+    `encoded`: the families for whose tower the images are encoded. `each`: seconds to expect of a candidate's run.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Study:
     texts: Tensor | None = None
     scale: float = 1.0
     spare: float = 0.0
+    each: float = 0.0
     chosen: dict[tuple[int, ...], list[str]] = field(default_factory=dict)
 
     def attempt(self, candidate: Candidate, shots: int = 0, *, anyway: bool = False) -> Tried:
@@ -95,7 +98,7 @@ class Study:
         return ""
 
     def _outcomes(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
-        if self.task.jobs > 1 and len(jobs) > 1:
+        if self.task.jobs > 1 and self.each * len(jobs) > WORTH:
             for event in do_in_workers(jobs, self.task.families, self.task.jobs):
                 if event.outcome and not event.again:
                     yield event.outcome
@@ -117,7 +120,7 @@ class Study:
             if method.frozen_images:  # of the other tower of a CLIP, the features of all images are computed here
                 setup_of(cfg, self.shared, load_data(cfg)).test_loader("val")
                 self.encoded.add(cfg.METHOD.FAMILY)
-            each = total([(measure_part(cfg, self.shared), jobs[0][:1])])[0]
+            each = self.each = total([(measure_part(cfg, self.shared), jobs[0][:1])])[0]
         count = next((n for n in range(len(jobs), 0, -1) if not self._late(each, n * folds)), 0)
         left, needed = self.clock.left(), in_words(each * (len(jobs) * folds + RESERVE))
         note = f"all take about {needed}, with {in_words(left) if left > 0 else 'no time'} left"
@@ -125,7 +128,7 @@ class Study:
 
     def _late(self, each: float, count: int) -> bool:
         """Return whether so many runs, and the last one, take longer than is left."""
-        at_once = max(1, min(self.task.jobs, count))
+        at_once = max(1, min(self.task.jobs, count)) if each * count > WORTH else 1
         return each * (count / at_once + RESERVE) + self.spare > self.clock.left()
 
     def job(self, candidate: Candidate, cfg: CfgNode) -> Job:
