@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "examples/tutorials").glob("*.py"))
 SAYS = {
-    "images": [r"Chosen: ", r"accuracy of the others \d", r"probabilities \d\.\de-0[5-9]", r"ONNX says seven"],
+    "images": [
+        r"Chosen: ",
+        r"page: out/explained/explain.html",
+        r"accuracy of the others \d",
+        r"probabilities \d\.\de-0[5-9]",
+        r"ONNX says seven",
+    ],
     "table": [r"CoOp +world_textures +1 .* within ", r"CoOp +world_textures +16 .* within ", r"CLIP .* no interval "],
     "backbone": [
         r"out/colours\s[^%]*?accuracy +│ +3\d\.",

@@ -57,6 +57,12 @@ run(
 )
 
 # %% [markdown]
+# `explain` draws where the backbone looks, and how its features tell the classes apart, as figures and one page.
+
+# %%
+run("promptvision explain --run out/digits/best --output out/explained")
+
+# %% [markdown]
 # ## Use it in a program
 
 # %%
