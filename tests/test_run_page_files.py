@@ -11,8 +11,9 @@ from test_report_page import Parsed
 
 from promptvision.config.families import FAMILIES
 from promptvision.deploy.duplicates import nearest
-from promptvision.deploy.run_page import changes
+from promptvision.deploy.run_page import changes, setup_of
 from promptvision.deploy.thumbnails import data_uri
+from promptvision.errors import InputError
 from promptvision.report.page.run import MOST_IMAGES
 
 
@@ -95,6 +96,13 @@ def test_a_page_that_cannot_be_written_loses_no_result(tool, images, tmp_path):
 def test_report_takes_a_folder_of_runs_or_one_run(tool, words):
     status, _, err = tool("report", *words)
     assert status == 2 and "name OUTPUT_DIR, the folder of the runs, or one run by --run" in err
+
+
+def test_a_stream_has_no_page_of_its_own(trained, tmp_path):
+    _, cfg = trained
+    (tmp_path / "result.json").write_text('{"continual": {}}')
+    with pytest.raises(InputError, match="is a stream of tasks, which `python tools/report.py OUTPUT_DIR --html FILE`"):
+        setup_of(cfg, FAMILIES, tmp_path)
 
 
 def test_nearest_by_hand():

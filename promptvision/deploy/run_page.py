@@ -18,7 +18,7 @@ from promptvision.deploy.thumbnails import thumbnails
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.earlier_run import decides, differences, flat
 from promptvision.engine.results.predictions_file import Predicted, read_predictions
-from promptvision.errors import InputError, without_formula
+from promptvision.errors import InputError, as_called, without_formula
 from promptvision.experiment.build import Families
 from promptvision.experiment.data import load_data, match_classes
 from promptvision.experiment.loaders import Setup, feature_cache
@@ -76,7 +76,11 @@ def changes(cfg: CfgNode, families: Families, preset: str = "", trust: bool = Fa
 
 
 def setup_of(cfg: CfgNode, families: Families, folder: Path) -> Setup | str:
-    """Return the data and the method of a finished run, or a sentence why its images cannot be shown."""
+    """Return the data and the method of a finished run, or a sentence why its images cannot be shown; InputError for a
+    stream of tasks, which has no page of its own."""
+    if "continual" in read_json(folder / "result.json"):
+        command = as_called("python tools/report.py OUTPUT_DIR --html FILE")
+        raise InputError(f"{folder} is a stream of tasks, which `{command}` shows")
     try:
         method, data = match_classes(load_run(cfg, families, folder), load_data(cfg))
     except InputError as error:
