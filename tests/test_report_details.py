@@ -43,8 +43,10 @@ def test_no_heat_map_has_one_row(write_run, tmp_path):
         write_run(f"zero {dataset}", method="zero_shot", shots=0, dataset=dataset, accuracy=40.0)
         write_run(f"coop {dataset}", shots=0, dataset=dataset, accuracy=60.0)
     (drawing,) = (each for each in drawings(load_report(tmp_path / "out")) if "difference" in each.title)
-    assert drawing.title.endswith("difference from zero-shot CLIP, CoOp") and not drawing.make().axes[0].images
-    assert drawing.about == "CoOp minus zero-shot CLIP in per cent, the largest difference on top."
+    figure = drawing.make()
+    assert figure.get_suptitle().replace("\n", " ").endswith("difference from zero-shot CLIP, CoOp")
+    assert not figure.axes[0].images and len(figure.axes[0].patches) == 4, "three data sets and their average"
+    assert drawing.about == "CoOp minus zero-shot CLIP in per cent, the largest on top."
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ def against_zero_shot(section: Section) -> Iterator[Drawing]:
         name = f"{figure_title(section, dataset)}: difference from {level}"
         about = f"{counted(len(found), 'method')} minus {level} in per cent, the largest mean on top."
         if len(columns) == 1 or len(found) == 1:
-            bars = {label: each[columns[0]] for label, each in found.items()}
+            bars, shown_title = {label: each[columns[0]] for label, each in found.items()}, name
             if len(columns) > 1:
                 [(only, bars)] = found.items()
-                name, about = f"{name}, {only}", f"{only} minus {level} in per cent, the largest difference on top."
-            yield Drawing(section.kind, name, about, partial(difference_bars, bars, name))
+                shown_title, about = f"{name}, {only}", f"{only} minus {level} in per cent, the largest on top."
+            yield Drawing(section.kind, name, about, partial(difference_bars, bars, shown_title))
         elif columns:
             yield Drawing(section.kind, name, about, partial(difference_map, found, columns, name))
 
