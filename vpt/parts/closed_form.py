@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from promptvision.errors import InputError
-from promptvision.method import Batches, Method
+from promptvision.method import Batches
 from vpt.parts.heads import HeadMethod
 from vpt.parts.prototypes import cosines, set_means
 
@@ -21,7 +23,6 @@ class ClosedForm(HeadMethod):
     fits_tasks = True
     dropped = frozenset({"head"})
     remembered = frozenset({"task_of"})
-    predictor = Method.predictor
     prototypes: Tensor
     task_of: Tensor
 
@@ -50,6 +51,11 @@ class ClosedForm(HeadMethod):
         features, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         self.fit(features.to(torch.promote_types(features.dtype, torch.float32)), labels)
         self.task_of[labels] = self.task
+
+    def predictor(self) -> Callable[[Tensor], Tensor]:
+        """Return `forward`, which need not ask for every batch whether the classifier is fitted."""
+        fitted = not self.training and bool((self.task_of == self.task).any())
+        return self.classify if fitted else self.forward
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, C) of the classifier; in training, whose validations come before it, of the head."""
