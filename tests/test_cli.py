@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from promptvision.cli import tool_parser
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
@@ -42,3 +45,24 @@ def test_an_output_that_cannot_be_written_ends_without_a_traceback(target, statu
     command = ["bash", "-c", f'"$0" -c "$1" {target}; exit ${{PIPESTATUS[0]}}', sys.executable, code]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (status, sentence)
+
+
+START = """
+import contextlib, io, runpy, sys
+for words in WORDS:
+    sys.argv[:] = ["promptvision", *words]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        runpy.run_module("promptvision", run_name="__main__")
+    slow = [name for name in ("torch", "timm", "open_clip", "pandas") if name in sys.modules]
+    print(*words, *slow) if slow else None
+"""
+
+
+def test_help_and_a_mistake_in_a_config_need_no_slow_import():
+    """Only the two tools for the project's own development, bench and pretrain, import torch at once."""
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - {"bench", "pretrain"}
+    words = [["--help"], *([tool, "--help"] for tool in sorted(tools))]
+    words.append(["train", "--config", str(ROOT / "configs/base.yaml"), "METHOD.NAM", "coop"])
+    code = START.replace("WORDS", repr(words))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "" and "did you mean METHOD.NAME?" in done.stderr and "Traceback" not in done.stderr

@@ -127,7 +127,7 @@ def test_your_own_addition_has_the_options_of_its_host(place, tool):
     ):
         with pytest.raises(InputError, match=said):
             config(f"METHOD.OPTIONS.{words[0]}", words[1], **own)
-    result = train(config("METHOD.OPTIONS.HOST", "coop", "OPTIM.EPOCHS", 1, **own))
+    result = train(config("METHOD.OPTIONS.HOST", "coop", "OPTIM.EPOCHS", 0, "DATASET.CLASSES", "base", **own))
     assert result["options"]["MINE"] == 1 and result["options"]["HOST"] == "coop"
     cfg = load_config("run/config.yaml", ["METHOD.NAME", "own_plugin:Added"], FAMILIES, of_run=True)
     assert retest(cfg, FAMILIES, "run", progress=False)["ece"] == result["ece"]
