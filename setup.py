@@ -20,6 +20,7 @@ EXTRAS = {
     "hub": ["pyarrow>=16"],
     "parquet": ["pyarrow>=16"],
     "ray": ["ray[data]>=2.40"],
+    "serve": ["gradio>=6"],
     "tune": ["optuna>=4"],
     "wandb": ["wandb>=0.17"],
 }

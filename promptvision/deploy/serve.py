@@ -1,0 +1,132 @@
+"""A local web page on which images are dropped and named: Gradio, on loopback, without requests to elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from promptvision.config import changed, load_config
+from promptvision.config.families import FAMILIES
+from promptvision.deploy.answers import MOST, Answers, neighbours_of
+from promptvision.deploy.classifier import Classifier
+from promptvision.errors import InputError, counted
+from promptvision.experiment.run import load_run
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+"""Content that the page may load: that of this server."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Address and port that a server listens on, and the size of the files that it takes."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    """0 for any free one."""
+    megabytes: int = 20
+    """Size of a file."""
+
+
+def answers_of(run: str | Path, *, trust: bool = False) -> Answers:
+    """Load a run, and its training images if they are here, to answer questions about images."""
+    cfg = load_config(Path(run) / "config.yaml", ["COMPUTE.WAY", "plain"], FAMILIES, trust=trust, of_run=True)
+    cfg = changed(cfg, ["TRAIN.DEVICE", "cpu" if cfg.TRAIN.DEVICE == "cpu" else "auto"], FAMILIES)
+    classifier = Classifier(cfg, load_run(cfg, FAMILIES, run), Path(run))
+    return Answers(classifier, neighbours_of(classifier))
+
+
+def serve(answers: Answers, place: Place, title: str, told: Callable[[str], None], wait: Callable[[], None]) -> None:
+    """Serve the page until `wait` returns or is interrupted; `told` is given its address. Uploads are deleted then."""
+    check_gradio()
+    port = free_port(place)
+    with tempfile.TemporaryDirectory(prefix="promptvision-serve-") as uploads:
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
+        page = page_of(answers, title)
+        _, address, _ = page.launch(
+            server_name=place.host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            max_file_size=f"{place.megabytes}mb",
+            app_kwargs={"middleware": [_policy()]},
+            theme=_theme(),
+            ssr_mode=False,
+            mcp_server=False,
+        )
+        try:
+            told(address)
+            wait()
+        finally:
+            page.close(verbose=False)
+
+
+def check_gradio() -> None:
+    """Raise InputError without Gradio."""
+    if find_spec("gradio") is None:
+        raise InputError("the page is made with Gradio: pip install 'promptvision[serve]'")
+
+
+def free_port(place: Place) -> int:
+    """Return the port of a place, or a free one for 0; InputError if it cannot be listened on."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    with socket.socket(family) as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((place.host, place.port))
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot listen on {place.host}:{place.port} ({why}); choose another --port") from error
+        return int(found.getsockname()[1])
+
+
+def page_of(answers: Answers, title: str) -> Any:
+    """Return the page: a place to drop images, and what is found about them."""
+    import gradio
+
+    classes = answers.classifier.classes
+    with gradio.Blocks(title=title, analytics_enabled=False) as page:
+        gradio.HTML(answers.template.environment.from_string("<h1>{{ title }}</h1>").render(title=title))
+        files = gradio.File(file_count="multiple", label=f"Drop up to {MOST} images ({counted(len(classes), 'class')})")
+        found = gradio.HTML(elem_id="answers")
+        files.change(answers, files, found, api_visibility="private", show_progress="minimal")
+    return page
+
+
+def _theme() -> Any:
+    """Return a theme in the fonts of the system: no request for any."""
+    import gradio
+
+    return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+
+
+def _policy() -> Any:
+    """Return the middleware that forbids the page every request to elsewhere."""
+    from starlette.middleware import Middleware
+
+    class Policy:
+        """Adds the policy to every answer."""
+
+        def __init__(self, app: Any):
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def sent(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+                await send(message)
+
+            await self.app(scope, receive, sent)
+
+    return Middleware(Policy)
