@@ -25,8 +25,8 @@ WORDS = re.compile(
     r"\b(pictures?|somebody(?:'s)?|whoever|anew|nothing but|gone on with|taken up again|(?:of )?one's own)\b", re.I
 )
 """Words that read as translated; each has a plainer one."""
-KEYS = re.compile(r"[\"'`](?:pictures?|pictures_from|bad_pictures)[\"'`]|real_pictures|(?:blurry )picture")
-"""Keys of results, a benchmark's file name, and words of the embedded world's captions, which stay as they are."""
+KEYS = re.compile(r"[\"'`](?:pictures?|pictures_from|bad_pictures)[\"'`]|(?:blurry )picture")
+"""Keys of results, and words of the embedded world's captions, which stay as they are."""
 
 
 BEFORE_PLURAL = re.compile(
