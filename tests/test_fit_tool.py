@@ -120,8 +120,12 @@ def test_weights_that_cannot_be_had(tool, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
-    status, _, err = tool("fit", "mine", "--backbone", "ViT-B-16-SigLIP")
-    assert status == 2 and err.endswith("; --backbone embedded, a small one, needs no download")
+    status, _, err = tool("fit", "mine", "--backbone", "RN50x64")
+    assert status == 2 and err.endswith(
+        "; name a file of weights, or --backbone embedded, a small one that needs no download"
+    )
+    status, _, err = tool("fit", "mine", "--backbone", "ViT-B-61")
+    assert status == 2 and "unknown backbone 'ViT-B-61'" in err
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ def arguments():
     parser.add_argument("images", help="folder of class folders, list, tar shards, or Hugging Face data set on disk")
     parser.add_argument("--minutes", type=float, default=10.0, help="time limit (default 10)")
     parser.add_argument("--backbone", default=DEFAULT, metavar="NAME", help=f"CLIP or ViT (default OpenAI's {DEFAULT})")
+    parser.add_argument("--pretrained", default="default", metavar="TAG", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--output", type=Path, help="folder of the runs (default out/fit_ and the name of the images)")
     parser.add_argument("--seed", type=int, default=1, help="seed of folds and training (default 1)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process (default 1)")
@@ -75,7 +76,7 @@ def main():
         say(f"{seconds // 60}:{seconds % 60:02} {text}")
 
     settings |= checked(settings, clock, args.jobs, tell)
-    settings |= {"BACKBONE.NAME": args.backbone, "BACKBONE.PRETRAINED": "default"}
+    settings |= {"BACKBONE.NAME": args.backbone, "BACKBONE.PRETRAINED": args.pretrained}
     from promptvision.sweep.fitting.fit import fit  # torch
     from promptvision.sweep.fitting.words import summary
 
@@ -85,8 +86,9 @@ def main():
         tell("stopped: the same command resumes")
         raise
     except InputError as error:
-        hint = "; --backbone embedded, a small one, needs no download" if "weights" in str(error) else ""
-        raise InputError(f"{error}{hint}") from error
+        reason, advice, _ = str(error).partition("; give a file: BACKBONE.PRETRAINED")
+        hint = "; name a file of weights, or --backbone embedded, a small one that needs no download" if advice else ""
+        raise InputError(f"{reason}{hint}") from error
     table, sentences = candidates_table(fitted.tried, fitted.best), summary(fitted)
     wide_console().print(TerminalTable(table))
     for sentence in sentences:
