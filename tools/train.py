@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--overwrite", action="store_true", help="replace the run in OUTPUT_DIR and its evaluations")
     parser.add_argument("--no-page", action="store_true", help="write no run.html")
     add_trust(parser)
+    parser.usage = "%(prog)s --config CONFIG [options] [KEY VALUE ...]"
     args = parser.parse_args()
     if args.overwrite and args.resume == "auto":
         parser.error("--overwrite trains again, --resume auto continues: choose one")
