@@ -80,7 +80,7 @@ def test_labels_are_used_where_folders_are_called_like_classes(tool, trained, ph
     true = {path: name for path in best for name in ("zero", "one") if f"/{name}/" in path}
     right = sum(best[path][0] == name for path, name in true.items())
     assert 0 < right < 8
-    sentence = f"8 of 13 images are in folders named after classes: accuracy {100 * right / 8:.1f} %, mistakes:"
+    sentence = f"8 of 13 images in folders named after classes: accuracy {100 * right / 8:.1f} %, mistakes:"
     status, out, err = tool("predict", "--run", trained[0], photos)
     wrong = [f"  {path}: {best[path][0]}" for path, name in true.items() if best[path][0] != name]
     assert status == 0 and sentence in out and sorted(out.splitlines()[-len(wrong) :]) == sorted(wrong)
@@ -100,14 +100,14 @@ def test_folders_in_shards_and_with_blanks_are_labels():
     labels = FolderLabels(["golden_retriever", "cat"])
     for path in ("x/golden retriever/1.png", "s.tar/golden_retriever/1.png", "cat.png", "x/cats/1.png"):
         labels.add(path, "golden_retriever")
-    assert [*labels.lines()] == ["2 of 4 images are in folders named after classes: accuracy 100.0 %"]
+    assert [*labels.lines()] == ["2 of 4 images in folders named after classes: accuracy 100.0 %"]
     for number in range(1000):
         labels.add(f"cat/{number}\n.png", "golden_retriever")
     told = [*labels.lines()]
     assert len(told) == 22 and told[-1] == "  and 980 more" and told[1] == r"  'cat/0\n.png': golden_retriever"
     unsure = FolderLabels(["cat"])
     unsure.add("cat/1.png", "unsure")
-    assert [*unsure.lines()] == ["1 of 1 image are in folders named after classes, 1 of them unsure"]
+    assert [*unsure.lines()] == ["1 of 1 image in folders named after classes, 1 of them unsure"]
 
 
 def test_other_classes_by_words_or_by_a_file(tool, words, photos, tmp_path):

@@ -68,14 +68,20 @@ def check(args):
 def main():
     args = arguments()
     cfg = load_config(args.run / "config.yaml", [], FAMILIES, trust=args.trust, of_run=True)
-    told = briefly(classify(cfg, args))
+    of_folders = []
+    told = briefly(classify(cfg, args, of_folders))
     for sentence in told:
         say(f"error: {sentence}", sys.stderr)
+    for line in of_folders:
+        say(line, sys.stderr if args.json else sys.stdout)
     raise SystemExit(2 if told else 0)
 
 
-def classify(cfg, args):
-    """Print or write the most likely classes of each image, and yield a sentence for each that cannot be read."""
+def classify(cfg, args, of_folders):
+    """Print or write the most likely classes of each image, and yield a sentence for each that cannot be read.
+
+    `of_folders` gets the lines on images whose folder says their class.
+    """
     from promptvision.deploy.folder_labels import FolderLabels
     from promptvision.engine.progress import log_to_terminal
     from promptvision.experiment.predict import UNSURE
@@ -94,8 +100,7 @@ def classify(cfg, args):
         yield from written(cfg, args, images, plan, labels)
     else:
         yield from printed(predicted(cfg, args, images, plan), args.json, labels)
-    for line in labels.lines():
-        say(line, sys.stderr if args.json else sys.stdout)
+    of_folders += labels.lines()
 
 
 def class_names(text):

@@ -40,7 +40,7 @@ class FolderLabels:
         if not self.labelled:
             return
         sure = self.labelled - self.unsure
-        named = f"{self.labelled:,} of {counted(self.images, 'image')} are in folders named after classes"
+        named = f"{self.labelled:,} of {counted(self.images, 'image')} in folders named after classes"
         if self.unsure:
             named += f", {self.unsure:,} of them unsure"
         of = "accuracy of the others" if self.unsure else "accuracy"
