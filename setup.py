@@ -54,7 +54,6 @@ setup(
             *("py.typed", "backbones/*.safetensors", "data/prepare/*.tsv", "report/literature/*.*", "report/page/*.*"),
             "sweep/fitting/*.yaml",
         ],
-        "promptvision.deploy": ["explain/*.html"],
         "promptvision.datacards": ["*.yaml", "names/*.txt"],
         "promptvision.configs": ["**/*.yaml"],
     },

@@ -11,8 +11,9 @@ import pytest
 
 from promptvision.errors import UNSEEN
 from promptvision.report.figures.draw import draw_all
-from promptvision.report.page.html import FILES, page, write_page
+from promptvision.report.page.html import page, write_page
 from promptvision.report.page.runs import MOST_OF_FILE, without_folders
+from promptvision.report.page.template import FILES
 from promptvision.report.report import load_report
 
 SCRIPT = "<script>alert(1)</script>"

@@ -20,10 +20,9 @@ from promptvision.report.figures.draw import Drawn
 from promptvision.report.kinds import TITLES
 from promptvision.report.page.details import Samples
 from promptvision.report.page.runs import pack, packed, run_groups
-from promptvision.report.page.template import FILES, render
+from promptvision.report.page.template import render
 from promptvision.report.report import Report
 
-__all__ = ["FILES", "page", "write_page"]
 VIEW_BOX = re.compile(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 VERSIONS = {"promptvision": "promptvision", "python": "Python", "torch": "PyTorch", "timm": "timm"}
 VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "on"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -46,8 +45,3 @@ def _score(images: Tensor, labels: Tensor, texts: Tensor, scale: float) -> tuple
     """Return accuracy and negative cross-entropy of normalised images with the summed texts of the classes."""
     logits = scale * images @ F.normalize(texts, dim=-1).T
     return float((logits.argmax(dim=1) == labels).float().mean()), -float(F.cross_entropy(logits, labels))
-
-
-def described(templates: Sequence[str]) -> str:
-    """Return the chosen templates for a sentence."""
-    return " + ".join(f'"{template}"' for template in templates)
