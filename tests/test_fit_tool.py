@@ -56,11 +56,18 @@ def test_the_reader_of_your_own_images(files, reader, tmp_path):
 
 
 def test_a_file_is_a_list(tmp_path):
-    for name in ("l.csv", "l.txt", "l.zip"):
+    for name in ("l.csv", "l.txt", "l.zip", "l.tar.gz", "l.png", "l.docx"):
         (tmp_path / name).touch()
     assert own_reader(str(tmp_path / "l.csv")) == own_reader(str(tmp_path / "l.txt")) == "list"
-    with pytest.raises(InputError, match=r"l.zip is no list of images"):
-        own_reader(str(tmp_path / "l.zip"))
+    told = {
+        "l.zip": "an archive: unpack it",
+        "l.tar.gz": "a single archive: name the folder of the shards",
+        "l.png": "a single image: name a folder",
+        "l.docx": r"no list of images: name a folder of images, or a list \(.csv",
+    }
+    for name, reason in told.items():
+        with pytest.raises(InputError, match=f"{name} is {reason}"):
+            own_reader(str(tmp_path / name))
     with pytest.raises(InputError, match=r"nowhere does not exist: name a folder of images"):
         own_reader("nowhere")
 
@@ -85,13 +92,16 @@ def test_images_that_nothing_can_be_learned_from(refused, tmp_path):
     assert "each class has one; give each class at least three" in refused("single")
     classes(tmp_path / "pairs", each=2)
     assert "beside those of the test each class has one" in refused("pairs")
+    for outer in ("x", "y"):
+        classes(tmp_path / "deep" / outer, each=1, names=["red", "blue"])
+    assert "the classes are 'x', 'y'" not in refused("deep")  # it is on stdout, once
     classes(tmp_path / "tests/test")
     assert "12 test images only, and none to learn from" in refused("tests")
     classes(tmp_path / "more/train")
     classes(tmp_path / "more/test", names=[*COLOURS, "yellow"])
     assert "class 'yellow' has no training image" in refused("more")
     (tmp_path / "empty").mkdir()
-    assert "the data root empty is empty" in refused("empty")
+    assert "the data root empty is empty; name a folder with one folder" in refused("empty")
     image(tmp_path / "loose/1.png")
     assert "holds images but no folders of classes" in refused("loose")
     (tmp_path / "bare.csv").write_text("path\nred/1.png\n")
@@ -111,6 +121,15 @@ def test_other_folders_are_not_overwritten(refused, tmp_path):
     (tmp_path / "out/fit_mine").mkdir(parents=True)
     (tmp_path / "out/fit_mine/fit.json").write_text(json.dumps({"settings": {"seed": 2}}))
     assert "holds another fit: seed was 2, here it is 1" in refused("mine")
+
+
+def test_runs_inside_the_images_are_refused(refused, tmp_path, monkeypatch):
+    """There the next look at the images would take them for a class."""
+    classes(tmp_path / "mine", each=6)
+    assert "the output mine/runs is inside the folder of images mine" in refused("mine", "--output", "mine/runs")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert f"choose one elsewhere, such as {tmp_path / 'fit_mine'}" in refused(".")
+    assert not (tmp_path / "mine/out").exists()
 
 
 def test_weights_that_cannot_be_had(tool, tmp_path, monkeypatch):

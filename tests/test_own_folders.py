@@ -5,6 +5,7 @@ from own_images import COLOURS, classes, everything, folder, image, listed, refu
 from PIL import Image
 
 from promptvision.data.decode import SUFFIXES
+from promptvision.data.readers.folder import check_output
 from promptvision.data.readers.words import SPLITS, split_word
 from promptvision.errors import InputError
 from promptvision.experiment.predict_inputs import find_images
@@ -192,3 +193,28 @@ def test_predictions_search_folders_as_training_does(tmp_path, caplog):
     (tmp_path / "sub/d.png").rename(tmp_path / "sub/d.raw")
     with pytest.raises(InputError, match="no image at .*sub; left out: .* .raw file"):
         find_images([str(tmp_path / "sub")])
+
+
+# Runs among the images
+
+
+def test_runs_among_the_class_folders_are_refused(tmp_path, tool):
+    classes(tmp_path / "mine")
+    for inside in ("mine", "mine/out", "mine/red/out"):
+        with pytest.raises(InputError, match="where it would be taken for a class"):
+            check_output(str(tmp_path / "mine"), tmp_path / inside)
+    for outside in ("out", "mine2/out", "mine/.runs"):
+        check_output(str(tmp_path / "mine"), tmp_path / outside)
+    status, _, err = tool(
+        "train", "--config", "configs/coop/embedded.yaml", "DATASET.NAME", "folder", "DATASET.ROOT", tmp_path / "mine",
+        "OUTPUT_DIR", tmp_path / "mine/out",
+    )  # fmt: skip
+    assert status == 2 and "is inside the folder of images" in err and not (tmp_path / "mine/out").exists()
+
+
+def test_runs_beside_the_folders_of_splits_are_fine(tmp_path):
+    for split in ("train", "test"):
+        classes(tmp_path / "mine" / split)
+    check_output(str(tmp_path / "mine"), tmp_path / "mine/out")
+    with pytest.raises(InputError, match="where it would be taken for a class"):
+        check_output(str(tmp_path / "mine"), tmp_path / "mine/train/out")

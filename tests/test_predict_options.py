@@ -105,6 +105,10 @@ def test_folders_in_shards_and_with_blanks_are_labels():
         labels.add(f"cat/{number}\n.png", "golden_retriever")
     told = [*labels.lines()]
     assert len(told) == 22 and told[-1] == "  and 980 more" and told[1] == r"  'cat/0\n.png': golden_retriever"
+    alike = FolderLabels(["a_b", "a b"])
+    alike.add("a_b/1.png", "a_b")
+    alike.add("a b/1.png", "a b")
+    assert [*alike.lines()] == ["2 of 2 images in folders named after classes: accuracy 100.0 %"]
     unsure = FolderLabels(["cat"])
     unsure.add("cat/1.png", "unsure")
     assert [*unsure.lines()] == ["1 of 1 image in folders named after classes, 1 of them unsure"]

@@ -13,6 +13,7 @@ from promptvision.atomic import write_atomically
 from promptvision.cli import one_sentence, say, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.data.cards import load_card
+from promptvision.data.readers.folder import check_output
 from promptvision.data.readers.own import own_reader
 from promptvision.engine.progress import log_to_terminal, track
 from promptvision.errors import InputError, as_called
@@ -67,15 +68,18 @@ def main():
     clock, place = Clock(args.minutes), Path(args.images).expanduser()
     settings = {"DATASET.NAME": own_reader(args.images), "DATASET.ROOT": str(place)}
     output = args.output or Path("out", f"fit_{file_name(place.resolve().stem)}")
+    if settings["DATASET.NAME"] == "folder":
+        check_output(settings["DATASET.ROOT"], output)
     log_to_terminal()
+    once = Once()
     for handler in logging.getLogger("promptvision").handlers:
-        handler.addFilter(Once())
+        handler.addFilter(once)
 
     def tell(text):
         seconds = round(clock.limit - clock.left())
         say(f"{seconds // 60}:{seconds % 60:02} {text}")
 
-    settings |= checked(settings, clock, args.jobs, tell)
+    settings |= checked(settings, clock, args.jobs, tell, once)
     settings |= {"BACKBONE.NAME": args.backbone, "BACKBONE.PRETRAINED": args.pretrained}
     from promptvision.sweep.fitting.fit import fit  # torch
     from promptvision.sweep.fitting.words import summary
@@ -98,7 +102,7 @@ def main():
     say(as_called(f"python tools/predict.py --run {run} photos/"))
 
 
-def checked(settings, clock, jobs, tell):
+def checked(settings, clock, jobs, tell, once):
     """Look at every image, as far as the time goes, and say what is wrong; return settings that leave out bad ones."""
     from promptvision.data.prepare.check import check  # torch
 
@@ -108,10 +112,12 @@ def checked(settings, clock, jobs, tell):
 
     (report,) = check(load_card(settings["DATASET.NAME"]), settings["DATASET.ROOT"], jobs=jobs, progress=in_time)
     for finding in report.findings:
+        case = finding.cases[0].replace("set DATASET.ROOT to", "name")  # a fit has no keys
         if finding.what == "cannot be used as it is":
-            raise InputError(finding.cases[0])
+            raise InputError(case)
         more = f", and {len(finding.cases) - 1:,} more" if len(finding.cases) > 1 else ""
-        tell(f"{finding.what}: {finding.cases[0]}{more}")
+        tell(f"{finding.what}: {case}{more}")
+        once.said.update(finding.cases)
     bad = any(finding.what == UNREADABLE for finding in report.findings)
     return {"INPUT.ON_BAD_IMAGE": "skip" if bad else "stop"}
 

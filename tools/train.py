@@ -52,8 +52,10 @@ def train(cfg, args):
     import promptvision
     from promptvision.engine.distributed import is_first, process_group, run_folder
     from promptvision.engine.progress import LOG, log_to_terminal
+    from promptvision.experiment.data import check_place
     from promptvision.experiment.run import run
 
+    check_place(cfg, cfg.OUTPUT_DIR)
     how = {"resume": args.resume == "auto", "overwrite": args.overwrite}
     with process_group(cfg.TRAIN.DEVICE), run_folder(cfg.OUTPUT_DIR, **how) as folder:
         if is_first():

@@ -12,11 +12,11 @@ from promptvision.experiment.predict import UNSURE
 class FolderLabels:
     """Compares predictions with the names of the folders that the images are in, where these are names of classes.
 
-    Underscores and blanks are the same. A folder in a shard counts as well.
+    Underscores and blanks are the same, unless two classes differ in them alone. A folder in a shard counts as well.
     """
 
     def __init__(self, classes: Sequence[str]):
-        self.classes = {_spaced(name): name for name in classes}
+        self.classes = {**{_spaced(name): name for name in classes}, **{name: name for name in classes}}
         self.images = self.labelled = self.unsure = self.right = 0
         self.mistakes = list[str]()
         """A line for each of the first TOLD mistakes."""
@@ -24,7 +24,8 @@ class FolderLabels:
     def add(self, path: str, label: str) -> None:
         """Count the prediction of an image."""
         self.images += 1
-        true = self.classes.get(_spaced(PurePath(path).parent.name))
+        folder = PurePath(path).parent.name
+        true = self.classes.get(folder) or self.classes.get(_spaced(folder))
         if true is None:
             return
         self.labelled += 1

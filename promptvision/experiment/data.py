@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from yacs.config import CfgNode
 
@@ -14,6 +15,7 @@ from promptvision.data.image_cache import CachedImages
 from promptvision.data.images import Images, Item
 from promptvision.data.long_tail import long_tailed
 from promptvision.data.readers import read
+from promptvision.data.readers.folder import check_output
 from promptvision.data.scan import leave_out_bad
 from promptvision.data.splits import class_subset, cross_validation, few_shot, held_out, short_classes, subset_classes
 from promptvision.engine.together.stack import Member
@@ -74,6 +76,12 @@ def read_lists(wanted: CfgNode) -> tuple[Card, Images]:
     if wanted.HELD_OUT:
         raise InputError("DATASET.HELD_OUT splits a target domain: name it in DATASET.TARGET")
     return card, read(card, wanted.ROOT)
+
+
+def check_place(cfg: CfgNode, output: str | Path) -> None:
+    """Raise InputError for a folder of runs among the class folders of your own images."""
+    if cfg.DATASET.ROOT and load_card(cfg.DATASET.NAME).reader == "folder":
+        check_output(cfg.DATASET.ROOT, output)
 
 
 def match_classes(method: Method, data: Data) -> tuple[Method, Data]:

@@ -53,9 +53,11 @@ def once(
     found = earlier_result(resolved(cfg), folder, overwrite=overwrite)
     if found is not None:
         return found
-    from promptvision.engine.run_folder import RunFolder
-    from promptvision.experiment.run import run  # torch, which a dry run need not spend seconds on
+    from promptvision.engine.run_folder import RunFolder  # torch, which a dry run need not spend seconds on
+    from promptvision.experiment.data import check_place
+    from promptvision.experiment.run import run
 
+    check_place(cfg, folder)
     with RunFolder(folder, wait=True) as open_folder:
         open_folder.resume = started(cfg, folder)
         open_folder.overwrite = overwrite and not open_folder.resume

@@ -51,6 +51,19 @@ def read_folder(card: Card, root: str, faults: Faults) -> Images:
     return Images(*complete(given), partial(open_image, str(top)), str(top))
 
 
+def check_output(root: str, output: str | Path) -> None:
+    """Raise InputError for a folder of runs among the class folders, where it would be taken for a class."""
+    top, place = Path(root).expanduser().resolve(), Path(output).resolve()
+    if not os.path.isdir(top):
+        return
+    for folder in split_folders(top).values():
+        if place.is_relative_to(top / folder) and not any(map(hidden, place.relative_to(top / folder).parts)):
+            raise InputError(
+                f"the output {output} is inside the folder of images {root}, where it would be taken for a class; "
+                f"choose one elsewhere, such as {top.parent / place.name}"
+            )
+
+
 def _deeper(folders: Iterable[str], listings: Iterable[Mapping[str, Sequence[str]]]) -> list[str]:
     """Return a sentence if the folders inside those of the classes are probably the classes; else nothing.
 
