@@ -53,11 +53,13 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
 
 
 def check_names(classes: Sequence[str]) -> None:
-    """Raise InputError for empty or duplicate class names."""
+    """Raise InputError for class names that are no texts, empty or duplicate."""
     if not classes:
         raise InputError("no classes: a method needs at least one class name")
     first: dict[str, int] = {}
     for label, name in enumerate(classes):
+        if not isinstance(name, str):
+            raise InputError(f"class {label} is {name!r}, which is no text; class names are texts")
         if not name.strip(" _\t\r\n"):
             raise InputError(f"class {label} has no name ({name!r}); every class needs one")
         if len(name) > LONGEST:

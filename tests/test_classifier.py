@@ -88,6 +88,7 @@ def test_an_image_is_the_same_however_it_is_given(classifier, photos):
         (torch.zeros(3, 8, 8, dtype=torch.int64), "is a tensor of torch.int64; it must be uint8"),
         (torch.full((3, 8, 8), torch.nan), "holds NaN"),
         (torch.full((3, 8, 8), -1.5), "has values from -1.5 to -1.5; they must be from 0 to 1"),
+        ("a\0.png", r"image 'a\\x00.png' cannot be read: its name has a NUL character"),
         ("missing.png", "image missing.png cannot be read: No such file or directory"),
         ("https://example.org/a.png", "it is an address: download the image, and name the file"),
         ([noise(0), np.zeros((8, 8, 3))], "^image 1 is an array of float64"),
@@ -139,6 +140,11 @@ def test_other_classes_and_a_saved_classifier(words, photos, tmp_path):
         coop.with_classes(["cat", "cat"])
 
 
+def test_names_that_are_no_texts_are_one_sentence(words):
+    with pytest.raises(InputError, match="class 1 is 2, which is no text; class names are texts"):
+        promptvision.load(words).with_classes(["a", 2])
+
+
 def test_a_method_tied_to_its_classes_says_so(classifier):
     with pytest.raises(InputError, match="Linear is tied to the classes it was trained on"):
         classifier.with_classes(["cat", "dog"])
@@ -162,6 +168,8 @@ def test_loading_draws_nothing_and_moves_where_it_is_told(trained):
     assert classifier.device == torch.device("cpu") and classifier.to("cpu") is classifier
     with pytest.raises(InputError, match="unknown device 'gpu'"):
         promptvision.load(trained[0], device="gpu")
+    with pytest.raises(InputError, match="top is 1.5; it must be at least 1, a whole number"):
+        classifier(noise(0), top=1.5)
     with pytest.raises(InputError, match="top is 0; it must be at least 1"):
         classifier(noise(0), top=0)
 
@@ -174,8 +182,18 @@ def test_a_run_of_a_gpu_is_loaded_without_one(trained, tmp_path):
 
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path, trained):
-    with pytest.raises(InputError, match="config.yaml does not exist"):
+    with pytest.raises(InputError, match="the run .*nothing does not exist$"):
         promptvision.load(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="the run .*file is a file, not a folder$"):
+        promptvision.load(tmp_path / "file")
+    for name in ("another", "best"):  # as `fit` leaves them
+        (tmp_path / "fit" / name).mkdir(parents=True)
+        (tmp_path / "fit" / name / "config.yaml").touch()
+    with pytest.raises(
+        InputError, match="fit is no folder of a run: it has no config.yaml; did you mean .*fit/best\\?$"
+    ):
+        promptvision.load(tmp_path / "fit")
     place = promptvision.load(trained[0]).save(tmp_path / "cut")
     (place / "learned.safetensors").unlink()
     with pytest.raises(InputError, match="learned.safetensors does not exist; has the run finished"):

@@ -20,7 +20,7 @@ from promptvision.config.conditional import checked_table, holds, overrides_of
 from promptvision.config.files import Files, read_files
 from promptvision.config.key import OPTIONS, Key, option_rows
 from promptvision.config.schema import KEYS
-from promptvision.config.trust import COMMAND_LINE, check_code, holds_run, without_places
+from promptvision.config.trust import COMMAND_LINE, check_code, check_run, holds_run, without_places
 from promptvision.errors import InputError, unknown, visible
 from promptvision.safe_yaml import as_yaml
 
@@ -56,6 +56,8 @@ def load_config(
     `trust`: run code that a file in the folder of a run names, even if no override repeats them. `of_run`: open
     a run, whose config does not say where to write. Raises InputError for a wrong file, key or value.
     """
+    if of_run:
+        check_run(Path(path))
     return config_of(read_files(path), overrides, families, trust=trust, of_run=of_run)
 
 

@@ -24,6 +24,20 @@ def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in RUN_FILES)
 
 
+def check_run(config: Path) -> None:
+    """Raise InputError for a folder without the `config` of a run; it names a run inside, such as the best of a fit."""
+    folder = config.parent
+    if config.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"the run {folder} {'is a file, not a folder' if folder.exists() else 'does not exist'}")
+    inside = next(
+        (place for place in (folder / "best", *sorted(folder.glob("*"))) if (place / config.name).exists()), None
+    )
+    hint = f"; did you mean {inside}?" if inside else ""
+    raise InputError(f"{folder} is no folder of a run: it has no {config.name}{hint}")
+
+
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without those that say where to write; an empty one, which writes nothing, stays."""
     places = {key.name for key in KEYS if key.place}

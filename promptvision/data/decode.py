@@ -129,6 +129,8 @@ def _reason(source: str | bytes, error: BaseException) -> str:
         return "it does not fit into memory"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}; {ADDRESS}" if isinstance(source, str) and is_address(source) else error.strerror
+    if isinstance(source, str) and "\0" in source:
+        return "its name has a NUL character, which no file has"
     with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         start = file.read(256)
     if not start:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ class Classifier:
 
     def __call__(self, images: Any, top: int = 5) -> list[Any]:
         """Return the `top` most likely (class, probability) pairs of each image, of a single one its list alone."""
-        if top < 1:
-            raise InputError(f"top is {top}; it must be at least 1")
+        if not isinstance(top, Integral) or top < 1:
+            raise InputError(f"top is {top!r}; it must be at least 1, a whole number")
         given, single = listed(images)
         found: list[Guesses] = self.predictor.most_likely(self.probabilities(given), top)
         return found[0] if single else found
