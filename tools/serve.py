@@ -33,11 +33,11 @@ def main():
         say(f"--host {args.host}: everyone who reaches this machine there can send images; there is no password")
     name = args.run.resolve().name
 
-    def told(address):
+    def announce(address):
         say(f"{name}: {address} (Ctrl-C ends it)")
 
     try:
-        serve(answers_of(args.run, trust=args.trust), place, name, told, forever)
+        serve(answers_of(args.run, trust=args.trust), place, name, announce, forever)
     except KeyboardInterrupt:
         say("ended")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jinja2 import Environment
 from PIL import Image
@@ -21,7 +18,8 @@ from promptvision.data.decode import open_image
 from promptvision.data.images import Images, Item
 from promptvision.deploy.classifier import Classifier
 from promptvision.deploy.explain.attention import class_attention
-from promptvision.deploy.explain.subject import first_view
+from promptvision.deploy.explain.subject import as_array, first_view
+from promptvision.deploy.thumbnails import data_uri
 from promptvision.errors import InputError, counted, one_line
 from promptvision.experiment.data import load_data
 from promptvision.experiment.loaders import image_tower
@@ -32,17 +30,20 @@ MOST = 16
 TOP = 5
 """Classes, and nearest training images, of an answer."""
 KNOWN = 2000
-"""Training images that the nearest are looked for among, evenly spread."""
+"""Training images, evenly spread, among which the nearest are searched for."""
 SIDE = 160
 """Pixels of an image in an answer."""
 TEMPLATE = """
+{% set large = "width: 160px; height: 160px; object-fit: contain" %}
+{% set small = "width: 80px; height: 80px; object-fit: contain" %}
 {% for each in answers %}
 <section class="answer" style="margin-bottom: 1.5rem">
 <h3>{{ each.name }}</h3>
 {% if each.error %}<p role="alert">{{ each.error }}</p>{% else %}
 <div style="display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start">
-<img src="{{ each.image }}" alt="{{ each.name }}">
-{% if each.attention %}<figure style="margin: 0"><img src="{{ each.attention }}" alt="Attention of the class token">
+<img src="{{ each.image }}" style="{{ large }}" alt="{{ each.name }}">
+{% if each.attention %}<figure style="margin: 0">
+<img src="{{ each.attention }}" style="{{ large }}" alt="Attention of the class token">
 <figcaption>attention, last block</figcaption></figure>{% endif %}
 <table>{% for name, probability in each.top %}
 <tr><td>{{ name }}</td><td><meter min="0" max="1" value="{{ probability }}"></meter></td>
@@ -50,7 +51,7 @@ TEMPLATE = """
 </div>
 {% if each.nearest %}<p>Nearest training images</p>
 <div style="display: flex; flex-wrap: wrap; gap: .5rem">{% for near in each.nearest %}
-<figure style="margin: 0"><img src="{{ near.image }}" alt="{{ near.name }}">
+<figure style="margin: 0"><img src="{{ near.image }}" style="{{ small }}" alt="{{ near.name }}">
 <figcaption>{{ near.name }}</figcaption></figure>{% endfor %}</div>{% endif %}
 {% endif %}
 </section>
@@ -70,11 +71,11 @@ class Neighbours:
         """Return thumbnails and classes of the images nearest to a feature (E,), by cosine."""
         places = (self.features @ F.normalize(feature, dim=-1)).topk(min(TOP, len(self.items))).indices.tolist()
         chosen = [self.items[place] for place in places]
-        return [{"name": name, "image": thumbnail(self.images.open(path), SIDE // 2)} for path, _, name in chosen]
+        return [{"name": name, "image": data_uri(self.images.open(path), SIDE // 2)} for path, _, name in chosen]
 
 
 def neighbours_of(classifier: Classifier) -> Neighbours | None:
-    """Return the training images of a run with their features, None, with a line in the log, if they are not here."""
+    """Return the training images of a run with their features, or None, with a warning, if they cannot be read."""
     try:
         images = load_data(classifier.cfg).images
         items = images.train[:: max(1, -(-len(images.train) // KNOWN))]
@@ -111,7 +112,7 @@ class Answers:
             top = self.classifier(image, TOP)
         except InputError as error:
             return {"name": name, "error": str(error).replace(path, name)}
-        found = {"name": name, "image": thumbnail(image, SIDE), "top": top, "error": ""}
+        found = {"name": name, "image": data_uri(image, SIDE), "top": top, "error": ""}
         if self.neighbours:
             found["nearest"] = self.neighbours.nearest(self.classifier.features(image)[0])
         return found | {"attention": self.attention(image)}
@@ -124,8 +125,7 @@ class Answers:
             found = class_attention(tower, predictor.features, pixels[None])
         except InputError:
             return ""
-        shown = pixels.float() / (255 if pixels.dtype == torch.uint8 else 1)
-        return thumbnail(overlay(shown.permute(1, 2, 0).numpy(), found.patches[-1, 0].float().cpu().numpy()), SIDE)
+        return data_uri(overlay(as_array(pixels), found.patches[-1, 0].float().cpu().numpy()), SIDE)
 
 
 def overlay(image: np.ndarray, values: np.ndarray) -> Image.Image:
@@ -136,13 +136,3 @@ def overlay(image: np.ndarray, values: np.ndarray) -> Image.Image:
     smooth = np.asarray(scaled.resize(image.shape[1::-1], Image.Resampling.BILINEAR)) / 255
     mixed = 0.4 * image.mean(axis=2, keepdims=True) + 0.6 * colormaps["magma"](smooth)[..., :3]
     return Image.fromarray((255 * mixed.clip(0, 1)).astype(np.uint8))
-
-
-def thumbnail(image: Image.Image, side: int) -> str:
-    """Return an image at most `side` pixels wide and high, and no smaller than that on its longer side, as a source."""
-    width, height = image.size
-    scale = side / max(width, height)
-    size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    content = io.BytesIO()
-    image.convert("RGB").resize(size, Image.Resampling.BILINEAR).save(content, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

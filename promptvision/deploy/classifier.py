@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from promptvision.config import changed, load_config
 from promptvision.config.families import FAMILIES
 from promptvision.data.transforms import Transform
-from promptvision.deploy.hub import PREFIX, fetched
+from promptvision.deploy.hub import PREFIX, RUN_FILES, fetched
 from promptvision.deploy.images import listed, opened
 from promptvision.engine.checkpoint import load_learned, save_learned
 from promptvision.engine.device import choose_device
@@ -27,21 +27,19 @@ from promptvision.experiment.predict import Guesses, Predictor
 from promptvision.experiment.run import load_run
 from promptvision.method import Method
 
-FILES = ("config.yaml", "result.json", "learned.safetensors")
-"""Files of a run folder that a classifier is made of; the result says where it comes from, and may be missing."""
 
-
-def load(run: str | Path, *, device: str = "", trust: bool = False) -> Classifier:
+def load(run: str | Path, *, device: str = "", trust: bool = False, overrides: Sequence[str] = ()) -> Classifier:
     """Return the classifier of a run folder, of a folder that `Classifier.save` wrote, or of a model on the Hub,
     hf-hub:user/name.
 
     `device`: auto, cpu, cuda or cuda:N; by default that of the run, for one trained on a GPU auto. `trust`: run code
-    that the run's config names. The global random state stays as it is.
+    that the run's config names. `overrides`: other values of keys of that config, KEY VALUE ... The global random
+    state stays as it is.
     """
     if str(run).startswith(PREFIX) and trust:
         raise InputError(f"{run} comes from elsewhere, so its code is not run; download it, read it, load the folder")
     folder = fetched(str(run)) if str(run).startswith(PREFIX) else Path(run)
-    cfg = load_config(folder / "config.yaml", [], FAMILIES, trust=trust, of_run=True)
+    cfg = load_config(folder / "config.yaml", overrides, FAMILIES, trust=trust, of_run=True)
     wanted = str(choose_device(device)) if device else re.sub("cuda.*", "auto", cfg.TRAIN.DEVICE)
     cfg = changed(cfg, ["TRAIN.DEVICE", wanted], FAMILIES)
     return Classifier(cfg, _method(cfg, folder), folder)
@@ -134,12 +132,12 @@ class Classifier:
         place = Path(folder)
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise InputError(f"{place} exists: choose another folder, or delete it")
-        state, metadata = load_learned(self.folder / FILES[-1])
+        state, metadata = load_learned(self.folder / RUN_FILES[-1])
         with writing(place):
             place.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
+            for name in RUN_FILES:
                 if (self.folder / name).exists():
                     shutil.copyfile(self.folder / name, place / name)
         if self.classes != metadata.get("named", metadata["classes"]):
-            save_learned(place / FILES[-1], state, {**metadata, "named": self.classes})
+            save_learned(place / RUN_FILES[-1], state, {**metadata, "named": self.classes})
         return place

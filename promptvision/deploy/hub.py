@@ -13,7 +13,9 @@ from promptvision.network import Source
 
 PREFIX = "hf-hub:"
 """Beginning of the name of a run on the Hub: hf-hub:user/name, or hf-hub:user/name@revision."""
-FILES = ("config.yaml", "result.json", "learned.safetensors", "README.md")
+RUN_FILES = ("config.yaml", "result.json", "learned.safetensors")
+"""Files of a run folder that a classifier is made of; the result, which describes the run, may be missing."""
+FILES = (*RUN_FILES, "README.md")
 """All that is uploaded, and all that is downloaded."""
 
 

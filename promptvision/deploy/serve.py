@@ -11,12 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from promptvision.config import changed, load_config
-from promptvision.config.families import FAMILIES
 from promptvision.deploy.answers import MOST, Answers, neighbours_of
-from promptvision.deploy.classifier import Classifier
+from promptvision.deploy.classifier import load
 from promptvision.errors import InputError, counted
-from promptvision.experiment.run import load_run
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
@@ -39,18 +36,20 @@ class Place:
 
 def answers_of(run: str | Path, *, trust: bool = False) -> Answers:
     """Load a run, and its training images if they are here, to answer questions about images."""
-    cfg = load_config(Path(run) / "config.yaml", ["COMPUTE.WAY", "plain"], FAMILIES, trust=trust, of_run=True)
-    cfg = changed(cfg, ["TRAIN.DEVICE", "cpu" if cfg.TRAIN.DEVICE == "cpu" else "auto"], FAMILIES)
-    classifier = Classifier(cfg, load_run(cfg, FAMILIES, run), Path(run))
+    classifier = load(run, trust=trust, overrides=["COMPUTE.WAY", "plain"])
     return Answers(classifier, neighbours_of(classifier))
 
 
-def serve(answers: Answers, place: Place, title: str, told: Callable[[str], None], wait: Callable[[], None]) -> None:
-    """Serve the page until `wait` returns or is interrupted; `told` is given its address. Uploads are deleted then."""
+def serve(
+    answers: Answers, place: Place, title: str, announce: Callable[[str], None], wait: Callable[[], None]
+) -> None:
+    """Serve the page until `wait` returns or is interrupted, then delete the uploads; `announce` gets its address."""
     check_gradio()
     port = free_port(place)
     with tempfile.TemporaryDirectory(prefix="promptvision-serve-") as uploads:
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")
+        import gradio  # it reads these
+
         page = page_of(answers, title)
         _, address, _ = page.launch(
             server_name=place.host,
@@ -61,12 +60,12 @@ def serve(answers: Answers, place: Place, title: str, told: Callable[[str], None
             footer_links=[],
             max_file_size=f"{place.megabytes}mb",
             app_kwargs={"middleware": [_policy()]},
-            theme=_theme(),
+            theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),  # of the system
             ssr_mode=False,
             mcp_server=False,
         )
         try:
-            told(address)
+            announce(address)
             wait()
         finally:
             page.close(verbose=False)
@@ -102,13 +101,6 @@ def page_of(answers: Answers, title: str) -> Any:
         found = gradio.HTML(elem_id="answers")
         files.change(answers, files, found, api_visibility="private", show_progress="minimal")
     return page
-
-
-def _theme() -> Any:
-    """Return a theme in the fonts of the system: no request for any."""
-    import gradio
-
-    return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 
 
 def _policy() -> Any:

@@ -54,10 +54,10 @@ def thumbnails(images: Images, paths: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return a small JPEG of an image, or a PNG of one that is small itself, as a data URI."""
+def data_uri(image: Image.Image, side: int = SIDE) -> str:
+    """Return an image, its longer side at most `side` pixels, as a data URI: a JPEG, or a PNG of one half as large."""
     small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    kind, content = "png" if max(image.size) <= SIDE // 2 else "jpeg", io.BytesIO()
+    small.thumbnail((side, side))
+    kind, content = "png" if max(image.size) <= side // 2 else "jpeg", io.BytesIO()
     small.save(content, kind, quality=80)
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

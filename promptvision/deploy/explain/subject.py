@@ -116,8 +116,12 @@ def _tests(cfg: CfgNode, *, required: bool) -> tuple[list[Item], Callable[[str],
 def seen_as(transform: Transform, name: str, label: str, image: Image.Image) -> Seen:
     """Return an image as a method sees it."""
     pixels = first_view(transform.pixels(image))
-    shown = pixels.float() / (255 if pixels.dtype == torch.uint8 else 1)
-    return Seen(name, label, shown.permute(1, 2, 0).numpy(), transform.finish(pixels))
+    return Seen(name, label, as_array(pixels), transform.finish(pixels))
+
+
+def as_array(pixels: Tensor) -> np.ndarray:
+    """Return an image (3, H, W), of uint8 or of floats from 0 to 1, as an array (H, W, 3) from 0 to 1."""
+    return (pixels.float() / (255 if pixels.dtype == torch.uint8 else 1)).permute(1, 2, 0).numpy()
 
 
 def first_view(pixels: Tensor) -> Tensor:

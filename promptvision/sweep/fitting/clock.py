@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from promptvision.errors import counted
+
 
 class Clock:
     """A limit of so many minutes, from the start of the command on."""
@@ -19,5 +21,5 @@ class Clock:
 def in_words(seconds: float) -> str:
     """Return `8 seconds`, `3 minutes`, `2.5 hours`."""
     if seconds < 100:
-        return f"{max(1, round(seconds))} second{'' if round(seconds) <= 1 else 's'}"
+        return counted(max(1, round(seconds)), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
