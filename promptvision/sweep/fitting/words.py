@@ -100,7 +100,7 @@ def _test(best: Tried, result: Mapping[str, Any]) -> str:
     learned, found = result["pictures"]["train"], result["pictures_found"]
     everything = found["train"] + found["val"]
     images = f"{learned:,} of {everything:,} images" if learned < everything else f"all {everything:,} of these images"
-    how = "learned from" if best.candidate.learns else "took its texts by"
+    how = "learned from" if best.candidate.learns else "chose its texts on"
     return (
         f"In the end it {how} {images}, and is right for {result['accuracy']:.1f} % of the "
         f"{counted(result['n'], 'test image')}, which had no say in anything."
