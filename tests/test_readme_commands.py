@@ -79,7 +79,7 @@ def test_every_command_is_understood(command, monkeypatch):
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A folder with the configs, and what the README takes for the user's own: images, a list, a module."""
-    for place in ("my_pictures", "my", "photos", "more"):
+    for place in ("my_images", "my", "photos", "more"):
         for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
             (tmp_path / place / name).mkdir(parents=True)
             for index in range(4):

@@ -54,7 +54,7 @@ def _method(cfg: CfgNode, folder: Path) -> Method:
 class Classifier:
     """A trained method with its classes, its transform and the folder that it was loaded from.
 
-    Images are given one at a time, as a list, or as a batch: paths, PIL images, arrays (H, W, 3) or (H, W) of uint8,
+    Its methods take one image, a list of images, or a batch: paths, PIL images, arrays (H, W, 3) or (H, W) of uint8,
     tensors (3, H, W) of uint8 or of floats from 0 to 1. They are computed in batches of TEST.BATCH_SIZE.
     """
 
@@ -85,7 +85,7 @@ class Classifier:
         return self._predictor
 
     def __call__(self, images: Any, top: int = 5) -> list[Any]:
-        """Return the `top` most likely (class, probability) pairs of each image, of a single one its list alone."""
+        """Return for each image its `top` most likely (class, probability) pairs; for a single image one such list."""
         if not isinstance(top, Integral) or top < 1:
             raise InputError(f"top is {top!r}; it must be at least 1, a whole number")
         given, single = listed(images)
@@ -101,7 +101,7 @@ class Classifier:
         return self._computed(images, self.predictor.features)
 
     def _computed(self, images: Any, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what is computed of the pixels of images, batch by batch."""
+        """Apply `compute` to the pixels of images, batch by batch."""
         given, size = listed(images)[0], self.cfg.TEST.BATCH_SIZE
         names = ["image" if len(given) == 1 else f"image {number}" for number in range(len(given))]
         found = []
@@ -127,7 +127,7 @@ class Classifier:
     def save(self, folder: str | Path) -> Path:
         """Write a folder that `load` reads, of config, result and learned tensors, and return it.
 
-        InputError if the folder holds anything. Weights of the backbone and your own code are no part of it.
+        InputError if the folder is not empty. It contains neither the weights of the backbone nor your own code.
         """
         place = Path(folder)
         if place.exists() and (not place.is_dir() or any(place.iterdir())):

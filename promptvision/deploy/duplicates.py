@@ -1,4 +1,4 @@
-"""Near-duplicates of training images among the tested ones, by the features of the run's own image tower."""
+"""Near-duplicates of training images among the test images, by the features of the run's own image tower."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from promptvision.experiment.loaders import Setup, image_tower
 from promptvision.report.page.run import Near, Pair
 
 NEAR = 0.98
-"""Cosine from which on two images are called near-duplicates."""
+"""Least cosine of near-duplicates."""
 MOST_COMPARED = 100_000_000
 """Pairs of a test and a training image that are compared, in about five seconds on one core."""
 ROWS = 256

@@ -37,7 +37,7 @@ class FolderLabels:
             self.mistakes.append(f"  {shown(path)}: {shown(label)}")
 
     def lines(self) -> Iterator[str]:
-        """Yield the accuracy and the mistakes, nothing without an image in such a folder."""
+        """Yield the accuracy and the mistakes; nothing if no image is in such a folder."""
         if not self.labelled:
             return
         sure = self.labelled - self.unsure

@@ -32,7 +32,7 @@ def fetched(name: str) -> Path:
 
 @contextmanager
 def answered(name: str) -> Iterator[None]:
-    """Raise InputError for what the Hub refuses: a wrong name, a missing model, no permission."""
+    """Turn the refusals of the Hub into InputError: a wrong name, a missing model, no permission."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:

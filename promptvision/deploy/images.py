@@ -20,7 +20,7 @@ KINDS = "a path, a PIL image, an array (H, W, 3) or (H, W) of uint8, or a tensor
 
 
 def listed(images: Any) -> tuple[list[Any], bool]:
-    """Return the images that were given, as they are, and whether it was a single one and no list; InputError for none.
+    """Return the given images as a list, unchanged, and whether a single image was given; InputError for an empty list.
 
     A batch, an array (N, H, W, 3) or a tensor (N, 3, H, W), is a list of its images.
     """
@@ -36,7 +36,7 @@ def listed(images: Any) -> tuple[list[Any], bool]:
 
 
 def opened(image: Any, name: str) -> Image.Image:
-    """Return one image as RGB, as training opens files; BadImage, which names it, if it is none."""
+    """Return one image as RGB, as training opens files; BadImage, with its name, for anything else."""
     if isinstance(image, str | os.PathLike):
         return open_image("", str(Path(image)) if isinstance(image, os.PathLike) else image)
     if isinstance(image, Tensor):

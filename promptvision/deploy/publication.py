@@ -25,7 +25,7 @@ NAMES_OF_IMAGES = "left_out"
 
 
 def write_publication(run: str | Path, folder: str | Path, name: str, licence: str) -> Classifier:
-    """Write config, result, learned tensors and a model card of a run to a new folder; return what loads from it.
+    """Write config, result, learned tensors and a model card of a run to a new folder; return its classifier.
 
     `name`: of the model, user/name. Absolute paths lose their folders. InputError for a run that cannot be loaded from
     these files alone.

@@ -57,8 +57,8 @@ class Exported:
 def export(run: str | Path, kind: str, file: Path | None, *, overwrite: bool = False, trust: bool = False) -> Exported:
     """Write a run as a file of a kind, and return how far what it computes is from the run, in float32 on the CPU.
 
-    InputError for a method without such a file, for a file that exists, and for one that computes something else:
-    then nothing is written.
+    InputError for a method that has no such file, for a file that exists, and for a file that computes something
+    else; then nothing is written.
     """
     _check_installed(kind)
     path = Path(run) / KINDS[kind] if file is None else file

@@ -38,7 +38,7 @@ class Program(nn.Module):
 
 
 def traced(predict: Callable[[Tensor], Tensor], size: tuple[int, int], method: str) -> Any:
-    """Return the ExportedProgram of a predictor for images of a size; InputError, which names the method, without."""
+    """Return the ExportedProgram of a predictor for images (height, width); InputError if torch cannot trace it."""
     images = torch.zeros(EXAMPLES, 3, *size)
     batch = {"images": {0: torch.export.Dim("batch", min=1)}}
     try:
@@ -82,7 +82,7 @@ def write_onnx(program: Any, path: Path, facts: dict[str, Any], method: str) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the notes of torch.export and ONNX off the terminal."""
+    """Keep the messages of torch.export and ONNX off the terminal."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

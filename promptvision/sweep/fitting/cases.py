@@ -13,12 +13,12 @@ MANY = 100
 REACHED = 0.75
 """Share of the linear accuracy above chance that zero-shot or k-NN must reach, if the images are near."""
 APART = 0.1
-"""Difference of cosines within and between classes, of centred features, from which the features tell them apart."""
+"""Difference of cosines within and between classes, see `contrast`, from which features tell the classes apart."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The facts that decide the case of some images: their number per class, and how near they are to the pretraining.
+    """The facts that decide the case: the number of images per class, and how near they are to the pretraining.
 
     `untrained`, `linear`: accuracies of zero-shot or k-NN, and of a linear classifier. `apart`: see `contrast`.
     """
@@ -52,9 +52,9 @@ class Case:
 
 
 def contrast(features: Tensor, labels: Tensor) -> float:
-    """Return the mean cosine of two images of one class less that of two of different classes, of centred features.
+    """Return the mean cosine of images of one class minus that of images of different classes, for centred features.
 
-    Every class counts the same, however many images it has. About 0 if the features do not tell the classes apart.
+    All classes count equally, whatever their size. About 0 if the features do not tell the classes apart.
     """
     counts = labels.bincount().float().clamp_min(1)[:, None]
     means = torch.zeros(len(counts), features.shape[1]).index_add(0, labels, features.float()) / counts

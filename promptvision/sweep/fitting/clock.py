@@ -8,7 +8,7 @@ from promptvision.errors import counted
 
 
 class Clock:
-    """A limit of so many minutes, from the start of the command on."""
+    """A limit in minutes that starts to run with the command."""
 
     def __init__(self, minutes: float):
         self.limit, self.started = 60 * minutes, time.monotonic()

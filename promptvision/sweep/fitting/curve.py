@@ -1,4 +1,4 @@
-"""The learning curve: the accuracy by the number of images per class, and what more of them would bring."""
+"""The learning curve: accuracy over the number of images per class, and what more images would bring."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARTS = (4, 2)
 
 @dataclass(frozen=True)
 class Point:
-    """The score of a candidate that learned from so many images per class, on average."""
+    """The score of a candidate that learned from `images` per class, on average."""
 
     images: int
     score: Score
@@ -29,7 +29,7 @@ def cheapest_good(best: Tried, tried: Sequence[Tried]) -> Tried | None:
 
 
 def learning_curve(study: Study, tried: Tried) -> list[Point]:
-    """Return the accuracy of a candidate on a part of the images, as far as the time goes, and on all of them."""
+    """Return the scores of a candidate trained on parts of the images, as far as time allows, and on all of them."""
     per_class = study.per_class
     candidate = replace(tried.candidate, grid={key: [value] for key, value in tried.variant.items()})
     points = []
@@ -42,7 +42,7 @@ def learning_curve(study: Study, tried: Tried) -> list[Point]:
 
 
 def twice_as_many(points: Sequence[Point]) -> float | None:
-    """Return the accuracy to expect of twice as many images: the error falls by the power of the last two points.
+    """Return the accuracy to expect from twice as many images: the error follows the power law of the last two points.
 
     None if it did not fall by more than its standard error, or if there is nothing to compare.
     """

@@ -19,14 +19,14 @@ from promptvision.experiment.loaders import Setup, feature_cache, image_tower
 from promptvision.sweep.completed import Families
 
 TIMED = 16
-"""Images by which the time of encoding one is measured."""
+"""Images by which the time to encode one is measured."""
 
 
 @dataclass(frozen=True)
 class Pool:
     """The images that may be learned from: `rows` of their `features` (N, E) by path, and their `labels` (N,).
 
-    `seconds`: the time of encoding one.
+    `seconds`: the time to encode one.
     """
 
     rows: Mapping[str, int]
@@ -47,7 +47,7 @@ def setup_of(cfg: CfgNode, families: Families, data: Data) -> Setup:
 
 
 def seconds_to_encode(setup: Setup) -> float:
-    """Return the seconds that the backbone takes for an image, with reading it: the faster of two passes over some."""
+    """Return the seconds to read and encode an image: the faster of two passes over a few."""
     images, found = setup.data.images, list[float]()
     some = replace(setup, cache=None).on(replace(images, train=images.train[:TIMED]))
     with torch.no_grad(), autocast(setup.device, setup.cfg.TRAIN.PRECISION):
@@ -60,7 +60,7 @@ def seconds_to_encode(setup: Setup) -> float:
 
 
 def encode(setup: Setup, seconds: float) -> Pool:
-    """Return the images that are trained on, encoded; their features are kept for all runs."""
+    """Encode the training images; their features are cached for all runs."""
     loader: Any = setup.test_loader("train")
     parts = [(features, labels) for features, labels in loader]
     rows = {path: number for number, (path, _, _) in enumerate(setup.data.images.train)}
@@ -70,7 +70,7 @@ def encode(setup: Setup, seconds: float) -> Pool:
 
 @torch.no_grad()
 def image_features(method: Any, batch: Tensor) -> Tensor:
-    """Return the features of a batch that may hold them already."""
+    """Return the features (B, E) of a batch of images, or of one that already consists of features."""
     return image_tower(method).as_features(batch.to(next(method.backbone.parameters()).device)).float().cpu()
 
 

@@ -13,7 +13,7 @@ from promptvision.sweep.jobs import Result
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy in per cent over so many held-out `images`, with its standard `error`."""
+    """An accuracy in per cent over a number of held-out `images`, with its standard `error`."""
 
     accuracy: float
     error: float

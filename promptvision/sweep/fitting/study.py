@@ -1,4 +1,4 @@
-"""Candidates on held-out images: their runs, as far as the time goes."""
+"""Candidates on held-out images: their runs, as far as time allows."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Study:
     chosen: dict[tuple[int, ...], list[str]] = field(default_factory=dict)
 
     def attempt(self, candidate: Candidate, shots: int = 0, *, anyway: bool = False) -> Tried:
-        """Try the variants of a candidate as far as the time goes, or `anyway`; finished runs are kept.
+        """Try the variants of a candidate as far as time allows, or all of them (`anyway`); finished runs are kept.
 
         `shots`: training images per class, 0 for all.
         """
@@ -86,7 +86,7 @@ class Study:
         return Tried(candidate, variants[best], scores[best], seconds, note)
 
     def work_off(self, jobs: Sequence[Job], anyway: bool) -> str:
-        """Do jobs until they are done or the time is over, which is what it returns then; raise the first failure."""
+        """Do jobs until time is over; return a note if it is, "" if all are done. InputError for the first failure."""
         started = time.monotonic()
         with closing(self._outcomes(jobs)) as outcomes:
             for count, outcome in enumerate(outcomes, start=1):
@@ -106,7 +106,7 @@ class Study:
             yield from (do(job, self.shared) for job in jobs)
 
     def in_time(self, jobs: Sequence[Sequence[Job]]) -> tuple[int, str]:
-        """Return for how many of a candidate's variants, each some jobs, there is time, and why not for all of them.
+        """Return how many of a candidate's variants, each a list of jobs, there is time for, and why not for all.
 
         A part of the first job is timed, unless encoding its images alone takes too long.
         """
@@ -127,7 +127,7 @@ class Study:
         return count, note if count else f"not tried: {note.removeprefix('all take ')}"
 
     def _late(self, each: float, count: int) -> bool:
-        """Return whether so many runs, and the last one, take longer than is left."""
+        """Return whether `count` runs of `each` seconds, and the last run, take longer than the time left."""
         at_once = max(1, min(self.task.jobs, count)) if each * count > WORTH else 1
         return each * (count / at_once + RESERVE) + self.spare > self.clock.left()
 

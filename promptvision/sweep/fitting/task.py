@@ -93,7 +93,7 @@ class Task:
 
 
 def hold_out(counts: Sequence[int], val: int, test: int, each: float, seconds: float) -> HeldOut:
-    """Return how images are held out, so that all that are looked at can be encoded in `seconds`.
+    """Return how images are held out, so that all images of the fit can be encoded in `seconds`.
 
     `counts`: training and validation images of each class; `val`, `test`: validation and test images; `each`: seconds
     to encode one.

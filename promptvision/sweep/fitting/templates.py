@@ -16,7 +16,7 @@ MOST = 5
 
 
 def all_templates() -> list[str]:
-    """Return the shipped templates, the most general first."""
+    """Return the templates that ship with promptvision, the most general first."""
     return list(read_yaml(TABLE, "table of templates"))
 
 
