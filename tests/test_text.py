@@ -108,7 +108,7 @@ def test_predictions(flags, encoding, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["predict.py", "--run", "out", "a.png", *flags])
     found = [Prediction("é犬", [(f"é{NASTY}", 1.0)]), Prediction("torn.png", [], NASTY)]
     known = tool["main"].__globals__
-    known.update(load_config=lambda *a, **k: None, classify=lambda cfg, args: known["printed"]([found], args.json))
+    known.update(load_config=lambda *a, **k: None, classify=lambda cfg, args, _: known["printed"]([found], args.json))
     raw = io.BytesIO()
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, encoding, write_through=True))

@@ -21,10 +21,10 @@ def arguments():
 
 
 def main():
+    args = arguments()
     from promptvision.deploy.serve import LOOPBACK, Place, answers_of, check_gradio, free_port, serve
     from promptvision.engine.progress import log_to_terminal
 
-    args = arguments()
     check_gradio()
     place = Place(args.host, args.port, args.megabytes)
     free_port(place)  # before a model is loaded

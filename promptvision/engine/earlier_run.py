@@ -27,6 +27,7 @@ ADDED: Mapping[str, Any] = {
     "TRAIN.PATIENCE": 0,
     "DATASET.TRAIN_CLASSES": "same",
     "DATASET.FOLDS": 0,
+    "DATASET.VALIDATION_SHOTS": 4,
     "INPUT.RESIZE": "pillow",
     **{f"METHOD.OPTIONS.{name}": False for name in ("POOLED", "SEQUENTIAL", "LEARNED_SCALE", "HEAD_NORM")},
     **{f"METHOD.OPTIONS.{name}": False for name in ("WHOLE_POOL", "PORT_RESHAPE", "PER_CLASS")},
