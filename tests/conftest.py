@@ -235,9 +235,13 @@ def check_training():
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    """`tool("train", "--config", ...)` runs a script and gives (exit status, stdout, stderr on one line)."""
+    """`tool("train", "--config", ...)` runs a script and gives (exit status, stdout, stderr on one line).
 
-    def call(name, *words):
+    A run's page is written only with `page=True`.
+    """
+
+    def call(name, *words, page=False):
+        words = [*words, *(["--no-page"] if name == "train" and not page else [])]
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, words)])
         monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
         log = logging.getLogger("promptvision")

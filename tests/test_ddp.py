@@ -25,7 +25,7 @@ ALONE, PAIR = [], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-n
 
 def train(how, config, out, *more):
     words = [sys.executable, *how, "tools/train.py", "--config", f"configs/{config}.yaml", *QUICK, *more]
-    words += ["OUTPUT_DIR", out]
+    words += ["OUTPUT_DIR", out, "--no-page"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(list(map(str, words)), cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 

@@ -48,7 +48,7 @@ def test_a_run_ends_with_its_page(tool, images, tmp_path):
     """The near-duplicate is found by features, and the images can be gone when the page is written again."""
     shutil.copytree(images, tmp_path / "images")
     words = [*WORDS, "DATASET.ROOT", tmp_path / "images", "OUTPUT_DIR", tmp_path / "run"]
-    status, out, err = tool("train", *words)
+    status, out, err = tool("train", *words, page=True)
     page = tmp_path / "run/run.html"
     assert status == 0 and f"page: {page}" in out, err
     assert "1 of 12 test images have features with a cosine of 0.98 or more" in said(page) and "is 1.0000." in said(
@@ -69,7 +69,7 @@ def test_a_run_ends_with_its_page(tool, images, tmp_path):
 def test_images_that_changed_are_not_shown(tool, images, tmp_path):
     shutil.copytree(images, tmp_path / "images")
     words = [*WORDS, "DATASET.ROOT", tmp_path / "images", "OUTPUT_DIR", tmp_path / "run", "--no-page"]
-    status, out, err = tool("train", *words)
+    status, out, err = tool("train", *words, page=True)
     assert status == 0 and "page:" not in out and not (tmp_path / "run/run.html").exists(), err
     (tmp_path / "images/test/it's <b>/3'.png").unlink()
     assert tool("report", "--run", tmp_path / "run")[0] == 0
@@ -81,10 +81,10 @@ def test_a_page_that_cannot_be_written_loses_no_result(tool, images, tmp_path):
     """A folder is in its place when the run is resumed; a run without predictions has no page either."""
     folder = tmp_path / "run"
     words = [*WORDS, "DATASET.ROOT", images, "OUTPUT_DIR", folder, "--resume", "auto"]
-    assert tool("train", *words, "--no-page")[0] == 0
+    assert tool("train", *words)[0] == 0
     (folder / "result.json").unlink()
     (folder / "run.html").mkdir()
-    status, out, err = tool("train", *words)
+    status, out, err = tool("train", *words, page=True)
     assert status == 0 and "No page: " in err and "run.html cannot be written: Is a directory" in err
     assert (folder / "result.json").exists() and "hardest classes" in out and "page:" not in out
     (folder / "predictions.csv").unlink()
