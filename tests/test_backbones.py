@@ -324,3 +324,8 @@ def test_no_code_from_a_weight_file_runs(tmp_path):
     torch.save({"state_dict": Bomb()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match="cannot read weights from .*old.pth"):
         read_weights(tmp_path / "old.pth")
+
+
+def test_towers_share_a_tokenizer():
+    """Texts are remembered with their tokenizer: a new one for each tower would stay in memory."""
+    assert load_clip("embedded").text.tokenizer is load_clip("embedded").text.tokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import nullcontext
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,16 @@ def _wrap(model: Any, name: str) -> CLIP:
     known = name if get_model_config(name) else "ViT-B-32"
     theirs = (get_model_config(known) or {})["text_cfg"].get("hf_tokenizer_name")
     with Source.hub(theirs).use(f"the tokenizer of {name}", COPY) if theirs else nullcontext():
-        tokenizer = open_clip.get_tokenizer(known)
+        tokenizer = tokenizer_of(known)
     foreign = isinstance(getattr(model, "text", None), HFTextEncoder)
     text = HuggingFaceText(model.text, tokenizer, name) if foreign else OpenClipText(model, tokenizer, name)
     return CLIP(name, OpenClipImage(model.visual, name), text, model.logit_scale)
+
+
+@cache
+def tokenizer_of(name: str) -> Any:
+    """Return the tokenizer of an open_clip model, one for all of its towers, which change nothing in it."""
+    return open_clip.get_tokenizer(name)
 
 
 def _from_name(name: str, pretrained: str | bool | None, quick_gelu: bool | None, options: dict[str, Any]) -> nn.Module:
