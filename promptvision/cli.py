@@ -23,10 +23,7 @@ from promptvision.errors import InputError, OwnCodeFailed, as_called, lacks_memo
 def one_sentence() -> Iterator[None]:
     """End bad input with one sentence and exit status 2, Ctrl-C with one line and 130, SIGTERM with 143."""
 
-    ended: list[int] = []
-
     def terminate(number: int, frame: FrameType | None) -> None:
-        ended.append(number)
         signal.signal(number, signal.SIG_IGN)  # a second one must not cut the end short
         raise SystemExit(128 + number)  # as after an error: locks are released, half-written files are removed
 
@@ -60,7 +57,7 @@ def one_sentence() -> Iterator[None]:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
     finally:
-        if not ended:
+        if signal.getsignal(signal.SIGTERM) is terminate:
             signal.signal(signal.SIGTERM, before)
 
 

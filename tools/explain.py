@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from promptvision.cli import add_trust, one_sentence, say, tool_parser
-from promptvision.config import load_config
-from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 
 
@@ -24,19 +22,15 @@ def arguments():
 
 def main():
     args = arguments()
-    cfg = load_config(args.run / "config.yaml", [], FAMILIES, trust=args.trust, of_run=True)
-    explain_run(cfg, args)
-
-
-def explain_run(cfg, args):
-    """Write the figures and the page of a run, and print what they show."""
+    from promptvision.deploy.classifier import load
     from promptvision.deploy.explain.page import write_explanation
     from promptvision.deploy.explain.parts import explain
     from promptvision.deploy.explain.subject import load_subject
     from promptvision.engine.progress import log_to_terminal
 
+    classifier = load(args.run, trust=args.trust, overrides=["COMPUTE.WAY", "plain"])
     log_to_terminal()
-    parts = explain(load_subject(cfg, args.run, args.images), args.words, args.plane)
+    parts, cfg = explain(load_subject(classifier, args.images), args.words, args.plane), classifier.cfg
     lead = f"{cfg.METHOD.NAME} on {cfg.BACKBONE.NAME}, trained on {cfg.DATASET.NAME}: what the run has learned."
     page = write_explanation(args.run.resolve().name, lead, parts, args.output or args.run / "explain")
     for part in parts:

@@ -11,6 +11,7 @@ import promptvision
 from promptvision.config import resolved
 from promptvision.errors import counted
 from promptvision.report.names import method_name
+from promptvision.report.page.run import SCORES
 from promptvision.report.tables.writers import escaped_markdown
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 SHOWN = 40
 """Classes that a card names."""
-SCORES = {"accuracy": "accuracy", "per_class_mean": "mean of the classes' accuracies", "ece": "calibration error (ECE)"}
-"""Key of a result, in per cent -> its name on the card."""
 TEXT = """
 # {name}
 

@@ -44,7 +44,6 @@ def serve(
     answers: Answers, place: Place, title: str, announce: Callable[[str], None], wait: Callable[[], None]
 ) -> None:
     """Serve the page until `wait` returns or is interrupted, then delete the uploads; `announce` gets its address."""
-    check_gradio()
     port = free_port(place)
     with tempfile.TemporaryDirectory(prefix="promptvision-serve-") as uploads:
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_OFFLINE="1")

@@ -10,7 +10,7 @@ from promptvision.report.cells import cells
 from promptvision.report.collect import Run, collect
 from promptvision.report.kinds import unshown
 from promptvision.report.literature.compare import compare, without_counterpart
-from promptvision.report.literature.reference import compare_with, read_reference, unmatched
+from promptvision.report.literature.reference import compare_with, read_reference
 from promptvision.report.sections import Section, sections
 from promptvision.report.tables.build import table
 from promptvision.report.tables.table import Table
@@ -47,6 +47,7 @@ def load_report(folder: str | Path, *, literature: bool = True, reference: Path 
         tables += [compared for section in made if (compared := compare(section))]
         remarks += without_counterpart(made)
     if reference:
-        tables += compare_with(reference.name, rows, made)
-        remarks += unmatched(reference.name, rows, made)
+        compared_with, without_number = compare_with(reference.name, rows, made)
+        tables += compared_with
+        remarks += without_number
     return Report(Path(folder), Path(folder).resolve().name, runs, made, tables, remarks)

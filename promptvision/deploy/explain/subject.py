@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,17 +13,14 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from promptvision.backbones import CLIP, ImageTower
-from promptvision.config import changed
 from promptvision.config.families import FAMILIES
 from promptvision.data.images import Item
 from promptvision.data.transforms import Transform
-from promptvision.engine.device import choose_device
+from promptvision.deploy.classifier import Classifier
 from promptvision.errors import InputError, counted
 from promptvision.experiment.build import load_backbone
 from promptvision.experiment.data import load_data
-from promptvision.experiment.loaders import transform_of
 from promptvision.experiment.predict_inputs import find_images, open_entry, shown_entry
-from promptvision.experiment.run import load_run
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
@@ -72,16 +68,15 @@ class Subject:
         return torch.stack([seen.input for seen in self.images]).to(self.device)
 
 
-def load_subject(cfg: CfgNode, folder: str | Path, names: Sequence[str]) -> Subject:
-    """Load a run's method, which computes all tokens of every block, the backbone it started from, and images.
+def load_subject(classifier: Classifier, names: Sequence[str]) -> Subject:
+    """Return a run's method with the backbone that it started from, and images.
 
-    `names`: files, folders and globs of images; if empty, a test image of each of the first classes.
+    `classifier`: one that computes all tokens of every block (COMPUTE.WAY plain). `names`: files, folders and globs of
+    images; if empty, a test image of each of the first classes.
     """
-    cfg = changed(cfg, ["COMPUTE.WAY", "plain"], FAMILIES)
-    method = load_run(cfg, FAMILIES, folder).eval()
+    cfg, method, transform = classifier.cfg, classifier.method.eval(), classifier.transform
     backbone = load_backbone(cfg, FAMILIES)
     frozen: ImageTower = backbone.image if isinstance(backbone, CLIP) else backbone
-    transform = transform_of(cfg, method)
     tests, opener = _tests(cfg, required=not names)
     if names:
         images = named_images(transform, names)
@@ -90,7 +85,7 @@ def load_subject(cfg: CfgNode, folder: str | Path, names: Sequence[str]) -> Subj
         chosen = [(first[name], name) for name in sorted(first)[:SHOWN]]
         images = [seen_as(transform, path, name, opener(path)) for path, name in chosen]
     step = max(1, -(-len(tests) // POINTS))
-    return Subject(cfg, method, frozen.to(choose_device(cfg.TRAIN.DEVICE)), transform, images, tests[::step], opener)
+    return Subject(cfg, method, frozen.to(classifier.device), transform, images, tests[::step], opener)
 
 
 def named_images(transform: Transform, names: Sequence[str]) -> list[Seen]:

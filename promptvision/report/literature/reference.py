@@ -56,18 +56,30 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def compare_with(name: str, reference: Sequence[Mapping[str, str]], sections: Sequence[Section]) -> list[Table]:
-    """Return a table for each section with numbers of the reference, whose file is called `name`."""
-    tables = []
+def compare_with(
+    name: str, reference: Sequence[Mapping[str, str]], sections: Sequence[Section]
+) -> tuple[list[Table], list[str]]:
+    """Return a table for each section with numbers of the reference, and a sentence on its rows without a number here.
+
+    `name`: of the reference's file.
+    """
+    tables, matched, known = [], set[int](), set[str]()
     for section in sections:
         made = Table(f"{TITLES[section.kind]}, against {name}", COLUMNS, [], ABOUT, kind=section.kind)
         for ours in all_numbers(section):
-            for row in reference:
+            known.add(ours.label)
+            for number, row in enumerate(reference):
                 if is_of(row, ours, section.kind):
+                    matched.add(number)
                     judged = verdict(ours.score, {**row, "confidence": ""}, False)
                     made.rows.append(entries(ours, {**row, "paper": row["source"], "confidence": ""}, judged, []))
         tables += [made] if made.rows else []
-    return tables
+    lost = [row for number, row in enumerate(reference) if number not in matched]
+    if not lost:
+        return tables, []
+    some = ", ".join(f"{row['method']} on {row['dataset']}" for row in lost[:3]) + (" ..." if len(lost) > 3 else "")
+    here = f"The methods here are: {', '.join(sorted(known)[:8])}."
+    return tables, [f"{len(lost)} of {len(reference)} rows of {name} have no number here: {some}. {here}"]
 
 
 def all_numbers(section: Section) -> Iterator[Ours]:
@@ -88,16 +100,3 @@ def is_of(row: Mapping[str, str], ours: Ours, kind: str) -> bool:
     counted = row["shots"] in shots or any(cell.blind for cell in ours.cells)
     same = row["method"].casefold() == ours.label.casefold() and row["dataset"] == ours.where
     return same and row["split"] in splits and counted
-
-
-def unmatched(name: str, reference: Sequence[Mapping[str, str]], sections: Sequence[Section]) -> list[str]:
-    """Return a sentence that names the rows of a reference for which there is no number here."""
-    ours = [(each, section.kind) for section in sections for each in all_numbers(section)]
-    lost = [row for row in reference if not any(is_of(row, *each) for each in ours)]
-    if not lost:
-        return []
-    some = ", ".join(f"{row['method']} on {row['dataset']}" for row in lost[:3]) + (" ..." if len(lost) > 3 else "")
-    known = ", ".join(sorted({each.label for each, _ in ours})[:8])
-    return [
-        f"{len(lost)} of {len(reference)} rows of {name} have no number here: {some}. The methods here are: {known}."
-    ]
