@@ -15,7 +15,7 @@ import promptvision
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 from promptvision.experiment.predict import predict_images
-from promptvision.experiment.predict_inputs import find_images
+from promptvision.experiment.prediction.inputs import find_images
 from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from promptvision.data.decode import SUFFIXES
 from promptvision.data.readers.folder import check_output
 from promptvision.data.readers.words import SPLITS, split_word
 from promptvision.errors import InputError
-from promptvision.experiment.predict_inputs import find_images
+from promptvision.experiment.prediction.inputs import find_images
 
 # Splits: one table of words
 

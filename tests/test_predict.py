@@ -22,13 +22,13 @@ from test_shards import cls, png, samples, shard
 from promptvision.config.families import FAMILIES
 from promptvision.data.readers.search import LeftOut, search
 from promptvision.errors import InputError, briefly
-from promptvision.experiment import predict_inputs
 from promptvision.experiment.predict import Readable, predict_images, read_batches
-from promptvision.experiment.predict_inputs import ImageList, find_images, open_entry, shown_entry
+from promptvision.experiment.prediction import inputs
+from promptvision.experiment.prediction.inputs import ImageList, find_images, open_entry, shown_entry
 from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]
-SMALL = "import runpy, sys; from promptvision.experiment import predict_inputs; predict_inputs.PART = 20; "
+SMALL = "import runpy, sys; from promptvision.experiment.prediction import inputs; inputs.PART = 20; "
 SMALL += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 """A tool whose parts have 20 images."""
 
@@ -164,7 +164,7 @@ def test_a_damaged_shard_is_one_sentence_and_stops_no_other(tmp_path):
 
 
 def test_parts_are_shards_and_blocks_of_other_images(monkeypatch):
-    monkeypatch.setattr(predict_inputs, "PART", 2)
+    monkeypatch.setattr(inputs, "PART", 2)
     images = ImageList(["a", "b", "c", "1.tar", "2.TAR", "d", "e", "f", "3.tar"])
     assert [list(part) for part in images.parts()] == [[0, 1], [2], [3], [4], [5, 6], [7], [8]]
     assert ImageList(["a"]).parts() == [range(1)] and ImageList(["a", "b", "c"]).parts()[1] == range(2, 3)

@@ -14,9 +14,9 @@ from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.deploy.folder_labels import FolderLabels
 from promptvision.experiment.loaders import transform_of
-from promptvision.experiment.predict_inputs import find_images
-from promptvision.experiment.predict_output import plan_of
-from promptvision.experiment.predict_ray import Classify, Read
+from promptvision.experiment.prediction.cluster import Classify, Read
+from promptvision.experiment.prediction.inputs import find_images
+from promptvision.experiment.prediction.output import plan_of
 from promptvision.experiment.run import load_run
 
 

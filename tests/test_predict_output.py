@@ -4,7 +4,7 @@ import pytest
 
 from promptvision.errors import InputError
 from promptvision.experiment.predict import Prediction
-from promptvision.experiment.predict_output import Output
+from promptvision.experiment.prediction.output import Output
 
 ROWS = [Prediction("a.png", [("cat", 0.5)]), Prediction("b.png", [("dog", 0.25)])]
 

@@ -16,11 +16,11 @@ from test_shards import shard
 from promptvision.config.families import FAMILIES
 from promptvision.engine.cluster import actors_for
 from promptvision.errors import InputError
-from promptvision.experiment import predict_inputs
 from promptvision.experiment.predict import read_batches
-from promptvision.experiment.predict_inputs import ImageList, find_images
-from promptvision.experiment.predict_output import Output, plan_of
-from promptvision.experiment.predict_ray import Cluster, Read, predict_on_cluster
+from promptvision.experiment.prediction import inputs
+from promptvision.experiment.prediction.cluster import Cluster, Read, predict_on_cluster
+from promptvision.experiment.prediction.inputs import ImageList, find_images
+from promptvision.experiment.prediction.output import Output, plan_of
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def descendants(pid):
 @pytest.mark.slow
 @pytest.mark.fault("files")
 def test_a_killed_actor_loses_and_doubles_nothing(tool, trained, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict_inputs, "PART", 4)
+    monkeypatch.setattr(inputs, "PART", 4)
     folder, cfg = trained
     images = find_images([str(photos)], inside=False)
     killed, readers = [], set()

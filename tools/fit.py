@@ -14,7 +14,6 @@ from promptvision.cli import one_sentence, say, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.data.cards import load_card
 from promptvision.data.readers.folder import check_output
-from promptvision.data.readers.own import own_reader
 from promptvision.engine.progress import log_to_terminal, track
 from promptvision.errors import InputError, as_called
 from promptvision.report.tables.table import Column, Entry, Table
@@ -22,6 +21,7 @@ from promptvision.report.tables.terminal import TerminalTable, wide_console
 from promptvision.report.tables.writers import markdown
 from promptvision.sweep.benchmark import file_name
 from promptvision.sweep.fitting.clock import Clock
+from promptvision.sweep.fitting.own_reader import own_reader
 from promptvision.sweep.fitting.task import Task
 
 DEFAULT = "ViT-B-16"
@@ -81,11 +81,15 @@ def main():
 
     settings |= checked(settings, clock, args.jobs, tell, once)
     settings |= {"BACKBONE.NAME": args.backbone, "BACKBONE.PRETRAINED": args.pretrained}
+    show(fitted(Task(settings, output, FAMILIES, args.seed, args.jobs), clock, tell), output)
+
+
+def fitted(task, clock, tell):
+    """Fit; a stop and missing weights are explained in the words of this tool, which has no keys."""
     from promptvision.sweep.fitting.fit import fit  # torch
-    from promptvision.sweep.fitting.words import summary
 
     try:
-        fitted = fit(Task(settings, output, FAMILIES, args.seed, args.jobs), clock, tell)
+        return fit(task, clock, tell)
     except (KeyboardInterrupt, SystemExit):
         tell("stopped: the same command resumes")
         raise
@@ -93,7 +97,13 @@ def main():
         reason, advice, _ = str(error).partition("; give a file: BACKBONE.PRETRAINED")
         hint = "; name a file of weights, or --backbone embedded, a small one that needs no download" if advice else ""
         raise InputError(f"{reason}{hint}") from error
-    table, sentences = candidates_table(fitted.tried, fitted.best), summary(fitted)
+
+
+def show(found, output):
+    """Print the candidates and what was chosen, write both to fit.md, and name the command that predicts."""
+    from promptvision.sweep.fitting.words import summary  # torch
+
+    table, sentences = candidates_table(found.tried, found.best), summary(found)
     wide_console().print(TerminalTable(table))
     for sentence in sentences:
         say(sentence)

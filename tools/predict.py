@@ -85,8 +85,8 @@ def classify(cfg, args, of_folders):
     from promptvision.deploy.folder_labels import FolderLabels
     from promptvision.engine.progress import log_to_terminal
     from promptvision.experiment.predict import UNSURE
-    from promptvision.experiment.predict_inputs import find_images
-    from promptvision.experiment.predict_output import classes_of, plan_of
+    from promptvision.experiment.prediction.inputs import find_images
+    from promptvision.experiment.prediction.output import classes_of, plan_of
 
     log_to_terminal()
     images = find_images(args.images, args.list, inside=args.ray is None)
@@ -118,7 +118,7 @@ def class_names(text):
 def predicted(cfg, args, images, plan, spans=None):
     """Return the predictions, batch by batch."""
     from promptvision.experiment.predict import predict_images
-    from promptvision.experiment.predict_output import planned
+    from promptvision.experiment.prediction.output import planned
     from promptvision.experiment.run import load_run
 
     method, workers = planned(load_run(cfg, FAMILIES, args.run), plan), args.workers
@@ -132,12 +132,12 @@ def predicted(cfg, args, images, plan, spans=None):
 
 def written(cfg, args, images, plan, labels):
     """Write the parts of --output that are not finished, and yield a sentence for each image that cannot be read."""
-    from promptvision.experiment.predict_output import Output
+    from promptvision.experiment.prediction.output import Output
 
     parts = images.parts()
     with Output(args.output, plan, resume=args.resume) as output:
         if args.ray is not None:
-            from promptvision.experiment.predict_ray import Cluster, predict_on_cluster
+            from promptvision.experiment.prediction.cluster import Cluster, predict_on_cluster
 
             cluster = Cluster(args.ray, args.gpus, args.actors)
             batches = predict_on_cluster(cfg, FAMILIES, args.run, images, output, cluster)

@@ -19,7 +19,7 @@ from promptvision.errors import InputError, shown
 from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import transform_of
 from promptvision.experiment.memory import sizes_named
-from promptvision.experiment.predict_inputs import ImageList, open_entry, shown_entry
+from promptvision.experiment.prediction.inputs import ImageList, open_entry, shown_entry
 from promptvision.method import Method
 
 Guesses = list[tuple[str, float]]

@@ -20,7 +20,7 @@ from promptvision.deploy.classifier import Classifier
 from promptvision.errors import InputError, counted
 from promptvision.experiment.build import load_backbone
 from promptvision.experiment.data import load_data
-from promptvision.experiment.predict_inputs import find_images, open_entry, shown_entry
+from promptvision.experiment.prediction.inputs import find_images, open_entry, shown_entry
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)

@@ -52,24 +52,34 @@ def details(run: Run, keys: Sequence[str], samples: Samples) -> dict[str, Any]:
     settings = {key: run.settings[key] for key in keys if run.settings.get(key) not in (None, "")}
     made: dict[str, Any] = {"changed": {key: without_folders(one_line(str(each))) for key, each in settings.items()}}
     if found:
-        made["classes"] = [
-            [row.name, f"{row.images}", f"{row.accuracy:.1f}", f"{row.low:.1f} to {row.high:.1f}", _instead(row)]
-            for row in class_rows(found, classes)[:MOST_ROWS]
-        ]
-        counts = confusions(found)
-        if len(classes) <= MOST_ROWS:
-            made["matrix"] = [[short(name) for name in classes], [[*pair, count] for pair, count in counts.items()]]
-        shown = samples.get(str(run.result.get("test_hash")), {})
-        made["samples"] = [
-            [each.path, classes[each.label], classes[each.prediction], f"{100 * each.probability:.1f}"]
-            for each in found
-            if each.path in shown
-        ]
-        made["images"] = str(run.result.get("test_hash"))
-    elif isinstance(run.result.get("per_class"), list) and len(run.result["per_class"]) == len(classes):
+        return made | _from_predictions(found, classes, samples.get(str(run.result.get("test_hash")), {}), run)
+    if isinstance(run.result.get("per_class"), list) and len(run.result["per_class"]) == len(classes):
         known = zip(classes, run.result["per_class"], strict=True)
         pairs = sorted((value, name) for name, value in known if isinstance(value, int | float))
         made["classes"] = [[name, "", f"{value:.1f}", "", ""] for value, name in pairs[:MOST_ROWS]]
+    return made
+
+
+def _from_predictions(
+    found: Sequence[Predicted], classes: Sequence[str], shown: Mapping[str, str], run: Run
+) -> dict[str, Any]:
+    """Return the details that need the predictions of a run; `shown`: its sample images."""
+    rows = class_rows(found, classes)[:MOST_ROWS]
+    made: dict[str, Any] = {
+        "classes": [
+            [row.name, f"{row.images}", f"{row.accuracy:.1f}", f"{row.low:.1f} to {row.high:.1f}", _instead(row)]
+            for row in rows
+        ],
+        "samples": [
+            [each.path, classes[each.label], classes[each.prediction], f"{100 * each.probability:.1f}"]
+            for each in found
+            if each.path in shown
+        ],
+        "images": str(run.result.get("test_hash")),
+    }
+    if len(classes) <= MOST_ROWS:
+        pairs = [[*pair, count] for pair, count in confusions(found).items()]
+        made["matrix"] = [[short(name) for name in classes], pairs]
     return made
 
 

@@ -67,34 +67,49 @@ def prepare(task: Task, clock: Clock, tell: Tell, record: Record) -> tuple[Study
     shared = sharing(task.families)
     name, pretrained = (str(task.settings[f"BACKBONE.{key}"]) for key in ("NAME", "PRETRAINED"))
     backbones: dict[str, Any] = load_all(shared, name, pretrained, 0)
-    kind = "clip" if "coop" in backbones else "vit"
-    method = {"clip": ("coop", "zero_shot"), "vit": ("vpt", "linear")}[kind]
-    own = {"METHOD.FAMILY": method[0], "METHOD.NAME": method[1], "DATASET.TRAIN": "train+val"}
+    family, method = ("coop", "zero_shot") if "coop" in backbones else ("vpt", "linear")
+    own = {"METHOD.FAMILY": family, "METHOD.NAME": method, "DATASET.TRAIN": "train+val"}
     cfg = task.config(own, HeldOut().size)
     data = load_data(cfg)
     check(data)
     setup = setup_of(cfg, shared, data)
     seconds = record.get("seconds_per_image") or seconds_to_encode(setup)
     record.note("seconds_per_image", seconds)
-    counts, labels = data.found, Counter(label for _, label, _ in data.images.train)
-    held_out = HeldOut(**(record.get("held_out") or {"shots": 1}))
-    if held_out.shots:  # the first start, or one that had no time for all images
-        held_out = hold_out([*labels.values()], counts["val"], counts["test"], seconds, TO_ENCODE * clock.limit)
-    record.note("held_out", {"folds": held_out.folds, "shots": held_out.shots})
-    tell(of_images(counts, len(data.classes), held_out))
+    held_out = held_out_of(data, clock, seconds, record)
+    tell(of_images(data.found, len(data.classes), held_out))
     if held_out.shots:
         cfg = task.config(own, held_out.size, {"DATASET.VALIDATION": "all"})
         setup = setup_of(cfg, shared, load_data(cfg))
-    pool = encode(setup, seconds)
-    trained = len(pool.labels) * (held_out.folds - 1) / held_out.folds if held_out.folds else counts["train"]
-    per_class = held_out.shots or max(1, round(trained / len(data.classes)))
-    spare = seconds * counts["test"] if held_out.shots else 0.0
     study = Study(
-        replace(task, held_out=held_out), clock, pool, shared, per_class, sum(counts.values()), {method[0]}, spare=spare
+        replace(task, held_out=held_out),
+        clock,
+        encode(setup, seconds),
+        shared,
+        per_class=held_out.shots or max(1, round(trained_on(data, held_out) / len(data.classes))),
+        images=sum(data.found.values()),
+        encoded={family},
+        spare=seconds * data.found["test"] if held_out.shots else 0.0,
     )
-    if kind == "clip":
+    if family == "coop":
         read_templates(study, setup, record)
-    return study, candidates(kind, name == "embedded", backbones["vpt"].depth)
+    return study, candidates("clip" if family == "coop" else "vit", name == "embedded", backbones["vpt"].depth)
+
+
+def held_out_of(data: Data, clock: Clock, seconds: float, record: Record) -> HeldOut:
+    """Return how images are held out: as decided at an earlier start, unless that had no time for all of them."""
+    known = HeldOut(**(record.get("held_out") or {"shots": 1}))
+    if known.shots:
+        labels = Counter(label for _, label, _ in data.images.train)
+        counts = data.found["val"], data.found["test"]
+        known = hold_out([*labels.values()], *counts, seconds, TO_ENCODE * clock.limit)
+    record.note("held_out", {"folds": known.folds, "shots": known.shots})
+    return known
+
+
+def trained_on(data: Data, held_out: HeldOut) -> float:
+    """Return how many images train a run that takes all images that are not held out."""
+    folds = held_out.folds
+    return len(data.images.train) * (folds - 1) / folds if folds else data.found["train"]
 
 
 def check(data: Data) -> None:

@@ -18,7 +18,7 @@ from promptvision.sweep.estimate import total
 from promptvision.sweep.fitting.candidates import Candidate
 from promptvision.sweep.fitting.clock import Clock, in_words
 from promptvision.sweep.fitting.pool import Pool, setup_of
-from promptvision.sweep.fitting.score import Tried, score_of
+from promptvision.sweep.fitting.score import Score, Tried, score_of
 from promptvision.sweep.fitting.task import Task
 from promptvision.sweep.fitting.templates import choose_templates
 from promptvision.sweep.jobs import Job, Outcome, do, done
@@ -65,20 +65,14 @@ class Study:
             jobs = [
                 [self.job(candidate, cfg) for cfg in self.task.runs(candidate, variant, shots)] for variant in variants
             ]
-            todo = [[job for job in own if done(job) is None] for own in jobs]
-            count, note = (len(todo), "") if anyway or not any(todo) else self.in_time([own for own in todo if own])
+            todo = [left for own in jobs if (left := [job for job in own if done(job) is None])]
+            count, note = (len(todo), "") if anyway or not todo else self.in_time(todo)
             started = time.monotonic()
-            todo = [own for own in todo if own][:count]
-            note = self.work_off([job for own in todo for job in own], anyway) or note
+            note = self.work_off([job for own in todo[:count] for job in own], anyway) or note
             seconds = time.monotonic() - started
         except InputError as error:
             return Tried(candidate, {}, note=f"failed: {error}")
-        finished = [[outcome for job in own if (outcome := done(job))] for own in jobs]
-        scores = {
-            number: score_of([result for outcome in own for result in outcome.results])
-            for number, own in enumerate(finished)
-            if len(own) == len(jobs[number])
-        }
+        scores = {number: score for number, own in enumerate(jobs) if (score := _score(own))}
         if not scores:
             return Tried(candidate, {}, note=note)
         best = max(scores, key=lambda number: scores[number].accuracy)
@@ -149,3 +143,10 @@ class Study:
             numbers = choose_templates(*self.pool.of(paths), self.texts, self.scale)
             self.chosen[key] = [self.templates[number] for number in numbers]
         return self.chosen[key]
+
+
+def _score(jobs: Sequence[Job]) -> Score | None:
+    """Return the score of a variant from its runs, None before all of them are finished."""
+    outcomes = [outcome for job in jobs if (outcome := done(job))]
+    complete = len(outcomes) == len(jobs)
+    return score_of([result for outcome in outcomes for result in outcome.results]) if complete else None

@@ -14,8 +14,8 @@ from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.run_folder import writing
 from promptvision.errors import InputError
 from promptvision.experiment.predict import Prediction
-from promptvision.experiment.predict_formats import FORMATS, Told, format_of
-from promptvision.experiment.predict_inputs import ImageList
+from promptvision.experiment.prediction.formats import FORMATS, Told, format_of
+from promptvision.experiment.prediction.inputs import ImageList
 from promptvision.method import Method
 
 PLAN = "_plan.json"

@@ -22,8 +22,8 @@ from promptvision.errors import InputError, counted
 from promptvision.experiment.build import Families
 from promptvision.experiment.loaders import transform_of
 from promptvision.experiment.predict import Prediction, Predictor, joined, read_batches
-from promptvision.experiment.predict_inputs import ImageList, expanded, shown_entry
-from promptvision.experiment.predict_output import Output, planned
+from promptvision.experiment.prediction.inputs import ImageList, expanded, shown_entry
+from promptvision.experiment.prediction.output import Output, planned
 from promptvision.experiment.run import load_run
 
 BLOCK = 32 << 20

@@ -1,0 +1,1 @@
+"""Prediction at scale: inputs of any number, formats of the output, parts that resume, and work on a Ray cluster."""
