@@ -51,6 +51,7 @@ def test_named_images_are_shown_and_mistakes_are_one_sentence(run_folder, tool, 
     for words, said in (
         ([tmp_path / "none.png"], "error: no image at"),
         (["--words", 0], "error: --words is 0; it must be at least 1"),
+        (["--output", tmp_path], f"error: {tmp_path} holds files that no explanation wrote: choose another --output"),
     ):
         status, _, err = tool("explain", "--run", run_folder, *words)
         assert status == 2 and said in err

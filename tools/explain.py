@@ -23,11 +23,13 @@ def arguments():
 def main():
     args = arguments()
     from promptvision.deploy.classifier import load
-    from promptvision.deploy.explain.page import write_explanation
+    from promptvision.deploy.explain.page import check_output, write_explanation
     from promptvision.deploy.explain.parts import explain
     from promptvision.deploy.explain.subject import load_subject
     from promptvision.engine.progress import log_to_terminal
 
+    if args.output:
+        check_output(args.output)
     classifier = load(args.run, trust=args.trust, overrides=["COMPUTE.WAY", "plain"])
     log_to_terminal()
     parts, cfg = explain(load_subject(classifier, args.images), args.words, args.plane), classifier.cfg

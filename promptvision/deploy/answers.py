@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from jinja2 import Environment
 from PIL import Image
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from promptvision.deploy.thumbnails import data_uri
 from promptvision.errors import InputError, counted, one_line
 from promptvision.experiment.data import load_data
 from promptvision.experiment.loaders import image_tower
+from promptvision.report.page.template import render
 
 LOG = logging.getLogger(__name__)
 MOST = 16
@@ -33,30 +33,6 @@ KNOWN = 2000
 """Training images, evenly spread, among which the nearest are searched for."""
 SIDE = 160
 """Pixels of an image in an answer."""
-TEMPLATE = """
-{% set large = "width: 160px; height: 160px; object-fit: contain" %}
-{% set small = "width: 80px; height: 80px; object-fit: contain" %}
-{% for each in answers %}
-<section class="answer" style="margin-bottom: 1.5rem">
-<h3>{{ each.name }}</h3>
-{% if each.error %}<p role="alert">{{ each.error }}</p>{% else %}
-<div style="display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start">
-<img src="{{ each.image }}" style="{{ large }}" alt="{{ each.name }}">
-{% if each.attention %}<figure style="margin: 0">
-<img src="{{ each.attention }}" style="{{ large }}" alt="Attention of the class token">
-<figcaption>attention, last block</figcaption></figure>{% endif %}
-<table>{% for name, probability in each.top %}
-<tr><td>{{ name }}</td><td><meter min="0" max="1" value="{{ probability }}"></meter></td>
-<td>{{ "%.1f %%"|format(100 * probability) }}</td></tr>{% endfor %}</table>
-</div>
-{% if each.nearest %}<p>Nearest training images</p>
-<div style="display: flex; flex-wrap: wrap; gap: .5rem">{% for near in each.nearest %}
-<figure style="margin: 0"><img src="{{ near.image }}" style="{{ small }}" alt="{{ near.name }}">
-<figcaption>{{ near.name }}</figcaption></figure>{% endfor %}</div>{% endif %}
-{% endif %}
-</section>
-{% endfor %}
-"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +69,6 @@ class Answers:
 
     def __init__(self, classifier: Classifier, neighbours: Neighbours | None):
         self.classifier, self.neighbours = classifier, neighbours
-        self.template = Environment(autoescape=True).from_string(TEMPLATE)
 
     def __call__(self, files: Sequence[str] | None) -> str:
         """Return the HTML about up to MOST files, each with an answer or a sentence that says what is wrong."""
@@ -102,7 +77,7 @@ class Answers:
         if len(given) > MOST:
             error = f"only the first {MOST} of {counted(len(given), 'file')} were looked at; drop fewer at a time"
             answers.append({"name": "Too many files", "error": error})
-        return self.template.render(answers=answers)
+        return render("answers.html", answers=answers)
 
     def about(self, path: str) -> dict[str, Any]:
         """Return what the page shows of one file."""
@@ -112,10 +87,9 @@ class Answers:
             top = self.classifier(image, TOP)
         except InputError as error:
             return {"name": name, "error": str(error).replace(path, name)}
-        found = {"name": name, "image": data_uri(image, SIDE), "top": top, "error": ""}
-        if self.neighbours:
-            found["nearest"] = self.neighbours.nearest(self.classifier.features(image)[0])
-        return found | {"attention": self.attention(image)}
+        nearest = self.neighbours.nearest(self.classifier.features(image)[0]) if self.neighbours else []
+        found = {"name": name, "image": data_uri(image, SIDE), "attention": self.attention(image), "error": ""}
+        return found | {"top": top, "nearest": nearest}
 
     def attention(self, image: Image.Image) -> str:
         """Return the class token's attention in the last block, laid over the image as the method sees it, or ""."""

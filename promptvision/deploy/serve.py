@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def page_of(answers: Answers, title: str) -> Any:
 
     classes = answers.classifier.classes
     with gradio.Blocks(title=title, analytics_enabled=False) as page:
-        gradio.HTML(answers.template.environment.from_string("<h1>{{ title }}</h1>").render(title=title))
+        gradio.HTML(f"<h1>{escape(title)}</h1>")
         files = gradio.File(file_count="multiple", label=f"Drop up to {MOST} images ({counted(len(classes), 'class')})")
         found = gradio.HTML(elem_id="answers")
         files.change(answers, files, found, api_visibility="private", show_progress="minimal")

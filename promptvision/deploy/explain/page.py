@@ -13,9 +13,18 @@ from PIL import Image
 
 from promptvision.atomic import write_atomically
 from promptvision.deploy.explain.parts import Part
-from promptvision.errors import without_formula
+from promptvision.errors import InputError, without_formula
 from promptvision.report.figures.style import Drawing, save
 from promptvision.report.page.template import render
+
+PAGE = "explain.html"
+
+
+def check_output(folder: str | Path) -> None:
+    """Raise InputError for a folder of files that no explanation wrote: their names may be the same."""
+    place = Path(folder)
+    if place.exists() and not (place / PAGE).exists() and (place.is_file() or any(place.iterdir())):
+        raise InputError(f"{place} holds files that no explanation wrote: choose another --output")
 
 
 def write_explanation(name: str, lead: str, parts: Sequence[Part], folder: str | Path) -> Path:
@@ -26,9 +35,9 @@ def write_explanation(name: str, lead: str, parts: Sequence[Part], folder: str |
     words = words_csv(parts)
     if words:
         write_atomically(place / "words.csv", words.encode())
-    html = render("explain.html", name=name, lead=lead, parts=shown)
-    write_atomically(place / "explain.html", html.encode("utf-8", errors="replace"))
-    return place / "explain.html"
+    html = render(PAGE, name=name, lead=lead, parts=shown)
+    write_atomically(place / PAGE, html.encode("utf-8", errors="replace"))
+    return place / PAGE
 
 
 def figure(drawing: Drawing, folder: Path) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def export(run: str | Path, kind: str, file: Path | None, *, overwrite: bool = F
     for each in (path, beside):
         if each.exists() and not overwrite:
             raise InputError(f"{each} exists: choose another --output, or replace it with --overwrite")
-    classifier = load(run, device="cpu", trust=trust)
-    precision = classifier.cfg.TRAIN.PRECISION
-    classifier.cfg = changed(classifier.cfg, ["TRAIN.PRECISION", "fp32"], FAMILIES)
+    trained = load(run, device="cpu", trust=trust)
+    precision, single = trained.cfg.TRAIN.PRECISION, changed(trained.cfg, ["TRAIN.PRECISION", "fp32"], FAMILIES)
+    classifier = Classifier(single, trained.method, trained.folder)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
