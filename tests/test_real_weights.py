@@ -62,19 +62,27 @@ def go(textiles, tmp_path):
 class Stopped(RunFolder):
     """Gets a signal after step 4, in the middle of the second epoch."""
 
+    signal = signal.SIGTERM
+
     def row(self, **values):
         super().row(**values)
         if values["step"] == 4 and not self.resume:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.signal)
 
 
-@pytest.mark.parametrize(("size", "prompts"), [(98, 1), (98, 50), (224, 10)])
-def test_the_fast_way_is_exact(size, prompts):
-    """In fp32 measured against float64, in bf16 against fp32: it errs no more than the plain way does."""
+class Killed(Stopped):
+    signal = signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("size", "prompts", "half"), [(98, 1, "bf16"), (98, 50, "bf16"), (126, 10, "fp16"), (224, 10, "bf16")]
+)
+def test_the_fast_way_is_exact(size, prompts, half):
+    """In fp32 measured against float64, in 16 bits against fp32: it errs no more than the plain way does."""
     torch.manual_seed(0)
     tower = load_vit(REAL / "dinov2_s14.safetensors", image_size=size)
     method = vpt.build("prompt", tower, ["a", "b"], num_tokens=prompts, deep=True)
-    answer = compare_ways(method, tower, torch.randn(2, 3, size, size), torch.tensor([0, 1]), "bf16")
+    answer = compare_ways(method, tower, torch.randn(2, 3, size, size), torch.tensor([0, 1]), half)
     assert answer.verdict == "holds", answer
 
 
@@ -90,9 +98,23 @@ def test_a_stopped_run_resumes_bit_for_bit(go):
     whole = go("whole", *PROMPTS)
     with pytest.raises(SystemExit, match="143"):
         go("parts", *PROMPTS, folder=Stopped)
-    result, rows, learned = go("parts", *PROMPTS, resume=True)
-    assert rows == whole[1] and result["loss"] == whole[0]["loss"] and learned.keys() == whole[2].keys()
-    assert all(torch.equal(learned[name], whole[2][name]) for name in learned)
+    same(go("parts", *PROMPTS, resume=True), whole)
+
+
+def test_a_killed_run_resumes_bit_for_bit(go):
+    every = [*PROMPTS, "TRAIN.CHECKPOINT_EVERY", 1]
+    whole, child = go("whole", *every), os.fork()
+    if child == 0:
+        go("parts", *every, folder=Killed)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    same(go("parts", *every, resume=True), whole)
+
+
+def same(found, whole):
+    (result, rows, learned), (first, first_rows, first_learned) = found, whole
+    assert rows == first_rows and result["loss"] == first["loss"] and learned.keys() == first_learned.keys()
+    assert all(torch.equal(learned[name], first_learned[name]) for name in learned)
 
 
 def test_cached_features_change_a_run_by_rounding_only(go):
@@ -104,8 +126,9 @@ def test_cached_features_change_a_run_by_rounding_only(go):
     assert again == first and all(torch.equal(read[name], found[name]) for name in read)
 
 
-def test_a_run_in_16_bits_learns_nearly_the_same(go):
-    (_, single, _), (result, half, _) = go("fp32", *PROMPTS), go("bf16", *PROMPTS, "TRAIN.PRECISION", "bf16")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_16_bits_learns_nearly_the_same(go, precision):
+    (_, single, _), (result, half, _) = go("fp32", *PROMPTS), go("half", *PROMPTS, "TRAIN.PRECISION", precision)
     losses = [torch.tensor([row["loss"] for row in rows if "loss" in row]) for rows in (single, half)]
     torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.0)
     assert result["loss"] > 0
