@@ -33,9 +33,9 @@ def attempts():
         ("l2p", "plain"),
     ],
 )
-def test_killed_three_times_and_the_same_in_the_end(method, variant, attempts):
-    hits, runs, different = KILL["kill_test"](attempts, method, 3, seed=1, variants=[variant])
-    assert len(hits) == 3 and runs >= 1 and different == []
+def test_killed_twice_and_the_same_in_the_end(method, variant, attempts):
+    hits, runs, different = KILL["kill_test"](attempts, method, 2, seed=1, variants=[variant])
+    assert len(hits) == 2 and runs >= 1 and different == []
 
 
 def test_a_difference_is_seen(tmp_path):
