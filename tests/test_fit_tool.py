@@ -163,6 +163,7 @@ def test_from_a_folder_to_a_classifier(tool, tmp_path, monkeypatch):
     assert "for images that are many and near" in out and (output / "fit.md").read_text().startswith("### Candidates")
     config = (output / "best/config.yaml").read_text()
     assert "ON_BAD_IMAGE: skip" in config and "TRAIN: train+val" in config
+    assert "page: out/fit_my_images/best/run.html" in out and (output / "best/run.html").is_file()
     best = json.loads((output / "best/result.json").read_text())
     assert best["split"] == "test" and best["pictures"]["train"] + best["n"] == 23
     before = results(output)

@@ -6,6 +6,20 @@ import json
 import pytest
 import yaml
 
+from promptvision.report.report import load_report
+
+COOP_OPTIONS = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}
+COOP_CONFIG = {
+    "OPTIM.NAME": "sgd",
+    "OPTIM.LR": 0.002,
+    "OPTIM.BATCH_SIZE": 32,
+    "OPTIM.SCHEDULE": "cosine",
+    "OPTIM.WEIGHT_DECAY": 0.0005,
+    "OPTIM.EPOCHS": 200,
+    "TRAIN.PRECISION": "fp16",
+}
+"""CoOp's few-shot runs at 16 shots; published with RN50 on DTD: 63.58."""
+
 
 @pytest.fixture
 def write_run(tmp_path, write_run_in):
@@ -72,3 +86,34 @@ REPORTED = {
     "image_size": 224,
 }
 """Fields of a result.json that a report reads."""
+
+
+@pytest.fixture
+def coop_runs(write_run):
+    def write(accuracies=(63.0, 63.5, 64.0), config=None, **changes):
+        for seed, accuracy in enumerate(accuracies, 1):
+            write_run(
+                f"{changes.get('dataset', 'dtd')}{seed}",
+                seed=seed,
+                accuracy=accuracy,
+                options=COOP_OPTIONS,
+                config={**COOP_CONFIG, **(config or {})},
+                backbone=changes.pop("backbone", None) or backbone[0],
+                **changes,
+            )
+
+    backbone = ["RN50"]
+    return write
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """The table against the literature, as [{column: text}], and its notes."""
+
+    def load():
+        tables = [table for table in load_report(tmp_path / "out").tables if "literature" in table.title]
+        assert len(tables) == 1
+        names = [column.name for column in tables[0].columns]
+        return [dict(zip(names, (e.text for e in row), strict=True)) for row in tables[0].rows], tables[0].notes
+
+    return load

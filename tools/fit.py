@@ -27,6 +27,8 @@ from promptvision.sweep.fitting.task import Task
 DEFAULT = "ViT-B-16"
 TO_CHECK = 0.2
 """Share of the time that looking at every image may take."""
+SECONDS = 3
+"""Time that features for near-duplicates may take where they are in no cache."""
 UNREADABLE = "images that cannot be read"
 
 
@@ -108,8 +110,23 @@ def show(found, output):
     for sentence in sentences:
         say(sentence)
     write_atomically(output / "fit.md", "\n\n".join([markdown(table), *sentences, ""]).encode())
+    write_page(output / "best")
     run = shlex.quote(str(output / "best"))
     say(as_called(f"python tools/predict.py --run {run} photos/"))
+
+
+def write_page(folder):
+    """Write run.html of the chosen run; a page that cannot be written is a warning, as the run is safe."""
+    from promptvision.config import load_config
+    from promptvision.deploy.run_page import changes, setup_of, write_run_page
+    from promptvision.engine.progress import LOG
+
+    try:
+        cfg = load_config(folder / "config.yaml", [], FAMILIES, of_run=True)
+        write_run_page(setup_of(cfg, FAMILIES, folder), folder, changes(cfg, FAMILIES), folder / "run.html", SECONDS)
+        say(f"page: {folder / 'run.html'}")
+    except InputError as error:
+        LOG.warning("No page: %s", error)
 
 
 def checked(settings, clock, jobs, tell, once):
