@@ -161,6 +161,19 @@ def test_several_data_sets_keep_a_row_for_each_number_of_shots(write_run, tables
     assert [(row["method"], row["shots"]) for row in rows(tables()["Few-shot"])] == [("CoOp", "1"), ("CoOp", "16")]
 
 
+def test_several_folders_of_own_images_are_data_sets_of_their_own(write_run, tables, tmp_path):
+    """Their card is the same, and so were their names; the same folder in another place is the same data set."""
+    for root, accuracy in (("here/cats.v2", 60.0), ("/there/dogs", 80.0)):
+        for seed in (1, 2):
+            config, name = {"DATASET.ROOT": root}, f"{accuracy}/{seed}"
+            write_run(name, seed=seed, accuracy=accuracy + seed, dataset="folder", test_hash=root, config=config)
+    moved = {"DATASET.ROOT": "elsewhere/cats.v2"}
+    write_run("moved", seed=3, accuracy=63.0, dataset="folder", test_hash="here/cats.v2", config=moved)
+    assert load_report(tmp_path / "out").remarks == ["In none of the papers: folder (cats.v2), folder (dogs)."]
+    (row,) = rows(tables()["Few-shot"])
+    assert row["folder (cats.v2)"] == "62.00 ± 1.00" and row["folder (dogs)"] == "81.50 ± 0.71"
+
+
 def test_rows_stand_in_the_order_of_the_literature(write_run, tables):
     for method in ("task_res", "maple", "coop", "mine", "zero_shot", "kg_coop"):
         write_run(method, method=method)

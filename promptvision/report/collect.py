@@ -23,6 +23,8 @@ NEEDED |= {"method": str, "family": str, "backbone": str, "seed": int}
 KNOWN: Kinds = {"protocol": dict, "train_hash": str, "test_hash": str, "n": int, "bad_pictures": int, "tasks": list}
 KNOWN |= {"shots": int}
 """Types of further keys that tables use."""
+OWN = ("folder", "list", "hub_folder", "shards")
+"""Cards of your own images: the last part of DATASET.ROOT tells several such data sets apart."""
 STREAM: Kinds = {"continual": dict, "matrix": list, "tasks": list}
 """Further keys of a stream."""
 
@@ -88,6 +90,10 @@ def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
     except InputError:
         problems.append(f"{config} cannot be read: the settings of its run are known from result.json alone")
         settings = _settings_from_result(result)
+    place = Path(str(settings.get("DATASET.ROOT") or "")).name
+    for each in (result, *evals.values()):
+        if place and each["dataset"] in OWN:
+            each["dataset"] = f"{each['dataset']} ({place})"
     name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
     return Run(name, folder, result, settings, evals)
 
