@@ -14,7 +14,7 @@ import pytest
 from own_images import COLOURS, classes, image
 
 from promptvision.errors import InputError
-from promptvision.sweep.fitting.own_reader import own_reader
+from promptvision.data.own_reader import own_reader
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED = ["--backbone", "embedded"]

@@ -21,7 +21,7 @@ from promptvision.report.tables.terminal import TerminalTable, wide_console
 from promptvision.report.tables.writers import markdown
 from promptvision.sweep.benchmark import file_name
 from promptvision.sweep.fitting.clock import Clock
-from promptvision.sweep.fitting.own_reader import own_reader
+from promptvision.data.own_reader import own_reader
 from promptvision.sweep.fitting.task import Task
 
 DEFAULT = "ViT-B-16"
