@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from own_images import COLOURS, classes, image
 
-from promptvision.errors import InputError
 from promptvision.data.own_reader import own_reader
+from promptvision.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED = ["--backbone", "embedded"]

@@ -13,6 +13,7 @@ from promptvision.atomic import write_atomically
 from promptvision.cli import one_sentence, say, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.data.cards import load_card
+from promptvision.data.own_reader import own_reader
 from promptvision.data.readers.folder import check_output
 from promptvision.engine.progress import log_to_terminal, track
 from promptvision.errors import InputError, as_called
@@ -21,7 +22,6 @@ from promptvision.report.tables.terminal import TerminalTable, wide_console
 from promptvision.report.tables.writers import markdown
 from promptvision.sweep.benchmark import file_name
 from promptvision.sweep.fitting.clock import Clock
-from promptvision.data.own_reader import own_reader
 from promptvision.sweep.fitting.task import Task
 
 DEFAULT = "ViT-B-16"
