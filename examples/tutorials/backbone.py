@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Plug in a backbone
 #
-# A backbone is a name that timm or open_clip knows, a file of weights, or a function of your own that returns a
-# network. This tutorial brings two networks of its own, one that only makes features and one that takes prompts, and
-# checks that the second one is encoded exactly. It needs no download and takes about half a minute.
+# A backbone is a name that timm or open_clip knows, a weight file, or your own function that returns a network. This
+# tutorial writes two networks, one that only makes features and one that takes prompts. Then it checks that the fast
+# encoding of prompts is exact. It needs no download and takes about half a minute.
 
 # %% commands
 import shlex
@@ -20,8 +20,9 @@ def run(command):
 # %% [markdown]
 # ## Any network that makes features
 #
-# A module from normalised images (B, 3, H, W) to features (B, E) is enough for heads: linear, k-nearest neighbours,
-# Tip-Adapter's kind. This one has no weights at all: how often each of 4 x 4 x 4 colours occurs in the image.
+# A module that maps normalised images (B, 3, H, W) to features (B, E) is enough for heads, such as a linear head or
+# k-nearest neighbours. This one has no weights at all: it counts how often each of 4 x 4 x 4 colours occurs in the
+# image.
 
 # %%
 Path("own_networks.py").write_text('''\
@@ -46,8 +47,9 @@ def histogram():
 run("promptvision backbone --name own_networks:histogram --size 32")
 
 # %% [markdown]
-# The table says what the network is and which methods work on it. The colours of things can be told by a head on the
-# histogram, and their shapes cannot; the embedded ViT, pretrained on images like these, does both.
+# The table describes the network and says which methods work on it. A head on the histogram can tell colours apart, but
+# not shapes: compare the accuracies of the next two runs. (The embedded ViT, pretrained on images like these, does
+# both.)
 
 # %%
 run("""promptvision train --config vpt/embedded_linear.yaml BACKBONE.NAME own_networks:histogram INPUT.SIZE 32 \
@@ -60,9 +62,9 @@ run("""promptvision train --config vpt/embedded_linear.yaml BACKBONE.NAME own_ne
 # %% [markdown]
 # ## A network that takes prompts
 #
-# Prompts are tokens between those of the image, so the network has to show its tokens and blocks. `ImageTower` is the
-# form for that: `embed` makes tokens of images, `blocks` are called one after the other, `pool` makes a feature of
-# the last tokens. What is missing or has a wrong shape is named in one sentence. Models of timm, torchvision and
+# Prompts are tokens beside those of the image, so the network has to expose its tokens and blocks. It does so as an
+# `ImageTower`: `embed` turns images into tokens, `blocks` are called one after another, and `pool` turns the last
+# tokens into a feature. An error names whatever is missing or has the wrong shape. Models of timm, torchvision and
 # transformers need none of this: return the model itself.
 
 # %%
@@ -94,15 +96,15 @@ run("""promptvision train --config vpt/embedded.yaml BACKBONE.NAME own_tower:Tin
     OUTPUT_DIR out/tiny""")
 
 # %% [markdown]
-# A network without pretraining has nothing that a prompt could use, so the accuracy means nothing here: what counts
-# is that the prompts train, that the run resumes, and that `eval`, `predict` and `sweep` take it like any other.
+# A network without pretraining has nothing that a prompt could use, so the accuracy means nothing here. What counts is
+# that the prompts train, that the run resumes, and that `eval`, `predict` and `sweep` accept it like any other run.
 #
 # ## Check it
 #
-# Prompts are encoded in one of two ways: the plain one inserts tokens and calls the blocks as they are; the fast one
-# leaves out what no prompt changes, for blocks that it knows. Both must agree, on your weights too. Blocks that it
-# does not know, like those above, always take the plain way. Here is the check on the embedded ViT; with a model of
-# your own in place of `"embedded"`, it is the first thing to run.
+# Prompts are encoded in one of two ways. The plain way inserts tokens and calls the blocks as they are. The fast way
+# skips what no prompt changes, for blocks that it knows; unknown blocks, like those above, always take the plain way.
+# Both must agree on your weights too. Here is the check on the embedded ViT. Put your own model in place of
+# `"embedded"`, and run it first.
 
 # %%
 import torch
@@ -126,4 +128,4 @@ assert difference < 1e-5
 
 # %% [markdown]
 # `promptvision verify --backbone NAME` checks more: weights, tokenizer, both ways in half precision, data sets
-# ([verify.md](../verify.md)); [adding.md](../adding.md) lists what a function may return.
+# ([verify.md](../verify.md)). [adding.md](../adding.md#a-backbone) lists what a function may return.

@@ -2,8 +2,8 @@
 # # From a folder of images to an exported classifier
 #
 # You have a folder of images, one subfolder per class, and want a classifier that another program can use. This
-# tutorial does it with 400 scans of handwritten digits and the embedded backbone, which needs no download; without
-# `--backbone embedded` the same commands take CLIP ViT-B/16. It takes about a minute.
+# tutorial makes one from 400 scans of handwritten digits, with the embedded backbone, which needs no download. Without
+# `--backbone embedded` the same commands use CLIP ViT-B/16. The tutorial takes about a minute.
 
 # %% commands
 import shlex
@@ -20,7 +20,7 @@ def run(command):
 # %% [markdown]
 # ## The images
 #
-# In place of your own, scikit-learn's digits as files: `digits/three/13.png` and so on.
+# In place of your own images, write scikit-learn's digits to files: `digits/three/13.png` and so on.
 
 # %%
 from PIL import Image
@@ -36,20 +36,20 @@ for number, (scan, label) in enumerate(zip(scans.images[:400], scans.target[:400
 # %% [markdown]
 # ## Fit
 #
-# One command looks at every image, tries what can work for this many of them within the time, chooses on held-out
-# images, and says what it chose and why. Stop it if you like: the same command resumes.
+# One command reads every image, tries the methods that suit this many images within the time, chooses one on held-out
+# images, and explains the choice. You may stop it: the same command resumes.
 
 # %%
 run("promptvision fit digits --backbone embedded --minutes 0.4 --output out/digits")
 
 # %% [markdown]
-# The embedded CLIP has never seen a digit, so a text such as "a photo of a seven." does not help, and heads on its
-# features do. `out/digits/best` is the classifier: a run like any other. [fit.md](../fit.md) has the rules.
+# The embedded CLIP has never seen a digit, so a text such as "a photo of a seven." does not help, but heads on its
+# features do. The classifier is `out/digits/best`, a run like any other. [fit.md](../fit.md) has the rules.
 #
 # ## Look at the mistakes
 #
-# `predict` names what is on new images; folders that are named after classes are taken as labels, if you look at
-# images whose answer is known. Below the threshold it says "unsure".
+# `predict` classifies images. If their folders are named after classes, it takes the names as labels and reports the
+# accuracy. Below the threshold it answers "unsure".
 
 # %%
 run(
@@ -57,7 +57,7 @@ run(
 )
 
 # %% [markdown]
-# `explain` draws where the backbone looks, and how its features tell the classes apart, as figures and one page.
+# `explain` draws figures and a page: where the backbone looks, and how its features separate the classes.
 
 # %%
 run("promptvision explain --run out/digits/best --output out/explained")
@@ -73,19 +73,20 @@ for name, probability in classifier("digits/seven/7.png", top=3):
     print(f"{name}: {probability:.2f}")
 
 # %% [markdown]
-# It takes paths, PIL images, arrays and tensors, one or many; `.probabilities` gives all classes, `.features` what they
-# are told apart by ([use.md](../use.md)).
+# The classifier takes paths, PIL images, arrays and tensors, one or many. `.probabilities` returns those of all
+# classes, `.features` the features that the method classifies ([use.md](../use.md)).
 #
 # ## Export it
 #
-# For a program without PyTorch, as ONNX. The file is run beside the run on images, and refused if it differs.
+# ONNX is for programs without PyTorch. The exported file is run on images and compared with the run; if they differ, no
+# file is written.
 
 # %%
 run("promptvision export --run out/digits/best --to onnx --output out/digits.onnx")
 
 # %% [markdown]
-# `out/digits.onnx.json` says how an image becomes its input, and names the classes. These scans have the size of the
-# input; others are resized and cropped first, as the file says.
+# `out/digits.onnx.json` describes the preprocessing and names the classes. These scans have the size of the input;
+# other images are resized and cropped first, as the file says.
 
 # %%
 import json
@@ -101,5 +102,5 @@ session = onnxruntime.InferenceSession("out/digits.onnx")
 print("ONNX says", facts["classes"][logits[0].argmax()])
 
 # %% [markdown]
-# `promptvision export --to classifier` writes the class features alone for open_clip, where the method has such, and
+# `promptvision export --to classifier` writes the class features for open_clip, if the method has them, and
 # `promptvision push` puts the run on the Hugging Face Hub ([share.md](../share.md)).

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Write a method, and compare it
 #
-# A method is one class: what it learns, and logits from images. This tutorial writes one in fifteen lines, trains it
-# by the protocol of base and new classes beside CoOp and zero-shot CLIP with three seeds, and reads the result.
-# Nothing in the project is edited. It needs no download and takes about half a minute.
+# A method is one class: its learned tensors, and logits from images. This tutorial writes one in fifteen lines, trains
+# it by the base-to-new protocol with three seeds, compares it with CoOp and zero-shot CLIP, and reads the result. No
+# file of the project is edited. It needs no download and takes about half a minute.
 
 # %% commands
 import shlex
@@ -21,10 +21,10 @@ def run(command):
 # ## The idea
 #
 # CoOp learns the words around the class name. What if the texts stay as they are, and only the weight of each
-# dimension of the class features is learned? One vector for all classes, so that it can be used with new classes too.
+# dimension of the class features is learned? One vector for all classes also works for new classes.
 #
-# `FeatureMethod` compares image features with class features; what is left to write is `text_features`, in a way that
-# follows `self.classes`. Keyword-only arguments of `__init__` are options, checked and stored with each run.
+# `FeatureMethod` compares image features with class features. You only write `text_features`, which must follow
+# `self.classes`. Keyword-only arguments of `__init__` are options, which are checked and stored with each run.
 
 # %%
 Path("own_method.py").write_text('''\
@@ -53,8 +53,8 @@ class FeatureWeights(FeatureMethod):
 # %% [markdown]
 # ## Train it once
 #
-# `METHOD.NAME module:Class` is all that it takes; the settings of TaskRes, a neighbour, are a start. The new classes
-# are an evaluation of the run: what was learned on five colours classifies the five others.
+# `METHOD.NAME module:Class` selects the class; the settings of TaskRes, a similar method, are a start. The run learns
+# five colours (`DATASET.CLASSES base`); the evaluation classifies the other five (`new`).
 
 # %%
 run("""promptvision train --config coop/embedded_task_res.yaml METHOD.NAME own_method:FeatureWeights \
@@ -64,12 +64,12 @@ run("""promptvision train --config coop/embedded_task_res.yaml METHOD.NAME own_m
 run("promptvision eval --run out/once METHOD.NAME own_method:FeatureWeights DATASET.CLASSES new")
 
 # %% [markdown]
-# `eval` names the class again because a run may come from a stranger: code that a run names is never executed unless
+# The command repeats the class because a run may come from a stranger: code that a run names is never executed unless
 # you say so.
 #
 # ## Compare it
 #
-# One file says what is compared: rows, data sets, seeds, and what every run is evaluated on.
+# A benchmark file says what is compared: rows, data sets, seeds, and the tests of every run.
 
 # %%
 Path("comparison.yaml").write_text("""\
@@ -92,9 +92,9 @@ run("promptvision sweep --config comparison.yaml --output out/comparison --stack
 # %% [markdown]
 # The table has base, new and their harmonic mean H, mean ± deviation over seeds. Read it as a reviewer would: which
 # differences are larger than the deviations, and on how many data sets? Two data sets and one rate are a first look.
-# Pick the rate on validation images (`promptvision tune`), then take the tasks of
-# `benchmarks/embedded_base_to_new.yaml`, and in the end CoCoOp's eleven data sets: `benchmarks/base_to_new.yaml` with
-# a row of your method.
+# Next, pick the rate on validation images (`promptvision tune`), then run the tasks of
+# `benchmarks/embedded_base_to_new.yaml`, and finally CoCoOp's eleven data sets: `benchmarks/base_to_new.yaml` with a
+# row for your method.
 #
-# A method that stays gets a file in `coop/` or `vpt/`, one row in the table of `__init__.py` and one config;
-# [adding.md](../adding.md) shows it, and the contract is `promptvision/method.py`.
+# To contribute a method, give it a file in `coop/` or `vpt/`, one row in the table of `__init__.py` and one config, as
+# [adding.md](../adding.md) shows. The contract is `promptvision/method.py`.

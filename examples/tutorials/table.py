@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Reproduce a table, and read the verdicts
 #
-# A table of a paper is a few methods, data sets, numbers of images and seeds. Here such a table is one YAML file, and
+# A paper's table crosses a few methods, data sets, numbers of images and seeds. Here such a table is one YAML file, and
 # one command runs it. This tutorial repeats a part of the few-shot table of [the embedded
-# world](../embedded_world.md) and judges whether this machine comes to the same numbers. It needs no download and
-# takes about 20 seconds.
+# world](../embedded_world.md), rendered images with a small CLIP that ship with the project, and checks whether your
+# machine arrives at the same numbers. It needs no download and takes about 20 seconds.
 
 # %% commands
 import shlex
@@ -22,8 +22,8 @@ def run(command):
 # ## Look before you run
 #
 # `benchmarks/embedded_few_shot.yaml` has nine methods, five data sets, five numbers of images per class (shots) and
-# three seeds. `--only` picks from it; words with the same key are alternatives. `--dry-run` shows what would be
-# trained, and `--estimate` takes a few steps of each and says how long all of it takes.
+# three seeds. `--only` selects a part of it; several values of the same key are alternatives. `--dry-run` lists the
+# runs without training, and `--estimate` trains a few steps of each and predicts the total time.
 
 # %%
 run("""promptvision sweep --config benchmarks/embedded_few_shot.yaml --only RUN=zero-shot --only RUN=CoOp \
@@ -33,8 +33,8 @@ run("""promptvision sweep --config benchmarks/embedded_few_shot.yaml --only RUN=
 # %% [markdown]
 # ## Run it
 #
-# Runs that differ only in seed and shots train as one with `--stack`, with the same results. Each writes its own
-# folder. Stop it with Ctrl-C if you like: the same command resumes, and finished runs are kept.
+# With `--stack`, runs that differ only in seed and shots train as one, with the same results. Each writes its own
+# folder. You may stop the command with Ctrl-C: the same command resumes, and finished runs are kept.
 
 # %%
 run("""promptvision sweep --config benchmarks/embedded_few_shot.yaml --only RUN=zero-shot --only RUN=CoOp \
@@ -42,14 +42,14 @@ run("""promptvision sweep --config benchmarks/embedded_few_shot.yaml --only RUN=
     --output out/table --stack 15""")
 
 # %% [markdown]
-# The sweep ends with the report's table of its folder: mean ± sample deviation over seeds, in per cent. One image per
-# class is below the hand-written prompt, 16 are far above it, and a note says that the seeds of one image differ
-# widely.
+# The sweep ends with the report's table of its folder: mean ± sample deviation over seeds, in per cent. With one image
+# per class CoOp is below the hand-written prompt (zero-shot), with 16 it is far above. A note says that the seeds with
+# one image differ widely.
 #
 # ## Read the verdicts
 #
-# These are the numbers of [the page](../embedded_world.md), as a CSV file. A paper's table, or that of a colleague,
-# is written down in the same way.
+# Write the numbers of [the page](../embedded_world.md) into a CSV file. You can do the same with a paper's table, or
+# with a colleague's.
 
 # %%
 Path("out/page.csv").write_text("""\
@@ -63,18 +63,18 @@ CoOp,world_textures,16,49.6,the page of the embedded world
 run("promptvision report out/table --reference out/page.csv")
 
 # %% [markdown]
-# The second table has a line for each of these numbers, with a verdict:
+# The second table that is printed has a line for each of these numbers, with a verdict:
 #
 # - **within**: the difference is at most half of the 95 % interval of our mean (Student's t over the seeds), plus the
 #   rounding of the other number. It is no proof of equality: three seeds that differ widely have a wide interval.
-# - **outside**: it is larger. Look at settings, images and versions first: `config.yaml` and `result.json` of a run
-#   have all of them.
-# - **no interval**: one seed, as zero-shot CLIP, which draws nothing. Compare the digits.
+# - **outside**: it is larger. Check settings, images and versions first: `config.yaml` and `result.json` of a run have
+#   all of them.
+# - **no interval**: there is a single seed, as for zero-shot CLIP, which draws nothing at random. Compare the digits.
 #
-# Published numbers need no file: [5,800 of them](../report.md) are part of the project, with the settings of the
-# published runs, and the report judges against them whenever a backbone and data set of a paper were used. A run with
-# other settings than the published ones is "not comparable", and a note names the difference. With CLIP's weights and
-# the data sets, the following is the table of CoOp's paper with ViT-B/16:
+# Published numbers need no file: the project contains [5,800 of them](../report.md#against-the-literature), with the
+# settings of the published runs. The report compares with them whenever a run has the backbone and data set of a paper.
+# A run with other settings is "not comparable", and a note names the difference. With CLIP's weights and the data sets,
+# this is the table of CoOp's paper with ViT-B/16:
 #
 # ```
 # # not run by the tests: needs CLIP's weights and the data sets
@@ -82,4 +82,5 @@ run("promptvision report out/table --reference out/page.csv")
 # promptvision report out/coop --html out/coop.html
 # ```
 #
-# [costs.md](../costs.md) says how long it takes, and [trust.md](../trust.md) what was checked without weights.
+# [costs.md](../costs.md) estimates how long it takes, and [trust.md](../trust.md) says what was checked without
+# weights.
