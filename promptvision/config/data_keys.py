@@ -5,17 +5,17 @@ from __future__ import annotations
 from promptvision.config.key import Key
 
 DATA = (
-    Key("DATASET.NAME", "world_backgrounds", "Name of a card in datasets/, or the path of your own card file."),
+    Key("DATASET.NAME", "world_backgrounds", "Name of a card in datasets/ (promptvision data list), or the path of your own card file."),
     Key(
         "DATASET.ROOT",
         "",
-        "Folder that holds the data sets (empty: `data`), or your own images; some data sets need none.",
+        "Folder that holds all data sets (empty: `data`), or your own images. Some data sets need none.",
     ),
     Key("DATASET.SHOTS", 16, "Training images per class; 0 for all.", low=0),
     Key(
         "DATASET.TRAIN",
         "train",
-        "Images to train on; train+val leaves no validation images (final runs of VTAB-1k).",
+        "Images to train on. train+val leaves no validation images (final runs of VTAB-1k).",
         choices=("train", "train+val"),
     ),
     Key(
@@ -27,21 +27,21 @@ DATA = (
     Key(
         "DATASET.TRAIN_CLASSES",
         "same",
-        "Classes whose training images are used and told apart in training: same (those of CLASSES), or all, which "
-        "without labels is PromptKD's base to new; tests and validation stay with CLASSES.",
+        "Classes to train on: same (those of CLASSES), or all, which without labels is PromptKD's base to new. Tests "
+        "and validation stay with CLASSES.",
         choices=("same", "all"),
     ),
     Key(
         "DATASET.FEW_SHOT",
         "coop",
-        "Code that picks the few-shot images: coop (CoOp's published index files) or clip_lora (other images for "
-        "the same seed).",
+        "Rule that picks the few-shot images: coop (CoOp's published index files) or clip_lora (that of CLIP-LoRA's "
+        "code, other images for the same seed).",
         choices=("coop", "clip_lora"),
     ),
     Key(
         "DATASET.IMBALANCE",
         1.0,
-        "Ratio of training images of the first class to those of the last, which is reached by dropping images; 1 "
+        "Number of training images of the first class divided by that of the last; images are dropped to reach it. 1 "
         "for none.",
         low=1,
         high=1e6,
@@ -57,35 +57,36 @@ DATA = (
         "DATASET.VALIDATION",
         "own",
         "Validation images: own (the data set's, with SHOTS a few per class), all (all of these), none, held_out "
-        "(training images that were not picked), or test (the test images, as some official code selects; every table "
+        "(training images that were not picked), or test (the test images, as in some official codes; every table "
         "marks it).",
         choices=("own", "all", "none", "held_out", "test"),
     ),
     Key(
         "DATASET.VALIDATION_SHOTS",
         4,
-        "The most validation images per class, own or held_out, with SHOTS; never more than SHOTS.",
+        "Maximum of validation images per class, own or held_out, with SHOTS; never more than SHOTS.",
         low=1,
     ),
     Key(
         "DATASET.FOLDS",
         0,
-        "Parts of a cross-validation of the training and validation images, 0 for none: seed s validates on part "
+        "Folds of a cross-validation over the training and validation images; 0 for none. Seed s validates on fold "
         "(s - 1) mod FOLDS and trains on the others, so seeds 1 to FOLDS are one cross-validation and the next ones "
-        "another; the only image of a class always trains.",
+        "another. The only image of a class is always trained on.",
         low=0,
     ),
     Key("DATASET.SOURCE", "", "Domains to train and validate on, separated by commas; empty for all."),
     Key(
         "DATASET.TARGET",
         "",
-        "Domains to test on, whose unlabelled images are available in training, separated by commas; empty for all.",
+        "Domains to test on, separated by commas; empty for all. Their images without labels are available in "
+        "training.",
     ),
     Key(
         "DATASET.HELD_OUT",
         0.0,
-        "Share of the target images reserved for testing, if the target has no test list; 0 uses all of them both "
-        "unlabelled and for testing, as published.",
+        "Share of the target images that is reserved for the test, if the target has no test list. 0 uses all of "
+        "them both without labels and for the test, as published.",
         low=0,
         high=1,
     ),
@@ -93,8 +94,8 @@ DATA = (
     Key(
         "INPUT.SIZE",
         0,
-        "Side of the square input in pixels; 0 takes the backbone's. The size beside a backbone's name is dropped if a "
-        "file with this _BASE_, or the command line, names another backbone but no size.",
+        "Side of the square input in pixels; 0 takes the backbone's. A size given beside a backbone's name is "
+        "dropped if a file with this _BASE_, or the command line, names another backbone but no size.",
         low=0,
         high=10_000,
     ),
@@ -109,34 +110,35 @@ DATA = (
     Key(
         "INPUT.CACHE",
         "",
-        "Folder of decoded images, made by `promptvision data cache`, to read instead of the files; smaller copies "
+        "Folder of decoded images to read instead of the files, made by `promptvision data cache`. Smaller copies "
         "give other views than the files unless the recipe begins with the same resizing.",
     ),
     Key(
         "INPUT.RESIZE",
         "pillow",
-        "Resizing of images in every recipe: pillow, as the published codes do, or tensor, torchvision's resize of "
-        "uint8 tensors, several times as fast, which rounds a few values to the next grey level (docs/images.md). "
+        "Library that resizes images: pillow, as in the published codes, or tensor, torchvision's resize of uint8 "
+        "tensors, which is several times as fast but rounds a few values to the next grey level (docs/images.md). "
         "Random crops are the same; vtab resizes floats, the same in both.",
         choices=("pillow", "tensor"),
     ),
     Key(
         "INPUT.EXIF",
         "ignore",
-        "EXIF orientation of images (photos of phones): ignore, as the published codes do, or apply.",
+        "EXIF orientation of images (photos of phones): ignore, as in the published codes, or apply.",
         choices=("ignore", "apply"),
     ),
     Key(
         "INPUT.ON_BAD_IMAGE",
         "stop",
-        "Effect of an unreadable image: stop ends the run with the image's name; skip checks all images first, "
+        "Effect of an unreadable image. stop ends the run with the image's name. skip checks all images first, "
         "leaves unreadable ones out, and lists them in result.json.",
         choices=("stop", "skip"),
     ),
     Key(
         "INPUT.TRAIN",
         "coop",
-        "Recipe for training images: coop, fgvc, vtab, petl, l2p, coda, tip_adapter, randaugment or center.",
+        "Recipe for training images (docs/images.md): coop, fgvc, vtab, petl, l2p, coda, tip_adapter, randaugment or "
+        "center.",
     ),
-    Key("INPUT.TEST", "coop", "Recipe for test images: coop, fgvc, vtab, petl, l2p, coda, tip_adapter or center."),
+    Key("INPUT.TEST", "coop", "Recipe for test images (docs/images.md): coop, fgvc, vtab, petl, l2p, coda, tip_adapter or center."),
 )

@@ -12,10 +12,14 @@ from promptvision.config.schema import KEYS
 OFTEN = ["SEED", "OUTPUT_DIR", "METHOD.NAME", "BACKBONE.NAME", "DATASET.NAME", "DATASET.ROOT", "DATASET.SHOTS"]
 OFTEN += ["OPTIM.LR", "OPTIM.EPOCHS", "TRAIN.DEVICE"]
 FILES = """\
-A file is `SECTION: {KEY: value}` lines. `_BASE_: other.yaml` builds on another file. `SET` is a list of settings that
-hold where other keys have certain values, such as
-`SET: [{OPTIM.EPOCHS: 100, WHEN: {DATASET.NAME: [dtd, eurosat], DATASET.SHOTS: 4}}]`; the command line wins over it.
-`WHEN` can ask for an option of the method, such as `METHOD.OPTIONS.HOST`, if a file or the command line sets it."""
+A config is a YAML file with lines `SECTION: {KEY: value}`. `KEY VALUE` words on the command line override it.
+
+- `_BASE_: other.yaml` builds on another file.
+- `SET` is a list of settings that apply only where other keys have certain values, such as
+  `SET: [{OPTIM.EPOCHS: 100, WHEN: {DATASET.NAME: [dtd, eurosat], DATASET.SHOTS: 4}}]`. The command line wins over it.
+  `WHEN` can test an option of the method, such as `METHOD.OPTIONS.HOST`, if a file or the command line sets it.
+
+`promptvision help OPTIM` prints the keys of a section, `promptvision help coop` the options of a method."""
 WIDTH = 100
 """Columns of a text for the terminal."""
 

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from promptvision.data.cards import card_names, load_card
 
-INTRODUCTION = """# Datasets
+INTRODUCTION = """# Data sets
 
-Generated from the cards in `datasets/` by `python tools/docs.py`. `DATASET.NAME` takes a name, or the path of a card
-of your own; `DATASET.ROOT` is the folder that holds all datasets.
+Generated from the cards in `datasets/` by `python tools/docs.py`.
+
+A data set is described by a *card*, a YAML file: where its images and lists are, how to read them, its prompt, its
+counts and its pitfalls. `DATASET.NAME` takes the name of a card, or the path of your own; `DATASET.ROOT` is the folder
+of all data sets (`data` by default). For your own images without a card, see [images.md](images.md).
+
+## Getting one
+
+```
+# not run by the tests: downloads a data set
+promptvision data list --root data             # all cards, and which of them are here
+promptvision data show dtd --root data         # one card: source, licence, where to get it
+promptvision data download dtd --root data     # from its official address; --source hub: from the Hugging Face Hub
+promptvision data prepare dtd --root data      # unpacks the archives into the layout of the reader
+promptvision data check dtd --root data        # every file, count, broken image and duplicate
+```
+
+Not every data set can be downloaded by a command, because of its licence or a dead link. The error, and *Where* below,
+then say how to get it by hand.
 
 ## Adding one
 
-A dataset is one card, a YAML file, without code. Choose the reader of its layout (below) and write down its facts:
+A data set needs a card and no code. Choose the reader for its layout and write down the facts:
 
 ```yaml
 # mushrooms.yaml: DATASET.NAME mushrooms.yaml
@@ -30,15 +47,26 @@ lists: {train: train.txt, val: val.txt, test: test.txt}
 names: [fly agaric, cep, chanterelle]      # or names: names/mushrooms.txt, a file beside the card
 ```
 
-A card with domains gives each domain its own keys:
-`domains: {garden: {lists: {train: garden.txt}}, forest: {lists: {train: forest.txt}}}`. `tools/data.py check` compares
-the card with the images. Images of your own need no card at all: `DATASET.NAME folder`, or `list`.
+| reader | layout |
+|---|---|
+| `folder`, `list`, `hub_folder`, `shards` | your own images ([images.md](images.md)) |
+| `coop_split` | CoOp: one JSON file with train, val and test lists |
+| `text_lists` | text files with lines `path label`, one for each split: VTAB-1k, DomainNet, VisDA |
+| `json_lists` | `train.json`, `val.json` and `test.json`: VPT's FGVC |
+| `class_folders` | a folder per class in a folder for each split or domain: Office-Home, Office-31 |
+| `synsets` | ImageNet and its variants |
+| `torchvision`, `digits` | torchvision's downloads, scikit-learn's digits |
+| `aircraft`, `world` | FGVC-Aircraft, the embedded world |
+
+The cards in `datasets/` are examples of each. A card with domains gives each domain its own keys:
+`domains: {garden: {lists: {train: garden.txt}}, forest: {lists: {train: forest.txt}}}`. `promptvision data check`
+compares the card with the images.
 
 ## The cards
 """
 
 
-COLUMNS = ("name", "dataset", "reader", "classes", "train / val / test", "template", "protocols", "licence")
+COLUMNS = ("name", "data set", "reader", "classes", "train / val / test", "template", "protocols", "licence")
 
 
 def datasets_page() -> str:
@@ -52,4 +80,4 @@ def datasets_page() -> str:
         about = [f"- Source: {card.source}.", f"- Where: {card.where}.", *domains]
         sections += ["", f"### `{card.name}`", "", *about, *[f"- {trap}" for trap in card.traps]]
     header = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    return "\n".join([INTRODUCTION, *header, *rows, "", "## Sources, where to get them, traps", *sections]) + "\n"
+    return "\n".join([INTRODUCTION, *header, *rows, "", "## Sources, where to get them, pitfalls", *sections]) + "\n"
