@@ -10,7 +10,7 @@ from promptvision.errors import InputError
 
 
 class Learned(nn.Module):
-    """A module that learns its own parameters and persistent buffers, and those of its `backbone` that it thaws."""
+    """A module that learns its own parameters and persistent buffers, and thawed parameters of its `backbone`."""
 
     remembered: frozenset[str] = frozenset()
     """Names of learned buffers that store training images, or masks: saved, but not counted as learned parameters."""

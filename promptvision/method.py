@@ -33,8 +33,8 @@ class ImageViews:
 class Method(Learned):
     """A classifier that learns a few tensors on a frozen backbone, its submodule `backbone`.
 
-    Subclasses take `(backbone, classes, *, option=default, ...)`, where the keyword-only arguments are the options that
-    a config can set, and implement `forward`. What they learn are the parameters and persistent buffers of the method,
+    A subclass takes `(backbone, classes, *, option=default, ...)` and implements `forward`. The keyword-only arguments
+    are the options that a config can set. The learned tensors are the parameters and persistent buffers of the method,
     and the parameters of the backbone that it passes to `thaw`, whatever their `requires_grad` becomes later.
     """
 

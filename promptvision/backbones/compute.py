@@ -1,4 +1,4 @@
-"""Settings of the computation that change no result: the way of encoding, and how much is computed at once."""
+"""Settings of the computation that change no result: the way of encoding, and how much is encoded at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Views = TypeVar("Views")
 
 @dataclass(frozen=True)
 class Compute:
-    """Settings of how a tower encodes prompts and images, read by the encoders in every call.
+    """The way in which a tower encodes prompts and images, read by the encoders in every call.
 
-    All settings give equal features up to rounding, so a run can be resumed with others.
+    All values give equal features up to rounding, so a run can be resumed with others.
     """
 
     way: str = "auto"

@@ -22,7 +22,7 @@ Edits = Mapping[int, Edit]
 
 
 class ImageTower(Tower):
-    """An encoder of normalised images (B, 3, H, W) into features (B, E); `untouched` is the backbone's own code.
+    """An encoder of normalised images (B, 3, H, W) into features (B, E); `untouched` is the backbone's own forward.
 
     Towers made of transformer blocks also have the steps in between, `embed`, `enter`, `blocks` and `pool`, so that
     `untouched(images) == pool(blocks(enter(embed(images))))` and prompts can be inserted. Others have no `blocks`.

@@ -45,7 +45,7 @@ def load_vit(
 
     `name`: a timm name, with or without tag (`vit_base_patch16_224.augreg_in21k`), or `hf-hub:` id; an open_clip name
     that timm does not have (`ViT-B-16`), for the image tower of that CLIP without its projection; "embedded"; a
-    weight file with the constructor's arguments in a .json beside it; `module:function`; or a module.
+    weight file with a .json of the same name that has the architecture; `module:function`; or a module.
     `pretrained`: "default" (the library's weights for that name), "none" for random ones, or a local .safetensors,
     .pth or Google .npz file (`conversion.LAYOUTS`). `image_size`: pixels, 0 for the model's own. `resize`: method of
     resizing position embeddings (`positions.WAYS`). `pool`: "token" or "avg" for a timm ViT that pools otherwise.

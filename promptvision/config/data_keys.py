@@ -5,7 +5,11 @@ from __future__ import annotations
 from promptvision.config.key import Key
 
 DATA = (
-    Key("DATASET.NAME", "world_backgrounds", "Name of a card in datasets/ (promptvision data list), or the path of your own card file."),
+    Key(
+        "DATASET.NAME",
+        "world_backgrounds",
+        "Name of a card in datasets/ (promptvision data list), or the path of your own card file.",
+    ),
     Key(
         "DATASET.ROOT",
         "",
@@ -140,5 +144,9 @@ DATA = (
         "Recipe for training images (docs/images.md): coop, fgvc, vtab, petl, l2p, coda, tip_adapter, randaugment or "
         "center.",
     ),
-    Key("INPUT.TEST", "coop", "Recipe for test images (docs/images.md): coop, fgvc, vtab, petl, l2p, coda, tip_adapter or center."),
+    Key(
+        "INPUT.TEST",
+        "coop",
+        "Recipe for test images (docs/images.md): coop, fgvc, vtab, petl, l2p, coda, tip_adapter or center.",
+    ),
 )

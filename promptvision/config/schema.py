@@ -39,7 +39,9 @@ KEYS = (
         "none.",
         place=True,
     ),
-    Key("METHOD.FAMILY", "coop", "Family of the method: coop for methods on a CLIP, vpt for methods on an image tower."),
+    Key(
+        "METHOD.FAMILY", "coop", "Family of the method: coop for methods on a CLIP, vpt for methods on an image tower."
+    ),
     Key(
         "METHOD.NAME",
         "coop",
@@ -63,7 +65,11 @@ KEYS = (
         "--trust.",
         code="function",
     ),
-    Key("BACKBONE.PRETRAINED", "default", "Weights of the backbone: `default` (the library's), `none` (random), a tag of open_clip, or a file."),
+    Key(
+        "BACKBONE.PRETRAINED",
+        "default",
+        "Weights of the backbone: `default` (the library's), `none` (random), a tag of open_clip, or a file.",
+    ),
     Key(
         "BACKBONE.RESIZE",
         "timm",
@@ -120,7 +126,12 @@ KEYS = (
     ),
     Key("TEST.SPLIT", "test", "Images to evaluate on.", choices=("train", "val", "test")),
     Key("TEST.BATCH_SIZE", 100, "Test images per step.", low=1),
-    Key("CONTINUAL.TASKS", 0, "Number of tasks that the classes are split into, to learn them one after another; 0 for no stream of tasks.", low=0),
+    Key(
+        "CONTINUAL.TASKS",
+        0,
+        "Number of tasks that the classes are split into, to learn them one after another; 0 for no stream of tasks.",
+        low=0,
+    ),
     Key(
         "CONTINUAL.SEED",
         -1,

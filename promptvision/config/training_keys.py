@@ -19,12 +19,24 @@ TRAINING = (
         "Scale LR from 256 images per step to those of a step (LR x BATCH_SIZE x ACCUMULATE / 256), as in VPT.",
     ),
     Key(
-        "OPTIM.BIAS_MULTIPLIER", 1.0, "Factor of the learning rate of biases, except the last of the head.", low=0, high=1e6
+        "OPTIM.BIAS_MULTIPLIER",
+        1.0,
+        "Factor of the learning rate of biases, except the last of the head.",
+        low=0,
+        high=1e6,
     ),
     Key("OPTIM.WEIGHT_DECAY", 5e-4, "Weight decay of the learned tensors.", low=0, high=1e6),
     Key("OPTIM.MOMENTUM", 0.9, "Momentum of sgd and rmsprop.", low=0, high=1),
-    Key("OPTIM.EPS", 1e-8, "Number added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1),
-    Key("OPTIM.CLIP", 0.0, "Maximum norm of the gradient of all learned tensors together; 0 for no limit.", low=0, high=1e6),
+    Key(
+        "OPTIM.EPS", 1e-8, "Number added to the denominator of adam, amsgrad, rmsprop, radam and adamw.", low=0, high=1
+    ),
+    Key(
+        "OPTIM.CLIP",
+        0.0,
+        "Maximum norm of the gradient of all learned tensors together; 0 for no limit.",
+        low=0,
+        high=1e6,
+    ),
     Key("OPTIM.EPOCHS", 50, "Number of epochs.", low=0, high=1_000_000),
     Key(
         "OPTIM.ITERATIONS",
@@ -33,7 +45,11 @@ TRAINING = (
         low=0,
         high=100_000_000,
     ),
-    Key("OPTIM.SCALE_ITERATIONS", False, "Multiply ITERATIONS, the steps for one shot, by DATASET.SHOTS, as in CLIP-LoRA."),
+    Key(
+        "OPTIM.SCALE_ITERATIONS",
+        False,
+        "Multiply ITERATIONS, the steps for one shot, by DATASET.SHOTS, as in CLIP-LoRA.",
+    ),
     Key(
         "OPTIM.BATCH_SIZE",
         32,
@@ -51,8 +67,7 @@ TRAINING = (
     Key(
         "OPTIM.DROP_LAST",
         True,
-        "Leave out an incomplete last batch of an epoch, unless it is the only one, as Dassl does. False trains on "
-        "it.",
+        "Leave out an incomplete last batch of an epoch, unless it is the only one, as Dassl does. False trains on it.",
     ),
     Key(
         "OPTIM.ONE_CLASS",
@@ -113,7 +128,12 @@ TRAINING = (
     ),
     Key("OPTIM.GAMMA", 0.1, "Factor of each drop of single_step and multi_step.", low=0, high=1),
     Key("OPTIM.WARMUP_EPOCHS", 1, "Epochs of warm-up; 0 for none.", low=0, high=100_000_000),
-    Key("OPTIM.WARMUP_TYPE", "constant", "Warm-up: constant at WARMUP_LR, or linear up to LR.", choices=("constant", "linear")),
+    Key(
+        "OPTIM.WARMUP_TYPE",
+        "constant",
+        "Warm-up: constant at WARMUP_LR, or linear up to LR.",
+        choices=("constant", "linear"),
+    ),
     Key(
         "OPTIM.WARMUP_LR",
         1e-5,

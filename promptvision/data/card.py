@@ -15,14 +15,14 @@ ACCEPTED = {"two_labels": "under two labels", "two_splits": "in two splits"}
 
 @dataclass(frozen=True)
 class Card:
-    """The facts about one data set; `options` holds the keys that only its reader takes."""
+    """The facts of one data set; `options` holds the keys that only its reader takes."""
 
     name: str
     title: str
     source: str
     licence: str
     where: str
-    """Request that tells how to get it; ends the sentence that says what is missing."""
+    """Instruction to get it, which ends the sentence about missing files."""
     reader: str
     template: str
     """The hand-written prompt; `{}` is the class name."""

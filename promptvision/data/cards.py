@@ -28,7 +28,7 @@ def card_names() -> list[str]:
 
 
 def load_card(name: str) -> Card:
-    """Return the card called `name`, or the one in your own `.yaml` file; InputError if it is missing or wrong."""
+    """Return the card called `name`, or that of your own `.yaml` file; InputError if it is missing or wrong."""
     own = name.endswith((".yaml", ".yml"))
     if not own and name not in card_names():
         raise unknown("data set", name, card_names())

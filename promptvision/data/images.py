@@ -23,9 +23,9 @@ class Images:
     """A data set: lists in the order of its split file, and `open(path)`, which returns an RGB PIL image.
 
     `root`: the folder that paths are relative to, if images are files; None if they are in memory.
-    `unlabelled`: target images of a domain adaptation, whose labels no method is given.
-    `file_of`: path -> the file below `root` that holds the image, if files hold many.
-    `made`: what `open` returns if it is not the image of the file, such as a smaller copy.
+    `unlabelled`: target images of a domain adaptation, whose labels no method sees.
+    `file_of`: path -> the file below `root` that holds the image, if a file holds several.
+    `made`: description of the images that `open` returns if they are not those of the files, such as smaller copies.
     """
 
     train: list[Item]

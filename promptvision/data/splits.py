@@ -116,8 +116,8 @@ def held_out(
 def cross_validation(items: Sequence[Item], folds: int, seed: int) -> tuple[list[Item], list[Item]]:
     """Return the training and the validation images of one fold: part (seed - 1) mod `folds` validates.
 
-    Seeds 1 to `folds` share one division into parts, the next ones another. Every class is shuffled and dealt out, so
-    that some of its images always train; a class of one image is never held out.
+    Seeds 1 to `folds` share one division into parts, the next ones another. Every class is shuffled and dealt out to
+    the parts, so some of its images always train. The only image of a class is never held out.
     """
     division, part = divmod(seed - 1, folds)
     stream, dealt = random.Random(f"folds/{division}"), 0
@@ -159,8 +159,8 @@ def read_and_split(
     """Return training, validation and test splits of {folder name: paths}, by default 50/20/30 of every class.
 
     Labels follow the sorted names of the folders that are not ignored; every class is shuffled. Source: CoOp
-    `DescribableTextures.read_and_split_data`, which fails for a class that is too small for three splits: here each
-    split gets one image, of two images one trains and one tests, a single one trains.
+    `DescribableTextures.read_and_split_data`, which fails for a class that is too small for three splits. Here each
+    split gets one image; of two images one is for training and one for the test; a single one is for training.
     """
     stream = random.Random(seed)
     parts: tuple[list[Item], list[Item], list[Item]] = ([], [], [])

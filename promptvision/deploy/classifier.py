@@ -29,12 +29,11 @@ from promptvision.method import Method
 
 
 def load(run: str | Path, *, device: str = "", trust: bool = False, overrides: Sequence[str] = ()) -> Classifier:
-    """Return the classifier of a run folder, of a folder that `Classifier.save` wrote, or of a model on the Hub,
-    hf-hub:user/name.
+    """Return the classifier of a run folder, of a saved classifier, or of a model on the Hub (`hf-hub:user/name`).
 
-    `device`: auto, cpu, cuda or cuda:N; by default that of the run, for one trained on a GPU auto. `trust`: run code
-    that the run's config names. `overrides`: other values of keys of that config, KEY VALUE ... The global random
-    state stays as it is.
+    `device`: auto, cpu, cuda or cuda:N; by default that of the run, or auto if the run was trained on a GPU. `trust`:
+    run code that the run's config names. `overrides`: other values of keys of that config, KEY VALUE ... The global
+    random state stays as it is.
     """
     if str(run).startswith(PREFIX) and trust:
         raise InputError(f"{run} comes from elsewhere, so its code is not run; download it, read it, load the folder")

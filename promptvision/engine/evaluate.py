@@ -59,8 +59,10 @@ def evaluate(
     among: Sequence[int] = (),
     progress: str = "",
 ) -> dict[str, Any]:
-    """Return the `scores` of the method's predictions; with `among`, of those among these of its classes alone, to
-    which the labels refer by their places."""
+    """Return the `scores` of the method's predictions on all batches.
+
+    `among`: the classes that compete, as indices of the method's classes; labels then refer to positions in `among`.
+    """
     logits, labels = predict(method, batches, device, precision, progress=progress)
     return scores(logits[:, list(among)] if among else logits, labels)
 

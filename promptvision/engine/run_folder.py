@@ -29,8 +29,8 @@ class RunFolder:
     """OUTPUT_DIR of one run, locked against a second one; use it in a `with` statement.
 
     `write_config` starts a new run and removes an earlier one, except its log. With `resume`, an earlier run continues
-    if it has a checkpoint; its config is replaced after `fit` has found the checkpoint to belong to this run.
-    `overwrite`: whether the run may replace another one, which `experiment.run` refuses otherwise.
+    if it has a checkpoint; its config is replaced once `fit` has checked that the checkpoint belongs to this run.
+    `overwrite`: True if the run may replace another one, which `experiment.run` refuses otherwise.
     `wait`: wait for another process that holds the folder.
     """
 

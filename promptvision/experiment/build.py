@@ -26,7 +26,8 @@ def load_method(
 ) -> Method:
     """Build the configured method on its backbone, started from the seed, on the configured device.
 
-    `trained_on`: the DATASET section of a trained run, whose domains a method may know by name, if it is not this one.
+    `trained_on`: the DATASET section of a trained run, if it differs from the config's; a method may know its domains
+    by name.
     """
     device, family = choose_device(cfg.TRAIN.DEVICE), families[cfg.METHOD.FAMILY]
     repeatable(cfg.TRAIN.DETERMINISTIC)

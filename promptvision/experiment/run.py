@@ -42,13 +42,13 @@ def run(
 ) -> dict[str, Any]:
     """Train, evaluate and write result.json; return its contents. With CONTINUAL, do so for a stream of tasks.
 
-    A finished run of the same config in the folder gives its result; another run there raises InputError, unless the
-    folder is opened to overwrite it.
+    If the folder holds a finished run of the same config, its result is returned. If it holds another run, InputError
+    is raised, unless the folder was opened to overwrite it.
 
-    `watch` may stop a run early after a validation, which raises Pruned; a stream has no use for it, nor for `member`,
-    the run's place among those that train together (engine/together/stack.py). Of several
-    processes (engine/distributed.py) only the first one evaluates; the others return what training reports. `after` is
-    called with the finished experiment, its data and features at hand; a stream does not call it.
+    `watch` may stop a run early after a validation, which raises Pruned. `member`: the run's place among those that
+    train together (engine/together/stack.py). `after` is called with the finished experiment, its data and features at
+    hand. A stream ignores all three. Of several processes (engine/distributed.py) only the first one evaluates; the
+    others return what training reports.
     """
     if is_first():
         found = earlier_result(resolved(cfg), folder.path, resume=folder.resume, overwrite=folder.overwrite)
@@ -79,7 +79,7 @@ def run(
 def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
     """Return the trained method of a run folder, for the classes it was trained on.
 
-    A saved classifier that was given other classes is for these (deploy/classifier.py).
+    A saved classifier that was given other classes is returned for those (deploy/classifier.py).
     """
     path = Path(folder) / "learned.safetensors"
     state, metadata = load_learned(path)
@@ -112,8 +112,8 @@ def retest(
 ) -> dict[str, Any]:
     """Evaluate a trained run again, perhaps on other data, whose classes are matched with its own.
 
-    The result names the run and what was evaluated, by `run_hash` and `evaluation_hash`. `file` takes the facts
-    of the result and returns its file, beside which the predictions are written, as .csv.
+    `run_hash` and `evaluation_hash` of the result identify the run and what was evaluated. `file` takes the facts of
+    the result and returns its file; the predictions are written beside it as .csv.
     """
     data = load_data(cfg)
     warn_of_empty_classes(data, cfg.TEST.SPLIT)
