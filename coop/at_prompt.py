@@ -18,14 +18,14 @@ from promptvision.errors import InputError, counted
 
 
 class ATPrompt(Addition):
-    """Words for attributes, each after learned vectors, before the prompt of a host: "[v] color [v] shape [ctx] class."
+    """Attribute words, each after learned vectors, before a host's prompt: "[v] color [v] shape [ctx] class".
 
     In a host with deep prompts, these replace its own contexts alone; attributes and their vectors run through.
 
     `host`: the method that it is added to, coop, kg_coop, cocoop, maple or prompt_src, whose options are options here
-    too. `attributes`: the words. `n_att`: number of vectors before each attribute, 0 for as many as before the class.
-    `one_token`: take every attribute for one token, as the official code does: a word of two moves all that follows, so
-    that later vectors stand in the place of words.
+    too. `attributes`: the words. `n_att`: number of vectors before each attribute; 0 for as many as before the class.
+    `one_token`: treat every attribute as one token, as the official code does; an attribute of two tokens then moves
+    all that follows, and later vectors replace words.
     Learns what the host learns, and `ctx_att1`, `ctx_att2`, ..., each (n_att, D), from N(0, 0.01).
     """
 
@@ -52,7 +52,7 @@ class ATPrompt(Addition):
 
 
 class AttributePrompts(PromptEncoder):
-    """The prompts of another encoder with attributes behind the start, and vectors `ctx_att{i}` before each of them."""
+    """The prompts of another encoder with attributes after the start, and vectors `ctx_att{i}` before each of them."""
 
     def __init__(self, tower: TextTower, inner: PromptEncoder, attributes: Sequence[str], count: int, one_token: bool):
         start, device = tower.starts, inner.ids.device

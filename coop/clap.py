@@ -23,8 +23,8 @@ class CLAP(FeatureMethod):
     The loss is the cross-entropy plus the mean over classes of lambda_c |P_c - t_c|^2. lambda_c is the mean zero-shot
     probability of class c in its training images. t is the mean of the features of its texts as CLIP's tower returns
     them, so that the rate acts on vectors of their length.
-    `templates`, `ensemble` as in ZeroShot. `constraint`: "l2" or "none". `views`: augmented views of the images
-    that lambda is computed on, 0 for the images without augmentation.
+    `templates`, `ensemble` as in ZeroShot. `constraint`: "l2", the pull towards t, or "none". `views`: augmented views
+    of the images that lambda is computed on; 0 for the images without augmentation.
     Learns `prototypes`, one for each class of training, so it cannot name new classes, only fewer.
     """
 

@@ -26,10 +26,10 @@ class CoPrompt(MaPLe):
     Two terms, 1 - cosine each: of the class features to those of other texts of the classes, and of the image features
     to those of a second augmented view of the images. A feature f that is compared is ratio A(f) + (1 - ratio) f.
 
-    `weight`: of both terms. `image_ratio`, `text_ratio`: shares of the adapters. `reduction`: E over the width of an
-    adapter's bottleneck. `texts`: a YAML or JSON file with the other texts of each class (`read_texts`), of which every
-    step draws one; CLIP's 80 templates if empty. `same_text`: draw one number for all classes, as the official code
-    does, in place of one for each. `n_ctx`, `depth`, `ctx_init` as in MaPLe.
+    `weight`: weight of both terms. `image_ratio`, `text_ratio`: share of the adapter's output in the compared feature.
+    `reduction`: E over the width of an adapter's bottleneck. `texts`: a YAML or JSON file with the other texts of each
+    class (`read_texts`), of which every step draws one; CLIP's 80 templates if empty. `same_text`: draw one text index
+    for all classes, as the official code does, instead of one for each. `n_ctx`, `depth`, `ctx_init` as in MaPLe.
     Learns the tensors of MaPLe, and `adapter_{image,text}.fc`.
     """
 

@@ -25,11 +25,11 @@ class DAPL(FeatureMethod):
     sure target images, 0 if there are none (section 3.3; the official code divides by their number even if it is 0).
     The target's prompts make the predictions.
 
-    `n_ctx`, `n_dmx`: vectors of both kinds. `csc`: a `ctx` for every class. `source_domain`, `target_domain`: names in
-    the prompts; empty for DATASET.SOURCE and DATASET.TARGET. `temperature`: divides zero-shot logits; `threshold`: the
-    probability from which a zero-shot label counts; `template`: text of the zero-shot labels, with `{}` for the class
-    name. `weight`: factor of the target's loss. Learns `ctx` (M, D), or (C, M, D) with `csc`, and `domain_vectors`
-    (2, N, D), the source's first.
+    `n_ctx`: number of shared vectors. `n_dmx`: number of vectors of each domain. `csc`: class-specific shared vectors.
+    `source_domain`, `target_domain`: names of the domains in the prompts; empty for DATASET.SOURCE and DATASET.TARGET.
+    `temperature`: divisor of the zero-shot logits. `threshold`: smallest probability of a zero-shot label that is used.
+    `template`: text of the zero-shot labels, with `{}` for the class name. `weight`: factor of the target's loss. Learns
+    `ctx` (M, D), or (C, M, D) with `csc`, and `domain_vectors` (2, N, D), the source's first.
     """
 
     frozen_images = True

@@ -26,7 +26,7 @@ class Film(nn.Module):
 
 
 class DePT(Addition, Comparing):
-    """A linear head beside the similarities of a prompt method, so that what only its own classes need goes there.
+    """A linear head beside a prompt method, which takes over what only the classes of the training need.
 
     The head sees image features and, as further examples of their classes, text features, each through a scale and a
     shift of its own: L = (1 - w) L_similarity + w L_linear, plus the host's other terms. Images are classified among

@@ -24,12 +24,12 @@ class GDA(ZeroShot):
 
     W = mu P with the class means mu and the precision P, b = -log C - mu W / 2. `templates`, `ensemble`, `texts` as in
     ZeroShot. `covariance`: "pooled", of all features around their class means, shrunk (few-shot experiments), or
-    "classwise", the mean of each class's own, inverted as it is (base to new). `alpha`: 0 searches it on the
-    validation images. `views`: augmented views of an image, each of which counts as an image (published: 10); 0 for
-    the image without augmentation. `logit_scale`: factor of the zero-shot cosine, 0 for the backbone's own
-    (published: 100). `neighbours`, `copies`: a new class is the Gaussian of the training features nearest to its text
-    and of so many copies of the text; with 0 neighbours it cannot be named.
-    Learns `W` (C, E), `b` (C,), `alpha`, and remembers the training `vectors` (N, E) for new classes.
+    "classwise", the mean of the classes' covariances, not shrunk (base to new). `alpha`: weight of the Gaussians; 0
+    searches it on the validation images. `views`: augmented views of an image, each of which counts as an image
+    (published: 10); 0 for the image without augmentation. `logit_scale`: factor of the zero-shot cosine, 0 for the
+    backbone's own (published: 100). `neighbours`: training features nearest to its text from which a new class gets its
+    Gaussian; with 0, new classes are refused. `copies`: copies of the text that are added to these neighbours. Learns
+    `W` (C, E), `b` (C,), `alpha`, and remembers the training `vectors` (N, E) for new classes.
     """
 
     fewer_classes = True

@@ -38,11 +38,11 @@ class LPPlusPlus(ZeroShot):
     Gradient descent on all images at once in `prepare`: W and b with momentum at the rate 4 N / L for the largest
     eigenvalue L of F^T F, alpha now and then with a plain step at N / (4 max_c sum_i (f_i t_c)^2). The last of the
     epochs that are best on the validation images is kept; without any, the last one.
-    `templates`, `ensemble`, `texts` as in ZeroShot. `epochs`: steps on all images. `momentum`: of W and b.
+    `templates`, `ensemble`, `texts` as in ZeroShot. `epochs`: steps on all images. `momentum`: momentum of W and b.
     `alpha_every`: epochs from one step of alpha to the next. `views`: augmented views of each image
     (published: 1), 0 for the image without augmentation. `sums`: W starts with the sums of a class's features, not
-    their means. `random_bias`: b starts as that of a linear layer, not at 0. `accumulate_alpha`: alpha goes along the
-    sum of its gradients in all epochs so far.
+    their means. `random_bias`: b starts at random as in a linear layer, not at 0. `accumulate_alpha`: alpha follows the
+    sum of its gradients over all epochs so far.
     Learns `weight` (C, E), `bias` (C,), `alpha` (1, C), so it cannot name new classes.
     """
 

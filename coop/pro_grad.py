@@ -40,12 +40,11 @@ class ProGrad(ContextMethod):
     """CoOp with steps that never oppose zero-shot CLIP: the gradient of the cross-entropy is projected.
 
     G_d is the gradient of the cross-entropy, G_g that of KL(zero-shot || prompts); where they conflict, lambda times
-    the part of G_d along G_g is removed. `strength`: the paper's lambda. `temperature`: of both
-    predictions in the KL.
-    `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`: number of vectors M. `ctx_init`: words that
-    the last of them start from, the others from zeros; empty for noise. As in the official code only as many tokens as
-    `ctx_init` has words between spaces are learned: one more for a comma leaves the last token as it is, between
-    contexts and class name. Learns `ctx` (M, D).
+    the part of G_d along G_g is removed. `strength`: the paper's lambda. `temperature`: temperature of both predictions
+    in the KL divergence. `templates`: the zero-shot texts, with `{}` for the class name. `n_ctx`: number of vectors M.
+    `ctx_init`: words that the last vectors start from (the others start from zeros); empty for noise. As in the
+    official code only as many tokens as `ctx_init` has words between spaces are learned: one more for a comma leaves
+    the last token as it is, between contexts and class name. Learns `ctx` (M, D).
     """
 
     loss_is_mean = False

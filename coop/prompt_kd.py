@@ -45,11 +45,11 @@ class PromptKD(FeatureMethod):
     (B, E) into their space. The objective needs no labels: the training images serve as unlabelled ones (all of them
     with DATASET.SHOTS 0).
 
-    `teacher`: the folder of a run, which names these classes if it was trained on others, or a CLIP by its
-    BACKBONE.NAME; empty for the student's own CLIP without prompts. `teacher_weights`: weights of such a CLIP, like
-    BACKBONE.PRETRAINED; `templates`: texts of such a CLIP, with `{}` for the class name. `weight`: factor of the
-    objective, `divergence`. `per_class`: divide it by the number of classes too, as the official code with its weight
-    of 1000 does. `temperature`: of both predictions in the divergence. `n_ctx`, `depth` as in `vpt`.
+    `teacher`: the folder of a run, or a CLIP by its BACKBONE.NAME; empty for the student's own CLIP without prompts. A
+    run that was trained on other classes must be able to name these. `teacher_weights`: weights of a CLIP as teacher,
+    like BACKBONE.PRETRAINED. `templates`: texts of a CLIP as teacher, with `{}` for the class name. `weight`: factor of
+    the objective, `divergence`. `per_class`: also divide it by the number of classes, as the official code with its
+    weight of 1000 does. `temperature`: temperature of both predictions in the divergence. `n_ctx`, `depth` as in `vpt`.
     Learns `image_encoder` as vpt does, and `VPT_image_trans`.
     """
 

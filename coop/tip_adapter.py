@@ -51,8 +51,8 @@ def search(
 class TipAdapter(ZeroShot):
     """Zero-shot logits plus alpha times a vote of the training images: exp(-beta (1 - cosine)) of each one's class.
 
-    `templates`, `ensemble`, `texts` as in ZeroShot. `alpha`, `beta`: weight and sharpness of the vote. `search`:
-    upper ends of beta and alpha, which are then chosen on the validation images; an empty list keeps the given values.
+    `templates`, `ensemble`, `texts` as in ZeroShot. `alpha`: weight of the vote. `beta`: sharpness of the vote.
+    `search`: largest beta and alpha of a search on the validation images; an empty list keeps the given values.
     `views`: augmented views of an image whose features are averaged for its key (published: 10), 0 for the image
     without augmentation. `logit_scale`: factor of the zero-shot cosine, 0 for the backbone's own (published: 100).
     Learns `keys` (N, E), the normalised mean features of the images, `values` (N, C), `alpha` and `beta`. The images

@@ -48,20 +48,20 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 
 class TPT(ContextMethod):
-    """Contexts tuned to every test image by itself, without labels, and reset for the next.
+    """Contexts tuned to each test image alone, without labels, and reset for the next image.
 
     The method predicts views of the image, keeps those with least entropy, and lowers the entropy of their mean
-    prediction by steps of AdamW (weight decay 0.01); then it classifies the image itself. `views`: views of
-    an image; `share`: share of the views that is kept; `steps`: steps of AdamW; `lr`: learning rate of the steps.
-    `smallest_crop`: least share of the area that a view covers. `crops`: views are cut from the "image" after the test
-    transform, bicubically, or from its "file", bilinearly, which includes the border that the centre crop removes (the
-    official code); then `forward` takes views (B, V, 3, H, W), which `promptvision` makes in testing. `augmix`: views
-    of files go through AugMix (the official code, on all data sets but ImageNet and its variants). `seed`: seed of the
-    views. `loss_scale`: factor on the loss before backward, so that 16-bit gradients do not vanish; a step whose
-    gradient overflows is left out. `n_ctx`, `ctx_init` as in CoOp. COMPUTE.IMAGES_AT_ONCE images, 4 by default, are
-    tuned together, each with contexts of its own.
-    Learns `ctx` (M, D), the start of tuning. With OPTIM.EPOCHS 0 it stays at `ctx_init`, as published; training it
-    is CoOp, and METHOD.WEIGHTS accepts CoOp's official checkpoints (the paper's "TPT + CoOp").
+    prediction by steps of AdamW (weight decay 0.01); then it classifies the image itself. `views`: number of views of
+    an image. `share`: share of the views that is kept. `steps`: steps of AdamW per image. `lr`: learning rate of these
+    steps. `smallest_crop`: smallest share of the area that a view covers. `crops`: views are cut from the "image" after
+    the test transform, bicubically, or from its "file", bilinearly, which includes the border that the centre crop
+    removes (the official code); then `forward` takes views (B, V, 3, H, W), which `promptvision` makes in testing.
+    `augmix`: views of files go through AugMix (the official code, on all data sets but ImageNet and its variants).
+    `seed`: seed of the views. `loss_scale`: factor on the loss before backward, so that 16-bit gradients do not vanish;
+    a step whose gradient overflows is left out. `n_ctx`, `ctx_init` as in CoOp. COMPUTE.IMAGES_AT_ONCE images, 4 by
+    default, are tuned together, each with contexts of its own. Learns `ctx` (M, D), the start of tuning. With
+    OPTIM.EPOCHS 0 it stays at `ctx_init`, as published; training it is CoOp, and METHOD.WEIGHTS accepts CoOp's official
+    checkpoints (the paper's "TPT + CoOp").
     """
 
     frozen_images = False

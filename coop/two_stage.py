@@ -28,11 +28,11 @@ class TwoStage(FeatureMethod):
 
     W (C, E) starts as the normalised features of the texts after the first stage. Classes of training are named by W,
     all others by the texts through the text tower as the first stage left it.
-    `tune`: what the first stage learns: "ln", weights and biases of the norms; "bitfit", all biases in the blocks;
-    "lora", low-rank changes of queries, keys and values. `rank`, `dropout`: of these, as in clip_lora. `encoder`:
-    both, vision or text. `vision_start`, `text_start`: the first block that learns, from 0. `outer_norms`: "ln" also
-    learns the norms before and after the blocks. `stage_one`: share of the steps in the first stage, after which the
-    schedule starts again. `templates`: texts with `{}` for the class name.
+    `tune`: tensors that the first stage learns: "ln", weights and biases of the norms; "bitfit", all biases in the
+    blocks; "lora", low-rank changes of queries, keys and values. `rank`, `dropout` as in clip_lora, for "lora".
+    `encoder`: both, vision or text. `vision_start`, `text_start`: the first block that learns, from 0. `outer_norms`:
+    "ln" also learns the norms before and after the blocks. `stage_one`: share of the steps in the first stage, after
+    which the schedule starts again. `templates`: texts with `{}` for the class name.
     Learns the tensors of CLIP under their official names, and `classifier`, which is zero in the first stage.
     """
 

@@ -20,14 +20,15 @@ from vpt.parts.prototypes import CosineHead, cosines, set_means
 
 
 class EASE(ClosedForm):
-    """A set of adapters for each task, tuned with a cosine head of its own, and class means in the subspace of each.
+    """A set of adapters for each task, tuned with its own cosine head, and class means in the subspace of each.
 
     A class that is older than a subspace has no images to be encoded in it. Its mean there is complemented: a sum of
     the means of the classes that are not older, with weights softmax of the cosines of both in the subspace of the
     older class. Logits are cosines in the subspace of a class's own task, plus those in the subspaces of all others.
-    `alpha`: weight of the others together, divided by the number of tasks before the current one. `beta`: weight of a
-    further subspace, that of the backbone without adapters; with 0 there is none. `bottleneck`: width of the adapters,
-    AdaptFormer's. `scale`: factor of what they add. `dropout`: dropout before their second layer; published is 0.1.
+    `alpha`: total weight of the subspaces of other tasks, divided by the number of tasks before the current one.
+    `beta`: weight of the subspace of the backbone without adapters; 0 leaves it out. `bottleneck`: width of the
+    adapters, AdaptFormer's. `scale`: factor of their output. `dropout`: dropout before their second layer; published
+    is 0.1.
     Learns `adapters.t.i.adapter_{down,up}sample.{weight, bias}` and `prototypes` (C, S, E) for S subspaces, and keeps
     `task_of` (C,), the task of each class, -1 for one to come.
     """

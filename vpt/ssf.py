@@ -24,9 +24,10 @@ class SSF(HeadMethod):
     The operations are the patch embedding, before class token and positions, in every block both norms, the projections
     to queries, keys and values and from the heads, both layers of the MLP, and the final norm; a norm before the first
     block (CLIP's) stays as it is. Scales start from N(1, `std`), shifts from N(0, `std`): the method does not start as
-    the backbone. `std`: deviation of that start, 0.02 as published. `head_init`: init of the classifier, "small" or
-    "published". Learns `ssf_{scale, shift}_1` (D,) of the final norm, `patch_embed.ssf_*_1`, `blocks.i.ssf_*_{1, 2}` of
-    the norms, `blocks.i.attn.ssf_*_1` (3 D,), `attn.ssf_*_2`, `mlp.ssf_*_1` (hidden,), `mlp.ssf_*_2`, and the head.
+    the backbone. `std`: standard deviation of scales and shifts at the start; published is 0.02. `head_init`: init of
+    the classifier, "small" or "published". Learns `ssf_{scale, shift}_1` (D,) of the final norm, `patch_embed.ssf_*_1`,
+    `blocks.i.ssf_*_{1, 2}` of the norms, `blocks.i.attn.ssf_*_1` (3 D,), `attn.ssf_*_2`, `mlp.ssf_*_1` (hidden,),
+    `mlp.ssf_*_2`, and the head.
     """
 
     def __init__(
