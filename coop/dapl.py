@@ -28,8 +28,8 @@ class DAPL(FeatureMethod):
     `n_ctx`: number of shared vectors. `n_dmx`: number of vectors of each domain. `csc`: class-specific shared vectors.
     `source_domain`, `target_domain`: names of the domains in the prompts; empty for DATASET.SOURCE and DATASET.TARGET.
     `temperature`: divisor of the zero-shot logits. `threshold`: smallest probability of a zero-shot label that is used.
-    `template`: text of the zero-shot labels, with `{}` for the class name. `weight`: factor of the target's loss. Learns
-    `ctx` (M, D), or (C, M, D) with `csc`, and `domain_vectors` (2, N, D), the source's first.
+    `template`: text of the zero-shot labels, with `{}` for the class name. `weight`: factor of the target's loss.
+    Learns `ctx` (M, D), or (C, M, D) with `csc`, and `domain_vectors` (2, N, D), the source's first.
     """
 
     frozen_images = True
