@@ -1,7 +1,7 @@
-"""Show what a backbone is and which methods work on it: python tools/backbone.py --name vit_tiny_patch16_224
+"""Describe a backbone and try every method on it: python tools/backbone.py --name vit_tiny_patch16_224
 
-Sizes, normalisation, the time of a forward pass, and for every method with its default options the time of a training
-step on random images, or the sentence in which it refuses. Weights are random unless --pretrained says otherwise.
+Prints sizes, normalisation and the time of a forward pass, and for every method with its default options the time of a
+training step on random images, or the reason why it refuses. Weights are random unless --pretrained says otherwise.
 """
 
 from promptvision.cli import one_sentence, tool_parser

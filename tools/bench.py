@@ -7,7 +7,7 @@ CoOp's memory with very many classes: python tools/bench.py classes --classes 21
 Visual prompts: python tools/bench.py image --prompts 10 50 100 200 --batch 8
 A step in 16 bits: python tools/bench.py precision --method vpt_deep coop --precision bf16
 Loading images: python tools/bench.py data --images 256; with processes: python tools/bench.py data --workers 0 1 2
-What resizes them: python tools/bench.py resize
+Libraries that resize images: python tools/bench.py resize
 Memory of predictions: python tools/bench.py predict --images 2000 200000
 Planning a sweep of many runs and tests: python tools/bench.py plan --cells 1000
 Steps of a published table: python tools/bench.py tables --benchmark benchmarks/base_to_new.yaml --row CoOp MaPLe
@@ -15,7 +15,7 @@ Runs that train together: python tools/bench.py stack
 Seeding the random generators: python tools/bench.py seed
 Steps on a GPU: python tools/bench.py gpu --device cuda --threads 16 --json gpu.json
 Killed runs: python tools/bench.py kill --times 50 --method coop cocoop maple prompt l2p
-Attacks and faults that were tried: python tools/bench.py faults --workers 2
+Attacks and faults: python tools/bench.py faults --workers 2
 
 FLOPs are torch's count of forward and backward, attention written out. Times are medians of interleaved runs. Bytes are
 the most that autograd keeps for backward at a time. The plain way is the official one: every prompt whole, all 77

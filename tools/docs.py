@@ -1,5 +1,7 @@
-"""Writes docs/config.md (schema and methods' signatures), docs/datasets.md (cards) and docs/tutorials/ (the scripts of
-examples/tutorials): python tools/docs.py"""
+"""Write the generated pages: python tools/docs.py
+
+docs/config.md from keys and methods' docstrings, docs/datasets.md from cards, docs/tutorials/ from examples/tutorials/.
+"""
 
 import re
 import sys
@@ -14,7 +16,7 @@ from promptvision.config.families import FAMILIES
 from promptvision.data.prepare.docs_page import datasets_page
 
 RUN_IT = """\
-*This is `{path}`, a script in cells: run it as a whole in an empty folder, or cell by cell in an editor.*
+*This page is the script `{path}`: run it in an empty folder, or cell by cell in an editor.*
 """
 
 

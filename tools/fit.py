@@ -1,7 +1,7 @@
 """Fit a classifier to your own images: promptvision fit my_images/ --minutes 10
 
-No config: what suits the images and the backbone is tried in the time given, and chosen on held-out images. The same
-command resumes after a stop, and tries what had no time before.
+It needs no config: it tries the methods that suit the images and the backbone in the time given, and chooses one on
+held-out images. The same command resumes after a stop, and tries what had no time before.
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""Everything below a folder as tables, figures and a page: python tools/report.py out --html out/report.html
+"""Report all runs below a folder as tables, figures and a page: python tools/report.py out --html out/report.html
 
-Mean and deviation over seeds, averages as the papers take them, and a comparison with the published numbers.
+Mean and deviation over seeds, averages as in the papers, and a comparison with the published numbers.
 """
 
 import sys

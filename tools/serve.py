@@ -1,4 +1,4 @@
-"""Name images on a local web page: python tools/serve.py --run out/coop"""
+"""Classify images on a local web page: python tools/serve.py --run out/coop"""
 
 import time
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""A whole table: python tools/sweep.py --config configs/benchmarks/embedded_vit.yaml --output out/vpt
+"""Run a whole table: python tools/sweep.py --config configs/benchmarks/embedded_vit.yaml --output out/vpt
 
-Finished runs are kept, a stopped run is resumed, and a run that fails is tried once more and stops no other.
+Finished runs are kept, stopped runs resume, and a failed run is tried once more and stops no other.
 """
 
 from dataclasses import replace

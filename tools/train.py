@@ -1,4 +1,4 @@
-"""Learn prompts: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out/coop
+"""Train a method: python tools/train.py --config configs/coop/embedded.yaml DATASET.SHOTS 4 OUTPUT_DIR out/coop
 
 On several GPUs or machines: torchrun --nproc-per-node 4 tools/train.py ...; each process takes a share of every batch.
 """

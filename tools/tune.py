@@ -1,4 +1,4 @@
-"""VPT's protocols: search on validation images, train again, test once.
+"""Search settings by VPT's protocols: on validation images; then train again and test once.
 
 python tools/tune.py --grid configs/vpt/grids/vtab_prompt.yaml --config configs/vpt/embedded.yaml OUTPUT_DIR out/tuned
 """

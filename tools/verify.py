@@ -1,10 +1,10 @@
 """Verify an installation, its weights and its data sets: python tools/verify.py --root data --backbone RN50 ViT-B-16
 
-Each check holds, differs, or finds that what it needs is not here; the exit status is 1 if any differs. They are:
-packages and arithmetic; weight files, against the SHA-256 that their addresses state; the tokenizer and the image
-transform, against known results; the fast way, against the plain way on these weights; of each data set under --root
-its counts, few-shot images and views; zero-shot accuracies and linear probes, against the published ones. --train
-repeats a published training too, on the smallest data set that has one. docs/verify.md shows the output.
+The verdict of a check is that it holds, that it differs, or that what it needs is not here. The exit status is 1 if any
+check differs. The checks compare packages and arithmetic; weight files with the SHA-256 of their addresses; tokenizer
+and image transform with known results; the fast encoding with the plain one on these weights; counts, few-shot images
+and views of each data set under --root; and zero-shot accuracies and linear probes with the published ones. --train
+also repeats a published training, on the smallest data set that has one. docs/verify.md explains the checks.
 """
 
 import json
