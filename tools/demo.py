@@ -1,7 +1,7 @@
 """The main job on embedded data, in three minutes: python tools/demo.py --output out/demo
 
-Few-shot curves of zero-shot CLIP, a linear probe, CoOp and CoCoOp, and the accuracy of a linear head and VPT-deep on the
-location of an object, with three seeds each: tables, figures and a page. Finished runs are kept; `make benchmark`
+Few-shot curves of zero-shot CLIP, a linear probe, CoOp and CoCoOp, and the accuracy of a linear head and VPT-deep on
+the location of an object, with three seeds each: tables, figures and a page. Finished runs are kept; `make benchmark`
 continues in the same folder.
 """
 
