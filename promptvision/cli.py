@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterator
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from promptvision.config.docs import often_set
 from promptvision.errors import InputError, OwnCodeFailed, as_called, lacks_memory, visible
@@ -94,6 +95,10 @@ class ToolParser(ArgumentParser):
         parse = super().parse_args if self._subparsers else super().parse_intermixed_args
         return parse(args, namespace)
 
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError: one sentence, as for all other mistakes, in place of the usage."""
+        raise InputError(f"{message}; see --help")
+
 
 def tool_parser(description: str, *, config: str = "", overrides: str = "") -> ArgumentParser:
     """Return a parser whose help begins with a tool's docstring.
@@ -109,6 +114,28 @@ def tool_parser(description: str, *, config: str = "", overrides: str = "") -> A
         parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=overrides)
         parser.epilog = often_set()
     return parser
+
+
+def whole(least: int, step: int = 1) -> Callable[[str], int]:
+    """Return the type of an option that takes a whole number from `least` on, a multiple of `step`."""
+
+    def number(word: str) -> int:
+        if not word.isdecimal() or int(word) < least or int(word) % step:
+            multiple = f", a multiple of {step}" if step > 1 else ""
+            raise ArgumentTypeError(f"{word!r} is no whole number from {least} on{multiple}")
+        return int(word)
+
+    return number
+
+
+positive, natural = whole(1), whole(0)
+
+
+def gpu_count(word: str) -> float:
+    """Return a number of GPUs for each process of a cluster, or the share of one; the type of `--gpus`."""
+    if not re.fullmatch(r"0?\.\d+|\d+(\.0)?", word):
+        raise ArgumentTypeError(f"{word!r} is neither a whole number nor the share of one GPU, such as 0.25")
+    return float(word)
 
 
 def add_trust(parser: ArgumentParser) -> None:

@@ -51,7 +51,7 @@ def test_a_wrong_name_is_one_sentence(tool):
     for words, said in {
         ("--name", "vit_tiny_patch16_22"): "did you mean 'vit_tiny_patch16_224'",
         ("--name", "embedded", "--method", "promt"): "did you mean 'prompt'",
-        ("--name", "embedded", "--batch", "1"): "--batch takes a number from 2 on",
+        ("--name", "embedded", "--batch", "1"): "argument --batch: '1' is no whole number from 2 on",
     }.items():
         status, _, err = tool("backbone", *words)
         assert status == 2 and said in err

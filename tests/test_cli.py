@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
-from promptvision.cli import tool_parser
+from promptvision.cli import gpu_count, tool_parser
+from promptvision.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,11 +24,34 @@ def test_options_stand_anywhere_among_overrides(monkeypatch, place):
     assert (args.config, args.resume, args.overrides) == ("c.yaml", "auto", ["OPTIM.LR", "-1", "SEED", "2"])
 
 
-def test_an_unknown_option_among_overrides_is_refused(monkeypatch, capsys):
+def test_an_unknown_option_among_overrides_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tools/train.py", "--config", "c.yaml", "SEED", "2", "--retry", "SEED", "1"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match="^unrecognized arguments: --retry.*; see --help$"):
         tool_parser("", config="a file", overrides="keys").parse_args()
-    assert "unrecognized arguments: --retry" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["demo", "--jobs", "0"], "argument --jobs: '0' is no whole number from 1 on"),
+        (["sweep", "--config", "c.yaml", "--output", "o", "--stack", "x"], "--stack: 'x' is no whole number from 1 on"),
+        (["sweep", "--config", "c.yaml", "--output", "o", "--gpus", "1"], "--gpus is for a cluster: name it by --ray"),
+        (["train"], "the following arguments are required: --config; see --help"),
+        (["data", "shw"], "invalid choice: 'shw'"),
+        (["report", "--run", "out", "--figures", "o"], "--run writes the page of one run: leave out --figures"),
+        (["help", "optim.lr"], "unknown topic 'optim.lr'; did you mean 'OPTIM.LR'?"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(words, sentence, tool):
+    status, out, err = tool(*words)
+    assert status == 2 and out == "" and err.startswith("error: ") and sentence in err
+
+
+def test_gpus_are_a_whole_number_or_a_share():
+    assert list(map(gpu_count, ("0", "0.25", ".5", "1", "2.0"))) == [0, 0.25, 0.5, 1, 2]
+    for word in ("-1", "1.5", "nan", "inf", "two", ""):
+        with pytest.raises(ArgumentTypeError, match="neither a whole number nor the share of one GPU"):
+            gpu_count(word)
 
 
 def test_sub_commands_are_parsed_as_before(tool):

@@ -293,7 +293,7 @@ def test_check_of_domains_reports_each(tool, root, tmp_path):
         ([], "name the data sets to check, or pass --all"),
         (["pets", "--all"], "name the data sets to check, or pass --all"),
         (["pet"], "unknown data set 'pet'; did you mean 'pets'"),
-        (["pets", "--jobs", "0"], "--jobs takes a number from 1"),
+        (["pets", "--jobs", "0"], "argument --jobs: '0' is no whole number from 1 on"),
         (["--all", "--root", "nowhere"], "none of the 4 data sets of the cards is under nowhere"),
     ],
 )

@@ -335,7 +335,7 @@ def test_parts_of_something_else_are_refused(tool, trained, photos, tmp_path):
         (["--output", "full"], "--output full holds other files: choose another one"),
         (["--output", "taken.csv/o.csv"], "taken.csv/o.csv.parts cannot be written: Not a directory"),
         (["--resume"], "--resume continues the --output of an earlier call: name it"),
-        (["--workers", "-1"], "--workers is -1; it must be at least 0"),
+        (["--workers", "-1"], "argument --workers: '-1' is no whole number from 0 on"),
     ],
 )
 def test_a_wrong_output_is_one_sentence(tool, trained, photos, tmp_path, monkeypatch, words, sentence):

@@ -123,8 +123,14 @@ def test_an_impossible_plan_is_one_sentence(machines, gpus, wanted, sentence):
     [
         (["--ray", "local"], "--ray writes predictions: name a folder or file for them by --output"),
         (["--gpus", "1"], "--gpus and --actors are for a cluster: name it by --ray"),
-        (["--ray", "local", "--output", "o", "--gpus", "1.5"], "--gpus is 1.5; above 1 it must be a whole number"),
-        (["--ray", "local", "--output", "o", "--gpus", "nan"], "--gpus is nan; it must be at least 0"),
+        (
+            ["--ray", "local", "--output", "o", "--gpus", "1.5"],
+            "argument --gpus: '1.5' is neither a whole number nor the share",
+        ),
+        (
+            ["--ray", "local", "--output", "o", "--gpus", "nan"],
+            "argument --gpus: 'nan' is neither a whole number nor the share of one",
+        ),
         (["--ray", "127.0.0.1:1", "--output", "o"], "--ray 127.0.0.1:1: no Ray cluster answers there"),
     ],
 )

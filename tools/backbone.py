@@ -4,7 +4,7 @@ Prints sizes, normalisation and the time of a forward pass, and for every method
 training step on random images, or the reason why it refuses. Weights are random unless --pretrained says otherwise.
 """
 
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import natural, one_sentence, tool_parser, whole
 from promptvision.config.families import FAMILIES
 
 
@@ -12,14 +12,11 @@ def arguments():
     parser = tool_parser(__doc__)
     parser.add_argument("--name", nargs="+", required=True, help="BACKBONE.NAME: a model, a file, or module:function")
     parser.add_argument("--pretrained", default="none", help="BACKBONE.PRETRAINED (default none: random weights)")
-    parser.add_argument("--size", type=int, default=0, help="INPUT.SIZE (default: the model's own)")
+    parser.add_argument("--size", type=natural, default=0, help="INPUT.SIZE (default: the model's own)")
     parser.add_argument("--method", nargs="+", default=[], metavar="NAME", help="methods to try (default: all)")
-    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images of a step (default 2)")
+    parser.add_argument("--batch", type=whole(2), default=2, metavar="N", help="images of a step (default 2)")
     parser.add_argument("--markdown", action="store_true", help="all names side by side, in Markdown")
-    args = parser.parse_args()
-    if args.batch < 2:
-        parser.error("--batch takes a number from 2 on: each of two classes needs an image")
-    return args
+    return parser.parse_args()
 
 
 def main():

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from promptvision.cli import one_sentence, say, tool_parser
+from promptvision.cli import natural, one_sentence, positive, say, tool_parser
 from promptvision.data.cards import card_names, load_card
 from promptvision.data.prepare.download import SOURCES, download
 from promptvision.data.prepare.make_split import make_split
@@ -42,13 +42,13 @@ def arguments():
     command(list_, "print a table of all cards", name=False)
     own = command(show, "print a card, and draw a sheet of images with their labels")
     own.add_argument("--output", type=Path, metavar="SHEET.png", help="draw images of it here")
-    own.add_argument("--classes", type=int, default=40, help="maximum number of classes on the sheet (default 40)")
-    own.add_argument("--images", type=int, default=3, help="images of each class on the sheet (default 3)")
+    own.add_argument("--classes", type=positive, default=40, help="maximum number of classes on the sheet (default 40)")
+    own.add_argument("--images", type=positive, default=3, help="images of each class on the sheet (default 3)")
     own = command(check_, "check every file and image; exit status 1 if something is wrong", name=False)
     own.add_argument("names", nargs="*", metavar="NAME", help="cards of datasets/, or card files of your own")
     own.add_argument("--all", action="store_true", help="every card whose folders are under the root")
-    own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
-    own.add_argument("--limit", type=int, default=20, help="cases printed of each finding (default 20, 0 for all)")
+    own.add_argument("--jobs", type=positive, default=1, help="processes that decode images (default 1)")
+    own.add_argument("--limit", type=natural, default=20, help="cases printed of each finding (default 20, 0 for all)")
     own = command(download_, "download what the card names, if its licence allows it")
     own.add_argument("--source", choices=SOURCES, default="", help="official addresses, or the Hugging Face Hub")
     command(prepare_, "unpack the official archives to the layout of the reader")
@@ -56,10 +56,10 @@ def arguments():
     own.add_argument("--seed", type=int, default=1, help="seed of the shuffling (default 1)")
     own = command(cache, "decode every image once, at a smaller size if you like, into a folder for fast epochs")
     own.add_argument("--output", type=Path, required=True, help="folder of the cache")
-    own.add_argument("--size", type=int, default=0, help="shorter side in pixels (default 0: original size)")
+    own.add_argument("--size", type=natural, default=0, help="shorter side in pixels (default 0: original size)")
     own.add_argument("--filter", default="bicubic", help="resampling filter, bicubic or bilinear (default bicubic)")
     own.add_argument("--resize", default="pillow", help="what resizes, as in INPUT.RESIZE: pillow (default) or tensor")
-    own.add_argument("--jobs", type=int, default=1, help="processes that decode images (default 1)")
+    own.add_argument("--jobs", type=positive, default=1, help="processes that decode images (default 1)")
     return parser.parse_args()
 
 
@@ -75,8 +75,6 @@ def show(args):
         return
     from promptvision.report.figures.contact_sheet import contact_sheet
 
-    if args.classes < 1 or args.images < 1:
-        raise InputError("--classes and --images take numbers from 1")
     rows, classes = samples(read(card, args.root), args.classes, args.images)
     some = f", {len(rows)} of {counted(classes, 'class')}" if len(rows) < classes else ""
     try:
@@ -90,8 +88,6 @@ def show(args):
 def check_(args):
     if bool(args.names) == args.all:
         raise InputError("name the data sets to check, or pass --all")
-    if args.jobs < 1 or args.limit < 0:
-        raise InputError("--jobs takes a number from 1, --limit one from 0")
     names = args.names or present_cards(args.root)
     reports = [report for name in names for report in check_one(load_card(name), args)]
     wrong = [report.name for report in reports if not report.fine]
@@ -173,10 +169,6 @@ def split(args):
 def cache(args):
     from promptvision.data.image_cache import build_cache
 
-    if args.size < 0:
-        raise InputError(f"--size is {args.size}; it takes pixels, or 0 for the original size")
-    if args.jobs < 1:
-        raise InputError("--jobs takes a number from 1")
     card = load_card(args.name)
     options = {"filter": args.filter, "resize": args.resize, "jobs": args.jobs}
     made = build_cache(read(card, args.root), args.output, args.size, progress=partial(decoding, card.name), **options)

@@ -8,7 +8,7 @@ continues in the same folder.
 from dataclasses import replace
 from pathlib import Path
 
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import one_sentence, positive, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError
 from promptvision.report.report import load_report
@@ -30,7 +30,7 @@ STACK = 15
 def arguments():
     parser = tool_parser(__doc__, overrides="keys to override in every run")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for runs, figures and page")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each on one core")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at once, each on one core")
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in their folders")
     return parser.parse_args()
 

@@ -8,6 +8,7 @@ from promptvision.cli import one_sentence, tool_parser
 from promptvision.config.docs import keys_help, method_help
 from promptvision.config.families import FAMILIES
 from promptvision.config.own_method import family_of, own_class
+from promptvision.config.schema import KEYS
 from promptvision.errors import InputError, unknown
 from promptvision.own_code import names_code
 
@@ -28,7 +29,8 @@ def main():
     keys = keys_help("" if topic == "keys" else topic)
     families = families_of(topic)
     if not keys and not families:
-        raise unknown("topic", topic, ["keys", *(name for family in FAMILIES.values() for name in family.METHODS)])
+        methods = [name for family in FAMILIES.values() for name in family.METHODS]
+        raise unknown("topic", topic, ["keys", *methods, *(key.name for key in KEYS)])
     print(keys, end="")
     for family in families:
         print(method_help(family.METHODS, topic), flush=True)

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from promptvision.cli import add_trust, one_sentence, say, tool_parser
+from promptvision.cli import add_trust, gpu_count, natural, one_sentence, positive, say, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError, briefly, visible
@@ -24,32 +24,32 @@ def arguments():
         metavar="FILE",
         help="paths of images: a .txt, or a .csv/.tsv with a column `path`",
     )
-    parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image (default 5)")
+    parser.add_argument("--top", type=positive, default=5, help="number of classes to print for each image (default 5)")
     parser.add_argument("--threshold", type=float, default=0.0, metavar="P", help="least probability, else `unsure`")
     parser.add_argument("--classes", metavar="NAMES", help="other classes: a,b,c, or a file with a name per line")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
     parser.add_argument("--output", type=Path, help="file (.csv, .jsonl, .parquet), or folder of Parquet parts")
     parser.add_argument("--resume", action="store_true", help="keep the finished parts of --output")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images (default TRAIN.WORKERS)")
+    parser.add_argument(
+        "--workers", type=natural, metavar="N", help="processes that read images (default TRAIN.WORKERS)"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="predict on a Ray cluster: auto, HOST:PORT, or local")
     parser.add_argument(
-        "--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each actor on the cluster"
+        "--gpus", type=gpu_count, default=0.0, help="GPUs, or the share of one, of each actor on the cluster"
     )
     parser.add_argument(
-        "--actors", type=int, default=0, metavar="N", help="actors on the cluster (default: those that fit)"
+        "--actors", type=natural, default=0, metavar="N", help="actors on the cluster (default: those that fit)"
     )
     add_trust(parser)
     args = parser.parse_args()
-    if not args.images and not args.list:
-        parser.error("name images, folders, globs or shards, or a --list of them")
     check(args)
     return args
 
 
 def check(args):
-    """Raise InputError for options that exclude one another or are out of range."""
-    if args.top < 1:
-        raise InputError(f"--top is {args.top}; it must be at least 1")
+    """Raise InputError for options that exclude one another, and for a threshold that is no probability."""
+    if not args.images and not args.list:
+        raise InputError("name images, folders, globs or shards, or a --list of them")
     if not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold is {args.threshold:g}; it is a probability, from 0 to 1")
     if args.resume and not args.output:
@@ -58,11 +58,6 @@ def check(args):
         raise InputError("--ray writes predictions: name a folder or file for them by --output")
     if args.ray is None and (args.gpus or args.actors):
         raise InputError("--gpus and --actors are for a cluster: name it by --ray")
-    for name, value in (("workers", args.workers or 0), ("gpus", args.gpus), ("actors", args.actors)):
-        if not value >= 0:
-            raise InputError(f"--{name} is {value}; it must be at least 0")
-    if args.gpus > 1 and args.gpus % 1:
-        raise InputError(f"--gpus is {args.gpus}; above 1 it must be a whole number")
 
 
 def main():

@@ -10,7 +10,7 @@ Contrastive as CLIP (arXiv:2103.00020), from captions alone; `--vit` trains a Vi
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,35 +20,36 @@ from pretraining.loop import Training
 from pretraining.recipe import Recipe
 from pretraining.vit import Supervised
 
-from promptvision.cli import one_sentence
+from promptvision.cli import one_sentence, positive, tool_parser
 from promptvision.engine.progress import log_to_terminal
 
 
-def parse() -> Namespace:
+def arguments() -> Namespace:
     """Return the command line."""
-    usual = Recipe()
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    usual, parser = Recipe(), tool_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--pairs", type=int, default=usual.pairs, help=f"images to see (default {usual.pairs:,})")
+    parser.add_argument("--pairs", type=positive, default=usual.pairs, help=f"images to see (default {usual.pairs:,})")
     parser.add_argument("--seed", type=int, default=usual.seed)
-    parser.add_argument("--threads", type=int, default=1, help="more than one may be faster, but not bit-identical")
+    parser.add_argument(
+        "--threads", type=positive, default=1, help="more than one may be faster, but not bit-identical"
+    )
     parser.add_argument("--state", type=Path, help="file to save the training in; if it exists, resume from it")
-    parser.add_argument("--every", type=int, default=200, help="steps between two saves (default 200)")
+    parser.add_argument("--every", type=positive, default=200, help="steps between two saves (default 200)")
     parser.add_argument("--vit", action="store_true", help="a ViT with labels instead of a CLIP with captions")
     return parser.parse_args()
 
 
 def main() -> None:
     """Train and write the file."""
-    arguments = parse()
+    args = arguments()
     log_to_terminal()
-    torch.set_num_threads(arguments.threads)
-    recipe = Recipe(pairs=arguments.pairs, seed=arguments.seed)
-    objective = (Supervised if arguments.vit else Contrastive)(recipe)
-    training = Training(objective, recipe, arguments.state)
-    training.run(arguments.every)
-    objective.save(arguments.out, {"recipe": json.dumps(asdict(recipe)), "curve": json.dumps(training.curve)})
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(pairs=args.pairs, seed=args.seed)
+    objective = (Supervised if args.vit else Contrastive)(recipe)
+    training = Training(objective, recipe, args.state)
+    training.run(args.every)
+    objective.save(args.out, {"recipe": json.dumps(asdict(recipe)), "curve": json.dumps(training.curve)})
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
     for name, value in training.curve[-1].items():
         print(f"{name:>24} {value:10,.10g}")
 

@@ -8,7 +8,7 @@ from argparse import BooleanOptionalAction
 from pathlib import Path
 
 from promptvision.cli import add_trust, one_sentence, say, tool_parser
-from promptvision.errors import counted, one_line
+from promptvision.errors import InputError, counted, one_line
 from promptvision.report.report import load_report
 from promptvision.report.tables.terminal import TerminalTable, wide_console
 from promptvision.report.tables.writers import comma_separated, latex, markdown
@@ -30,7 +30,9 @@ def arguments():
     add_trust(parser)
     args = parser.parse_args()
     if (args.folder is None) == (args.run is None):
-        parser.error("name OUTPUT_DIR, the folder of the runs, or one run by --run")
+        raise InputError("name OUTPUT_DIR, the folder of the runs, or one run by --run")
+    if args.run and (args.figures or args.reference):
+        raise InputError("--run writes the page of one run: leave out --figures and --reference")
     return args
 
 
@@ -49,10 +51,10 @@ def main():
     said = list(report.remarks)
     if args.figures or args.html:
         files = write_files(report, args.figures, args.html, samples(report) if args.html else {})
-        said += (
-            [f"{counted(len(files) // 2, 'figure')}, each as .png and .svg, in {args.figures}"] if args.figures else []
-        )
-        said += [f"page: {args.html}"] if args.html else []
+        if args.figures:
+            said.append(f"{counted(len(files) // 2, 'figure')}, each as .png and .svg, in {args.figures}")
+        if args.html:
+            said.append(f"page: {args.html}")
     for sentence in said:
         say(one_line(sentence), sys.stderr)
 

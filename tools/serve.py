@@ -3,8 +3,7 @@
 import time
 from pathlib import Path
 
-from promptvision.cli import add_trust, one_sentence, say, tool_parser
-from promptvision.errors import InputError
+from promptvision.cli import add_trust, one_sentence, positive, say, tool_parser
 
 
 def arguments():
@@ -12,12 +11,9 @@ def arguments():
     parser.add_argument("--run", required=True, type=Path, help="folder of a run")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port (default 7860; 0 for any free one)")
-    parser.add_argument("--megabytes", type=int, default=20, metavar="N", help="size of a file (default 20)")
+    parser.add_argument("--megabytes", type=positive, default=20, metavar="N", help="size of a file (default 20)")
     add_trust(parser)
-    args = parser.parse_args()
-    if args.megabytes < 1:
-        raise InputError(f"--megabytes is {args.megabytes}; it must be at least 1")
-    return args
+    return parser.parse_args()
 
 
 def main():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from promptvision.atomic import write_json
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import gpu_count, one_sentence, positive, tool_parser
 from promptvision.config.docs import often_set
 from promptvision.config.families import FAMILIES
 from promptvision.engine.progress import log_to_terminal
@@ -43,22 +43,24 @@ def arguments():
         action="store_true",
         help="print what the table will take, from a few steps",
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process")
-    parser.add_argument("--stack", type=int, default=1, metavar="N", help="train up to N runs as one, where they can")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at once, each in a process")
+    parser.add_argument(
+        "--stack", type=positive, default=1, metavar="N", help="train up to N runs as one, where they can"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT, or local")
-    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs, or the share of one, of each run on the cluster")
+    parser.add_argument(
+        "--gpus", type=gpu_count, default=0.0, help="GPUs, or the share of one, of each run on the cluster"
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report's page after each part")
     args = parser.parse_args()
-    if args.jobs < 1:
-        parser.error("--jobs takes a number from 1 on")
-    if args.stack < 1:
-        parser.error("--stack takes a number from 1 on")
+    if args.gpus and args.ray is None:
+        raise InputError("--gpus is for a cluster: name it by --ray")
     if args.stack > 1 and args.ray is not None:
-        parser.error("--stack trains runs together on this machine: leave out --ray, whose runs are apart")
+        raise InputError("--stack trains runs together on this machine: leave out --ray, whose runs are apart")
     if args.only and (word := next(filter(CONDITION.match, args.overrides[::2]), None)):
-        parser.error(f"each --only takes one word: --only {args.only[-1]} --only {word}")
+        raise InputError(f"each --only takes one word: --only {args.only[-1]} --only {word}")
     if args.overwrite and args.ray is not None:
-        parser.error("--overwrite cannot replace the runs of a cluster: choose another --output")
+        raise InputError("--overwrite cannot replace the runs of a cluster: choose another --output")
     return args
 
 

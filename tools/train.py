@@ -31,7 +31,7 @@ def arguments():
     parser.usage = "%(prog)s --config CONFIG [options] [KEY VALUE ...]"
     args = parser.parse_args()
     if args.overwrite and args.resume == "auto":
-        parser.error("--overwrite trains again, --resume auto continues: choose one")
+        raise InputError("--overwrite trains again, --resume auto continues: choose one")
     return args
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from promptvision.atomic import read_json, write_json
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import natural, one_sentence, positive, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.engine.progress import log_to_terminal
@@ -22,17 +22,17 @@ from promptvision.sweep.stack import train_ahead
 def arguments():
     parser = tool_parser(__doc__, config="YAML file of the method", overrides="keys to override in every run")
     parser.add_argument("--grid", required=True, help="YAML file with PROTOCOL, GRID and SEEDS")
-    parser.add_argument("--optuna", type=int, default=0, metavar="TRIALS", help="try so many proposals only")
+    parser.add_argument("--optuna", type=natural, default=0, metavar="TRIALS", help="try so many proposals only")
     parser.add_argument("--prune", choices=PRUNERS, default="", help="with --optuna: rule that stops poor runs early")
-    parser.add_argument("--stack", type=int, default=1, metavar="N", help="train up to N runs of the grid as one")
+    parser.add_argument("--stack", type=positive, default=1, metavar="N", help="train up to N runs of the grid as one")
     parser.add_argument("--overwrite", action="store_true", help="replace runs with other settings in OUTPUT_DIR")
     args = parser.parse_args()
-    if args.stack < 1:
-        parser.error("--stack takes a number from 1 on")
-    if args.stack > 1 and args.optuna > 0:
-        parser.error("--stack trains a whole grid together: leave out --optuna, which proposes one run after the other")
-    if args.prune and args.optuna < 1:
-        parser.error("--prune goes with --optuna TRIALS")
+    if args.stack > 1 and args.optuna:
+        raise InputError(
+            "--stack trains a whole grid together: leave out --optuna, which proposes one run after the other"
+        )
+    if args.prune and not args.optuna:
+        raise InputError("--prune goes with --optuna TRIALS")
     return args
 
 
@@ -53,7 +53,7 @@ def main():
         raise InputError(f"OUTPUT_DIR {folder} holds a {present[0]} that no search wrote; choose another OUTPUT_DIR")
     log_to_terminal()
     some = partial(some_settings, trials=args.optuna, prune=args.prune, spare=cfg.OPTIM.WARMUP_EPOCHS)
-    tune = some if args.optuna > 0 else None
+    tune = some if args.optuna else None
     ahead = partial(train_ahead, families=FAMILIES, size=args.stack, overwrite=args.overwrite)
     try:
         found = search(find, configure, FAMILIES, folder, tune, overwrite=args.overwrite, ahead=ahead)
