@@ -46,12 +46,12 @@ import bench_tables
 import bench_text
 import bench_vit
 import torch
-from measure import device, listed, natural, positive
+from measure import device, listed
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from promptvision.cli import one_sentence, tool_parser
+from promptvision.cli import natural, one_sentence, positive, tool_parser
 from promptvision.errors import counted
 
 KINDS = {

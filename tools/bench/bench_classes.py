@@ -8,12 +8,13 @@ from pathlib import Path
 
 import open_clip
 import torch
-from measure import kept_bytes, natural, positive, seconds, whole
+from measure import kept_bytes, seconds
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from coop.parts.context import context_prompts
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.text import OpenClipText
+from promptvision.cli import natural, positive, whole
 
 COLUMNS = ("classes", "chunk", "constants MB", "kept MB", "peak MB", "planned s", "step s")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -32,7 +33,7 @@ def chunk(word):
 
 
 def rows(args):
-    """One row for each number of classes and each chunk."""
+    """Yield one row for each number of classes and each chunk."""
     tower = text_tower(args.width, args.layers).to(args.device)
     for count in args.classes:
         for at_once in args.chunk:
@@ -48,7 +49,7 @@ def text_tower(width, layers):
 
 
 def names(count):
-    """CLIP's names for ImageNet, with a number after the first thousand."""
+    """Return CLIP's names for ImageNet, with a number after the first thousand."""
     size = len(IMAGENET_CLASSNAMES)
     return [IMAGENET_CLASSNAMES[i % size] + (f" {i // size}" if i >= size else "") for i in range(count)]
 
@@ -70,7 +71,7 @@ def measured(tower, count, at_once):
 
 
 def stored(found):
-    """Bytes of all tensors in nested values, every storage once."""
+    """Return the bytes of all tensors in nested values, every storage once."""
     storages, left = {}, [found]
     while left:
         each = left.pop()

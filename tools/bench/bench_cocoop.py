@@ -5,11 +5,12 @@ import itertools
 import torch
 import torch.nn.functional as F
 from bench_text import class_names, official, step, text_tower
-from measure import counted, kept_bytes, natural, positive, seconds
+from measure import counted, kept_bytes, seconds
 
 from coop.parts.context import context_prompts
 from coop.parts.per_image import mean_loss
 from promptvision.backbones.compute import Compute
+from promptvision.cli import natural, positive
 from promptvision.engine.device import peak_memory
 
 COLUMNS = ("classes", "M", "batch", "seconds", "process GB", "time", "GFLOP", "FLOPs", "MB", "memory")
@@ -24,7 +25,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per cell of the grid that the arguments span."""
+    """Yield one row per cell of the grid that the arguments span."""
     tower = text_tower(args.device)
     tower.compute = Compute("fast", args.chunk)
     for cell in itertools.product(args.classes, args.ctx, args.batch):
@@ -32,7 +33,7 @@ def rows(args):
 
 
 def cocoop_step(tower, encoder, ctx, images):
-    """A step as `CoCoOp.loss` takes it: forward and backward image by image."""
+    """Take a step as `CoCoOp.loss` does: forward and backward image by image."""
     labels = torch.arange(len(images), device=images.device) % len(encoder.slots)
 
     def losses(contexts, part):
@@ -44,7 +45,7 @@ def cocoop_step(tower, encoder, ctx, images):
 
 
 def compare_conditional(tower, classes, n_ctx, batch, args):
-    """One row for CoCoOp; the official way loops over the images, so one of them is measured, times the batch."""
+    """Return one row for CoCoOp; the official way loops over the images: one is measured, times the batch."""
     encoder = context_prompts(tower, class_names(classes), n_ctx).to(args.device)
     ctx = (torch.randn(batch, n_ctx, 512, device=args.device) * 0.02).requires_grad_()
     images = F.normalize(torch.randn(batch, 512, device=args.device), dim=-1)

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import medians, natural, positive
+from measure import medians
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
+from promptvision.cli import natural, positive
 from promptvision.data.decode import open_image
 from promptvision.data.image_cache import build_cache
 from promptvision.data.images import Images
@@ -47,7 +48,7 @@ def like_photo(number):
 
 
 def make(root, count):
-    """JPEGs like photos, quality 90, about 65 kB each."""
+    """Write JPEGs like photos, quality 90, about 65 kB each."""
     items = []
     for number in range(count):
         path = f"class{number % 4}/{number}.jpg"
@@ -65,7 +66,7 @@ def plain(root, size):
 
 
 def ways(images, root, scratch, size):
-    """Name -> a function that goes through all images once."""
+    """Return name -> a function that goes through all images once."""
     test, train = test_transform("coop", size, *CLIP), train_transform("coop", size, *CLIP)
     squashed = train_transform("vtab", size, *CLIP)
     whole, small = build_cache(images, scratch / "whole"), build_cache(images, scratch / "small", size)
@@ -101,7 +102,7 @@ def walk(batches):
 
 
 def with_workers(images, scratch, size, counts):
-    """(way, workers) -> a function that goes through all images once; workers stay for the next time."""
+    """Return (way, workers) -> a function that goes through all images once; workers stay for the next time."""
     whole, small = build_cache(images, scratch / "whole"), build_cache(images, scratch / "small", size)
     opened = {"files": images.open, "whole": whole.open, f"shorter side {size}": small.open}
     options = {"batch_size": BATCH, "seed": 1}
@@ -125,7 +126,7 @@ def one_epoch(loader):
 
 
 def cpu_seconds():
-    """CPU seconds so far of this process and of the workers that are alive (Linux; elsewhere without workers)."""
+    """Return the CPU seconds of this process and of the workers that are alive (Linux; elsewhere without workers)."""
     ticks = 0
     for worker in multiprocessing.active_children():
         stat = Path(f"/proc/{worker.pid}/stat")
@@ -141,7 +142,7 @@ def noted(work, spent):
 
 
 def timed(ways, repeats):
-    """Name -> median seconds and median CPU seconds of each way, run in turns."""
+    """Return name -> median seconds and median CPU seconds of each way, run in turns."""
     spent = defaultdict(list)
     took = medians({name: partial(noted, work, spent[name]) for name, work in ways.items()}, repeats, "cpu")
     return {name: (took[name], statistics.median(spent[name] or [float("nan")])) for name in ways}
@@ -155,7 +156,7 @@ def crossing(images, size):
 
 
 def rows(args):
-    """One row for each way, measured in turns on as many JPEGs of 500x375 pixels as `args.images` says."""
+    """Yield one row for each way, measured in turns on as many JPEGs of 500x375 pixels as `args.images` says."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "pictures")
         images = make(root, args.images)

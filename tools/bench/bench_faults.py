@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from measure import natural
+
+from promptvision.cli import natural
 
 TESTS = os.path.relpath(Path(__file__).parents[2] / "tests")
 COLUMNS = ("kind", "tried", "held", "not possible here")
@@ -33,7 +34,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per kind, and one for all."""
+    """Yield one row per kind, and one for all."""
     outcomes = Outcomes()
     status = pytest.main(["-q", "-m", "fault", "-n", f"{args.workers}", *args.tests], [outcomes])
     if status > pytest.ExitCode.TESTS_FAILED:

@@ -18,12 +18,13 @@ from bench_image import official as official_tower
 from bench_kill import Attempts, kill_test
 from bench_step import build
 from bench_text import class_names
-from measure import kernels, natural, positive
+from measure import kernels
 from torch.profiler import ProfilerActivity, profile
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
 from promptvision.backbones.compute import Compute
+from promptvision.cli import natural, positive
 from promptvision.engine.capture.graph import WARM_UP, GraphStep
 from promptvision.engine.device import peak_memory
 from promptvision.engine.environment import facts
@@ -54,7 +55,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per cell and way, and one for killed runs."""
+    """Yield one row per cell and way, and one for killed runs."""
     device, found = torch.device(args.device), []
     for cell, name, classes in cells(args):
         for row in measure_cell(name, classes, device, args):
@@ -78,7 +79,7 @@ def cells(args):
 
 
 def texts(row):
-    """The row of the table; what was not measured is a dash."""
+    """Return the row of the table; what was not measured is a dash."""
     formats = {"ms": "{:.2f}", "against official": "{:.1f}x", "launches": "{:.0f}", "MB": "{:.0f}", "differs": "{:.0e}"}
     shown = [formats[key].format(row[key]) if row.get(key) is not None else "-" for key in COLUMNS[2:]]
     if "different" in row:
@@ -114,7 +115,7 @@ def measure_cell(name, classes, device, args):
 
 
 def made(name, tower, classes, way):
-    """The method in training, the same whatever the way."""
+    """Return the method in training, the same whatever the way."""
     if name not in OPTIONS:
         method = build(name, tower, classes, way == "official")
     else:
@@ -127,7 +128,7 @@ def made(name, tower, classes, way):
 
 
 def gradient(method, batch):
-    """The gradient of all that is learned, in one vector on the CPU in double precision."""
+    """Return the gradient of all that is learned, in one vector on the CPU in double precision."""
     method.zero_grad(set_to_none=True)
     method.loss(*batch).backward()
     grads = [parameter.grad for parameter in method.trained().values() if parameter.grad is not None]
@@ -143,14 +144,14 @@ def learned_of(method):
 
 
 def parts(method, device, way):
-    """The arguments of a step of the method."""
+    """Return the arguments of a step of the method."""
     optimizer = build_optimizer("sgd", method.named_parameters(), 0.002, 5e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     return method, optimizer, scaler, device, "bf16" if way == "bf16" else "fp32", 0.0
 
 
 def alone(method, way, batch, device, args):
-    """Measurements of a run alone, and what it has learned."""
+    """Return the measurements of a run alone, and what it has learned."""
     step = (GraphStep if way == "graph" else Step)(*parts(method, device, way))
     batch = [tensor.to(device) for tensor in batch]
     forget_peak(device)
@@ -164,7 +165,7 @@ def alone(method, way, batch, device, args):
 
 
 def stacked(method, way, batch, device, args):
-    """Measurements, per run and step, of equal runs that train together, and what the first has learned."""
+    """Return measurements, per run and step, of equal runs that train together, and what the first has learned."""
     methods = [method, *(copy.deepcopy(method, {id(method.backbone): method.backbone}) for _ in range(args.runs - 1))]
     batch, settings = [tensor.to(device) for tensor in batch], [parts(each, device, way) for each in methods]
 
@@ -189,7 +190,7 @@ def forget_peak(device):
 
 
 def clocked(work, device):
-    """Seconds of the work until the device is done; a loss that is read later is read."""
+    """Return seconds of the work until the device is done; a loss that is read later is read."""
     start = time.perf_counter()
     last = work()
     if not isinstance(last, list):
@@ -200,7 +201,7 @@ def clocked(work, device):
 
 
 def launches(work, device):
-    """Times that the host starts a kernel, a copy or a whole graph; without CUDA, kernels of the operations."""
+    """Count how often the host starts a kernel, a copy or a whole graph; without CUDA, kernels of the operations."""
     if device.type != "cuda":
         return kernels(work)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:

@@ -9,10 +9,11 @@ import itertools
 
 import timm
 import torch
-from measure import counted, kept_bytes, largest_difference, medians, positive
+from measure import counted, kept_bytes, largest_difference, medians
 
 import vpt
 from promptvision.backbones.compute import Compute
+from promptvision.cli import positive
 
 COLUMNS = (
     "prompts", "kind", "batch", "logits", "gradient", "GFLOP", "FLOPs", "seconds", "time", "MB", "memory",
@@ -28,7 +29,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per number of prompts, kind and batch size; the same random ViT-B/16 in all."""
+    """Yield one row per number of prompts, kind and batch size; the same random ViT-B/16 in all."""
     torch.manual_seed(0)
     tower = vpt.load_backbone(timm.create_model("vit_base_patch16_224", num_classes=0)).to(args.device)
     for count, kind, batch in itertools.product(args.prompts, args.kind, args.batch):
@@ -36,7 +37,7 @@ def rows(args):
 
 
 def official(tower):
-    """The tower with the same weights and without fused attention."""
+    """Return the tower with the same weights and without fused attention."""
     plain = copy.deepcopy(tower, {id(parameter): parameter for parameter in tower.parameters()})
     for block in plain.blocks:
         block.attn.fused_attn = False
@@ -44,7 +45,7 @@ def official(tower):
 
 
 def step(method, images, labels):
-    """Forward and backward; logits and the gradients of the prompts."""
+    """Go forward and backward; return the logits and the gradients of the prompts."""
     method.zero_grad(set_to_none=True)
     logits = method(images)
     torch.nn.functional.cross_entropy(logits, labels).backward()
@@ -53,7 +54,7 @@ def step(method, images, labels):
 
 
 def compare(tower, count, kind, batch, args):
-    """One row: how equal, and plain divided by fast of FLOPs, time and bytes."""
+    """Return one row: how equal, and plain divided by fast of FLOPs, time and bytes."""
     methods = {}
     for way, backbone in (("plain", official(tower)), ("fast", tower)):
         torch.manual_seed(1)

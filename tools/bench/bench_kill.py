@@ -16,7 +16,7 @@ import time
 from itertools import cycle
 from pathlib import Path
 
-from measure import positive
+from promptvision.cli import positive
 
 ROOT = Path(__file__).parents[2]
 METHODS = {
@@ -83,7 +83,7 @@ class Attempts:
         self.server.communicate()
 
     def start(self, folder, words):
-        """Number of a process in `folder`, and a function that waits for its end and gives its exit status."""
+        """Start a process in `folder`; return its number, and a function that waits for its exit status."""
         self.count += 1
         command = [str(ROOT / "tools/train.py"), *words]
         if self.count % 10 == 0:
@@ -99,8 +99,7 @@ class Attempts:
 
 
 def serve():
-    """For a line of input a child that does as its command line says, and its number; for the next its exit status:
-    so long it has its number, and none other."""
+    """Start a child for a line of input and say its number; wait for it at the next line, and say its exit status."""
     sys.path.insert(0, str(ROOT / "tools"))
     import tensorboard.compat.proto.event_pb2  # noqa: F401 - imported ahead, as is all that follows
     import torch
@@ -131,14 +130,14 @@ def serve():
 
 
 def words_of(method, variant):
-    """The command line of a run."""
+    """Return the command line of a run."""
     settings = {**SMALL, **OTHER.get(method, {}), **VARIANTS[variant]}
     words = [word for setting in settings.items() for word in setting]
     return ["--config", str(ROOT / "configs" / METHODS[method]), "--resume", "auto", *words]
 
 
 def left_alone(attempts, folder, words):
-    """Seconds of a run that nobody disturbs."""
+    """Return the seconds of a run that nobody disturbs."""
     folder.mkdir(parents=True)
     began = time.monotonic()
     finish(*attempts.start(folder, words), folder)
@@ -178,7 +177,7 @@ def alive(number):
 
 
 def moment(run, before, seconds, chance):
-    """A function that tells when to kill."""
+    """Return a function that tells when to kill."""
     kind, until = chance.random(), time.monotonic() + chance.random() * seconds
     if kind < 0.25:
         return lambda: time.monotonic() > until
@@ -197,12 +196,12 @@ def moment(run, before, seconds, chance):
 
 
 def count(run):
-    """Rows in metrics.jsonl, of all tasks together."""
+    """Return the rows in metrics.jsonl, of all tasks together."""
     return sum(path.read_bytes().count(b"\n") for path in run.rglob("metrics.jsonl"))
 
 
 def half_written(run):
-    """Files that are to replace others when they are whole."""
+    """Return the files that are to replace others when they are whole."""
     return {path for path in run.rglob(".*") if path.name != ".lock"}
 
 
@@ -216,7 +215,7 @@ def phase(run, before):
 
 
 def outcome(run):
-    """All that a run has computed: the contents of its files by their place, those of its tasks included."""
+    """Return all that a run has computed: the contents of its files by their place, those of its tasks included."""
     found = {path: path.read_bytes() for path in run.rglob("*.safetensors")}
     for path in (*run.rglob("metrics.jsonl"), *run.rglob("result.json")):
         rows = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
@@ -245,7 +244,7 @@ def kill_test(attempts, method, times, seed=0, variants=tuple(VARIANTS), more=()
 
 
 def rows(args):
-    """One row per method."""
+    """Yield one row per method."""
     with Attempts() as attempts:
         for method in args.method:
             hits, runs, different = kill_test(attempts, method, args.times, args.seed)

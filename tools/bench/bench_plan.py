@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import yaml
-from measure import whole
 
 from promptvision.atomic import file_hash
+from promptvision.cli import whole
 from promptvision.config import dump
 from promptvision.config.families import FAMILIES
 from promptvision.config.files import config_folder
@@ -28,7 +28,7 @@ def add_options(parser):
 
 
 def benchmark(rates, seeds, evals):
-    """Both rows with so many learning rates and seeds, each run tested again on so many data sets."""
+    """Return both rows with so many learning rates and seeds, each run tested again on so many data sets."""
     return {
         "RUNS": {name: {"CONFIG": str(config_folder() / config)} for name, config in ROWS.items()},
         "GRID": {"OPTIM.LR": [0.001 * number for number in range(1, rates + 1)]},
@@ -60,7 +60,7 @@ def finish(jobs):
 
 
 def rows(args):
-    """One row for each kind of grid, before its runs and after them."""
+    """Yield one row for each kind of grid, before its runs and after them."""
     kinds = {
         "one run a config": benchmark(args.cells // 2, 1, 0),
         "2 seeds, 4 tests a run": benchmark(args.cells // 20, 2, 4),

@@ -9,10 +9,11 @@ import copy
 
 import torch
 from bench_step import ROWS, build
-from measure import kept_bytes, kernels, listed, positive
+from measure import kept_bytes, kernels, listed
 
 import vpt
 from promptvision.backbones import load_clip, load_vit
+from promptvision.cli import positive
 from promptvision.engine.device import PRECISIONS, autocast
 from promptvision.experiment.half_precision import hold
 
@@ -38,7 +39,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per method and precision."""
+    """Yield one row per method and precision."""
     for name in args.method:
         torch.manual_seed(0)
         made = (
@@ -50,13 +51,13 @@ def rows(args):
 
 
 def visual(args):
-    """VPT-deep with 10 prompts."""
+    """Return VPT-deep with 10 prompts."""
     backbone = load_vit(args.vit, "none")
     return vpt.build("prompt", backbone, [f"class {index}" for index in range(args.classes)], num_tokens=10, deep=True)
 
 
 def compare(name, method, precision, args):
-    """One row: kernels, bytes and numbers of both ways."""
+    """Return one row: kernels, bytes and numbers of both ways."""
     method.to_half(True)
     before = measured(method, precision, args)
     held = copy.deepcopy(method)
@@ -68,7 +69,7 @@ def compare(name, method, precision, args):
 
 
 def measured(method, precision, args):
-    """Kernels of a step, MB kept for backward, MB of weights, and loss and gradients."""
+    """Return the kernels of a step, MB kept for backward, MB of weights, and loss and gradients."""
     tower = getattr(method.backbone, "image", method.backbone)
     torch.manual_seed(1)
     images = torch.randn(args.batch, 3, tower.image_size, tower.image_size, device=args.device)

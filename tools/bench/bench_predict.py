@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import positive
 from PIL import Image
+
+from promptvision.cli import positive
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("images", "peak MB", "against the fewest", "rows/s against the fewest", "MB per million rows")
@@ -74,7 +75,7 @@ def measure(folder, count, suffix):
 
 
 def rows(args):
-    """One row for each number of images."""
+    """Yield one row for each number of images."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_run(folder / "run")

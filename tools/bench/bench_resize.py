@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 from bench_data import like_photo
-from measure import positive
 from torchvision.transforms import InterpolationMode, v2
 
+from promptvision.cli import positive
 from promptvision.data.transforms import RESIZES, test_transform, train_transform
 
 PLAIN = (0.0,) * 3, (1.0,) * 3
@@ -27,7 +27,7 @@ def alone(filter, size, image):
 
 
 def ways(size):
-    """Name -> what makes pixels with pillow, with tensor, and whether it is given an image of its own kind."""
+    """Return name -> what makes pixels with pillow, with tensor, and whether it is given an image of its own kind."""
     for filter in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR):
         yield f"resize alone, {filter.value}", (partial(alone, filter, size),) * 2, True
     for name in RECIPES:
@@ -37,7 +37,7 @@ def ways(size):
 
 
 def seconds(work, images, repeats):
-    """Least CPU time of an image, in seconds; nan without repeats."""
+    """Return the least CPU time of an image, in seconds; NaN without repeats."""
     times = [float("nan")]
     for _ in range(repeats):
         start = time.process_time()
@@ -48,7 +48,7 @@ def seconds(work, images, repeats):
 
 
 def rows(args):
-    """One row for each way."""
+    """Yield one row for each way."""
     images = [like_photo(number) for number in range(args.images)]
     loaded = [v2.functional.pil_to_tensor(image) for image in images]
     for name, works, own in ways(args.size):

@@ -1,8 +1,9 @@
 """bench.py seed: the random generators before each step, seeded directly and by `torch.manual_seed`."""
 
 import torch
-from measure import medians, positive
+from measure import medians
 
+from promptvision.cli import positive
 from promptvision.engine import step
 
 COLUMNS = ("way", "microseconds", "less")
@@ -13,7 +14,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per way; both seed all generators, and differ only in how torch's are reached."""
+    """Yield one row per way; both seed all generators, and differ only in how torch's are reached."""
     direct = step.seed_torch
 
     def seed_by(way):

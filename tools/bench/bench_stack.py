@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 from bench_text import class_names
-from measure import kernels, positive
+from measure import kernels
 
 import coop
 from promptvision.backbones import load_clip
+from promptvision.cli import positive
 from promptvision.config.families import FAMILIES
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.step import Step
@@ -38,7 +39,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per method with the seconds of all its runs, the sum, and the kernels of CoOp at CLIP's sizes."""
+    """Yield one row per method with the seconds of all its runs, the sum, and the kernels of CoOp at CLIP's sizes."""
     check(args)
     logging.getLogger("promptvision").propagate = False  # every run sets its own level
     totals = [0.0, 0.0]
@@ -65,7 +66,7 @@ def check(args):
 
 
 def timed(args, name, families):
-    """CPU seconds of the runs of a row on one data set, alone and together, and their number."""
+    """Return CPU seconds of the runs of a row on one data set, alone and together, and their number."""
     cells, only = load_cells(args.config), [f"RUN={name}", f"DATASET.NAME={args.task}"]
     with tempfile.TemporaryDirectory() as top:
         planned = {way: plan(cells, Path(top, way), [], families, only) for way in ("0", "1", "2")}
@@ -80,7 +81,7 @@ def timed(args, name, families):
 
 
 def coop_steps(names, count):
-    """`count` steps of CoOp with other seeds, on random weights of ViT-B/16's text tower."""
+    """Return `count` steps of CoOp with other seeds, on random weights of ViT-B/16's text tower."""
     clip = load_clip("ViT-B-16-quickgelu", "none")
     steps = []
     for seed in range(count):

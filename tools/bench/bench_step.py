@@ -10,7 +10,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from bench_text import class_names
-from measure import Kept, counted, largest_difference, listed, positive
+from measure import Kept, counted, largest_difference, listed
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import coop
@@ -22,6 +22,7 @@ from promptvision.backbones.classes.inserted import InsertedTokens
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.packing import CONSTANT
 from promptvision.backbones.prompt_encoder import ChangedTexts, PromptEncoder
+from promptvision.cli import positive
 
 COLUMNS = ("method", "GFLOP, official", "here", "less", "MB kept, official", "here", "less", "logits", "gradient")
 UNTRAINED = ("zero_shot", "linear_probe", "tip_adapter", "gda", "lp_plus_plus")
@@ -57,7 +58,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per method; the same weights in all."""
+    """Yield one row per method; the same weights in all."""
     torch.manual_seed(0)
     clip = load_clip(args.backbone, "none").to(args.device)
     for row in args.method:
@@ -65,7 +66,7 @@ def rows(args):
 
 
 def compare(row, clip, args):
-    """FLOPs and bytes of both ways, and how equal their logits and gradients are."""
+    """Return FLOPs and bytes of both ways, and how equal their logits and gradients are."""
     torch.manual_seed(1)
     batch = torch.randn(args.batch, 3, clip.image.image_size, clip.image.image_size, device=args.device)
     labels = torch.arange(args.batch, device=args.device) % args.classes
@@ -74,7 +75,7 @@ def compare(row, clip, args):
 
 
 def compared(row, official, ours, drawn=0.0):
-    """The cells of a row, of what `measure` found of each way; where dropout draws there is nothing to compare."""
+    """Return the cells of a row from what `measure` found of each way; where dropout draws, nothing is compared."""
     (flops, kept, *theirs), (our_flops, our_kept, *ours) = official, ours
     equal = (largest_difference(our, their) for our, their in zip(ours, theirs, strict=True))
     return [
@@ -86,7 +87,7 @@ def compared(row, official, ours, drawn=0.0):
 
 
 def build(row, clip, classes, official):
-    """The method in the default way, or in the official one."""
+    """Return the method in the default way, or in the official one."""
     torch.manual_seed(1)
     name, options = row.partition(",")[0], OPTIONS.get(row, {})
     most = min(clip.image.depth, len(clip.text.blocks))
@@ -103,7 +104,7 @@ def build(row, clip, classes, official):
 
 
 def made_whole(method, clip):
-    """A method of the plain way with its prompts' padding, and a text tower that does not stop before it."""
+    """Return a method of the plain way with its prompts' padding, and a text tower that does not stop before it."""
     for module in method.modules():
         if isinstance(module, PromptEncoder | ChangedTexts):
             inserted = module.count if isinstance(module, InsertedTokens) else 0
@@ -122,7 +123,7 @@ def made_whole(method, clip):
 
 
 def measure(method, images, labels):
-    """FLOPs and most bytes kept of a step; logits before it, and the gradient of all that is learned."""
+    """Return FLOPs and most bytes kept of a step; logits before it, and the gradient of all that is learned."""
     take = tune if isinstance(method, coop.METHODS["tpt"]) else step
     with torch.no_grad():
         logits = method.train(take is tune)(images)
@@ -136,7 +137,7 @@ def measure(method, images, labels):
 
 
 def step(method, images, labels):
-    """Forward and backward; DAPL's target, or a second view, is the images again."""
+    """Go forward and backward; DAPL's target, or a second view, is the images again."""
     method.zero_grad(set_to_none=True)
     more = (images,) if method.wants_unlabelled or method.wants_second_view else ()
     method.loss(images, labels, *more).backward()
@@ -144,7 +145,7 @@ def step(method, images, labels):
 
 
 def tune(method, images, labels):
-    """TPT's step is taken at test time; the gradient is that of the contexts of each image."""
+    """Take TPT's step, which is a test's; return the gradient of the contexts of each image."""
     found = []
     hook = register_optimizer_step_pre_hook(lambda own, *_: found.append(own.param_groups[0]["params"][0].grad.clone()))
     method(images)

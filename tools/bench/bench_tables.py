@@ -20,7 +20,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row for each row of the benchmark: sums over the steps of all its runs."""
+    """Yield one row for each row of the benchmark: sums over the steps of all its runs."""
     cells = load_cells(args.benchmark)
     for name in args.row or dict.fromkeys(cell.run for cell in cells):
         trained = [each for job in plan(cells, "out", [], FAMILIES, [f"RUN={name}"]) for each in runs_of(job)]

@@ -8,12 +8,13 @@ import itertools
 import open_clip
 import torch
 import torch.nn.functional as F
-from measure import counted, kept_bytes, kernels, largest_difference, medians, positive
+from measure import counted, kept_bytes, kernels, largest_difference, medians
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from coop.parts.context import context_prompts
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.text import OpenClipText
+from promptvision.cli import positive
 
 COLUMNS = (
     "classes",
@@ -42,14 +43,14 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per cell of the grid that the arguments span."""
+    """Yield one row per cell of the grid that the arguments span."""
     tower = text_tower(args.device)
     for cell in itertools.product(args.classes, args.ctx, args.position):
         yield compare(tower, *cell, args)
 
 
 def text_tower(device):
-    """A random text tower of CLIP ViT-B/16's sizes."""
+    """Return a random text tower of CLIP ViT-B/16's sizes."""
     torch.manual_seed(0)
     with torch.device(device):
         model = open_clip.CLIP(512, dict(layers=1, width=64, image_size=32, patch_size=16), {}, quick_gelu=True)
@@ -60,12 +61,12 @@ def text_tower(device):
 
 
 def class_names(count):
-    """`count` of CLIP's names for ImageNet, evenly picked."""
+    """Return `count` of CLIP's names for ImageNet, evenly picked."""
     return [IMAGENET_CLASSNAMES[i * len(IMAGENET_CLASSNAMES) // count] for i in range(count)]
 
 
 def official(tower, encoder):
-    """Contexts to features as CoOp's `TextEncoder` computes them: all 77 tokens through every block."""
+    """Encode contexts into features as CoOp's `TextEncoder` does: all 77 tokens through every block."""
 
     def features(ctx):
         prompts = encoder.prompts(tower, ctx[None])
@@ -79,7 +80,7 @@ def official(tower, encoder):
 
 
 def step(features, ctx, images):
-    """Forward and backward of one training step: cosine logits of 32 images, cross-entropy."""
+    """Go forward and backward as in a training step: cosine logits of 32 images, cross-entropy."""
     logits = 100 * images @ F.normalize(features(ctx), dim=-1).T
     loss = F.cross_entropy(logits, torch.arange(len(images), device=images.device) % logits.shape[1])
     ctx.grad = None
@@ -88,7 +89,7 @@ def step(features, ctx, images):
 
 
 def compare(tower, classes, n_ctx, position, args):
-    """One row: how equal, and plain divided by fast of FLOPs, time and bytes.
+    """Return one row: how equal, and plain divided by fast of FLOPs, time and bytes.
 
     The plain way treats every class alone: of many classes it runs the first WHOLE, and its numbers are scaled up.
     """

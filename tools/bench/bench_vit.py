@@ -7,11 +7,12 @@ autograd goes through all blocks from the first one on that something learned en
 import torch
 from bench_image import official
 from bench_step import COLUMNS, compared, measure  # noqa: F401
-from measure import listed, positive
+from measure import listed
 
 import vpt
 from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
+from promptvision.cli import positive
 
 UNTRAINED = ("knn", "simple_cil", "swin_prompt", "prompt_ablations")
 """Nothing is learned, a Swin has no class token, and the ablations cost what `prompt` does."""
@@ -42,7 +43,7 @@ def add_options(parser):
 
 
 def rows(args):
-    """One row per method; the same weights in all."""
+    """Yield one row per method; the same weights in all."""
     torch.manual_seed(0)
     tower = load_vit(args.backbone, "none").to(args.device)
     for row in args.method:
@@ -50,7 +51,7 @@ def rows(args):
 
 
 def compare(row, tower, args):
-    """FLOPs and bytes of both ways, and how equal their logits and gradients are."""
+    """Return FLOPs and bytes of both ways, and how equal their logits and gradients are."""
     torch.manual_seed(1)
     batch = torch.randn(args.batch, 3, tower.image_size, tower.image_size, device=args.device)
     labels = torch.arange(args.batch, device=args.device) % args.classes

@@ -17,21 +17,6 @@ from promptvision.engine.device import choose_device
 from promptvision.errors import InputError
 
 
-def whole(least, step=1):
-    """Return the type of an option that takes a whole number from `least` on, a multiple of `step`."""
-
-    def number(word):
-        if not word.isdecimal() or int(word) < least or int(word) % step:
-            multiple = f", a multiple of {step}" if step > 1 else ""
-            raise ArgumentTypeError(f"{word!r} is no whole number from {least} on{multiple}")
-        return int(word)
-
-    return number
-
-
-positive, natural = whole(1), whole(0)
-
-
 def device(word):
     """Return the name of a device that torch has here; the type of `--device`."""
     try:
@@ -113,7 +98,7 @@ def seconds(work, device):
 
 
 def medians(ways, repeats, device):
-    """Median seconds of each of the named pieces of work, run in turns; nan without repeats."""
+    """Return the median seconds of each of the named pieces of work, run in turns; NaN without repeats."""
     times = {name: [] for name in ways}
     for _ in range(repeats):
         for name, work in ways.items():
@@ -166,12 +151,12 @@ class _Saved:
 
 
 def kept_bytes(work, given=()):
-    """The most bytes that autograd keeps for backward during the work (`Kept`)."""
+    """Return the most bytes that autograd keeps for backward during the work (`Kept`)."""
     with Kept(given) as kept:
         work()
     return kept.most
 
 
 def largest_difference(ours, theirs):
-    """Largest difference, relative to the largest value, as text."""
+    """Return the largest difference, relative to the largest value, as text."""
     return f"{(ours - theirs).abs().max() / theirs.abs().max():.0e}"

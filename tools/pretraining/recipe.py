@@ -42,7 +42,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return math.ceil(self.pairs / self.batch)
 
     def factor(self, step: int) -> float:
