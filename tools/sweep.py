@@ -4,6 +4,7 @@ Finished runs are kept, stopped runs resume, and a failed run is tried once more
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from promptvision.atomic import write_json
@@ -74,52 +75,66 @@ def main():
     board = Board(jobs, [done(job) for job in jobs], args.jobs)
     if args.dry_run:
         console.print(
-            board.table(),
-            board.line(),
-            f"{counted(sum(job.runs for job in jobs), 'run or test', 'runs and tests')} in all",
-            sep="\n",
+            board.table(), board.line(), f"{all_runs(board, 'run or test', 'runs and tests')} in all", sep="\n"
         )
-        return
+    elif args.estimate:
+        print_estimate(board, args.jobs, console)
+    else:
+        run(board, args, console)
 
-    if args.estimate:
-        log_to_terminal()
-        found = estimate([job for job, outcome in zip(jobs, board.outcomes, strict=True) if outcome is None], FAMILIES)
-        for sentence in found.sentences(args.jobs):
-            console.print(sentence, highlight=False)
-        if found.failures:
-            raise InputError("; ".join([f"{counted(len(found.failures), 'kind')} cannot run", *found.failures]))
-        return
 
-    def on_disk():
-        return any(path.is_file() for path in args.output.rglob("result.json"))
+def all_runs(board, *words):
+    """Return `9 runs`: all that the table asks for, done or not."""
+    return counted(sum(job.runs for job in board.jobs), *words)
 
-    def write_page():
-        if on_disk():
-            write_files(load_report(args.output), None, args.html)
-            console.print(f"page: {args.html}")
 
+def print_estimate(board, at_once, console):
+    """Print what the jobs that are left will take; raise InputError for those that cannot run."""
+    log_to_terminal()
+    left = [job for job, outcome in zip(board.jobs, board.outcomes, strict=True) if outcome is None]
+    found = estimate(left, FAMILIES)
+    for sentence in found.sentences(at_once):
+        console.print(sentence, highlight=False)
+    if found.failures:
+        raise InputError("; ".join([f"{counted(len(found.failures), 'kind')} cannot run", *found.failures]))
+
+
+def run(board, args, console):
+    """Do the jobs that are left; write table.json, even if stopped, and print the report."""
+    after = partial(write_page, args, console) if args.html else None
+    sentences = []
     try:
-        after = write_page if args.html else None
         failures = work_off(board, FAMILIES, console, ray=args.ray, gpus=args.gpus, stack=args.stack, part_done=after)
     finally:
-        results, sentences = board.results(), []
+        results = board.results()
         try:
             if results:
                 write_json(args.output / "table.json", results)
         except InputError as error:
             sentences.append(str(error))
-    if results and on_disk():
+    if results and on_disk(args.output):
         report = load_report(args.output)
         console.print(terminal_report(report.tables, report.remarks))
     for title, result in board.unwritten():
         console.print(result_tables(result, title))
     if results and args.html and not sentences:
-        write_page()
+        write_page(args, console)
     if failures:
-        count = sum(job.runs for job in jobs)
-        sentences += [f"{len(failures)} of {counted(count, 'run')} failed", *failures]
+        sentences += [f"{len(failures)} of {all_runs(board, 'run')} failed", *failures]
     if sentences:
         raise InputError("; ".join(sentences))
+
+
+def on_disk(output):
+    """Return whether a run has left its result."""
+    return any(path.is_file() for path in output.rglob("result.json"))
+
+
+def write_page(args, console):
+    """Write the report's page, once a run has left its result."""
+    if on_disk(args.output):
+        write_files(load_report(args.output), None, args.html)
+        console.print(f"page: {args.html}")
 
 
 if __name__ == "__main__":
