@@ -13,6 +13,8 @@ from typing import Any
 
 TOLD = 20
 """Sentences of one kind that are shown; the others are counted."""
+LISTED = 100
+"""Choices that a sentence lists; of more than these it shows the first TOLD."""
 LONGEST = 10_000
 """Characters of a class name."""
 UNSEEN = re.compile(
@@ -23,6 +25,13 @@ UNSEEN = re.compile(
 
 class InputError(ValueError):
     """Bad input. The message names the file or key, what is wrong, and the nearest right choice."""
+
+
+class Unknown(InputError):
+    """A `name` that is none of the `choices`."""
+
+    name = ""
+    choices: Sequence[str] = ()
 
 
 class Diverged(InputError):
@@ -41,15 +50,18 @@ class NotWritten(InputError):
         self.result = result
 
 
-def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """Return the error for a name that is not among `choices`: it suggests the nearest, else lists them all."""
+def unknown(kind: str, name: object, choices: Iterable[str]) -> Unknown:
+    """Return the error for a name that is not among `choices`: it suggests the nearest, else lists them."""
     known = sorted(choices)
     near = get_close_matches(str(name), known, n=1, cutoff=0.6) or get_close_matches(
         str(name).lower(), [choice.lower() for choice in known], n=1, cutoff=0.6
     )
     nearest = next((choice for choice in known if near and choice.lower() == near[0].lower()), None)
-    hint = f"did you mean {nearest!r}?" if nearest else f"one of: {', '.join(known)}"
-    return InputError(f"unknown {kind} {str(name)!r}; {hint}")
+    listed = ", ".join(known if len(known) <= LISTED else briefly(known))
+    hint = f"did you mean {nearest!r}?" if nearest else f"one of: {listed}"
+    error = Unknown(f"unknown {kind} {str(name)!r}; {hint}")
+    error.name, error.choices = str(name), known
+    return error
 
 
 def check_names(classes: Sequence[str]) -> None:

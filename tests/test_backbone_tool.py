@@ -50,6 +50,9 @@ def test_a_wrong_name_is_one_sentence(tool):
         load_all(FAMILIES, "vit_tny", "none", 0)
     for words, said in {
         ("--name", "vit_tiny_patch16_22"): "did you mean 'vit_tiny_patch16_224'",
+        ("--name", "ViT-B-17"): "did you mean 'ViT-B-16'",
+        ("--name", "ViT-B-16", "--pretrained", "opnai"): "did you mean 'openai'",
+        ("--name", "qqq"): "one of: EVA01-g-14",
         ("--name", "embedded", "--method", "promt"): "did you mean 'prompt'",
         ("--name", "embedded", "--batch", "1"): "argument --batch: '1' is no whole number from 2 on",
     }.items():

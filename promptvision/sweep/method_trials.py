@@ -16,7 +16,7 @@ from torch import nn
 from promptvision.backbones import CLIP, ImageTower
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.step import Step
-from promptvision.errors import InputError
+from promptvision.errors import InputError, Unknown, unknown
 from promptvision.experiment.loaders import image_tower
 from promptvision.sweep.completed import Families
 
@@ -36,7 +36,7 @@ class Trial:
 
 
 def load_all(families: Families, name: str, pretrained: str, size: int) -> dict[str, nn.Module]:
-    """Return the backbone of each family that can load this name; raise the first InputError if none can."""
+    """Return the backbone of each family that can load this name; raise InputError if none can."""
     found, refusals = dict[str, nn.Module](), list[InputError]()
     for family, module in families.items():
         try:
@@ -44,8 +44,16 @@ def load_all(families: Families, name: str, pretrained: str, size: int) -> dict[
         except InputError as error:
             refusals.append(error)
     if not found:
-        raise refusals[0]
+        raise _refusal(name, refusals)
     return found
+
+
+def _refusal(name: str, refusals: Sequence[InputError]) -> InputError:
+    """Return what a family that knows the name says of it, else the nearest of the names that the families know."""
+    strange = [each for each in refusals if isinstance(each, Unknown) and each.name == name]
+    if len(strange) < len(refusals):
+        return next(each for each in refusals if each not in strange)
+    return unknown("backbone", name, {choice for each in strange for choice in each.choices})
 
 
 def facts(backbone: nn.Module, batch: int) -> dict[str, str]:
