@@ -12,7 +12,7 @@ from torch import Tensor
 from coop.parts.teacher import all_features, check_every_class
 from coop.zero_shot import ZeroShot
 from promptvision.backbones import CLIP
-from promptvision.errors import InputError
+from promptvision.errors import InputError, check_share
 from promptvision.method import Batches
 
 
@@ -61,8 +61,7 @@ class LPPlusPlus(ZeroShot):
         for name, value, least in (("epochs", epochs, 1), ("alpha_every", alpha_every, 1), ("views", views, 0)):
             if value < least:
                 raise InputError(f"{name} is {value}; it takes a whole number from {least} on")
-        if not 0 <= momentum < 1:
-            raise InputError(f"momentum is {momentum:g}; it is a share from 0 to below 1")
+        check_share("momentum", momentum)
         self.prepare_views, size = views, backbone.image.feature_dim
         bound = size**-0.5
         self.register_buffer("weight", torch.zeros(len(classes), size))

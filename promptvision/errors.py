@@ -80,6 +80,12 @@ def check_names(classes: Sequence[str]) -> None:
             raise InputError(f"two classes are called {name!r} (labels {first[name]} and {label}); rename one of them")
 
 
+def check_share(name: str, value: float) -> None:
+    """Raise InputError for an option that is a share of something, such as a dropout, and is not."""
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value}; it is a share from 0 to below 1")
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """Return `1 image`, `2,000 images`, `3 classes`, `4 batches`, `5 epochs`; `many`: another plural."""
     plural = many or one + ("es" if one.endswith(("s", "x", "tch")) else "s")

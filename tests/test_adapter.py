@@ -194,6 +194,8 @@ def test_bad_options_are_refused(vit):
         vpt.build("adapter", vit, CLASSES, parallel=True, sequential=True)
     with pytest.raises(InputError, match="bottleneck is -1; take a width of 1 or more"):
         vpt.build("adapter", vit, CLASSES, bottleneck=-1)
+    with pytest.raises(InputError, match="dropout is 1.5; it is a share from 0 to below 1"):
+        vpt.build("adapter", vit, CLASSES, dropout=1.5)
     with pytest.raises(InputError, match="reduction is 65"):
         vpt.build("adapter", vit, CLASSES, reduction=65)
     with pytest.raises(InputError, match="'resnet18' has no blocks with an MLP"):

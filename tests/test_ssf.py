@@ -28,6 +28,11 @@ def test_learned_parameters_of_a_vit_b16(vit_b16):
     assert vpt.build("ssf", vit_b16, CLASSES).learned_parameters() - 7 * 769 == 205_824
 
 
+def test_a_negative_deviation_is_refused(vit):
+    with pytest.raises(InputError, match="std is -0.1; a deviation is 0 or more"):
+        vpt.build("ssf", vit, CLASSES, std=-0.1)
+
+
 def test_other_blocks_are_refused_by_name(swin):
     with pytest.raises(InputError, match="has no blocks that SSF knows; choose a ViT"):
         vpt.build("ssf", swin, CLASSES)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.image import layer_features
-from promptvision.errors import InputError
+from promptvision.errors import InputError, check_share
 from vpt.parts.attach import attached, mlp_blocks, own_blocks
 from vpt.parts.fresh import last_parts, reinitialize
 from vpt.parts.heads import Head, HeadMethod
@@ -145,8 +145,7 @@ class Full(HeadMethod):
         head_init: str = "small",
     ):
         super().__init__(backbone, classes)
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; it is a share from 0 to below 1")
+        check_share("dropout", dropout)
         if dropout and not (own_blocks(backbone) and mlp_blocks(backbone)):
             raise InputError(f"backbone {backbone.name!r} has no transformer blocks for dropout; set it to 0")
         self.dropout = dropout

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.fast_image import prompted_features
-from promptvision.errors import InputError
+from promptvision.errors import InputError, check_share
 from vpt.parts.heads import Head, HeadMethod
 
 
@@ -40,8 +40,7 @@ class Prompt(HeadMethod):
         super().__init__(backbone, classes)
         if num_tokens < 1:
             raise InputError(f"num_tokens is {num_tokens}; prompt tuning needs at least one prompt token")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; it is the share of dropped entries, from 0 to below 1")
+        check_share("dropout", dropout)
         self.dropout = dropout
         self.make_prompts(num_tokens, project if project > 0 else backbone.width, deep)
         self.prompt_proj: nn.Module = nn.Identity()

@@ -41,6 +41,8 @@ class SSF(HeadMethod):
     ):
         super().__init__(backbone, classes)
         self.head = Head(backbone.feature_dim, len(classes), head_init)
+        if std < 0:
+            raise InputError(f"std is {std}; a deviation is 0 or more")
         views, width = block_views(backbone, "SSF"), backbone.width
         if getattr(*backbone.stem).out_channels != width:
             raise InputError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from promptvision.backbones import ImageTower
 from promptvision.backbones.image import parted
 from promptvision.backbones.prefix import known_block
-from promptvision.errors import InputError
+from promptvision.errors import InputError, check_share
 from vpt.parts.heads import Head, HeadMethod
 from vpt.prompt import init_bound
 
@@ -46,8 +46,7 @@ class VQT(HeadMethod):
         super().__init__(backbone, classes)
         if num_queries < 1:
             raise InputError(f"num_queries is {num_queries}; each block needs at least one query")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; it is the share of dropped entries, from 0 to below 1")
+        check_share("dropout", dropout)
         if pooled and weighted:
             raise InputError("answers are averaged (pooled) or added with weights (weighted), not both; set one")
         if not backbone.depth:

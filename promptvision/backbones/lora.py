@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from promptvision.backbones.blocks import BlockView, view_block
 from promptvision.backbones.pinning import Tower
 from promptvision.backbones.towers import ImageTower, TextTower
-from promptvision.errors import InputError, unknown
+from promptvision.errors import InputError, check_share, unknown
 
 TARGETS = ("q", "k", "v", "o", "fc1", "fc2")
 
@@ -142,8 +142,7 @@ def check(rank: int, targets: Sequence[str], dropout: float, known: Sequence[str
     """Raise InputError for settings that no LoRA can have."""
     if rank < 1:
         raise InputError(f"rank is {rank}; LoRA needs at least 1")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout is {dropout}; it is a share from 0 to below 1")
+    check_share("dropout", dropout)
     if not targets:
         raise InputError(f"targets is empty; LoRA changes at least one of {', '.join(known)}")
     for target in targets:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.blocks import TokenHook
-from promptvision.errors import InputError
+from promptvision.errors import InputError, check_share
 from vpt.parts.attach import Hook, attached, mlp_blocks, mlp_norm, own_blocks
 from vpt.parts.heads import HeadMethod
 
@@ -83,8 +83,7 @@ class Beside(HeadMethod):
         width, dropout = self.options["bottleneck"], self.options["dropout"]
         if width < 1:
             raise InputError(f"bottleneck is {width}; take a width of 1 or more")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; it is a share from 0 to below 1")
+        check_share("dropout", dropout)
         names = ("adapter_attn",) if attention_only else ("adapter_attn", "adapter_mlp")
         blocks = attention_blocks(self.backbone, type(self).__name__, kinds)
         self.blocks = nn.ModuleList(nn.ModuleDict({name: make() for name in names}) for _ in blocks)

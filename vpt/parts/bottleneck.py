@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptvision.errors import unknown
+from promptvision.errors import check_share, unknown
 
 NORMS = ("none", "in", "out")
 OFFICIAL = {
@@ -48,6 +48,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         if norm not in NORMS:
             raise unknown("norm of an adapter", norm, NORMS)
+        check_share("dropout", dropout)
         self.adapter_downsample, self.adapter_upsample = nn.Linear(width, hidden), nn.Linear(hidden, width)
         if norm != "none":
             self.adapter_norm = nn.LayerNorm(width)

@@ -8,15 +8,14 @@ from torch import Tensor, nn
 
 from promptvision.backbones import ImageTower
 from promptvision.backbones.blocks import TokenHook
-from promptvision.errors import InputError
+from promptvision.errors import check_share
 from vpt.parts.attach import Hook
 from vpt.parts.changes import block_views
 
 
 def check_drop_path(tower: ImageTower, rate: float) -> None:
     """Raise InputError for a rate that no share is, or for a tower whose branches are not known."""
-    if not 0 <= rate < 1:
-        raise InputError(f"drop_path is {rate}; it is a share from 0 to below 1")
+    check_share("drop_path", rate)
     if rate:
         block_views(tower, "drop_path")
 
