@@ -106,6 +106,16 @@ def test_random_vit_of_another_size():
     assert tower.image_size == 64 and tower.feature_dim == 192
 
 
+def test_the_embedded_backbone_without_its_weights():
+    trained, random, clip = (
+        dict(image.named_parameters())
+        for image in (load_vit("embedded"), load_vit("embedded", "none"), load_clip("embedded", "none").image)
+    )
+    matrices = [name for name, value in trained.items() if value.dim() > 1]
+    assert matrices and [*trained] == [*random]
+    assert not any(torch.equal(trained[name], other[name]) for name in matrices for other in (random, clip))
+
+
 def test_models_without_tokens_still_give_features():
     tower = load_vit("resnet18", pretrained="none")
     assert tower(torch.randn(2, 3, 64, 64)).shape == (2, tower.feature_dim)
@@ -291,6 +301,12 @@ FAILURES = {
         lambda t: load_vit("vit_base_patch16_siglip_224", "none", pool="token"),
         "backbone vit_base_patch16_siglip_224 cannot pool by BACKBONE.POOL token",
     ),
+    "own weights": (
+        lambda t: load_vit("embedded", "gone.pth"),
+        "PRETRAINED gone.pth: BACKBONE.NAME embedded has its own",
+    ),
+    "own tag": (lambda t: load_clip(t / "gone.pt", "laion400m"), "PRETRAINED laion400m: .*gone.pt has its own weights"),
+    "own code": (lambda t: load_clip("own:clip", "laion400m"), "BACKBONE.NAME own:clip has its own weights"),
     "clip name": (lambda t: load_clip("ViT-B-17"), "unknown CLIP backbone 'ViT-B-17'"),
     "clip tag": (lambda t: load_clip("ViT-B-16", "openia"), "did you mean 'openai'"),
     "clip file": (lambda t: load_clip(t / "gone.pt"), "no weight file .*gone.pt"),

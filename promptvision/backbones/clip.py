@@ -76,6 +76,7 @@ def _clip(
     name: str | Path | nn.Module, pretrained: str | bool | None, quick_gelu: bool | None, size: int, tokenizer: str
 ) -> CLIP:
     """Return the CLIP that a name, or a module, stands for; open_clip resizes it to `size` pixels, if any."""
+    refuse_other_weights(name, pretrained)
     what = f"BACKBONE.NAME {name} gives" if names_code(name) else "load_clip is given"
     if names_code(name):
         name = call_custom(str(name))
@@ -91,6 +92,16 @@ def _clip(
         return _wrap(_from_file(EMBEDDED if name == "embedded" else Path(name), quick_gelu, random), str(name))
     options = {"force_image_size": size} if size else {}
     return _wrap(_from_name(str(name), pretrained, quick_gelu, options), str(name))
+
+
+def refuse_other_weights(name: str | Path | nn.Module, pretrained: str | bool | None) -> None:
+    """Raise InputError for a tag or a file of weights beside a name that brings its own."""
+    if isinstance(name, nn.Module) or pretrained in (None, False, True, "", "none", "default", "openai"):
+        return
+    if name == "embedded" or Path(name).suffix in FILES or names_code(name):
+        raise InputError(
+            f"BACKBONE.PRETRAINED {pretrained}: BACKBONE.NAME {name} has its own weights; leave it at default"
+        )
 
 
 def _wrap(model: Any, name: str) -> CLIP:

@@ -14,7 +14,7 @@ from torch import nn
 
 from promptvision.atomic import read_json, refuse_damaged
 from promptvision.backbones.adapt.modules import adapted
-from promptvision.backbones.clip import EMBEDDED, load_clip
+from promptvision.backbones.clip import load_clip, refuse_other_weights
 from promptvision.backbones.compute import Compute
 from promptvision.backbones.conversion import fill_from_npz, fitted
 from promptvision.backbones.custom import call_custom
@@ -67,10 +67,11 @@ def _tower(
     """Return the tower that a name, or a module, stands for."""
     if isinstance(name, nn.Module):
         return adapted(name, image_size)
+    refuse_other_weights(name, pretrained)
     if names_code(name):
         return _tower(call_custom(str(name)), pretrained, image_size, resize, pool)
     if name == "embedded" or (name in open_clip.list_models() and not timm.is_model(str(name))):
-        image = load_clip(EMBEDDED if name == "embedded" else name, pretrained).image
+        image = load_clip(name, pretrained).image
         return OpenClipImage(image.model, str(name), projected=not image.blocks)  # type: ignore[arg-type]
     if Path(name).suffix in FILES:
         return TimmTower(_from_file(Path(name)), Path(name).stem)
