@@ -74,7 +74,8 @@ def test_log_and_result_say_how_many_images_are_used(tool, tmp_path):
         run = tmp_path / f"run{shots}"
         command = ["--config", ROOT / "configs/coop/embedded.yaml", *words, "DATASET.SHOTS", shots, "OUTPUT_DIR", run]
         status, _, err = tool("train", *command)
-        said = f"Images used: {train} of 10 train, {val} of 6 val, 4 of 4 test (DATASET.SHOTS {shots}; 0 takes all)"
+        used = f"{train} train, {val} val, 4 test of 10 train, 6 val, 4 test"
+        said = f"Images used: {used} (DATASET.SHOTS {shots}; 0 takes all)"
         assert status == 0 and said in err and said in (run / "log.txt").read_text()
         result = json.loads((run / "result.json").read_text())
         assert result["pictures"] == {"train": train, "val": val, "test": 4, "unlabelled": 0}

@@ -145,6 +145,13 @@ def test_a_run_trains_and_validates_on_a_fold():
     assert few.val == images.val and len(few.train) == 30 and set(few.train) < set(images.train)
 
 
+def test_a_run_says_how_many_images_it_uses(caplog):
+    caplog.set_level("INFO")
+    used, found = load("DATASET.SHOTS", "3", "DATASET.FOLDS", "5").images.counts, load().found
+    said = [" ".join(f"{count} {split}," for split, count in each.items() if count)[:-1] for each in (used, found)]
+    assert f"Images used: {said[0]} of {said[1]} (DATASET.SHOTS 3; 0 takes all)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

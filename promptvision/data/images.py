@@ -48,6 +48,11 @@ class Images:
         """Paths of all four lists in order, each once."""
         return list(dict.fromkeys(path for name in LISTS for path, _, _ in getattr(self, name)))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images of each list."""
+        return {name: len(getattr(self, name)) for name in LISTS}
+
     def fingerprint(self, items: Sequence[Item], pixels: dict[str, bytes] | None = None) -> str:
         """Return the SHA-256 of a list of images, in its order.
 

@@ -49,7 +49,7 @@ def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
     """
     wanted = cfg.DATASET
     card, images = member.shared("images", lambda: read_lists(wanted)) if member else read_lists(wanted)
-    found = {split: len(getattr(images, split)) for split in ("train", "val", "test", "unlabelled")}
+    found = images.counts
     train, val = _pick(cfg, images)
     for name, count in short_classes(images.train, wanted.SHOTS).items():
         LOG.warning(
@@ -62,8 +62,8 @@ def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
     if wanted.IMBALANCE > 1:
         train = long_tailed(train, len(trained), wanted.IMBALANCE, cfg.SEED, wanted.IMBALANCE_SHAPE)
     chosen, left_out = _readable(cfg, replace(images, train=train, val=val, test=test, unlabelled=unlabelled))
-    used = [f"{len(getattr(chosen, split))} of {found[split]} {split}" for split in found if found[split]]
-    LOG.info("Images used: %s (DATASET.SHOTS %d; 0 takes all)", ", ".join(used), wanted.SHOTS)
+    used, there = (", ".join(f"{n} {split}" for split, n in each.items() if n) for each in (chosen.counts, found))
+    LOG.info("Images used: %s of %s (DATASET.SHOTS %d; 0 takes all)", used, there, wanted.SHOTS)
     everything = _readable(cfg, images)[0] if cfg.TRAIN.CACHE == "images" else None
     return Data(card, chosen, classes, left_out, found, trained, everything)
 

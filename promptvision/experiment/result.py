@@ -53,7 +53,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "seed": cfg.SEED,
         "learned_parameters": method.learned_parameters(),
         "backbone_parameters": sum(parameter.numel() for parameter in method.backbone.parameters()),
-        "pictures": {split: len(getattr(images, split)) for split in ("train", "val", "test", "unlabelled")},
+        "pictures": images.counts,
         "pictures_found": data.found,
         **{f"{split}_hash": subset_hash(getattr(images, split)) for split in ("train", "val", "test")},
         "pictures_from": images.made or "files",
