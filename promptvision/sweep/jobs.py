@@ -77,35 +77,47 @@ def plan(
     cells: a word that is no whole name selects the cells that contain it. InputError for overrides that contradict a
     selected cell.
     """
-    cells, jobs, files = list(cells), [], cache(read_files)
-    names = [word for word in only if not CONDITION.match(word)]
-    whole = {word for word in names if any(cell.name == word for cell in cells)}
-    wanted: dict[str, list[str]] = {}
-    for word in (word for word in only if CONDITION.match(word)):
-        key, _, value = word.partition("=")
-        wanted.setdefault(key, []).append(QUOTED.sub(r"\2", value))
-    for cell in cells:
-        if names and cell.name not in whole and not any(word in cell.name for word in names if word not in whole):
-            continue
+    files, wanted, jobs = cache(read_files), _wanted(only), list[Job]()
+    for cell in _named(list(cells), [word for word in only if not CONDITION.match(word)]):
         known = {**cell.settled, "RUN": cell.run}
         if any(key in known and str(known[key]) not in values for key, values in wanted.items()):
             continue
-        folder, given = Path(output) / cell.folder, [*_words(cell.overrides), *overrides]
-        cfg = config_of(files(cell.config), given, families)
-        if cell.search:
-            if _matches(cfg, wanted):
-                _refuse_contradictions(cell, overrides)
-                jobs.append(Job(cell.name, _placed(cfg, folder), search=load_search(cell.search), part=cell.part))
-            continue
-        more = {name: [*given, *_words(each)] for name, each in cell.evals.items()}
-        tests = {name: config_of(files(cell.config), words, families) for name, words in more.items()}
-        for seed in cell.seeds:
-            place = folder / f"seed{seed}"
-            if not _matches(_placed(cfg, place, seed), wanted):
-                continue
+        given = [*_words(cell.overrides), *overrides]
+        cfg, *tests = (
+            config_of(files(cell.config), [*given, *_words(more)], families) for more in ({}, *cell.evals.values())
+        )
+        all_jobs = _jobs_of(cell, Path(output) / cell.folder, cfg, dict(zip(cell.evals, tests, strict=True)))
+        if selected := [job for job in all_jobs if _matches(job.cfg, wanted)]:
             _refuse_contradictions(cell, overrides)
-            evals = {name: _placed(each, place, seed) for name, each in tests.items()}
-            jobs.append(Job(cell.name, _placed(cfg, place, seed), evals, part=cell.part))
+        jobs += selected
+    return jobs
+
+
+def _named(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
+    """Return the cells that the words name, whole or in part; all if there are none."""
+    whole = {cell.name for cell in cells} & {*words}
+    parts = [word for word in words if word not in whole]
+    return [cell for cell in cells if not words or cell.name in whole or any(part in cell.name for part in parts)]
+
+
+def _wanted(only: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values that the KEY=VALUE words allow for each KEY."""
+    wanted: dict[str, list[str]] = {}
+    for word in filter(CONDITION.match, only):
+        key, _, value = word.partition("=")
+        wanted.setdefault(key, []).append(QUOTED.sub(r"\2", value))
+    return wanted
+
+
+def _jobs_of(cell: Cell, folder: Path, cfg: CfgNode, tests: Mapping[str, CfgNode]) -> list[Job]:
+    """Return the job of each seed of a cell, with its later tests, or its search."""
+    if cell.search:
+        return [Job(cell.name, _placed(cfg, folder), search=load_search(cell.search), part=cell.part)]
+    jobs = []
+    for seed in cell.seeds:
+        place = folder / f"seed{seed}"
+        evals = {name: _placed(each, place, seed) for name, each in tests.items()}
+        jobs.append(Job(cell.name, _placed(cfg, place, seed), evals, part=cell.part))
     return jobs
 
 
@@ -201,6 +213,11 @@ def do(
         return Outcome([error.result] if whole else [], [f"{job.title}: {error}"], [(job.title, error.result)])
     except InputError as error:
         return Outcome(results, [f"{job.title}: {error}"])
+    return _tested(job, result, families, place)
+
+
+def _tested(job: Job, result: Result, families: Families, place: Path) -> Outcome:
+    """Do the later tests of a job's run, whose result is known."""
     evals, failures, unwritten = dict[str, Result](), [], []
     for name, cfg in job.evals.items():
         try:
