@@ -42,7 +42,7 @@ class Loader(Protocol):
     """Batches whose order and views depend only on the epoch."""
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches of an epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Yield batches (images, labels, *extra) from batch `start`; extras are passed to `Method.loss`."""
@@ -130,10 +130,7 @@ def fit(
                 break
             if epoch == start.epoch or not method.training:
                 method.train()
-            if member:  # runs of a stack leave their backbone as it is, which most often is one
-                member.shared(f"pinned {id(method.backbone)}", method.pin)
-            elif method.pin():
-                update.renew()
+            _pin(method, update, member)
             first, last = saver.at.batch, min(size, steps - epoch * size)
             batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)
             for batch, group in enumerate(saver.groups_of(batches, accumulate), start=first):
@@ -161,13 +158,7 @@ def fit(
                 saver.diverged = early.sentence(read_rows(folder.metrics))
             prune = False
             if validate and validate_every and (epoch + 1) % validate_every == 0:
-                try:
-                    with saver.keeping():
-                        scores = validate(epoch)
-                except Stopped:  # the resumed run validates again
-                    saver.reach(saver.at, agreed(stop, device))
-                    raise
-                found = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+                found = _scores(validate, epoch, saver, lambda: agreed(stop, device))
                 if patience:
                     saver.patience.note(epoch, found)
                 folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
@@ -182,3 +173,24 @@ def fit(
     LOG.info("Finished: %s, %.1f seconds of training", work, saver.at.seconds)
     diverged = {"diverged": saver.diverged} if saver.diverged else {}
     return {"steps": steps, "epochs": epochs, "seconds": saver.at.seconds, "loss": saver.at.loss, **diverged}
+
+
+def _pin(method: Method, update: Step, member: Member | None) -> None:
+    """Let the method keep what its backbone computes of frozen weights, once for the runs of a stack."""
+    if member:  # runs of a stack leave their backbone as it is, which most often is one
+        member.shared(f"pinned {id(method.backbone)}", method.pin)
+    elif method.pin():
+        update.renew()
+
+
+def _scores(
+    validate: Callable[[int], Mapping[str, Any]], epoch: int, saver: Saver, signals: Callable[[], Sequence[int]]
+) -> dict[str, float]:
+    """Validate and return the scores that are numbers; bad input and signals save the run before they end it."""
+    try:
+        with saver.keeping():
+            scores = validate(epoch)
+    except Stopped:  # the resumed run validates again
+        saver.reach(saver.at, signals())
+        raise
+    return {name: value for name, value in scores.items() if isinstance(value, int | float)}

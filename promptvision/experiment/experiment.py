@@ -71,9 +71,7 @@ class Experiment(Setup):
         """
         started, cfg, method = time.monotonic(), self.cfg, self.method
         optimizer = self._optimizer()
-        groups = groups_of(self.data.images.train, cfg.OPTIM.ONE_CLASS)
-        sizes = [smallest_batch(len(group), cfg.OPTIM.BATCH_SIZE, cfg.OPTIM.DROP_LAST) for group in groups]
-        check(method, min(sizes, default=0), cfg.OPTIM.ACCUMULATE if optimizer else 1)
+        self._check_batches(cfg.OPTIM.ACCUMULATE if optimizer else 1)
         loader = self.train_loader(first_epoch(self.folder)) if optimizer else None
         set_loss(cfg, method, self.data.images.train, self.device)
         batches = len(loader) if loader else 1
@@ -151,6 +149,13 @@ class Experiment(Setup):
             optim.BIAS_MULTIPLIER,
             self.method.rate_factors,
         )
+
+    def _check_batches(self, accumulate: int) -> None:
+        """Raise InputError if the method or the number of processes does not allow the smallest batch of an epoch."""
+        optim = self.cfg.OPTIM
+        groups = groups_of(self.data.images.train, optim.ONE_CLASS)
+        sizes = [smallest_batch(len(group), optim.BATCH_SIZE, optim.DROP_LAST) for group in groups]
+        check(self.method, min(sizes, default=0), accumulate)
 
     def _check_evaluations(self, batches: int) -> None:
         """Raise InputError if a key asks for the best epoch and no epoch is evaluated."""
