@@ -20,7 +20,7 @@ from promptvision.config.conditional import checked_table, holds, overrides_of
 from promptvision.config.files import Files, read_files
 from promptvision.config.key import OPTIONS, Key, option_rows
 from promptvision.config.schema import KEYS
-from promptvision.config.trust import COMMAND_LINE, check_code, check_run, holds_run, without_places
+from promptvision.config.trust import COMMAND_LINE, check_code, check_run, has_run_files, without_places
 from promptvision.errors import InputError, unknown, visible
 from promptvision.safe_yaml import as_yaml
 
@@ -68,7 +68,7 @@ def config_of(
     layers = _conditional(files, _overrides(overrides))
     settings = _merged([without_places(layer) for layer in layers[:-1]] + layers[-1:] if of_run else layers)
     folders = [Path(source).parent for source, _ in files]
-    if runs := [folder for folder in reversed(folders) if of_run or holds_run(folder)]:
+    if runs := [folder for folder in reversed(folders) if of_run or has_run_files(folder)]:
         check_code(settings, runs[0], trust)
     return _assemble(settings, families)
 

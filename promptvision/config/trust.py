@@ -19,7 +19,7 @@ RUN_FILES = ("learned.safetensors", "result.json", "last.ckpt", "stream.json", "
 """Files beside the config of a run that has started."""
 
 
-def holds_run(folder: Path) -> bool:
+def has_run_files(folder: Path) -> bool:
     """Return whether a run has written to a folder."""
     return any((folder / name).exists() for name in RUN_FILES)
 
