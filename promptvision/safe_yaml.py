@@ -27,21 +27,21 @@ class PlainLoader(yaml.SafeLoader):
     """`yaml.SafeLoader` for plain values only, with a limit on aliases."""
 
     def get_single_node(self) -> Any:
-        """The file's only document, before values are made of it."""
+        """Return the file's only document, before values are made of it."""
         node = super().get_single_node()
         if node is not None and _size(node, {}) > VALUES:
             raise yaml.composer.ComposerError(None, None, f"more than {VALUES:,} values", node.start_mark)
         return node
 
     def construct_scalar(self, node: Any) -> Any:
-        """The text of a plain value, in which no NUL can stand: no path and no name has one."""
+        """Return the text of a plain value; refuse a NUL, which no path and no name has."""
         text = super().construct_scalar(node)
         if "\0" in str(text):
             raise yaml.constructor.ConstructorError(None, None, "a NUL character", node.start_mark)
         return text
 
     def construct_whole_number(self, node: Any) -> int:
-        """A whole number that is also a finite float, as those of base 60 need not be."""
+        """Return a whole number; refuse one beyond every float, which base 60 can write in few characters."""
         number = self.construct_yaml_int(node)
         if abs(number) >= 10**DIGITS:
             raise yaml.constructor.ConstructorError(None, None, f"more than {DIGITS} digits", node.start_mark)
@@ -52,7 +52,7 @@ PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_whole
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
-    """Values in a node, and in those it holds."""
+    """Count the values in a node and in those that it holds."""
     if id(node) not in known:
         known[id(node)] = VALUES + 1  # of a node that holds itself there is no end either
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -62,7 +62,7 @@ def _size(node: Any, known: dict[int, int]) -> int:
 
 
 def parse(text: str) -> Any:
-    """The plain values in a YAML text; raises one of WRONG."""
+    """Return the plain values in a YAML text; raise one of WRONG."""
     return yaml.load(text, PlainLoader)
 
 
@@ -77,7 +77,7 @@ def _lines(pair: bytes) -> str:
 
 
 def read_yaml(path: Path, what: str, largest: int = LARGEST) -> Any:
-    """The plain values in a YAML file, which errors call `what`."""
+    """Return the plain values in a YAML file, which errors call `what`."""
     content = read_bytes(path, what, largest)
     try:
         return pickle.loads(_parsed(content)) if len(content) <= SMALL else parse(content.decode("utf-8"))

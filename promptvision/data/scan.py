@@ -17,9 +17,9 @@ from promptvision.errors import briefly
 
 LOG = logging.getLogger(__name__)
 CHUNK = 8
+"""Images that a process decodes in one go."""
 _FAULTS: dict[tuple[str, str, str], str] = {}
 """(root, path, stamp of the file) -> the fault of an image that `leave_out_bad` has decoded, "" if there is none."""
-"""Images that a process decodes in one go."""
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ class FeatureTestLoader:
         self.features, self.source = torch.empty(0), ""
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return len(self.loader)
 
     def known(self) -> bool:
@@ -260,7 +260,7 @@ class FeatureTrainLoader:
         self._held: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches of an epoch."""
         return len(self.loader)
 
     def prepare(self, epochs: Iterable[int]) -> None:
