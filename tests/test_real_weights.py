@@ -75,7 +75,7 @@ class Killed(Stopped):
 
 
 @pytest.mark.parametrize(
-    ("size", "prompts", "half"), [(98, 1, "bf16"), (98, 50, "bf16"), (126, 10, "fp16"), (224, 10, "bf16")]
+    ("size", "prompts", "half"), [(98, 1, "fp16"), (98, 50, "bf16"), (126, 10, "bf16"), (224, 10, "bf16")]
 )
 def test_the_fast_way_is_exact(size, prompts, half):
     """In fp32 measured against float64, in 16 bits against fp32: it errs no more than the plain way does."""
@@ -126,12 +126,19 @@ def test_cached_features_change_a_run_by_rounding_only(go):
     assert again == first and all(torch.equal(read[name], found[name]) for name in read)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_run_in_16_bits_learns_nearly_the_same(go, precision):
-    (_, single, _), (result, half, _) = go("fp32", *PROMPTS), go("half", *PROMPTS, "TRAIN.PRECISION", precision)
+def test_a_run_in_bf16_learns_nearly_the_same(go):
+    (_, single, _), (result, half, _) = go("fp32", *PROMPTS), go("bf16", *PROMPTS, "TRAIN.PRECISION", "bf16")
     losses = [torch.tensor([row["loss"] for row in rows if "loss" in row]) for rows in (single, half)]
     torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.0)
     assert result["loss"] > 0
+
+
+def test_a_run_in_fp16_follows_that_in_fp32(go):
+    """Its scaled loss skips steps whose gradients overflow, so that single losses differ, but not most of them."""
+    (_, single, _), (_, half, learned) = go("fp32", *PROMPTS), go("fp16", *PROMPTS, "TRAIN.PRECISION", "fp16")
+    first, second = (torch.tensor([row["loss"] for row in rows]) for rows in (single, half))
+    assert ((second - first).abs() / first).median() < 0.01
+    assert all(torch.isfinite(tensor).all() for tensor in learned.values())
 
 
 def test_a_network_of_imagenet_takes_a_border(go):
