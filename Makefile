@@ -38,10 +38,10 @@ lint: install
 test: install docs lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-# The tests of backbones and methods with the lowest versions that setup.py allows
+# The tests of backbones, methods and damaged files with the lowest versions that setup.py allows
 test-oldest: $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -m "not slow" \
-		$$(grep -lE "^(import|from) (coop|vpt|promptvision\.backbones)\b" tests/test_*.py)
+		$$(grep -lE "^(import|from) (coop|vpt|promptvision\.backbones|fuzzing)\b" tests/test_*.py)
 
 $(OLDEST)/.installed: setup.py pyproject.toml
 	rm -rf $(OLDEST)

@@ -21,7 +21,11 @@ from promptvision.backbones.compute import Compute
 from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
 
-pytest_plugins = ("written_runs", "google_layout", "official", "official_vit", "small_run", "hub_server", "chromium")
+pytest_plugins = (
+    *("archive_server", "chromium", "data_root", "fuzzing", "google_layout", "hub_server"),
+    *("official", "official_vit", "small_run", "written_runs"),
+)
+pytest.register_assert_rewrite("split_data")
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
