@@ -22,10 +22,11 @@ from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
 
 pytest_plugins = (
-    *("archive_server", "chromium", "data_root", "fuzzing", "google_layout", "hub_server"),
-    *("official", "official_vit", "small_run", "written_runs"),
+    *("archive_server", "captured_steps", "chromium", "data_root", "fuzzing", "google_layout"),
+    *("hub_server", "official", "official_vit", "small_families", "small_run", "tower_features"),
+    *("written_runs",),
 )
-pytest.register_assert_rewrite("split_data")
+pytest.register_assert_rewrite("split_data", "training")
 
 torch.set_num_threads(1)
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

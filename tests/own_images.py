@@ -1,5 +1,6 @@
 """Images, and folders and lists of them, for tests of a user's own images."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,6 +21,16 @@ def classes(root, each=4, names=COLOURS):
     for name in names:
         for n in range(each):
             image(root / name / f"{n}.png", COLOURS.get(name, (9, 9, 9)))
+
+
+def noise_folders(root):
+    """105 images of noise in the folders `a` and `b`."""
+    for number in range(105):
+        folder = root / ("a" if number < 60 else "b")
+        folder.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+    return root
 
 
 def everything(images):

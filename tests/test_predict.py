@@ -1,182 +1,36 @@
-"""Predictions at any scale: inputs, one row per image, files that survive a kill, and memory that stays flat."""
+"""Predictions at any scale: one row per image, in files that survive a kill."""
 
 import csv
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from own_images import image
-from PIL import Image
-from test_shards import cls, png, samples, shard
+from own_images import noise_folders
+from test_shards import shard
 
 from promptvision.config.families import FAMILIES
-from promptvision.data.readers.search import LeftOut, search
-from promptvision.errors import InputError, briefly
-from promptvision.experiment.predict import Readable, predict_images, read_batches
-from promptvision.experiment.prediction import inputs
-from promptvision.experiment.prediction.inputs import ImageList, find_images, open_entry, shown_entry
+from promptvision.experiment.predict import predict_images
+from promptvision.experiment.prediction.inputs import find_images
 from promptvision.experiment.run import load_run
 
 ROOT = Path(__file__).parents[1]
-SMALL = "import runpy, sys; from promptvision.experiment.prediction import inputs; inputs.PART = 20; "
-SMALL += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
-"""A tool whose parts have 20 images."""
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """105 images of noise in two folders."""
-    root = tmp_path_factory.mktemp("photos")
-    for number in range(105):
-        folder = root / ("a" if number < 60 else "b")
-        folder.mkdir(exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 255, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
-    return root
+    return noise_folders(tmp_path_factory.mktemp("photos"))
 
 
-def entries(*names, lists=()):
-    return [entry for entry, _, _ in find_images([str(name) for name in names], [str(name) for name in lists])]
-
-
-def shown(*names, lists=()):
-    return [shown_entry(entry) for entry in entries(*names, lists=lists)]
-
-
-# Inputs
-
-
-def test_a_folder_is_searched_in_the_order_of_its_paths(tmp_path):
-    for name in ("a/1.png", "a-b/1.png", "a.png", "a/b/2.png", "ab.png", "b/1.png", "a b/1.png"):
-        image(tmp_path / name)
-    found = [path.as_posix() for path in search(tmp_path, LeftOut())]
-    assert len(found) == 7 and found == sorted(found) == entries(tmp_path)
-
-
-def test_names_of_several_images_give_each_once(photos, tmp_path, monkeypatch):
-    monkeypatch.chdir(photos)
-    assert entries("a", "a/000.png", "[ab]/06*.png", "b/060.png") == [
-        *(f"a/{n:03d}.png" for n in range(60)),
-        *(f"b/{n:03d}.png" for n in range(60, 70)),
-    ]
-    assert entries("a/000.png", photos / "a/000.png", "b/../a/000.png") == ["a/000.png"]
-    with pytest.raises(InputError, match="no image at c$"):
-        find_images(["a", "c"])
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("list.txt", "\na/000.png\n  b/060.png\n"),
-        ("list.csv", "label,image_path\nx,a/000.png\n\ny,b/060.png\n"),
-        ("list.csv", "a/000.png,x\nb/060.png,y\n"),
-        ("list.tsv", "path\na/000.png\nb/060.png\n"),
-        ("list.csv", "label;path\nx;a/000.png\ny;b/060.png\n"),
-        ("list.csv", "label\tpath\nx\ta/000.png\ny\tb/060.png\n"),
-    ],
-)
-def test_lists_of_paths(photos, tmp_path, monkeypatch, name, text):
-    wanted = [str(photos / "a/000.png"), str(photos / "b/060.png")]
-    (photos / name).write_text(text)
-    assert entries(lists=[photos / name]) == wanted
-    (tmp_path / name).write_text(text)
-    monkeypatch.chdir(photos)  # where the paths of a list elsewhere are found
-    assert entries(lists=[tmp_path / name]) == ["a/000.png", "b/060.png"]
-    (photos / name).unlink()
-
-
-def test_lists_keep_line_breaks_that_are_part_of_a_name(tmp_path):
-    (tmp_path / "list.csv").write_bytes(b'path,label\n"a\r\nb.png",x\n')
-    (tmp_path / "list.txt").write_bytes("a\u2028b.png\r\nc\x0bd.png\n".encode())
-    assert entries(lists=[tmp_path / "list.csv"]) == ["a\r\nb.png"]
-    assert entries(lists=[tmp_path / "list.txt"]) == ["a\u2028b.png", "c\x0bd.png"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "sentence"),
-    [
-        ("list.csv", "label,size\nx,3\n", "needs a column of paths, such as path; its first line is 'label,size'"),
-        ("list.csv", "path,label\na.png,x\n,y\n", "list.csv, line 3: no path in ',y'"),
-        ("list.txt", "\n", "list.txt names no image"),
-        ("list.md", "a.png", "is no list; a list ends in .txt, .csv, .tsv"),
-        ("list.csv", 'path\n"' + "a" * 2_000_000, "list.csv, line 2: field larger than field limit"),
-    ],
-)
-def test_a_wrong_list_is_one_sentence(tmp_path, name, text, sentence):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=sentence):
-        find_images([], [str(tmp_path / name)])
-
-
-def test_shards_are_read_in_place_with_and_without_labels(tmp_path):
-    shard(tmp_path / "x/0.tar", samples(0, 3, cls))
-    shard(tmp_path / "x/1.tar", {"7.png": png(7), "7.seg.png": png(9), ".hidden.png": png(1), "8.PNG": png(8)})
-    image(tmp_path / "x/loose.png")
-    found = entries(tmp_path / "x")
-    top = tmp_path / "x"
-    assert [shown_entry(each) for each in found] == [
-        *(f"{top}/0.tar/00000{n}.png" for n in range(3)),
-        *(f"{top}/1.tar/{n}.png" for n in (7, 8)),
-        f"{top}/loose.png",
-    ]
-    assert [open_entry(each).getpixel((0, 0))[0] for each in found] == [0, 1, 2, 7, 8, 1]
-    assert [entry for entry, _, _ in find_images([str(top)], inside=False)] == [
-        f"{top}/0.tar",
-        f"{top}/1.tar",
-        f"{top}/loose.png",
-    ]
-
-
-def test_what_a_shard_leaves_out_is_told_with_the_reason(tmp_path, caplog):
-    with tarfile.open(tmp_path / "0.tar", "w") as opened:
-        for name, number in (("a.png", 1), ("a.png", 2), ("../up.png", 3), ("b.jpg", 4), ("b.png", 5)):
-            info = tarfile.TarInfo(name)
-            info.size = len(png(number))
-            opened.addfile(info, io.BytesIO(png(number)))
-    found = entries(tmp_path / "0.tar")
-    assert [open_entry(each).getpixel((0, 0))[0] for each in found][0] == 2 and len(found) == 2
-    assert "1 file, as the shard has a later one of its name, such as" in caplog.text
-    assert "1 file whose name leads out of the shard, such as" in caplog.text and "up.png" in caplog.text
-    assert "1 image of a key that has another image" in caplog.text
-
-
-def test_a_damaged_shard_is_one_sentence_and_stops_no_other(tmp_path):
-    shard(tmp_path / "good.tar", samples(0, 2, cls))
-    (tmp_path / "torn.tar").write_bytes((tmp_path / "good.tar").read_bytes()[:-9000])
-    shard(tmp_path / "void.tar", {"a.txt": "3"})
-    good = [shown_entry(each) for each in entries(tmp_path)][:2]
-    torn, void = entries(tmp_path)[2:]
-    assert all("good.tar/" in each for each in good)
-    with pytest.raises(InputError, match="torn.tar cannot be read: it is no tar file, broken or cut short"):
-        open_entry(torn)
-    with pytest.raises(InputError, match="void.tar holds no image"):
-        open_entry(void)
-
-
-def test_parts_are_shards_and_blocks_of_other_images(monkeypatch):
-    monkeypatch.setattr(inputs, "PART", 2)
-    images = ImageList(["a", "b", "c", "1.tar", "2.TAR", "d", "e", "f", "3.tar"])
-    assert [list(part) for part in images.parts()] == [[0, 1], [2], [3], [4], [5, 6], [7], [8]]
-    assert ImageList(["a"]).parts() == [range(1)] and ImageList(["a", "b", "c"]).parts()[1] == range(2, 3)
-
-
-def test_names_in_any_encoding_are_held_as_they_are():
-    names = ["a.png", "犬/é.png", os.fsdecode(b"caf\xe9.png"), ""]
-    assert [entry for entry, _, _ in ImageList(names)] == names
-    assert ImageList(names).fingerprint() != ImageList(["a", ".png", *names[1:]]).fingerprint()
-
-
-# Predictions
+SMALL = "import runpy, sys; from promptvision.experiment.prediction import inputs; inputs.PART = 20; "
+SMALL += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+"""A tool whose parts have 20 images."""
 
 
 def rows_of(trained, names, **options):
@@ -217,14 +71,6 @@ def test_broken_images_are_named_briefly_and_stop_no_other(tool, trained, photos
     assert status == 2 and err.endswith("error: and 5 more")
     table = list(csv.reader((tmp_path / "out.csv").open(newline="")))
     assert len(table) == 71 and all(cells[1] == "" and "cannot be read" in cells[-1] for cells in table[1:26])
-
-
-def test_briefly_takes_a_generator():
-    assert briefly(f"{n}" for n in range(3)) == ["0", "1", "2"]
-    assert briefly(f"{n}" for n in range(1025))[18:] == ["18", "19", "and 1,005 more"]
-
-
-# Files
 
 
 def test_three_formats_hold_the_same_rows(tool, trained, photos, tmp_path):
@@ -299,14 +145,6 @@ def test_killed_and_resumed_is_as_if_undisturbed(trained, photos, tmp_path, name
     ]
 
 
-def test_no_more_processes_than_batches(monkeypatch):
-    counts, workers = [], Readable.workers
-    monkeypatch.setattr(Readable, "workers", lambda views, count: counts.append(count) or workers(views, 0))
-    (batch,) = read_batches(ImageList(["missing.png"]), None, 8, [range(1)], workers=100)
-    assert batch.pixels is None
-    assert counts == [1]
-
-
 def test_parts_of_something_else_are_refused(tool, trained, photos, tmp_path):
     def predict(*words, run=trained[0]):
         status, _, err = tool("predict", "--run", run, *words, "--output", tmp_path / "out")
@@ -354,24 +192,3 @@ def test_parquet_without_pyarrow_is_one_sentence(tool, trained, photos, tmp_path
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, _, err = tool("predict", "--run", trained[0], photos / "a", "--output", tmp_path / "o.parquet")
     assert status == 2 and "o.parquet needs pyarrow: pip install 'promptvision[parquet]'" in err
-
-
-# Memory
-
-
-@pytest.mark.fault("memory")
-def test_a_list_of_images_takes_their_names_and_eight_bytes_each():
-    names = [f"images/{n // 1000:04d}/{n:08d}.png" for n in range(100_000)]
-    images = ImageList(names)
-    assert sys.getsizeof(images.text) + sys.getsizeof(images.ends) < 1.2 * (sum(map(len, names)) + 8 * len(names))
-    assert images[99_999] == (names[-1], 99_999, "") and images[500].__class__ is tuple
-
-
-@pytest.mark.slow
-@pytest.mark.fault("memory")
-def test_ten_times_as_many_images_take_no_more_memory(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools/bench")
-    import bench_predict
-
-    few, many = bench_predict.rows(SimpleNamespace(images=[1_000, 10_000], format="parquet"))
-    assert float(many[2].removesuffix("x")) < 1.05, many
