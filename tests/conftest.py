@@ -22,9 +22,9 @@ from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.learned import learned_name
 
 pytest_plugins = (
-    *("archive_server", "captured_steps", "chromium", "data_root", "fuzzing", "google_layout"),
-    *("hub_server", "official", "official_vit", "small_families", "small_run", "tower_features"),
-    *("written_runs",),
+    *("archive_server", "bench_tools", "captured_steps", "chromium", "data_root", "fuzzing"),
+    *("google_layout", "hub_server", "official", "official_vit", "small_families", "small_run"),
+    *("tiny_files", "tower_features", "written_runs"),
 )
 pytest.register_assert_rewrite("split_data", "training")
 

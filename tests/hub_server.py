@@ -80,6 +80,12 @@ class Request(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
+def offline(monkeypatch):
+    """Hugging Face's client of this process asks no Hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A Hub without models, which the client of this process takes for the Hub, with a cache of its own."""
     server = Hub()
