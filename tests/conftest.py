@@ -18,8 +18,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from promptvision.backbones import load_vit
 from promptvision.backbones.compute import Compute
-from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
-from promptvision.learned import learned_name
 
 pytest_plugins = (
     *("archive_server", "bench_tools", "captured_steps", "chromium", "data_root", "fuzzing"),
@@ -164,78 +162,6 @@ def golden_cases(golden):
         }
 
     return load
-
-
-@pytest.fixture(scope="session")
-def l2p(golden):
-    """(settings, tensors) of the port; of images the compact set holds the patch embeddings alone."""
-    settings, tensors = golden("vpt/l2p")
-    tower = load_vit(golden.root / "vpt/backbone.safetensors")
-    images = {key.removesuffix(".patches"): with_patches(tower, tensors[key]) for key in tensors if ".patches" in key}
-    return settings, {**tensors, **images}
-
-
-def with_patches(tower, patches):
-    """Images (..., 3, 64, 64) that have these patch embeddings (..., 16, D)."""
-    convolution = tower.model.patch_embed.proj
-    weight, size = convolution.weight.double().flatten(1), convolution.kernel_size[0]
-    pixels = (patches.double() - convolution.bias) @ torch.linalg.pinv(weight).T
-    grid = pixels.unflatten(-2, (4, 4)).unflatten(-1, (3, size, size))
-    return grid.movedim(-3, -5).transpose(-2, -3).flatten(-2).flatten(-3, -2).float()
-
-
-OFFICIAL_TYPES = {
-    "linear": ("linear", {}),
-    "tinytl-bias": ("bias", {}),
-    "cls": ("cls", {}),
-    "cls-reinit": ("cls", {"reinit": True}),
-    "prompt": ("prompt", {}),
-    "prompt+bias": ("prompt_ablations", {"also": "bias"}),
-    "prompt-noupdate": ("prompt_ablations", {"frozen": True}),
-    "cls+prompt": ("prompt_ablations", {"also": "cls"}),
-    "cls-reinit+prompt": ("prompt_ablations", {"also": "cls-reinit"}),
-    "adapter": ("adapter", {}),
-    "side": ("side", {}),
-    "end2end": ("full", {}),
-}
-"""MODEL.TRANSFER_TYPE of VPT's code: our method and its options."""
-
-
-@pytest.fixture(scope="session")
-def official_type():
-    """`official_type("partial-2")` gives our ("partial", {"blocks": 2})."""
-
-    def find(name):
-        kind, _, count = name.partition("-")
-        return ("partial", {"blocks": int(count)}) if kind == "partial" else OFFICIAL_TYPES[name]
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def check_training():
-    """`check_training(method, expected, inputs, "sgd", 0.002)` repeats an official training of 4 epochs of 3 batches, a
-    cosine after an epoch at 1e-5, and compares its rates, its losses and all that the method learned."""
-
-    def check(method, expected, inputs, optimizer, rate, **options):
-        optimizer = build_optimizer(optimizer, method.named_parameters(), rate, 5e-4, 0.9, method.no_decay, **options)
-        rates = learning_rates("cosine", rate, 4, warmup_epochs=1, warmup_lr=1e-5, warmup_recount=True)
-        for step, (wanted, theirs) in enumerate(zip(expected["traj.loss"], expected["traj.lr"], strict=True)):
-            assert rates[step // 3] == pytest.approx(theirs.item(), rel=1e-9)
-            set_rate(optimizer, rates[step // 3])
-            loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
-            assert loss.item() == pytest.approx(wanted.item(), rel=1e-3), step
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        learned = {f"traj.final.{name}": found for name, found in method.learned_state().items()}
-        final = {name: wanted for name, wanted in expected.items() if name.startswith("traj.final.")}
-        assert {f"traj.final.{learned_name(name)}" for name in method.trained()} <= final.keys() <= learned.keys()
-        for name, wanted in final.items():
-            most = 1e-3 * wanted.abs().max().item()
-            torch.testing.assert_close(learned[name], wanted, atol=most, rtol=0, msg=name)
-
-    return check
 
 
 @pytest.fixture

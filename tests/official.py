@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from promptvision.backbones import load_clip
-from promptvision.engine.optim import build_optimizer, set_rate
+from promptvision.engine.optim import build_optimizer, learning_rates, set_rate
 from promptvision.engine.step import Step
 from promptvision.engine.together.gradients import Learner, Wanted, compute
+from promptvision.learned import learned_name
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,29 @@ def trained_at(method, expected, inputs, optimizer, rates, **close):
         loss.backward()
         optimizer.step()
     near_each(method.learned_state(), expected, "traj.final.", 1e-3)
+
+
+@pytest.fixture(scope="session")
+def check_training():
+    """`check_training(method, expected, inputs, "sgd", 0.002)` repeats an official training of 4 epochs of 3 batches, a
+    cosine after an epoch at 1e-5, and compares its rates, its losses and all that the method learned."""
+
+    def check(method, expected, inputs, optimizer, rate, **options):
+        optimizer = build_optimizer(optimizer, method.named_parameters(), rate, 5e-4, 0.9, method.no_decay, **options)
+        rates = learning_rates("cosine", rate, 4, warmup_epochs=1, warmup_lr=1e-5, warmup_recount=True)
+        for step, (wanted, theirs) in enumerate(zip(expected["traj.loss"], expected["traj.lr"], strict=True)):
+            assert rates[step // 3] == pytest.approx(theirs.item(), rel=1e-9)
+            set_rate(optimizer, rates[step // 3])
+            loss = method.loss(inputs["batch_images"][step % 3], inputs["batch_labels"][step % 3])
+            assert loss.item() == pytest.approx(wanted.item(), rel=1e-3), step
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        learned = {f"traj.final.{name}": found for name, found in method.learned_state().items()}
+        final = {name: wanted for name, wanted in expected.items() if name.startswith("traj.final.")}
+        assert {f"traj.final.{learned_name(name)}" for name in method.trained()} <= final.keys() <= learned.keys()
+        for name, wanted in final.items():
+            most = 1e-3 * wanted.abs().max().item()
+            torch.testing.assert_close(learned[name], wanted, atol=most, rtol=0, msg=name)
+
+    return check

@@ -1,4 +1,4 @@
-"""One checker of the golden cases of rivals of VPT: learned tensors, a step, a short training; and towers for them."""
+"""Shared parts of tests against the official codes of methods on ViTs: comparisons, towers, images, VPT's names."""
 
 import pytest
 import torch
@@ -98,3 +98,49 @@ def check_official(inputs, golden):
         torch.testing.assert_close(method(images), expected["trajectory/logits_after"], atol=1e-4, rtol=0)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def l2p(golden):
+    """(settings, tensors) of the port; of images the compact set holds the patch embeddings alone."""
+    settings, tensors = golden("vpt/l2p")
+    tower = load_vit(golden.root / "vpt/backbone.safetensors")
+    images = {key.removesuffix(".patches"): with_patches(tower, tensors[key]) for key in tensors if ".patches" in key}
+    return settings, {**tensors, **images}
+
+
+def with_patches(tower, patches):
+    """Images (..., 3, 64, 64) that have these patch embeddings (..., 16, D)."""
+    convolution = tower.model.patch_embed.proj
+    weight, size = convolution.weight.double().flatten(1), convolution.kernel_size[0]
+    pixels = (patches.double() - convolution.bias) @ torch.linalg.pinv(weight).T
+    grid = pixels.unflatten(-2, (4, 4)).unflatten(-1, (3, size, size))
+    return grid.movedim(-3, -5).transpose(-2, -3).flatten(-2).flatten(-3, -2).float()
+
+
+OFFICIAL_TYPES = {
+    "linear": ("linear", {}),
+    "tinytl-bias": ("bias", {}),
+    "cls": ("cls", {}),
+    "cls-reinit": ("cls", {"reinit": True}),
+    "prompt": ("prompt", {}),
+    "prompt+bias": ("prompt_ablations", {"also": "bias"}),
+    "prompt-noupdate": ("prompt_ablations", {"frozen": True}),
+    "cls+prompt": ("prompt_ablations", {"also": "cls"}),
+    "cls-reinit+prompt": ("prompt_ablations", {"also": "cls-reinit"}),
+    "adapter": ("adapter", {}),
+    "side": ("side", {}),
+    "end2end": ("full", {}),
+}
+"""MODEL.TRANSFER_TYPE of VPT's code: our method and its options."""
+
+
+@pytest.fixture(scope="session")
+def official_type():
+    """`official_type("partial-2")` gives our ("partial", {"blocks": 2})."""
+
+    def find(name):
+        kind, _, count = name.partition("-")
+        return ("partial", {"blocks": int(count)}) if kind == "partial" else OFFICIAL_TYPES[name]
+
+    return find
