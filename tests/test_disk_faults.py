@@ -54,7 +54,6 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(tmp_path, free):
         folder = tmp_path / "disk" / "run"
         with pytest.raises(SystemExit):
             train(folder, loader=stop_at(1, 1), validate_every=1)
-        saved = (folder / "last.ckpt").read_bytes()
         if mounted:
             with full(tmp_path / "disk", free), contextlib.suppress(InputError):
                 train(folder, resume=True, validate_every=1)
@@ -64,7 +63,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(tmp_path, free):
             with RunFolder(folder, resume=True) as opened, pytest.raises(InputError, match="No space left"):
                 opened.row(step=4)
             (folder / "kept").replace(folder / "metrics.jsonl")
-        assert load_checkpoint(folder / "last.ckpt")["position"][:2] >= (1, 2) and saved
+        assert load_checkpoint(folder / "last.ckpt")["position"][:2] >= (1, 2)
         same(train(folder, resume=True, validate_every=1), whole)
 
 
