@@ -174,6 +174,15 @@ def test_several_folders_of_own_images_are_data_sets_of_their_own(write_run, tab
     assert row["folder (cats.v2)"] == "62.00 ± 1.00" and row["folder (dogs)"] == "81.50 ± 0.71"
 
 
+def test_a_backbone_from_a_file_has_the_name_of_the_file(write_run, tables):
+    """Two files of one name are told apart by their whole paths."""
+    for number, backbone in enumerate(("RN50", "weights/a.pt", "other/a.pt")):
+        write_run(f"{number}", backbone=backbone, method="zero_shot")
+    names = {row["method"] for row in rows(tables()["Few-shot"])}
+    files = {f"zero-shot CLIP, a.pt (name {each}/a.pt)" for each in ("weights", "other")}
+    assert names == {"zero-shot CLIP, RN50", *files}
+
+
 def test_rows_stand_in_the_order_of_the_literature(write_run, tables):
     for method in ("task_res", "maple", "coop", "mine", "zero_shot", "kg_coop"):
         write_run(method, method=method)

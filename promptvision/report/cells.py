@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from promptvision.engine.earlier_run import as_made, decides
@@ -79,13 +80,14 @@ def shared_settings(run: Run) -> dict[str, Any]:
 
 
 def labels(found: Sequence[Cell]) -> list[str]:
-    """Return the row name of each cell of one table: the method, its backbone if there are several, and the settings
-    that distinguish it from another run of that method in the same place.
+    """Return the row name of each cell of one table: the method, its backbone (a file without folders) if there are
+    several, and the settings that distinguish it from another run of that method in the same place.
 
     A setting that changes only from place to place (epochs by shots, a rate tuned for a data set) makes no new row.
     """
-    backbones = {cell.first["backbone"] for cell in found}
-    names = [method_name(cell.first) + (f", {cell.first['backbone']}" if len(backbones) > 1 else "") for cell in found]
+    several = len({cell.first["backbone"] for cell in found}) > 1
+    backbones = [f", {PurePath(cell.first['backbone']).name}" if several else "" for cell in found]
+    names = [method_name(cell.first) + backbone for cell, backbone in zip(found, backbones, strict=True)]
     groups: dict[str, list[int]] = defaultdict(list)
     for number, name in enumerate(names):
         groups[name].append(number)
