@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_families import FAMILIES, load
 
 from promptvision.config import dump, families, method_options, resolved, summary
-from promptvision.config.docs import config_page, keys_help
+from promptvision.config.docs import SECTIONS, config_page, keys_help
 from promptvision.config.schema import KEYS
 from promptvision.errors import InputError
 from promptvision.safe_yaml import read_yaml
@@ -138,6 +138,8 @@ def test_help_and_page_explain_every_key_and_option():
     for key in KEYS:
         assert f"| `{key.name}` |" in page and f"\n{key.name} (" in text
         assert key.help.endswith(".") and "\n" not in key.help
+    sections = re.findall(r"^## (?:`(\w+)`: )?(?!METHOD.OPTIONS)", page, re.M)
+    assert sections[: len(SECTIONS)] == list(SECTIONS)
     for name, family in families.FAMILIES.items():
         part = page.partition(f"## METHOD.OPTIONS of the `{name}` family")[2].partition("\n## ")[0]
         for method in family.METHODS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from textwrap import fill, shorten
 from typing import Any
 
@@ -19,7 +20,22 @@ A config is a YAML file with lines `SECTION: {KEY: value}`. `KEY VALUE` words on
   `SET: [{OPTIM.EPOCHS: 100, WHEN: {DATASET.NAME: [dtd, eurosat], DATASET.SHOTS: 4}}]`. The command line wins over it.
   `WHEN` can test an option of the method, such as `METHOD.OPTIONS.HOST`, if a file or the command line sets it.
 
-`promptvision help OPTIM` prints the keys of a section, `promptvision help coop` the options of a method."""
+`promptvision help OPTIM` prints the keys of a section, `promptvision help coop` the paper, the formulas and the options
+of a method."""
+SECTIONS = {
+    "": "The run",
+    "LOG": "`LOG`: services that receive the curves",
+    "METHOD": "`METHOD`: the method",
+    "BACKBONE": "`BACKBONE`: the network",
+    "DATASET": "`DATASET`: images and protocol",
+    "INPUT": "`INPUT`: image files and transforms",
+    "OPTIM": "`OPTIM`: optimiser and schedule",
+    "TRAIN": "`TRAIN`: the training loop",
+    "COMPUTE": "`COMPUTE`: computation, without effect on results",
+    "TEST": "`TEST`: evaluation",
+    "CONTINUAL": "`CONTINUAL`: streams of tasks",
+}
+"""Sections of the config with their headings, in the order of the keys."""
 WIDTH = 100
 """Columns of a text for the terminal."""
 
@@ -61,10 +77,12 @@ def method_help(methods: MethodTable, name: str) -> str:
 
 
 def config_page(families: Mapping[str, Any]) -> str:
-    """Return docs/config.md: every key, then every method's options."""
+    """Return docs/config.md: every key by section, then the options of every method."""
     source = "Generated from `promptvision/config/schema.py` and the methods' docstrings by `python tools/docs.py`."
-    lines = ["# Config keys", "", source, "", FILES, ""]
-    lines += _table("key", [(key.name, key.default, key.meaning) for key in KEYS])
+    lines = ["# Config keys", "", source, "", FILES]
+    for section, keys in groupby(KEYS, lambda key: key.name.rpartition(".")[0]):
+        lines += ["", f"## {SECTIONS[section]}", ""]
+        lines += _table("key", [(key.name, key.default, key.meaning) for key in keys])
     for name, family in families.items():
         lines += ["", f"## METHOD.OPTIONS of the `{name}` family"]
         for method in family.METHODS:
