@@ -143,7 +143,7 @@ def test_learned_parameters_on_vit_b16():
     ("options", "told"),
     [
         (dict(num_queries=0), "num_queries is 0; each block needs at least one query"),
-        (dict(dropout=1.0), "dropout is 1.0; it is the share"),
+        (dict(dropout=1.0), "dropout is 1.0; it is a share from 0"),
         (dict(pooled=True, weighted=True), "averaged .pooled. or added with weights .weighted., not both"),
     ],
 )
