@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from promptvision.atomic import write_atomically
-from promptvision.cli import one_sentence, say, tool_parser
+from promptvision.cli import one_sentence, positive, say, tool_parser
 from promptvision.config.families import FAMILIES
 from promptvision.data.cards import load_card
 from promptvision.data.own_reader import own_reader
@@ -55,13 +55,11 @@ def arguments():
     parser.add_argument("--backbone", default=DEFAULT, metavar="NAME", help=f"CLIP or ViT (default OpenAI's {DEFAULT})")
     parser.add_argument("--pretrained", default="default", metavar="TAG", help="weights: a tag of open_clip, or a file")
     parser.add_argument("--output", type=Path, help="folder of the runs (default out/fit_ and the name of the images)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of folds and training (default 1)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process (default 1)")
+    parser.add_argument("--seed", type=positive, default=1, help="seed of folds and training (default 1)")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at once, in processes (default 1)")
     args = parser.parse_args()
     if not 0 < args.minutes < 1e6:
-        parser.error("--minutes takes a number above 0")
-    if args.jobs < 1 or args.seed < 1:
-        parser.error("--jobs and --seed take numbers from 1 on")
+        raise InputError("--minutes takes a number above 0")
     return args
 
 
