@@ -24,13 +24,23 @@ WRONG = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError
 
 
 class PlainLoader(yaml.SafeLoader):
-    """`yaml.SafeLoader` for plain values only, with a limit on aliases."""
+    """`yaml.SafeLoader` for plain values only, with a limit on aliases and without repeated keys."""
 
     def get_single_node(self) -> Any:
         """Return the file's only document, before values are made of it."""
         node = super().get_single_node()
         if node is not None and _size(node, {}) > VALUES:
             raise yaml.composer.ComposerError(None, None, f"more than {VALUES:,} values", node.start_mark)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Return a mapping; refuse a key that occurs twice, of which PyYAML would drop the first value."""
+        node, seen = super().compose_mapping_node(anchor), dict[str, int]()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"{key.value[:60]!r} is there twice, first on line {seen[key.value]}; keep one"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            seen[key.value] = key.start_mark.line + 1
         return node
 
     def construct_scalar(self, node: Any) -> Any:

@@ -76,6 +76,14 @@ def test_a_wrong_override_is_one_sentence(write_config, overrides, said):
             "a.yaml is not plain YAML: more than 1,000,000 values",
         ),
         ("SEED: &a [*a]", "a.yaml is not plain YAML: more than 1,000,000 values"),
+        (
+            "SEED: 1\nOPTIM: {}\nSEED: 2",
+            "a.yaml is not plain YAML: 'SEED' is there twice, first on line 1; keep one (line 3",
+        ),
+        (
+            "OPTIM:\n  LR: 1\n  LR: 2",
+            "a.yaml is not plain YAML: 'LR' is there twice, first on line 2; keep one (line 3",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_sentence_that_names_it(write_config, text, said):
@@ -127,7 +135,7 @@ def test_ten_bases_are_enough(write_config):
 def test_missing_files_are_named_with_the_nearest(write_config, tmp_path):
     write_config("SEED: 1", "embedded.yaml")
     assert f"did you mean {tmp_path / 'embedded.yaml'}?" in refusal(tmp_path / "embeded.yaml")
-    assert "is not" not in refusal(tmp_path)
+    assert refusal(tmp_path) == f"config file {tmp_path} is a folder; name a file in it"
     said = refusal(write_config("_BASE_: nowhere/base.yml"))
     assert said == f"the _BASE_ of {tmp_path / 'a.yaml'}, {tmp_path / 'nowhere/base.yml'} does not exist"
 

@@ -50,6 +50,8 @@ def _chain(path: Path, children: tuple[Path, ...]) -> Files:
 
 
 def _read(path: Path, what: str) -> dict[Any, Any]:
+    if path.is_dir():
+        raise InputError(f"{what} {path} is a folder; name a file in it")
     if not path.is_file():
         beside = {other.name: other for other in sorted(path.parent.glob("*.y*ml"))}
         shipped = [other.relative_to(config_folder()).as_posix() for other in config_folder().rglob("*.yaml")]
