@@ -109,6 +109,13 @@ def test_a_path_that_is_twice_in_a_json_object_is_refused(tmp_path, photos):
     assert f"lists '{path}' as 'red' and as 'blue'" in refused("list", tmp_path / "my.json")
 
 
+@pytest.mark.fault("results")
+def test_a_split_that_is_twice_in_a_json_object_is_read_whole(tmp_path, photos):
+    first, second = ([path, label] for path, label in ((photos[0][0], "red"), (photos[4][0], "green")))
+    (tmp_path / "my.json").write_text(f'{{"train": {json.dumps([first])}, "train": {json.dumps([second])}}}')
+    assert sorted(everything(read(load_card("list"), tmp_path))) == [photos[4][0], photos[0][0]]
+
+
 @pytest.mark.fault("parsing")
 @pytest.mark.parametrize(("name", "text"), [("deep.json", "[" * 100_000), ("my.jsonl", "1" * 5000)])
 def test_json_that_python_cannot_parse_is_not_json(tmp_path, name, text):

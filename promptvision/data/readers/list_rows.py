@@ -185,8 +185,8 @@ def read_json(file: Path, text: str) -> list[Row]:
         return [_entry(entry, "", f"{file}, entry {n}") for n, entry in enumerate(found)]
     if not isinstance(found, Pairs):
         raise InputError(f"list {file} must hold a list of objects, or an object of lists, not {type(found).__name__}")
-    if found and all(isinstance(own, list) for own in found.values()):
-        splits = ((split, n, entry) for split, own in found.items() for n, entry in enumerate(own))
+    if found and all(isinstance(own, list) for _, own in found.pairs):
+        splits = ((split, n, entry) for split, own in found.pairs for n, entry in enumerate(own))
         return [_entry(entry, split, f"{file}, {split}[{n}]") for split, n, entry in splits]
     return [_row({"path": path, "label": label}, f"{file}, {path!r}") for path, label in found.pairs]
 
