@@ -9,8 +9,9 @@ import signal
 import sys
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -90,14 +91,32 @@ def say(text: object, stream: TextIO | None = None) -> None:
 class ToolParser(ArgumentParser):
     """A parser that takes options before, between and after KEY VALUE words."""
 
+    words: Sequence[str] = ()
+
     def parse_args(self, args=None, namespace=None):  # type: ignore[override, no-untyped-def]
         """Return the parsed command line; argparse itself cannot mix options into the words of a sub-command."""
+        self.words = sys.argv[1:] if args is None else args
         parse = super().parse_args if self._subparsers else super().parse_intermixed_args
-        return parse(args, namespace)
+        parsed = parse(args, namespace)
+        _refuse_two_values(getattr(parsed, "overrides", []))
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError: one sentence, as for all other mistakes, in place of the usage."""
+        known = list(self._option_string_actions)
+        for word in (word.partition("=")[0] for word in self.words if word.startswith("--")):
+            near = get_close_matches(word, known, n=1)
+            if near and not any(option.startswith(word) for option in known):
+                raise InputError(f"unknown option {word}; did you mean {near[0]}?")
         raise InputError(f"{message}; see --help")
+
+
+def _refuse_two_values(overrides: Sequence[str]) -> None:
+    """Raise InputError for a key that the KEY VALUE words set twice, to different values."""
+    given: dict[str, str] = {}
+    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
+        if given.setdefault(key, value) != value:
+            raise InputError(f"command line: {key} is given twice, as {given[key]!r} and as {value!r}; keep one")
 
 
 def tool_parser(description: str, *, config: str = "", overrides: str = "") -> ArgumentParser:
