@@ -134,6 +134,12 @@ def test_keys_that_change_together(tmp_path):
         ({"SEEDS": [1]}, "needs RUNS"),
         ({"RUNS": {"a": {"OPTIM.LR": 1}}}, "needs RUNS"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"OPTIM.LR": []}}, "GRID needs a list"),
+        ({"RUNS": {"a": {"CONFIG": "x"}}, "SEEDS": [1, 2, 1]}, "has a seed twice; name each once"),
+        ({"RUNS": {"a": {"CONFIG": "x", "SEEDS": [3, 3]}}}, "has a seed twice; name each once"),
+        (
+            {"RUNS": {"CoOp": {"CONFIG": "x"}}, "SET": [{"SEED": 1, "WHEN": {"RUN": ["Coop"]}}]},
+            "'Coop'; did you mean 'CoOp'?",
+        ),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "SEEDS": ["one"]}, "SEEDS is a list of whole numbers"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "EVAL": ["new"]}, "EVAL needs a name"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"SEED OPTIM.LR": [[1, 2, 3]]}}, "must be a list of 2 values"),
@@ -153,3 +159,12 @@ def test_only_takes_a_row_whose_name_ends_in_quotes(tmp_path):
     rows = {'CoOp, "a photo"': {"CONFIG": "c.yaml"}, "CoOp": {"CONFIG": "c.yaml"}}
     cells = load_cells(write(tmp_path / "b.yaml", {"RUNS": rows, "SEEDS": [1]}))
     assert [job.name for job in plan(cells, tmp_path, [], FAMILIES, ['RUN=CoOp, "a photo"'])] == ['CoOp, "a photo"']
+
+
+@pytest.mark.parametrize(
+    "content", [{"SET": [{"OPTIM.EPOCH": 3}]}, {"GRID": {"OPTIM.EPOCH": [3]}}, {"EVAL": {"new": {"OPTIM.EPOCH": 3}}}]
+)
+def test_a_wrong_key_of_a_benchmark_is_not_ascribed_to_the_command_line(tmp_path, content):
+    file = write(tmp_path / "b.yaml", {"RUNS": {"a": {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}}, **content})
+    with pytest.raises(InputError, match=f"^benchmark {file}: unknown key 'OPTIM.EPOCH'; did you mean OPTIM.EPOCHS"):
+        plan(load_cells(file), tmp_path / "out", [], FAMILIES)

@@ -147,9 +147,13 @@ def test_a_loop_of_bases_is_shown(write_config, tmp_path):
 
 
 def test_a_base_of_another_method_names_the_option_that_is_left_over(write_config, tmp_path):
+    advice = "choose a --config without these options"
     write_config("METHOD: {NAME: coop, OPTIONS: {N_CTX: 4}}", "base.yaml")
     said = refusal(write_config("_BASE_: base.yaml\nMETHOD: {FAMILY: vpt, NAME: linear}"))
-    assert said == f"{tmp_path / 'base.yaml'}: unknown METHOD.OPTIONS of the vpt method linear: 'N_CTX'; one of: HEAD"
+    sentence = f"{tmp_path / 'base.yaml'}: unknown METHOD.OPTIONS of the vpt method linear: 'N_CTX'; one of: HEAD"
+    assert said == f"{sentence}; {tmp_path / 'a.yaml'} names another method than this file: {advice}"
+    said = refusal(tmp_path / "base.yaml", "METHOD.FAMILY", "vpt", "METHOD.NAME", "linear")
+    assert said == f"{sentence}; command line names another method than this file: {advice}"
 
 
 def test_a_setting_of_the_computation_is_no_option_of_a_method(write_config):

@@ -32,12 +32,12 @@ SECTIONS = {OPTIONS} | {name.rpartition(".")[0] for name in ROWS if "." in name}
 
 
 class Setting(NamedTuple):
-    """A value and its source: the path of a config file, or the command line."""
+    """A value and its source: the path of a config file or a benchmark, or the command line."""
 
     value: Any
     source: str
     typed: bool = False
-    """True for a word of the command line, which still has to be parsed as the key's type."""
+    """True for a word of the command line or a benchmark, which still has to be parsed as the key's type."""
 
 
 def load_config(
@@ -153,8 +153,9 @@ def _overrides(words: Sequence[Any]) -> dict[str, Setting]:
         raise InputError(f"overrides come as KEY VALUE pairs; the last one, {words[-1]!r}, is alone")
     found: dict[str, Setting] = {}
     for name, value in zip(words[::2], words[1::2], strict=True):
-        _check_name(str(name), COMMAND_LINE)
-        found[name] = Setting(value, COMMAND_LINE, typed=isinstance(value, str))
+        given = value if isinstance(value, Setting) else Setting(value, COMMAND_LINE)
+        _check_name(str(name), given.source)
+        found[name] = given._replace(typed=isinstance(given.value, str))
     return found
 
 
@@ -231,4 +232,8 @@ def _check_options(given: Mapping[str, Setting], options: Mapping[str, Key], met
             raise InputError(f"{source}: {key} is no option of the {method}; set COMPUTE.{option.upper()}")
         if not known:
             raise InputError(f"{source}: {key} does not exist; the {method} has no options")
-        raise InputError(f"{source}: {unknown(f'METHOD.OPTIONS of the {method}:', option, known)}")
+        sentence = f"{source}: {unknown(f'METHOD.OPTIONS of the {method}:', option, known)}"
+        named_by = given.get("METHOD.NAME", setting).source
+        if source not in (COMMAND_LINE, named_by):
+            sentence += f"; {named_by} names another method than this file: choose a --config without these options"
+        raise InputError(sentence)

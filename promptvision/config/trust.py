@@ -54,7 +54,7 @@ def check_code(settings: Mapping[str, Any], run: Path, trust: bool) -> None:
         setting = settings.get(key)
         if setting is None or not names_code(setting.value):
             continue
-        repeated = setting.source == COMMAND_LINE
+        repeated = setting.typed
         if not repeated and not trust:
             raise InputError(
                 f"{setting.source}: {key} names the {kind} {setting.value}, which would be imported and called; if "

@@ -27,7 +27,7 @@ class Cell:
     `evals` (name -> overrides of the test), or searched (`search`: a file of configs/vpt/grids).
 
     `name` is unique in its file, `folder` the place of its runs below the output folder. `run` is the name of its row,
-    `settled` what row and GRID set: overrides of a whole sweep must not contradict it.
+    `settled` what row and GRID set: overrides of a whole sweep must not contradict it. `source`: its file, for errors.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Cell:
     part: str = ""
     run: str = ""
     settled: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Benchmark:
     evals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Sequence[Mapping[str, Any]] = ()
     part: str = ""
+    source: str = ""
 
     def cells(self) -> Iterator[Cell]:
         """Yield every number of the table, the rows of one combination of the grid after another."""
@@ -96,6 +98,7 @@ class Benchmark:
                         self.part,
                         name,
                         settled,
+                        self.source,
                     )
 
     def overrides(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,10 +139,25 @@ def checked_benchmark(path: str | Path, content: Mapping[str, Any], part: str = 
     lists = [seeds, *(row.seeds for row in rows.values() if row.seeds != ())]
     if not all(isinstance(each, list) and all(isinstance(seed, int) for seed in each) for each in lists):
         raise InputError(f"benchmark {path}: SEEDS is a list of whole numbers")
+    for own in lists:
+        if len(set(own)) < len(own):
+            raise InputError(f"benchmark {path}: SEEDS {own} has a seed twice; name each once")
+    _check_rows_of_conditions(path, rows, settings)
     check_grid(f"benchmark {path}", grid, len(rows) * max(map(len, lists)))
     if evals and any(row.search for row in rows.values()):
         raise InputError(f"benchmark {path}: rows with SEARCH are tested once, as their grid says, and take no EVAL")
-    return Benchmark(rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings, part)
+    return Benchmark(
+        rows, grid, seeds, {str(name): each for name, each in evals.items()}, settings, part, f"benchmark {path}"
+    )
+
+
+def _check_rows_of_conditions(path: str | Path, rows: Mapping[str, Row], settings: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InputError for a row in the WHEN of a SET that is not in the table, where the SET would never hold."""
+    for setting in settings:
+        wanted = setting.get("WHEN", {}).get("RUN", [])
+        for name in wanted if isinstance(wanted, list) else [wanted]:
+            if name not in rows:
+                raise unknown(f"RUN in the SET of benchmark {path}", str(name), rows)
 
 
 def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from promptvision.atomic import read_json, write_json
 from promptvision.config import changed, config_of, read_files, resolved
+from promptvision.config.load import Setting
 from promptvision.engine.earlier_run import earlier_result
 from promptvision.errors import InputError, NotWritten
 from promptvision.sweep.benchmark import Cell, file_name
@@ -82,9 +83,10 @@ def plan(
         known = {**cell.settled, "RUN": cell.run}
         if any(key in known and str(known[key]) not in values for key, values in wanted.items()):
             continue
-        given = [*_words(cell.overrides), *overrides]
+        given = [*_words(_sourced(cell.overrides, cell.source)), *overrides]
         cfg, *tests = (
-            config_of(files(cell.config), [*given, *_words(more)], families) for more in ({}, *cell.evals.values())
+            config_of(files(cell.config), [*given, *_words(_sourced(more, cell.source))], families)
+            for more in ({}, *cell.evals.values())
         )
         all_jobs = _jobs_of(cell, Path(output) / cell.folder, cfg, dict(zip(cell.evals, tests, strict=True)))
         if selected := [job for job in all_jobs if _matches(job.cfg, wanted)]:
@@ -148,6 +150,11 @@ def _refuse_contradictions(cell: Cell, overrides: Sequence[Any]) -> None:
             )
         if place := next((name for name, test in cell.evals.items() if key in test), None):
             raise InputError(f"{key} {value} contradicts the table: EVAL {place} of {cell.name} sets {key}")
+
+
+def _sourced(overrides: Mapping[str, Any], source: str) -> dict[str, Setting]:
+    """Return overrides that errors ascribe to their file, not to the command line."""
+    return {key: Setting(value, source) for key, value in overrides.items()}
 
 
 def _words(pairs: Mapping[str, Any]) -> list[Any]:
