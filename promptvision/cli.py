@@ -97,9 +97,7 @@ class ToolParser(ArgumentParser):
         """Return the parsed command line; argparse itself cannot mix options into the words of a sub-command."""
         self.words = sys.argv[1:] if args is None else args
         parse = super().parse_args if self._subparsers else super().parse_intermixed_args
-        parsed = parse(args, namespace)
-        _refuse_two_values(getattr(parsed, "overrides", []))
-        return parsed
+        return parse(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError: one sentence, as for all other mistakes, in place of the usage."""
@@ -109,14 +107,6 @@ class ToolParser(ArgumentParser):
             if near and not any(option.startswith(word) for option in known):
                 raise InputError(f"unknown option {word}; did you mean {near[0]}?")
         raise InputError(f"{message}; see --help")
-
-
-def _refuse_two_values(overrides: Sequence[str]) -> None:
-    """Raise InputError for a key that the KEY VALUE words set twice, to different values."""
-    given: dict[str, str] = {}
-    for key, value in zip(overrides[::2], overrides[1::2], strict=False):
-        if given.setdefault(key, value) != value:
-            raise InputError(f"command line: {key} is given twice, as {given[key]!r} and as {value!r}; keep one")
 
 
 def tool_parser(description: str, *, config: str = "", overrides: str = "") -> ArgumentParser:

@@ -39,7 +39,6 @@ def test_an_unknown_option_among_overrides_is_refused(monkeypatch):
         (["train"], "the following arguments are required: --config; see --help"),
         (["train", "--confg", "c.yaml"], "unknown option --confg; did you mean --config?"),
         (["train", "--config", "c.yaml", "--overwite"], "unknown option --overwite; did you mean --overwrite?"),
-        (["train", "--config", "c.yaml", "SEED", "1", "SEED", "2"], "SEED is given twice, as '1' and as '2'; keep one"),
         (["data", "shw"], "invalid choice: 'shw'"),
         (["report", "--run", "out", "--figures", "o"], "--run writes the page of one run: leave out --figures"),
         (["help", "optim.lr"], "unknown topic 'optim.lr'; did you mean 'OPTIM.LR'?"),
