@@ -134,8 +134,8 @@ def test_keys_that_change_together(tmp_path):
         ({"SEEDS": [1]}, "needs RUNS"),
         ({"RUNS": {"a": {"OPTIM.LR": 1}}}, "needs RUNS"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"OPTIM.LR": []}}, "GRID needs a list"),
-        ({"RUNS": {"a": {"CONFIG": "x"}}, "SEEDS": [1, 2, 1]}, "has a seed twice; name each once"),
-        ({"RUNS": {"a": {"CONFIG": "x", "SEEDS": [3, 3]}}}, "has a seed twice; name each once"),
+        ({"RUNS": {"a": {"CONFIG": "x"}}, "SEEDS": [1, 2, 1]}, "SEEDS has 1 twice; name each seed once"),
+        ({"RUNS": {"a": {"CONFIG": "x", "SEEDS": [3, 3]}}}, "SEEDS has 3 twice; name each seed once"),
         (
             {"RUNS": {"CoOp": {"CONFIG": "x"}}, "SET": [{"SEED": 1, "WHEN": {"RUN": ["Coop"]}}]},
             "'Coop'; did you mean 'CoOp'?",
