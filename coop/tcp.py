@@ -33,7 +33,7 @@ class TCP(ContextMethod):
     (M, D) for each class with normalised zero-shot feature t_c. As in the official code, the bottleneck of E / 4 has
     QuickGELU, and nothing remains of the replaced contexts. `prompt`: the sentence around `{}`, the class name; its
     first M tokens give way to the contexts, which stand alone if no words precede `{}` ("{} texture."); empty for the
-    contexts, the name and a full stop. The official code has a prompt for each data set. `layer`: the block, counted
+    contexts, the name and a full stop. The official code has a prompt for each dataset. `layer`: the block, counted
     from 0; 0 means two thirds of the tower's depth, the official block 8 of 12. `weight`: weight of KgCoOp's term
     (`squared_distance`) beside the cross-entropy. `templates`: the hand-written texts, with `{}` for the class name.
     `n_ctx`, `ctx_init` as in CoOp.

@@ -56,7 +56,7 @@ class TPT(ContextMethod):
     steps. `smallest_crop`: smallest share of the area that a view covers. `crops`: views are cut from the "image" after
     the test transform, bicubically, or from its "file", bilinearly, which includes the border that the centre crop
     removes (the official code); then `forward` takes views (B, V, 3, H, W), which `promptvision` makes in testing.
-    `augmix`: views of files go through AugMix (the official code, on all data sets but ImageNet and its variants).
+    `augmix`: views of files go through AugMix (the official code, on all datasets but ImageNet and its variants).
     `seed`: seed of the views. `loss_scale`: factor on the loss before backward, so that 16-bit gradients do not vanish;
     a step whose gradient overflows is left out. `n_ctx`, `ctx_init` as in CoOp. COMPUTE.IMAGES_AT_ONCE images, 4 by
     default, are tuned together, each with contexts of its own. Learns `ctx` (M, D), the start of tuning. With

@@ -59,7 +59,7 @@ class Source:
     @classmethod
     def torch(cls, url: str) -> Source:
         """Return the source of a file that torch.hub downloads."""
-        import torch  # which lists of data sets and help do without
+        import torch  # which lists of datasets and help do without
 
         return cls(url, Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name))
 

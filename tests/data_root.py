@@ -1,4 +1,4 @@
-"""A data root with miniature data sets, their cards, and what `data check` says of them."""
+"""A data root with miniature datasets, their cards, and what `data check` says of them."""
 
 import json
 import zlib
@@ -29,7 +29,7 @@ def lists():
 
 
 def plant_split(root, name):
-    """A data set in CoOp's layout."""
+    """A dataset in CoOp's layout."""
     split = lists()
     for path, _, _ in (entry for part in split.values() for entry in part):
         image(root / name / "images" / path)
@@ -37,7 +37,7 @@ def plant_split(root, name):
 
 
 def plant_text(root, name):
-    """A data set in the layout of VTAB-1k."""
+    """A dataset in the layout of VTAB-1k."""
     for part, entries in lists().items():
         for path, _, _ in entries:
             image(root / name / "images" / path)
@@ -53,7 +53,7 @@ def plant_folder(root):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A data root with three whole data sets, and cards for them and for one that is not there."""
+    """A data root with three whole datasets, and cards for them and for one that is not there."""
     cards = tmp_path / "cards"
     cards.mkdir()
     counts = {part: 3 * count for part, count in SIZES.items()}
@@ -73,7 +73,7 @@ def root(tmp_path, monkeypatch):
 
 
 def told(out):
-    """{data set: {finding: its cases}} of a report, and which findings are faults."""
+    """{dataset: {finding: its cases}} of a report, and which findings are faults."""
     found, faults, name, what = {}, {}, "", ""
     for line in out.splitlines():
         if line.startswith("    "):

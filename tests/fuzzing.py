@@ -97,7 +97,7 @@ CARD = Card("own", "t", "s", "l", "get it", "coop_split", "a {}.")
 
 
 class NotNamed(Exception):
-    """A data set's error about images that are missing names the folder."""
+    """A dataset's error about images that are missing names the folder."""
 
 
 def whole(read):
@@ -105,7 +105,7 @@ def whole(read):
         try:
             read(path)
         except InputError as error:
-            if path.name not in str(error) and "data set" in str(error):
+            if path.name not in str(error) and "dataset" in str(error):
                 raise NotNamed from error
             raise
 

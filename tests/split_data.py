@@ -1,4 +1,4 @@
-"""A miniature data set in CoOp's layout, and the sentence that refuses it."""
+"""A miniature dataset in CoOp's layout, and the sentence that refuses it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Test images are looked at before the first step: a data set without any, or with a broken one, is refused."""
+"""Test images are looked at before the first step: a dataset without any, or with a broken one, is refused."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_broken_test_image_is_refused_before_the_first_step(config, words, dat
 
 
 @pytest.mark.parametrize("config", [CACHED, PROMPTED])
-def test_a_data_set_without_test_images_is_refused_before_the_first_step(config, data, train, tmp_path):
+def test_a_dataset_without_test_images_is_refused_before_the_first_step(config, data, train, tmp_path):
     words = ["TEST.SPLIT", "val"]
     status, err = train(config, data, *words)
     assert status == 2 and "has no val images" in err

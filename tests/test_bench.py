@@ -161,7 +161,7 @@ def test_few_images_cross_from_a_worker(tools, tmp_path):
 
 
 def test_the_rows_of_stacks_are_those_of_their_benchmark(tools):
-    """Its defaults are measured as the docs say: a row's five numbers of images with three seeds, on one data set."""
+    """Its defaults are measured as the docs say: a row's five numbers of images with three seeds, on one dataset."""
     import bench_stack
 
     parser = ArgumentParser()

@@ -84,7 +84,7 @@ def test_published_settings(name, cell, expected):
         ("coop_fewshot_rn50", "PLOT, food101, 1", {"OPTIM.EPOCHS": 50, "METHOD.OPTIONS.POOLED": False}),
     ],
 )
-def test_published_settings_by_data_set(name, cell, expected):
+def test_published_settings_by_dataset(name, cell, expected):
     jobs = plan(load_cells(ROOT / f"configs/benchmarks/{name}.yaml"), "out", [], FAMILIES, only=[cell])
     for key, value in expected.items():
         found = {functools.reduce(getattr, key.split("."), job.cfg) for job in jobs if job.name == cell}

@@ -67,7 +67,7 @@ def test_synset_folders_that_lack_or_add_a_class_are_named(planted, tmp_path):
     [
         ("images/1.jpg", "entry 1: expected a path and a label, found 'images/1.jpg'"),
         ("images/1.jpg one", "expected a path and a label"),
-        ("images/1.jpg 10", "label 10 is out of range, the data set has 10 classes"),
+        ("images/1.jpg 10", "label 10 is out of range, the dataset has 10 classes"),
         ("images/1.jpg -1", "label -1 is out of range"),
         ("../1.jpg 0", "the path '../1.jpg' is outside the folder"),
         ("/1.jpg 0", "is outside the folder"),
@@ -84,7 +84,7 @@ def test_wrong_lines_of_text_lists_are_named(planted, tmp_path, line, message):
 def test_labels_beyond_the_names_of_ones_own_card_are_named(planted, tmp_path):
     card, top = planted("vtab_svhn")
     own = replace(card, classes=None, options={**card.options, "names": ["zero", "one"]})
-    assert "label 9 is out of range, the data set has 2 classes" in refused(own, tmp_path)
+    assert "label 9 is out of range, the dataset has 2 classes" in refused(own, tmp_path)
 
 
 def test_spaces_in_the_paths_of_text_lists(planted, tmp_path):

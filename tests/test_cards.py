@@ -61,7 +61,7 @@ def test_all_cards_load_without_a_slow_import():
     assert said.stdout.strip() == "[]", said.stderr
 
 
-def test_every_data_set_of_the_first_slice_has_a_card():
+def test_every_dataset_of_the_first_slice_has_a_card():
     files = {"caltech101", "dtd", "oxford_flowers", "oxford_pets", "folder"}
     assert set(card_names()) >= files | {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"}
 
@@ -83,7 +83,7 @@ OFFICIAL = {
     "eurosat": "EuroSAT",
     "ucf101": "UCF101",
 }
-"""Cards of CoOp's data sets, and what its code calls them."""
+"""Cards of CoOp's datasets, and what its code calls them."""
 
 
 def test_templates_are_those_of_coop(golden):
@@ -97,10 +97,10 @@ def test_a_card_of_your_own(card):
     assert card({**GOOD, "reader": "world", "task": "shapes"}).options == {"task": "shapes"}
 
 
-def test_an_unknown_data_set_names_the_nearest():
-    with pytest.raises(InputError, match="unknown data set 'oxford_flower'; did you mean 'oxford_flowers'"):
+def test_an_unknown_dataset_names_the_nearest():
+    with pytest.raises(InputError, match="unknown dataset 'oxford_flower'; did you mean 'oxford_flowers'"):
         load_card("oxford_flower")
-    with pytest.raises(InputError, match="unknown data set 'zzz'; one of: .*caltech101, .*digits"):
+    with pytest.raises(InputError, match="unknown dataset 'zzz'; one of: .*caltech101, .*digits"):
         load_card("zzz")
 
 
@@ -189,7 +189,7 @@ def test_names_may_stand_in_a_file_beside_the_card(card, tmp_path):
     assert card({**GOOD, "reader": "digits", "names": "names.txt"}).options == {"names": ["naïve", "red thing"]}
 
 
-def test_the_page_of_data_sets_is_current_and_its_example_is_a_card(tmp_path):
+def test_the_page_of_datasets_is_current_and_its_example_is_a_card(tmp_path):
     page = (Path(__file__).parents[1] / "docs/datasets.md").read_text(encoding="utf-8")
     assert page == datasets_page(), "run python tools/docs.py"
     example = page.partition("```yaml\n")[2].partition("```")[0]

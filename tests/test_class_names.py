@@ -34,5 +34,5 @@ def test_a_rename_goes_before_the_rule_and_some_classes_are_left_out():
 
 
 def test_an_unknown_rule_is_named():
-    with pytest.raises(InputError, match="unknown name rule of data set 'folder' 'lowr'; did you mean 'lower'"):
+    with pytest.raises(InputError, match="unknown name rule of dataset 'folder' 'lowr'; did you mean 'lower'"):
         class_name(replace(load_card("folder"), name_rule="lowr"), "a")

@@ -147,7 +147,7 @@ def test_all_tasks_at_once_train_on_cached_features(tmp_path):
     assert list((tmp_path / "features").rglob("*")) and results[0]["matrix"] == results[1]["matrix"]
 
 
-def test_data_sets_one_after_the_other():
+def test_datasets_one_after_the_other():
     words = ["CONTINUAL.TASKS", "0", "CONTINUAL.DATASETS", "[digits, world_shapes]"]
     data, found = load_stream(configured(*words))
     assert [task.name for task in found.tasks] == ["digits", "world_shapes"] and data.card.name == "digits"
@@ -201,7 +201,7 @@ def test_the_class_mask_keeps_the_other_classes_out_of_training(vit, inputs):
         (["CONTINUAL.TASKS", "11"], "error: CONTINUAL: 10 classes cannot be split into 11 tasks; take 1 to 10"),
         (["CONTINUAL.ORDER", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 0]"], "class 'zero' is in task 1 and in task 3; a class"),
         (["CONTINUAL.DATASETS", "[digits, digits]"], "class 'digits: zero' is in task 1 and in task 2; a class"),
-        (["CONTINUAL.DATASETS", "[digits, digit]"], "unknown data set 'digit'; did you mean 'digits'?"),
+        (["CONTINUAL.DATASETS", "[digits, digit]"], "unknown dataset 'digit'; did you mean 'digits'?"),
         (["CONTINUAL.COMPETE", "known"], "CONTINUAL.COMPETE"),
         (["METHOD.NAME", "dual_prompt", "METHOD.OPTIONS.SIZE", "2"], "size is 2, but the stream has 3 tasks"),
     ],

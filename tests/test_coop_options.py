@@ -93,7 +93,7 @@ def test_without_a_network_nothing_else_is_learned(clip):
 
 
 def test_an_ensemble_goes_without_the_template_of_imagenet(tmp_path):
-    """As ZeroshotCLIP2 does for the data set of exactly this name."""
+    """As ZeroshotCLIP2 does for the dataset of exactly this name."""
     card = "title: t\nsource: s\nlicence: l\nwhere: w\nreader: folder\ntemplate: an image of a {}.\n"
     for name, ensemble, expected in [
         ("imagenet", "select", []),

@@ -45,7 +45,7 @@ def dtd(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (["a.png", 47, "x"], "label 47 is out of range, the data set has 47 classes"),
+        (["a.png", 47, "x"], "label 47 is out of range, the dataset has 47 classes"),
         (["a.png", -1, "x"], "label -1 is out of range"),
         (["a.png", "1", "x"], "the label must be an integer, found '1'"),
         (["a.png", 1.0, "x"], "the label must be an integer, found 1.0"),
@@ -89,7 +89,7 @@ def test_a_split_file_without_images_has_no_classes(tmp_path):
     card = load_card("dtd")
     plant(card, tmp_path, small_split())
     (tmp_path / "dtd" / card.options["split"]).write_text('{"train": [], "val": [], "test": []}')
-    assert "data set 'dtd' has no classes" in refused(card, tmp_path)
+    assert "dataset 'dtd' has no classes" in refused(card, tmp_path)
 
 
 @pytest.mark.parametrize("name", SPLIT_CARDS)

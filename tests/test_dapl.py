@@ -278,7 +278,7 @@ def refusal(folder, *words):
 def test_what_cannot_be_adapted_is_one_sentence(tmp_path):
     none = ["DATASET.NAME", "world_shapes", "DATASET.SOURCE", "", "DATASET.TARGET", ""]
     said = refusal(tmp_path / "a", *none)
-    assert said.startswith("data set 'world_shapes' has no unlabelled images, which dapl adapts to")
+    assert said.startswith("dataset 'world_shapes' has no unlabelled images, which dapl adapts to")
     assert "DATASET.SOURCE" in said
     assert "has no training images: it can only be a target" in refusal(tmp_path / "b", "DATASET.SOURCE", "second")
 

@@ -1,4 +1,4 @@
-"""`data check`: whole data sets are fine, and each fault of others is named."""
+"""`data check`: whole datasets are fine, and each fault of others is named."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def bomb(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
 
 
-def test_whole_data_sets_are_fine(tool, root, tmp_path):
+def test_whole_datasets_are_fine(tool, root, tmp_path):
     status, out, err = tool("data", "check", "--all", "--root", root)
     assert status == 0, out + err
     assert f"not under {root}: absent" in out and "3 of 3 fine" in out
@@ -32,7 +32,7 @@ def test_whole_data_sets_are_fine(tool, root, tmp_path):
 
 
 def test_check_names_ten_planted_faults(tool, root, tmp_path):
-    """Ten different faults on a root of four data sets of three layouts: each is named, with its file."""
+    """Ten different faults on a root of four datasets of three layouts: each is named, with its file."""
     pets, moths, text = root / "pets/images", root / "moths", root / "vtab_text"
     split = lists()
     (moths / "split.json").rename(moths / "split_of_another_name.json")  # 1: a split file is missing
@@ -83,7 +83,7 @@ def test_check_names_ten_planted_faults(tool, root, tmp_path):
     assert "train has 15 images, the card says 18" in listed["counts differ from the card's"]
     no_class, no_label, gone = listed["cannot be used as it is"]
     place = f"val list {text / 'val.txt'}, entry"
-    assert no_class == f"{place} 7: label 7 is out of range, the data set has 3 classes"
+    assert no_class == f"{place} 7: label 7 is out of range, the dataset has 3 classes"
     assert no_label == f"{place} 8: expected a path and a label, found 'images/cat/val_0.jpg cat'"
     assert f"such as '{text / 'images/bee/test_2.jpg'}'" in gone
     assert "images that are not listed" not in faults["pets"] | faults["vtab_text"]

@@ -73,11 +73,11 @@ def test_check_of_domains_reports_each(tool, root, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "name the data sets to check, or pass --all"),
-        (["pets", "--all"], "name the data sets to check, or pass --all"),
-        (["pet"], "unknown data set 'pet'; did you mean 'pets'"),
+        ([], "name the datasets to check, or pass --all"),
+        (["pets", "--all"], "name the datasets to check, or pass --all"),
+        (["pet"], "unknown dataset 'pet'; did you mean 'pets'"),
         (["pets", "--jobs", "0"], "argument --jobs: '0' is no whole number from 1 on"),
-        (["--all", "--root", "nowhere"], "none of the 4 data sets of the cards is under nowhere"),
+        (["--all", "--root", "nowhere"], "none of the 4 datasets of the cards is under nowhere"),
     ],
 )
 def test_wrong_use_of_check(tool, root, words, sentence):

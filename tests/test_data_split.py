@@ -32,7 +32,7 @@ def test_a_missing_split_is_made_on_purpose_only(tool, root):
 
 def test_a_split_that_cannot_be_made(tool, root):
     status, _, err = tool("data", "split", "vtab_text", "--root", root)
-    assert status == 2 and "data set 'vtab_text' has no split file to make: its reader is text_lists" in err
+    assert status == 2 and "dataset 'vtab_text' has no split file to make: its reader is text_lists" in err
     shutil.rmtree(root / "pets/images")
     (root / "pets/images").mkdir()
     (root / "pets/split.json").unlink()

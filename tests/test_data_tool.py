@@ -27,7 +27,7 @@ def test_list_of_the_real_cards(tool, monkeypatch):
 
 
 def test_list_is_readable_in_80_columns(tool, monkeypatch):
-    """Every data set has one line, with its whole name, classes, and whether it is here."""
+    """Every dataset has one line, with its whole name, classes, and whether it is here."""
     monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = tool("data", "list", "--root", "nowhere")
     lines = out.splitlines()

@@ -70,9 +70,9 @@ def test_a_dead_address_names_the_collection(tool, server, card, tmp_path):
 
 def test_what_cannot_be_fetched_is_said(tool, card, tmp_path):
     status, _, err = tool("data", "download", card(), "--root", tmp_path)
-    assert status == 2 and err == "error: data set 'mine' cannot be downloaded by this tool: ask me"
+    assert status == 2 and err == "error: dataset 'mine' cannot be downloaded by this tool: ask me"
     status, _, err = tool("data", "download", "digits")
-    assert status == 2 and "data set 'digits' needs no download" in err
+    assert status == 2 and "dataset 'digits' needs no download" in err
     status, _, err = tool("data", "download", card(), "--source", "hub")
     assert status == 2
     status, _, err = tool("data", "prepare", card(), "--root", tmp_path)
@@ -100,7 +100,7 @@ def test_download_through_torchvision(tool, server, tmp_path, monkeypatch):
     assert tool("data", "download", "mnist", "--root", tmp_path)[0] == 0
     shutil.rmtree(tmp_path / "MNIST")
     status, _, err = tool("data", "download", "mnist", "--root", tmp_path)
-    assert status == 2 and "data set 'mnist': torchvision could not download it" in err
+    assert status == 2 and "dataset 'mnist': torchvision could not download it" in err
 
 
 @pytest.fixture

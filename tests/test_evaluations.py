@@ -18,7 +18,7 @@ COLOURS = {"green": (30, 200, 30), "red": (200, 30, 30)}
 
 
 def write_images(folder, seed, count=4):
-    """Write a class folder per colour, whose images have the same names in every data set."""
+    """Write a class folder per colour, whose images have the same names in every dataset."""
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
         for index in range(count):
@@ -28,7 +28,7 @@ def write_images(folder, seed, count=4):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Data sets `one` and `two` with the same names of files, as folders, as lists, and as cards of one name."""
+    """Datasets `one` and `two` with the same names of files, as folders, as lists, and as cards of one name."""
     root = tmp_path_factory.mktemp("data")
     for seed, name in enumerate(("one", "two")):
         write_images(root / name, seed)
@@ -161,8 +161,8 @@ def test_the_name_of_an_evaluation_is_no_pattern(tmp_path):
     assert [each["name"] for each in stored_evaluations(tmp_path, "[a]")] == ["eval-[a].json"]
 
 
-def test_two_tests_on_one_data_set_have_a_column_each(write_run, tmp_path):
-    """The average is over the data sets, each with its first test."""
+def test_two_tests_on_one_dataset_have_a_column_each(write_run, tmp_path):
+    """The average is over the datasets, each with its first test."""
     tests = {"dtd": {"dataset": "dtd", "accuracy": 50.0}, "food": {"dataset": "food101", "accuracy": 70.0}}
     tests["dtd-1a2b"] = {"dataset": "dtd", "accuracy": 10.0}
     for seed in (1, 2):

@@ -1,4 +1,4 @@
-"""Data sets of few images, or with names in other scripts and encodings, on the command line."""
+"""Datasets of few images, or with names in other scripts and encodings, on the command line."""
 
 import io
 import json
@@ -58,7 +58,7 @@ def test_training_on_test_images_alone_is_one_sentence(train, tmp_path, config, 
     """A method that learns nothing needs none."""
     write_images(tmp_path / "data/test", 2)
     status, err = train(["DATASET.NAME", "folder", "DATASET.ROOT", tmp_path / "data"], config)
-    sentence = "error: data set 'folder' has no training images; name some of them train, or choose another data set"
+    sentence = "error: dataset 'folder' has no training images; name some of them train, or choose another dataset"
     assert (status, sentence in err) == (2 if refused else 0, refused), err
 
 

@@ -1,4 +1,4 @@
-"""The presets of methods on CLIP since 2024 have the published settings of each protocol and data set."""
+"""The presets of methods on CLIP since 2024 have the published settings of each protocol and dataset."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SETS = "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgv
 SETS = SETS.split()
 SGD, ADAMW = ("sgd", 0.9, 5e-4, "coop"), ("adamw", 0.9, 5e-4, "tip_adapter")
 """Optimiser, momentum, decay, and recipe of training images: crops of 0.08 to 1 of an image, or of 0.5 to 1."""
-TRAINING = {  # preset: SGD or ADAMW, rate, batch, epochs (of some data sets others), warm-up (ViT-B/16, cosine)
+TRAINING = {  # preset: SGD or ADAMW, rate, batch, epochs (of some datasets others), warm-up (ViT-B/16, cosine)
     "vit_b16_mma_pp": (SGD, 0.3, 16, 50, False),
     "vit_b16_mma_pp_texts": (SGD, 0.2, 16, 50, False),
     "vit_b16_mma_pp_cross_datasets": (SGD, 0.3, 16, 15, False),
@@ -43,7 +43,7 @@ PLUS = MMRL | dict(RANK=64, ALIGNER_RANK=4)
 DEPT = dict(LINEAR_WEIGHT=0.7, RATE_FACTOR=6.5)
 DEEP = dict(N_CTX_TEXT=4, N_CTX_VISION=4, DEPTH_TEXT=9, DEPTH_VISION=9, TEXT_WEIGHT=25, IMAGE_WEIGHT=10, GPA_MEAN=15)
 AT, WORDS = dict(N_ATT=0, ONE_TOKEN=True), "a photo of a"
-OPTIONS = {  # those that all data sets share
+OPTIONS = {  # those that all datasets share
     "vit_b16_mma_pp": MMA | dict(WEIGHT=2.5, TEST_SCALE=0.0065, DROPOUT=0.2, ENSEMBLE="imagenet"),
     "vit_b16_mma_pp_texts": MMA | dict(WEIGHT=2.5, TEST_SCALE=0.0065, DROPOUT=0.1),
     "vit_b16_mma_pp_cross_datasets": MMA | dict(WEIGHT=1.0, TEST_SCALE=0.005, DROPOUT=0.1),
@@ -97,7 +97,7 @@ def load(preset, dataset, *words):
 
 
 def of_set(value, dataset):
-    """A value that some data sets have another one of: (usual, their names, theirs), (usual, ImageNet's), or all's."""
+    """A value that some datasets have another one of: (usual, their names, theirs), (usual, ImageNet's), or all's."""
     usual, names, theirs = value if len(value) == 3 else (value[0], "imagenet", value[1])
     return theirs if dataset in names.split() else usual
 
@@ -125,7 +125,7 @@ def test_options_are_as_published(preset):
 
 
 @pytest.mark.parametrize(("preset", "option"), BY_SET)
-def test_settings_of_each_data_set_are_as_published(preset, option):
+def test_settings_of_each_dataset_are_as_published(preset, option):
     for dataset, value in zip(SETS, BY_SET[preset, option].split(), strict=True):
         found = load(preset, dataset).METHOD.OPTIONS[option]
         assert found == (value.split(",") if option == "ATTRIBUTES" else float(value)), dataset

@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: Arrow files as save_to_disk leaves them, and Parquet as the Hub keeps them."""
+"""Hugging Face datasets on disk: Arrow files as save_to_disk leaves them, and Parquet as the Hub keeps them."""
 
 import io
 import json
@@ -94,7 +94,7 @@ def test_arrow_files_of_several_parts(tmp_path):
     check(pickle.loads(pickle.dumps(images)), list(range(30, 42)))
 
 
-def test_a_single_data_set_is_split(tmp_path):
+def test_a_single_dataset_is_split(tmp_path):
     save_to_disk(tmp_path / "own", make_table(range(60)))
     images = read(load_card("hub_folder"), tmp_path / "own")
     assert [len(items) for items in (images.train, images.val, images.test)] == [30, 12, 18]
@@ -162,7 +162,7 @@ def test_bad_cells_are_named(tmp_path):
     images = read(load_card("hub_folder"), tmp_path)
     with pytest.raises(BadImage, match="test.parquet/000000 cannot be read: it is no image"):
         images.open("test.parquet/000000")
-    with pytest.raises(BadImage, match="test.parquet/000001 cannot be read: the data set holds no bytes of it"):
+    with pytest.raises(BadImage, match="test.parquet/000001 cannot be read: the dataset holds no bytes of it"):
         images.open("test.parquet/000001")
     assert images.open("test.parquet/000002").size == (5, 4)
     fresh = pickle.loads(pickle.dumps(images))
@@ -193,7 +193,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path):
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert refused(tmp_path) == (
-        "data set 'hub_folder' is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
+        "dataset 'hub_folder' is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
     )
 
 

@@ -103,7 +103,7 @@ def test_a_proxy_that_is_not_there_is_no_network(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "svhn", "stl10", "eurosat", "dtd"])
-def test_data_sets_that_cannot_be_downloaded_leave_nothing(name, no_network, tmp_path):
+def test_datasets_that_cannot_be_downloaded_leave_nothing(name, no_network, tmp_path):
     shutil.rmtree(tmp_path / "data", ignore_errors=True)
     started = time.monotonic()
     for source in ("official", "hub") if load_card(name).hub else ("",):

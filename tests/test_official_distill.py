@@ -114,7 +114,7 @@ def test_settings_of_base_to_new(dataset):
     assert (cfg.TRAIN.KEEP, cfg.TRAIN.EVAL_EVERY, cfg.BACKBONE.NAME) == ("best", 1, "ViT-B-16")
 
 
-def test_settings_across_data_sets_and_of_the_teacher():
+def test_settings_across_datasets_and_of_the_teacher():
     cfg = preset("vit_b16_prompt_kd_cross_datasets", "DATASET.NAME", "dtd")
     assert (cfg.METHOD.OPTIONS.WEIGHT, cfg.METHOD.OPTIONS.DEPTH, cfg.TRAIN.KEEP) == (1000, 3, "last")
     assert (cfg.DATASET.TRAIN_CLASSES, cfg.DATASET.VALIDATION) == ("same", "own")

@@ -111,7 +111,7 @@ def test_at_prompt(case_of, coop_inputs, case, way):
     check_training(method, facts, coop_inputs, expected)
 
 
-WORDS = {  # data set: attributes, and contexts and epochs on CoOp, CoCoOp, MaPLe (zhengli97/ATPrompt, scripts)
+WORDS = {  # dataset: attributes, and contexts and epochs on CoOp, CoCoOp, MaPLe (zhengli97/ATPrompt, scripts)
     "imagenet": ("color shape", (2, 10), (2, 10), (4, 5)),
     "caltech101": ("shape size", (2, 100), (2, 10), (4, 10)),
     "oxford_pets": ("playfulness energy", (2, 100), (2, 10), (4, 10)),
@@ -142,7 +142,7 @@ def test_the_settings_of_at_prompt(data):
     assert (2 if data in ("stanford_cars", "oxford_pets") else 4, weight) == (options.N_CTX, options.LINEAR_WEIGHT)
 
 
-def test_the_settings_across_data_sets():
+def test_the_settings_across_datasets():
     for host, epochs in (("coop", 10), ("cocoop", 5), ("maple", 2)):
         cfg = preset(f"at_prompt_{host}_cross_datasets", "DATASET.NAME", "imagenet")
         options = cfg.METHOD.OPTIONS

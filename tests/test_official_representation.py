@@ -187,7 +187,7 @@ SHARES = {
 
 
 @pytest.mark.parametrize("card", WEIGHTS)
-def test_the_presets_of_each_data_set(card):
+def test_the_presets_of_each_dataset(card):
     """Epochs, batch and rate: base to new, then few shots."""
     found, whole = [], card == "imagenet"
     for name in ("mmrl", "mmrl_few_shot", "mmrl_pp", "mmrl_pp_few_shot"):

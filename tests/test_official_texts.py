@@ -23,7 +23,7 @@ CARDS = {
     "SUN397": "sun397", "Caltech101": "caltech101", "ImageNet": "imagenet", "ImageNetSketch": "imagenet_sketch",
     "ImageNetV2": "imagenet_v2", "ImageNetA": "imagenet_a", "ImageNetR": "imagenet_r",
 }  # fmt: skip
-"""Data sets of the official codes: our cards."""
+"""Datasets of the official codes: our cards."""
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_words_that_do_not_fit(clip):
 
 
 FAMILY = ["imagenet", "imagenet_v2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
-PROMPTS = {  # TCP: what stands around the class name; other data sets have a full stop
+PROMPTS = {  # TCP: what stands around the class name; other datasets have a full stop
     "oxford_pets": "{}, a type of pet.", "oxford_flowers": "{}, a type of flower.", "food101": "{}, a type of food.",
     "fgvc_aircraft": "{}, a type of aircraft.", "stanford_cars": "{}, a type of car", "dtd": "{} texture.",
     "ucf101": "a photo of a person doing {}.", **dict.fromkeys(FAMILY, "a photo of a {}."),
@@ -154,7 +154,7 @@ def preset(method, *words):
 
 @pytest.mark.parametrize("method", FILES)
 @pytest.mark.parametrize("dataset", dict.fromkeys(DATASETS))
-def test_the_texts_of_a_data_set(method, dataset):
+def test_the_texts_of_a_dataset(method, dataset):
     options = preset(method, "DATASET.NAME", dataset).METHOD.OPTIONS
     texts = default_templates({"NAME": dataset, "TEMPLATE": ""}, {})
     template = KNOWLEDGE[method].get(dataset, texts[0])
@@ -206,7 +206,7 @@ def test_training_of_pro_grad(words, shots, epochs, strength):
     assert cfg.METHOD.OPTIONS.TEMPERATURE == 1.0
 
 
-def test_benchmarks_give_each_data_set_its_settings():
+def test_benchmarks_give_each_dataset_its_settings():
     def jobs(name, *only):
         path = ROOT / f"configs/benchmarks/{name}.yaml"
         return plan(load_cells(path), "out", [], {"coop": coop}, [*only, "SEED=1"])

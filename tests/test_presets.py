@@ -107,7 +107,7 @@ def test_every_number_in_a_comment_names_its_paper():
             ), name
 
 
-TASK_RES = {  # data set, shots: rate, epochs, alpha, templates (geekyutao/TaskRes, train_regular.sh)
+TASK_RES = {  # dataset, shots: rate, epochs, alpha, templates (geekyutao/TaskRes, train_regular.sh)
     ("dtd", 4): (0.002, 100, 0.5, 0),
     ("dtd", 8): (0.002, 200, 0.5, 0),
     ("oxford_flowers", 1): (0.002, 100, 1.0, 0),
@@ -135,7 +135,7 @@ def test_task_res_adds_its_residuals_to_the_features_they_were_trained_on():
     assert len(job.evals) == 4 and all(trained == cfg.METHOD.OPTIONS for cfg in job.evals.values())
 
 
-TIP_ADAPTER = {  # data set: first alpha, ends of the search for beta and alpha (gaopengcuhk/Tip-Adapter, configs)
+TIP_ADAPTER = {  # dataset: first alpha, ends of the search for beta and alpha (gaopengcuhk/Tip-Adapter, configs)
     "imagenet": (1.17, [7, 3]),
     "caltech101": (3, [12, 5]),
     "oxford_pets": (1.17, [7, 3]),
@@ -227,11 +227,11 @@ def test_skip_tuning_follows_its_scripts(name, dataset, shots):
 
 
 OF_A_TEST = {"TEMPLATES", "PROMPT", "CTX_INIT", "BETA", "FUSE", "AUGMIX", "STRENGTH"}
-"""Options that a benchmark's tests on other data sets may change: none of them shapes what is learned there."""
+"""Options that a benchmark's tests on other datasets may change: none of them shapes what is learned there."""
 
 
 @pytest.mark.parametrize("benchmark", ["cross_dataset", "domain_generalization", "base_to_new"])
-def test_a_test_on_another_data_set_keeps_what_a_run_learned(benchmark):
+def test_a_test_on_another_dataset_keeps_what_a_run_learned(benchmark):
     jobs = plan(load_cells(ROOT / f"configs/benchmarks/{benchmark}.yaml"), "out", [], FAMILIES, ["SEED=1"])
     for job in jobs:
         trained = job.cfg.METHOD.OPTIONS

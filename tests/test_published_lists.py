@@ -1,4 +1,4 @@
-"""Lists of published data sets: what a list of a user's own images refuses, they refuse."""
+"""Lists of published datasets: what a list of a user's own images refuses, they refuse."""
 
 import json
 import os

@@ -48,7 +48,7 @@ def test_what_a_sweep_would_run(tmp_path):
     assert (status, heavy) == (0, set()) and "runs and tests in all" in said
 
 
-def test_the_list_of_data_sets():
+def test_the_list_of_datasets():
     status, said, heavy = call("data", "list")
     assert (status, heavy) == (0, set()) and "world_backgrounds" in said
 

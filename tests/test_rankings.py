@@ -105,7 +105,7 @@ def test_methods_that_were_looked_at_are_no_test(folder):
     assert tested.n == 4 and tested.rho == pytest.approx(1 - 6 * 2 / (4 * 15))
 
 
-def test_h_is_of_the_means_over_seeds_and_data_sets(to_new, tmp_path):
+def test_h_is_of_the_means_over_seeds_and_datasets(to_new, tmp_path):
     for task, base, new in (("world_a", 60.0, 80.0), ("world_b", 90.0, 50.0)):
         to_new("pro_grad", task, base - 2, new, seeds=(1,))
         to_new("pro_grad", task, base + 2, new, seeds=(2,))
@@ -217,8 +217,8 @@ def test_the_tool_writes_table_and_figure(tool, folder, write_run_in, tmp_path):
 @pytest.mark.parametrize(
     "method, task, told",
     [
-        ("tcp", "dtd", "Base to new: {} holds no runs with 16 shots on embedded data sets (world_*)"),
-        ("mmrl_pp", "world_a", "Base to new: no method in {} has both a published number and results on a data set"),
+        ("tcp", "dtd", "Base to new: {} holds no runs with 16 shots on embedded datasets (world_*)"),
+        ("mmrl_pp", "world_a", "Base to new: no method in {} has both a published number and results on a dataset"),
     ],
 )
 def test_a_folder_without_rankings_is_one_sentence(tool, to_new, tmp_path, method, task, told):

@@ -1,4 +1,4 @@
-"""Opening images, data sets in memory, and domains."""
+"""Opening images, datasets in memory, and domains."""
 
 import os
 from dataclasses import replace
@@ -133,11 +133,9 @@ def test_domains_are_read_one_by_one_and_together():
     for images in alone.values():
         path = images.test[7][0]
         assert both.open(path).tobytes() == images.open(path).tobytes()
-    with pytest.raises(
-        InputError, match="unknown domain of data set 'world_domains' 'sketches'; did you mean 'sketch'"
-    ):
+    with pytest.raises(InputError, match="unknown domain of dataset 'world_domains' 'sketches'; did you mean 'sketch'"):
         read(card, domain="sketches")
-    with pytest.raises(InputError, match="unknown domain of data set 'digits' 'a'"):
+    with pytest.raises(InputError, match="unknown domain of dataset 'digits' 'a'"):
         read(load_card("digits"), domain="a")
 
 

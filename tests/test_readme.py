@@ -81,7 +81,7 @@ def test_a_backbone_is_one_class(tmp_path, monkeypatch):
     assert result["learned_parameters"] > 4 * 64 and result["epochs"] == 1
 
 
-def test_a_data_set_is_one_card(tmp_path):
+def test_a_dataset_is_one_card(tmp_path):
     card = tmp_path / "my_birds.yaml"
     card.write_text(block(ADDING, "yaml", "# datasets/my_birds.yaml"))
     (tmp_path / "birds/images").mkdir(parents=True)

@@ -14,7 +14,7 @@ SCRIPT = "</script><script>document.title = 'broken into'</script><img src=x one
 
 @pytest.fixture(scope="module")
 def address(write_run_in, tmp_path_factory):
-    """The page of a few runs, one of them on a data set with an attack for a name."""
+    """The page of a few runs, one of them on a dataset with an attack for a name."""
     folder = tmp_path_factory.mktemp("page")
     for method, accuracy in (("coop", 55.0), ("cocoop", 75.0), ("linear_probe", 65.0)):
         for number, dataset in enumerate(("dtd", "eurosat", "food101", SCRIPT)):

@@ -45,7 +45,7 @@ def test_no_heat_map_has_one_row(write_run, tmp_path):
     (drawing,) = (each for each in drawings(load_report(tmp_path / "out")) if "difference" in each.title)
     figure = drawing.make()
     assert figure.get_suptitle().replace("\n", " ").endswith("difference from zero-shot CLIP, CoOp")
-    assert not figure.axes[0].images and len(figure.axes[0].patches) == 4, "three data sets and their average"
+    assert not figure.axes[0].images and len(figure.axes[0].patches) == 4, "three datasets and their average"
     assert drawing.about == "CoOp minus zero-shot CLIP in per cent, the largest on top."
 
 

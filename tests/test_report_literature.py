@@ -108,9 +108,9 @@ def test_low_confidence_is_shown_and_never_judged(write_run, compared):
 def test_the_average_needs_exactly_the_eleven(coop_runs, compared):
     for dataset in COOP[:-1]:
         coop_runs(dataset=dataset, n=rules()["tests"][dataset])
-    assert "Average-11" not in [row["data set"] for row in compared()[0]]
+    assert "Average-11" not in [row["dataset"] for row in compared()[0]]
     coop_runs(dataset=COOP[-1], n=rules()["tests"][COOP[-1]])
-    average = next(row for row in compared()[0] if row["data set"] == "Average-11")
+    average = next(row for row in compared()[0] if row["dataset"] == "Average-11")
     assert average["published"] == "73.42" and average["ours"] == "63.50 ± 0.50"
 
 

@@ -25,7 +25,7 @@ def test_base_to_new(write_run, compared):
             config = {**COOP_CONFIG, **({"OPTIM.EPOCHS": 50} if dataset == "imagenet" else {})}
             write_run(f"{dataset}{seed}", seed=seed, evals=test, config=config, **shared)
     rows, notes = compared()
-    found = {(row["data set"], row["split"]): row for row in rows}
+    found = {(row["dataset"], row["split"]): row for row in rows}
     assert len(found) == len(rows) == 36 and not notes
     assert [found["Average-11", split]["published"] for split in ("base", "new", "H")] == ["82.69", "63.22", "71.66"]
     assert found["DTD", "new"]["published"] == "41.18" and found["DTD", "new"]["verdict"] == "outside"
@@ -59,7 +59,7 @@ def test_transfer_and_zero_shot(write_run, compared):
         "a", dataset="imagenet", method="zero_shot", n=50000, options={"ENSEMBLE": ""}, evals=tests, accuracy=66.0
     )
     rows, _ = compared()
-    assert {(row["data set"], row["split"], row["shots"]) for row in rows} == {
+    assert {(row["dataset"], row["split"], row["shots"]) for row in rows} == {
         ("ImageNet", "source", ""),
         ("ImageNetV2", "target", ""),
     }
@@ -118,13 +118,13 @@ def test_the_two_means_of_vtab_are_told_apart(write_run, compared, tmp_path):
     for group, accuracy in zip(VTAB.values(), (80.0, 70.0, 40.0), strict=True):
         for task in group:
             write_run(task, dataset=f"vtab_{task}", accuracy=accuracy, options={"DEEP": True}, **names)
-    found = {(row["data set"], row["paper"].partition(" (")[0]): row for row in compared()[0]}
+    found = {(row["dataset"], row["paper"].partition(" (")[0]): row for row in compared()[0]}
     assert found["VTAB mean", "VPT"]["published"] == "69.43" and found["VTAB mean", "VPT"]["ours"] == "61.05"
     study = found["VTAB group mean", "Lessons from a Unifying Study"]
     assert study["published"] == "73.40" and study["ours"] == "63.33"
     assert ("VTAB group mean", "VPT") not in found
     (tmp_path / "out" / "dtd" / "result.json").unlink()
-    assert not {row["data set"] for row in compared()[0]} & {"VTAB mean", "VTAB group mean"}
+    assert not {row["dataset"] for row in compared()[0]} & {"VTAB mean", "VTAB group mean"}
 
 
 def test_tcp_as_published(write_run, compared):

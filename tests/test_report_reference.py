@@ -18,7 +18,7 @@ def runs(write_run):
 
 @pytest.fixture
 def against(runs, tmp_path):
-    """`against("CoOp,dtd,63.6,16,")`: {(method, data set, shots, split): verdict}, and the remarks."""
+    """`against("CoOp,dtd,63.6,16,")`: {(method, dataset, shots, split): verdict}, and the remarks."""
 
     def compare(*rows, header="method,dataset,value,shots,split"):
         file = tmp_path / "theirs.csv"

@@ -43,7 +43,7 @@ def test_seeds_differ_widely_beyond_five_per_cent_and_three_times_the_noise_of_t
     assert over_seeds(dict(enumerate(values))).differs_widely(images) is widely
 
 
-def test_average_over_data_sets_has_the_interval_of_the_seeds_averages():
+def test_average_over_datasets_has_the_interval_of_the_seeds_averages():
     first, second = over_seeds({1: 10.0, 2: 20.0, 3: 30.0}), over_seeds({1: 30.0, 2: 20.0, 3: 10.0})
     mean = average([first, second], 2)
     assert (mean.mean, mean.half, mean.missing) == (20.0, 0.0, 0), "every seed's average is 20"
@@ -61,7 +61,7 @@ def test_harmonic_mean_is_of_the_means():
 
 
 def test_harmonic_mean_as_published():
-    """CoCoOp's table 1: 80.47 and 71.69 on average over eleven data sets give 75.83."""
+    """CoCoOp's table 1: 80.47 and 71.69 on average over eleven datasets give 75.83."""
     assert harmonic(over_seeds({1: 80.47}), over_seeds({1: 71.69})).mean == pytest.approx(75.83, abs=0.005)
 
 

@@ -40,7 +40,7 @@ def test_few_shot(write_run, tables):
         "62.00 ± 1.00",
         "78.00 ± 1.00",
     ) and "shots" not in coop
-    assert coop["average"] == "70.00 ± 0.00" and cocoop["average"] == "65.00 ± 0.00*", "one of two data sets is missing"
+    assert coop["average"] == "70.00 ± 0.00" and cocoop["average"] == "65.00 ± 0.00*", "one of two datasets is missing"
     assert (coop["learned"], coop["% of backbone"], coop["memory (MB)"], coop["seeds"]) == (
         "2,048",
         "0.20",
@@ -49,7 +49,7 @@ def test_few_shot(write_run, tables):
     )
 
 
-def test_an_average_that_lacks_data_sets_is_not_the_best(write_run, tables):
+def test_an_average_that_lacks_datasets_is_not_the_best(write_run, tables):
     write_run("a", accuracy=60.0)
     write_run("b", accuracy=60.0, dataset="eurosat")
     write_run("c", accuracy=90.0, method="cocoop")
@@ -65,7 +65,7 @@ def test_base_to_new_takes_h_of_the_means_and_averages_of_both(write_run, tables
     write_run("food", dataset="food101", class_subset="base", accuracy=99.0)
     dtd, eurosat, food, mean = rows(tables()["Base to new classes"])
     assert (dtd["base"], dtd["new"], dtd["H"]) == ("80.00", "40.00", "53.33") and eurosat["H"] == "60.00"
-    assert food["H"] == "" and mean["data set"] == "average of 3"
+    assert food["H"] == "" and mean["dataset"] == "average of 3"
     assert (mean["base"], mean["new"], mean["H"]) == ("70.00*", "50.00*", "58.33*"), "over those with both"
 
 
@@ -130,7 +130,7 @@ def test_the_best_forgets_least(write_run, tables):
     assert marks(table, "average accuracy") == {"L2P": "best", "DualPrompt": ""}
 
 
-def test_one_data_set_has_its_shots_as_columns(write_run, tables):
+def test_one_dataset_has_its_shots_as_columns(write_run, tables):
     for shots in (1, 2, 16):
         for seed in (1, 2):
             config = {"OPTIM.EPOCHS": 50 * shots}
@@ -154,15 +154,15 @@ def test_one_data_set_has_its_shots_as_columns(write_run, tables):
     assert marks(table, "16 shots") == {"zero-shot CLIP": "level", "CoOp": "", "MaPLe": "best"}
 
 
-def test_several_data_sets_keep_a_row_for_each_number_of_shots(write_run, tables):
+def test_several_datasets_keep_a_row_for_each_number_of_shots(write_run, tables):
     for shots in (1, 16):
         for dataset in ("dtd", "eurosat"):
             write_run(f"{dataset}{shots}", dataset=dataset, shots=shots)
     assert [(row["method"], row["shots"]) for row in rows(tables()["Few-shot"])] == [("CoOp", "1"), ("CoOp", "16")]
 
 
-def test_several_folders_of_own_images_are_data_sets_of_their_own(write_run, tables, tmp_path):
-    """Their card is the same, and so were their names; the same folder in another place is the same data set."""
+def test_several_folders_of_own_images_are_datasets_of_their_own(write_run, tables, tmp_path):
+    """Their card is the same, and so were their names; the same folder in another place is the same dataset."""
     for root, accuracy in (("here/cats.v2", 60.0), ("/there/dogs", 80.0)):
         for seed in (1, 2):
             config, name = {"DATASET.ROOT": root}, f"{accuracy}/{seed}"
@@ -266,7 +266,7 @@ def test_csv_has_full_numbers_and_no_formulas(nasty):
 
 
 def test_a_wide_table_is_broken_and_repeats_its_names(nasty):
-    columns = [Column("method", number=False, head=True), *(Column(f"data set {n}") for n in range(12))]
+    columns = [Column("method", number=False, head=True), *(Column(f"dataset {n}") for n in range(12))]
     wide = Table("wide", columns, [[Entry("[bold]CoOp"), *(Entry(f"{n}.0") for n in range(12))]])
     console = Console(width=60)
     with console.capture() as caught:

@@ -45,9 +45,9 @@ def test_figures_and_page(tool, out, tmp_path):
     status, _, err = tool("report", out, "--figures", tmp_path / "figures", "--html", tmp_path / "report.html")
     assert status == 0 and "page:" in err
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    wanted = {"few-shot_dtd", "few-shot_average", "base_to_new_classes_dtd", "few-shot_all_data_sets"}
+    wanted = {"few-shot_dtd", "few-shot_average", "base_to_new_classes_dtd", "few-shot_all_datasets"}
     wanted |= {"few-shot_difference_from_zero-shot_clip", "accuracy_matrices_dtd", "few-shot_training"}
-    wanted |= {"domain_generalization_imagenet", "domain_generalization_imagenet_all_data_sets"}
+    wanted |= {"domain_generalization_imagenet", "domain_generalization_imagenet_all_datasets"}
     assert wanted <= names
     for name in names:
         ElementTree.parse(tmp_path / "figures" / f"{name}.svg")

@@ -73,7 +73,7 @@ def test_images_that_changed_are_not_shown(tool, images, tmp_path):
     assert status == 0 and "page:" not in out and not (tmp_path / "run/run.html").exists(), err
     (tmp_path / "images/test/it's <b>/3'.png").unlink()
     assert tool("report", "--run", tmp_path / "run")[0] == 0
-    assert "the data set has changed since the run was tested" in said(tmp_path / "run/run.html")
+    assert "the dataset has changed since the run was tested" in said(tmp_path / "run/run.html")
 
 
 @pytest.mark.fault("files")

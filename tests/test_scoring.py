@@ -28,16 +28,16 @@ def images_in(folder, count, first=0):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Data sets as folders: `three` classes, `two` and `one` of them in other order of labels, and a `fourth`."""
+    """Datasets as folders: `three` classes, `two` and `one` of them in other order of labels, and a `fourth`."""
     root = tmp_path_factory.mktemp("classes")
-    for data_set, names in {
+    for dataset, names in {
         "three": ("blue", "green", "red"),
         "two": ("green", "red"),
         "one": ("red",),
         "fourth": ("red", "yellow"),
     }.items():
         for name in names:
-            images_in(root / data_set / name, 8)
+            images_in(root / dataset / name, 8)
     return root
 
 

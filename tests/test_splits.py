@@ -80,7 +80,7 @@ def test_class_subsets_follow_the_picks_for_all_classes(protocol, synthetic, cla
 
 
 def sources():
-    """Data sets whose split file is at hand in the folder PROMPTVISION_SPLITS; and always the synthetic one."""
+    """Datasets whose split file is at hand in the folder PROMPTVISION_SPLITS; and always the synthetic one."""
     published = {line.split("\t")[0] for line in FINGERPRINTS.read_text().splitlines()[1:]}
     at_hand = {name for name in published if (SPLITS / load_card(name).options["split"]).is_file()}
     return ["synthetic", *sorted(at_hand)]

@@ -147,7 +147,7 @@ def test_cards_with_half_a_source(tmp_path, line, sentence):
 @pytest.mark.parametrize("options", [{"dataset": "nosuch", "folders": ["a"]}, {"dataset": "MNIST", "folders": []}])
 def test_downloads_of_torchvision_that_do_not_exist(tmp_path, options):
     texts = dict.fromkeys(("title", "source", "licence", "where", "template"), "x")
-    with pytest.raises(InputError, match="names no folder, or an unknown torchvision data set"):
+    with pytest.raises(InputError, match="names no folder, or an unknown torchvision dataset"):
         download(Card("x", **texts, reader="torchvision", options=options), str(tmp_path))
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from promptvision.data.images import Images
-from promptvision.data.task_stream import class_incremental, data_set_incremental, joined, split_classes
+from promptvision.data.task_stream import class_incremental, dataset_incremental, joined, split_classes
 from promptvision.errors import InputError
 from promptvision.experiment.continual_metrics import measures
 
@@ -56,7 +56,7 @@ def test_orders_that_are_refused(tasks, order, message):
         class_incremental(TEN, tasks, order=order)
 
 
-def test_one_data_set_split_by_class_keeps_its_labels():
+def test_one_dataset_split_by_class_keeps_its_labels():
     stream = split_classes(images(["a", "b", "c"]), [[2], [0, 1]])
     assert stream.classes == ["a", "b", "c"]
     assert [task.name for task in stream.tasks] == ["task 1", "task 2"]
@@ -64,22 +64,22 @@ def test_one_data_set_split_by_class_keeps_its_labels():
     assert [label for _, label, _ in stream.tasks[1].images.test] == [0, 1]
 
 
-def test_data_sets_one_after_the_other_count_their_labels_on():
-    stream = data_set_incremental([("digits", images(["zero", "one"])), ("letters", images(["a", "one"]))])
+def test_datasets_one_after_the_other_count_their_labels_on():
+    stream = dataset_incremental([("digits", images(["zero", "one"])), ("letters", images(["a", "one"]))])
     assert stream.classes == ["digits: zero", "digits: one", "letters: a", "letters: one"]
     assert [task.labels for task in stream.tasks] == [[0, 1], [2, 3]]
     assert stream.tasks[1].images.val == [("a/1", 2, "letters: a"), ("one/1", 3, "letters: one")]
 
 
-def test_the_same_data_set_twice_is_refused():
+def test_the_same_dataset_twice_is_refused():
     with pytest.raises(
         InputError, match="class 'digits: zero' is in task 1 and in task 3; a class belongs to one task"
     ):
-        data_set_incremental([(name, images(["zero"])) for name in ("digits", "letters", "digits")])
+        dataset_incremental([(name, images(["zero"])) for name in ("digits", "letters", "digits")])
 
 
 def test_all_tasks_joined_open_their_own_images():
-    stream = data_set_incremental([("one", images(["a"], colour=1)), ("two", images(["a"], colour=2))])
+    stream = dataset_incremental([("one", images(["a"], colour=1)), ("two", images(["a"], colour=2))])
     together = joined(stream)
     assert [label for _, label, _ in together.train] == [0, 1] and together.classes == stream.classes
     assert [together.open(path).getpixel((0, 0))[0] for path, _, _ in together.test] == [1, 2]

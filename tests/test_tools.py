@@ -178,7 +178,7 @@ MISTAKES = {
     ),
     "key": (lambda t: ["--config", COOP, "DATASET.SHOT", "4"], "did you mean DATASET.SHOTS"),
     "type": (lambda t: ["--config", COOP, "DATASET.SHOTS", "few"], "DATASET.SHOTS takes .*not 'few'"),
-    "data set": (lambda t: ["--config", COOP, "DATASET.NAME", "world_shaps"], "did you mean 'world_shapes'"),
+    "dataset": (lambda t: ["--config", COOP, "DATASET.NAME", "world_shaps"], "did you mean 'world_shapes'"),
     "method": (lambda t: ["--config", COOP, "METHOD.NAME", "cop"], "did you mean 'coop'"),
     "option": (lambda t: ["--config", COOP, "METHOD.OPTIONS.NCTX", "4"], "did you mean 'N_CTX'"),
     "backbone": (lambda t: ["--config", COOP, "BACKBONE.NAME", "ViT-B-61"], "did you mean 'ViT-B-16'"),
@@ -189,7 +189,7 @@ MISTAKES = {
     ),
     "no files": (
         lambda t: ["--config", COOP, "DATASET.NAME", "dtd", "DATASET.ROOT", write(t / "r/dtd/x.txt", "").parents[1]],
-        "data set 'dtd'.*; ",
+        "dataset 'dtd'.*; ",
     ),
     "no classes": (
         lambda t: ["--config", COOP, "DATASET.NAME", "folder", "DATASET.ROOT", write(t / "r/notes.txt", "").parent],

@@ -1,4 +1,4 @@
-"""Data sets in torchvision's layouts: MNIST's idx files and CIFAR's batches."""
+"""Datasets in torchvision's layouts: MNIST's idx files and CIFAR's batches."""
 
 import gzip
 import hashlib
@@ -150,8 +150,8 @@ def test_cifar_in_its_layout(tmp_path, monkeypatch, name):
     assert f"{folder} lacks files, or they differ from the official files" in refused(card, tmp_path)
 
 
-def test_an_unknown_torchvision_data_set_is_named(tmp_path):
+def test_an_unknown_torchvision_dataset_is_named(tmp_path):
     card = load_card("mnist")
     (tmp_path / "MNIST/raw").mkdir(parents=True)
     other = replace(card, options={**card.options, "dataset": "MNST"})
-    assert "unknown torchvision data set 'MNST'; did you mean 'MNIST'" in refused(other, tmp_path)
+    assert "unknown torchvision dataset 'MNST'; did you mean 'MNIST'" in refused(other, tmp_path)

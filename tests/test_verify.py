@@ -1,4 +1,4 @@
-"""`verify`: each check of a machine and a data set holds on what is right and differs on what was broken."""
+"""`verify`: each check of a machine and a dataset holds on what is right and differs on what was broken."""
 
 import json
 import re
@@ -61,14 +61,14 @@ def test_the_table_says_first_what_is_needed_and_what_is_here(tool, tmp_path):
     status, out, _ = tool("verify", "--root", tmp_path, "--backbone", "nope.pt", "--train")
     lines = out.splitlines()
     assert status == 0 and lines[0].startswith("Needs weights") and "RN50" in lines[0]
-    assert lines[1] == f"Here: nope.pt; under {tmp_path}: no data set."
+    assert lines[1] == f"Here: nope.pt; under {tmp_path}: no dataset."
     assert re.match(r"6 checks, about a minute or two on \w+", lines[2])
-    assert re.search(rf"data sets +files +not here +not under {tmp_path}: imagenet, caltech101, ", out)
+    assert re.search(rf"datasets +files +not here +not under {tmp_path}: imagenet, caltech101, ", out)
     assert re.search(r"training +accuracy +not here +no published training", out)
     assert re.search(r"nope.pt +weights +not here +no weight file nope.pt", out)
 
 
-def test_part_of_a_data_set_is_not_here(tool, tiny_dtd):
+def test_part_of_a_dataset_is_not_here(tool, tiny_dtd):
     (tiny_dtd / "dtd/split_zhou_DescribableTextures.json").unlink()
     status, out, _ = tool("verify", "--root", tiny_dtd, "--backbone", "nope.pt")
     assert status == 0 and re.search(r"dtd +files +not here +missing: dtd/split_zhou_DescribableTextures.json", out)
@@ -95,7 +95,7 @@ def test_known_view(monkeypatch):
     assert view_of_known_image() != KNOWN_VIEW
 
 
-def test_counts_picks_and_views_of_a_data_set(tiny_dtd, monkeypatch):
+def test_counts_picks_and_views_of_a_dataset(tiny_dtd, monkeypatch):
     card, images = load_card("dtd"), read(load_card("dtd"), tiny_dtd)
     fine = replace(card, counts={"train": 2, "val": 2, "test": 2}, classes=2)
     assert miscounted(fine, str(tiny_dtd)) == [] and len(miscounted(card, str(tiny_dtd))) == 4

@@ -87,7 +87,7 @@ def show(args):
 
 def check_(args):
     if bool(args.names) == args.all:
-        raise InputError("name the data sets to check, or pass --all")
+        raise InputError("name the datasets to check, or pass --all")
     names = args.names or present_cards(args.root)
     reports = [report for name in names for report in check_one(load_card(name), args)]
     wrong = [report.name for report in reports if not report.fine]
@@ -102,7 +102,7 @@ def present_cards(root):
     names = [name for name, found in state.items() if found in ("here", "in part")]
     absent = [name for name, found in state.items() if found == "no"]
     if not names:
-        raise InputError(f"none of the {counted(len(absent), 'data set')} of the cards is under {root_folder(root)}")
+        raise InputError(f"none of the {counted(len(absent), 'dataset')} of the cards is under {root_folder(root)}")
     if absent:
         say(f"not under {root_folder(root)}: {', '.join(absent)}")
         print()
@@ -131,7 +131,7 @@ def check_one(card, args):
 
 
 def decoding(name, seen, total):
-    """Yield the decoded images of a data set and show the progress."""
+    """Yield the decoded images of a dataset and show the progress."""
     return track(seen, f"decoding {name}", "image", total)
 
 

@@ -50,7 +50,7 @@ class Once(logging.Filter):
 
 def arguments():
     parser = tool_parser(__doc__)
-    parser.add_argument("images", help="folder of class folders, list, tar shards, or Hugging Face data set on disk")
+    parser.add_argument("images", help="folder of class folders, list, tar shards, or Hugging Face dataset on disk")
     parser.add_argument("--minutes", type=float, default=10.0, help="time limit (default 10)")
     parser.add_argument("--backbone", default=DEFAULT, metavar="NAME", help=f"CLIP or ViT (default OpenAI's {DEFAULT})")
     parser.add_argument("--pretrained", default="default", metavar="TAG", help="weights: a tag of open_clip, or a file")

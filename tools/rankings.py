@@ -1,6 +1,6 @@
 """Rank correlation of methods, embedded world against literature: python tools/rankings.py out --output out/rankings
 
-Base to new: H of the means on the embedded data sets against the published H over 11 data sets. 16 shots: the same with
+Base to new: H of the means on the embedded datasets against the published H over 11 datasets. 16 shots: the same with
 mean accuracies. Each over all methods, and over those that were not looked at when the embedded world was designed.
 """
 

@@ -60,7 +60,7 @@ def main():
 
 
 def samples(report):
-    """Return a few test images of each data set; torch is imported for runs that have predictions of them."""
+    """Return a few test images of each dataset; torch is imported for runs that have predictions of them."""
     if not any((run.folder / "predictions.csv").is_file() for run in report.runs):
         return {}
     from promptvision.deploy.thumbnails import sample_images

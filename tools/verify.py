@@ -1,10 +1,10 @@
-"""Verify an installation, its weights and its data sets: python tools/verify.py --root data --backbone RN50 ViT-B-16
+"""Verify an installation, its weights and its datasets: python tools/verify.py --root data --backbone RN50 ViT-B-16
 
 The verdict of a check is that it holds, that it differs, or that what it needs is not here. The exit status is 1 if any
 check differs. The checks compare packages and arithmetic; weight files with the SHA-256 of their addresses; tokenizer
 and image transform with known results; the fast encoding with the plain one on these weights; counts, few-shot images
-and views of each data set under --root; and zero-shot accuracies and linear probes with the published ones. --train
-also repeats a published training, on the smallest data set that has one. docs/verify.md explains the checks.
+and views of each dataset under --root; and zero-shot accuracies and linear probes with the published ones. --train
+also repeats a published training, on the smallest dataset that has one. docs/verify.md explains the checks.
 """
 
 import json
@@ -21,7 +21,7 @@ from promptvision.errors import InputError, counted
 NAMES = ("cat", "golden retriever", "DC-9-30", "bird's nest", "Washington D.C.", "snapdragon", "T-shirt", "annual crop")
 """Classes of the methods by which the ways of encoding are compared."""
 VIEWS = 8
-"""Images of a data set whose views are compared."""
+"""Images of a dataset whose views are compared."""
 READING = 0.01
 """Seconds for reading an image, about."""
 PASSES = 40
@@ -49,7 +49,7 @@ def main():
     log_to_terminal()
     backbones, here = needs(args)
     checks = [*of_machine(), *missing(args, backbones, here)]
-    checks += [check for card in here for check in of_data_set(card, args.root)]
+    checks += [check for card in here for check in of_dataset(card, args.root)]
     checks += [check for name in backbones for check in of_backbone(name)]
     checks += accuracies(args, backbones, here)
     if not args.json:
@@ -67,7 +67,7 @@ def main():
 
 
 def needs(args):
-    """Return the names of the backbones and the cards of the data sets to verify, and say what is needed."""
+    """Return the names of the backbones and the cards of the datasets to verify, and say what is needed."""
     from promptvision.verify.published import clips
     from promptvision.verify.weights import weight_file
 
@@ -75,8 +75,8 @@ def needs(args):
     cards = {name: load_card(name) for name in card_names()}
     here = [card for card in cards.values() if presence(card, args.root) in ("here", "in part")]
     if not args.json:
-        say(f"Needs weights (published numbers: {', '.join(clips())}; --backbone) and data sets (--root).")
-        found = ", ".join(card.name for card in here) or "no data set"
+        say(f"Needs weights (published numbers: {', '.join(clips())}; --backbone) and datasets (--root).")
+        found = ", ".join(card.name for card in here) or "no dataset"
         say(f"Here: {', '.join(backbones)}; under {root_folder(args.root)}: {found}.")
     return backbones, here
 
@@ -129,7 +129,7 @@ def of_machine():
 
 
 def missing(args, backbones, here):
-    """Yield the weights, unless some are named, and the data sets with published numbers that are not here."""
+    """Yield the weights, unless some are named, and the datasets with published numbers that are not here."""
     from promptvision.verify.check import ABSENT, Answer, Check
     from promptvision.verify.published import cards, clips
 
@@ -139,11 +139,11 @@ def missing(args, backbones, here):
         yield Check("weights", "files", partial(Answer, ABSENT, f"not on this machine: {', '.join(names)}"))
     if absent:
         where = f"not under {root_folder(args.root)}: {', '.join(absent)}"
-        yield Check("data sets", "files", partial(Answer, ABSENT, where))
+        yield Check("datasets", "files", partial(Answer, ABSENT, where))
 
 
-def of_data_set(card, root):
-    """Yield the checks of a data set under the root; one of which files are missing is not here."""
+def of_dataset(card, root):
+    """Yield the checks of a dataset under the root; one of which files are missing is not here."""
     from promptvision.data.prepare.known import fingerprints, miscounted, wrong_picks, wrong_views
     from promptvision.verify.check import ABSENT, Answer, Check, judged
 
@@ -230,7 +230,7 @@ def accuracies(args, backbones, here):
         smallest = sorted(trainings, key=lambda pair: pair[0])[:1]
         yield from (check for _, check in smallest)
         if not smallest:
-            none = "no published training of these backbones on these data sets"
+            none = "no published training of these backbones on these datasets"
             yield Check("training", "accuracy", partial(Answer, ABSENT, none))
 
 

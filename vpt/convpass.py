@@ -60,7 +60,7 @@ class Convpass(Beside):
 
     `bottleneck`: width d of the bypasses. `scale`: their factor s. `attention_only`: attention alone has one, the
     paper's Convpass-attn. `init`: start of the convolutions, "delta" (the identity) or "xavier"; both were published,
-    by data set. `dropout`: dropout before the last layer of a bypass; the official code's is 0.1. `head_init`: init of
+    by dataset. `dropout`: dropout before the last layer of a bypass; the official code's is 0.1. `head_init`: init of
     the classifier, "small" or "published". Class token and registers meet the centre of the kernel alone. With
     `drop_path`, a bypass is left out with its attention or MLP; the official code draws for each of the two.
     Learns `blocks.i.adapter_{attn,mlp}.adapter_{down,conv,up}.{weight, bias}` and the head.

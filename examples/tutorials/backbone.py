@@ -127,5 +127,5 @@ print(f"largest difference between the ways: {difference:.1e}")
 assert difference < 1e-5
 
 # %% [markdown]
-# `promptvision verify --backbone NAME` checks more: weights, tokenizer, both ways in half precision, data sets
+# `promptvision verify --backbone NAME` checks more: weights, tokenizer, both ways in half precision, datasets
 # ([verify.md](../verify.md)). [adding.md](../adding.md#a-backbone) lists what a function may return.

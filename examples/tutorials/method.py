@@ -41,7 +41,7 @@ class FeatureWeights(FeatureMethod):
     frozen_images = True  # image features do not change: they are computed once
     stackable = True  # runs that differ in their seed may train as one
 
-    def __init__(self, backbone, classes, *, templates=()):  # without any, the template of the data set
+    def __init__(self, backbone, classes, *, templates=()):  # without any, the template of the dataset
         super().__init__(backbone, classes)
         self.register_buffer("zero_shot", mean_features(backbone, filled(templates, classes)), persistent=False)
         self.w = nn.Parameter(torch.zeros_like(self.zero_shot[0]))
@@ -69,7 +69,7 @@ run("promptvision eval --run out/once METHOD.NAME own_method:FeatureWeights DATA
 #
 # ## Compare it
 #
-# A benchmark file says what is compared: rows, data sets, seeds, and the tests of every run.
+# A benchmark file says what is compared: rows, datasets, seeds, and the tests of every run.
 
 # %%
 Path("comparison.yaml").write_text("""\
@@ -91,9 +91,9 @@ run("promptvision sweep --config comparison.yaml --output out/comparison --stack
 
 # %% [markdown]
 # The table has base, new and their harmonic mean H, mean ± deviation over seeds. Read it as a reviewer would: which
-# differences are larger than the deviations, and on how many data sets? Two data sets and one rate are a first look.
+# differences are larger than the deviations, and on how many datasets? Two datasets and one rate are a first look.
 # Next, pick the rate on validation images (`promptvision tune`), then run the tasks of
-# `benchmarks/embedded_base_to_new.yaml`, and finally CoCoOp's eleven data sets: `benchmarks/base_to_new.yaml` with a
+# `benchmarks/embedded_base_to_new.yaml`, and finally CoCoOp's eleven datasets: `benchmarks/base_to_new.yaml` with a
 # row for your method.
 #
 # To contribute a method, give it a file in `coop/` or `vpt/`, one row in the table of `__init__.py` and one config, as

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Reproduce a table, and read the verdicts
 #
-# A paper's table crosses a few methods, data sets, numbers of images and seeds. Here such a table is one YAML file, and
+# A paper's table crosses a few methods, datasets, numbers of images and seeds. Here such a table is one YAML file, and
 # one command runs it. This tutorial repeats a part of the few-shot table of [the embedded
 # world](../embedded_world.md), rendered images with a small CLIP that ship with the project, and checks whether your
 # machine arrives at the same numbers. It needs no download and takes about 20 seconds.
@@ -21,7 +21,7 @@ def run(command):
 # %% [markdown]
 # ## Look before you run
 #
-# `benchmarks/embedded_few_shot.yaml` has nine methods, five data sets, five numbers of images per class (shots) and
+# `benchmarks/embedded_few_shot.yaml` has nine methods, five datasets, five numbers of images per class (shots) and
 # three seeds. `--only` selects a part of it; several values of the same key are alternatives. `--dry-run` lists the
 # runs without training, and `--estimate` trains a few steps of each and predicts the total time.
 
@@ -72,12 +72,12 @@ run("promptvision report out/table --reference out/page.csv")
 # - **no interval**: there is a single seed, as for zero-shot CLIP, which draws nothing at random. Compare the digits.
 #
 # Published numbers need no file: the project contains [5,800 of them](../report.md#against-the-literature), with the
-# settings of the published runs. The report compares with them whenever a run has the backbone and data set of a paper.
-# A run with other settings is "not comparable", and a note names the difference. With CLIP's weights and the data sets,
+# settings of the published runs. The report compares with them whenever a run has the backbone and dataset of a paper.
+# A run with other settings is "not comparable", and a note names the difference. With CLIP's weights and the datasets,
 # this is the table of CoOp's paper with ViT-B/16:
 #
 # ```
-# # not run by the tests: needs CLIP's weights and the data sets
+# # not run by the tests: needs CLIP's weights and the datasets
 # promptvision sweep --config benchmarks/coop_fewshot_vitb16.yaml --output out/coop DATASET.ROOT data
 # promptvision report out/coop --html out/coop.html
 # ```

@@ -13,7 +13,7 @@ DATA = (
     Key(
         "DATASET.ROOT",
         "",
-        "Folder that holds all data sets (empty: `data`), or your own images. Some data sets need none.",
+        "Folder that holds all datasets (empty: `data`), or your own images. Some datasets need none.",
     ),
     Key("DATASET.SHOTS", 16, "Training images per class; 0 for all.", low=0),
     Key(
@@ -60,7 +60,7 @@ DATA = (
     Key(
         "DATASET.VALIDATION",
         "own",
-        "Validation images: own (the data set's, with SHOTS a few per class), all (all of these), none, held_out "
+        "Validation images: own (the dataset's, with SHOTS a few per class), all (all of these), none, held_out "
         "(training images that were not picked), or test (the test images, as in some official codes; every table "
         "marks it).",
         choices=("own", "all", "none", "held_out", "test"),
@@ -94,7 +94,7 @@ DATA = (
         low=0,
         high=1,
     ),
-    Key("DATASET.TEMPLATE", "", "Prompt template with {} for the class name; empty for the data set's own."),
+    Key("DATASET.TEMPLATE", "", "Prompt template with {} for the class name; empty for the dataset's own."),
     Key(
         "INPUT.SIZE",
         0,

@@ -140,7 +140,7 @@ KEYS = (
         high=2**32 - 1,
     ),
     Key("CONTINUAL.ORDER", [], "All labels in the order of learning, instead of SEED.", items=int),
-    Key("CONTINUAL.DATASETS", [], "Data sets to learn one after another, instead of DATASET.NAME.", items=str),
+    Key("CONTINUAL.DATASETS", [], "Datasets to learn one after another, instead of DATASET.NAME.", items=str),
     Key("CONTINUAL.CLASS_MASK", True, "Restrict training to the classes of the current task."),
     Key(
         "CONTINUAL.COMPETE",

@@ -179,7 +179,7 @@ TRAINING = (
         "Training on image features that are computed once, if the image tower stays frozen. auto caches where views "
         "repeat (VIEWS, or a recipe without random choices). all also caches new views: epochs x images x feature "
         "length x 4 bytes of disk. images is auto, but computes views without random choices for all images of the "
-        "data set at once, for runs on other choices of them (the last digits depend on what is encoded together). "
+        "dataset at once, for runs on other choices of them (the last digits depend on what is encoded together). "
         "off never caches. Methods that change later blocks only (mmrl, mmrl_pp, mma_pp, skip_tuning) keep the "
         "tokens that enter the first of these: views x images x 0.6 MB with ViT-B/16.",
         choices=("auto", "all", "images", "off"),

@@ -1,1 +1,1 @@
-"""Data sets: cards, readers, published splits, official transforms, image cache and loaders."""
+"""Datasets: cards, readers, published splits, official transforms, image cache and loaders."""

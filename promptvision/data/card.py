@@ -1,4 +1,4 @@
-"""The card of a data set: facts that its YAML file gives."""
+"""The card of a dataset: facts that its YAML file gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACCEPTED = {"two_labels": "under two labels", "two_splits": "in two splits"}
 
 @dataclass(frozen=True)
 class Card:
-    """The facts of one data set; `options` holds the keys that only its reader takes."""
+    """The facts of one dataset; `options` holds the keys that only its reader takes."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Finds, reads and checks data cards: one YAML file per data set."""
+"""Finds, reads and checks data cards: one YAML file per dataset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_card(name: str) -> Card:
     """Return the card called `name`, or that of your own `.yaml` file; InputError if it is missing or wrong."""
     own = name.endswith((".yaml", ".yml"))
     if not own and name not in card_names():
-        raise unknown("data set", name, card_names())
+        raise unknown("dataset", name, card_names())
     path = Path(name) if own else card_folder() / f"{name}.yaml"
     facts = read_yaml(path, "card")
     if not isinstance(facts, dict):

@@ -1,4 +1,4 @@
-"""Domains of one data set: train and validate on sources, test on targets, whose images may be seen unlabelled."""
+"""Domains of one dataset: train and validate on sources, test on targets, whose images may be seen unlabelled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_domains(card: Card, root: str | Path, source: str, target: str, held_ou
     """
     learned, met = _read_all(card, root, source), _read_all(card, root, target)
     here, there = (
-        f"data set {card.name!r}: the {role} {names or 'all'!r}"
+        f"dataset {card.name!r}: the {role} {names or 'all'!r}"
         for role, names in (("source", source), ("target", target))
     )
     _check_classes(here, learned.classes, "target", met.classes)
@@ -45,7 +45,7 @@ def read_domains(card: Card, root: str | Path, source: str, target: str, held_ou
 
 
 def _read_all(card: Card, root: str | Path, domains: str) -> Images:
-    """Return the images of several domains as one data set."""
+    """Return the images of several domains as one dataset."""
     names = [name.strip() for name in domains.split(",") if name.strip()]
     parts = [read(card, root, name) for name in names or [""]]
     return parts[0] if len(parts) == 1 else join(parts)

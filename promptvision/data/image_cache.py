@@ -3,7 +3,7 @@
 The folder holds `pixels.u8`, the RGB bytes of all images one after another, and `index.jsonl`: one line that says how
 they were made, then one line per image: path, stamp and SHA-256 of its file, first byte, height, width and checksum of
 its pixels; or why it cannot be read. A build that was interrupted resumes; an image whose file has changed is decoded
-again. The stamp alone cannot tell a copy of the data set from another one, so files of another stamp are compared by
+again. The stamp alone cannot tell a copy of the dataset from another one, so files of another stamp are compared by
 contents.
 """
 

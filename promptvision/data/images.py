@@ -15,12 +15,12 @@ from promptvision.errors import InputError
 Item = tuple[str, int, str]
 """(path, label, class name). The path is whatever `Images.open` understands: a file, or a key in memory."""
 LISTS = ("train", "val", "test", "unlabelled")
-"""The lists of a data set, attributes of `Images`."""
+"""The lists of a dataset, attributes of `Images`."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set: lists in the order of its split file, and `open(path)`, which returns an RGB PIL image.
+    """A dataset: lists in the order of its split file, and `open(path)`, which returns an RGB PIL image.
 
     `root`: the folder that paths are relative to, if images are files; None if they are in memory.
     `unlabelled`: target images of a domain adaptation, whose labels no method sees.
@@ -96,7 +96,7 @@ def pixel_hash(image: Image.Image) -> bytes:
 
 
 def join(parts: Sequence[Images]) -> Images:
-    """Return several data sets of the same classes as one, such as the domains of a card.
+    """Return several datasets of the same classes as one, such as the domains of a card.
 
     Their paths must differ; InputError if they disagree about a class name.
     """
@@ -112,7 +112,7 @@ def join(parts: Sequence[Images]) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class Openers:
-    """Opens each image with the function of the data set that lists its path."""
+    """Opens each image with the function of the dataset that lists its path."""
 
     by_path: dict[str, Callable[[str], Image.Image]]
 

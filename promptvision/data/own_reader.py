@@ -22,7 +22,7 @@ def own_reader(place: str) -> str:
             return "list"
         raise InputError(f"{place} is {_kind(top.name.lower())}, or a list ({', '.join(LISTS)})")
     if not os.path.isdir(top):
-        raise InputError(f"{place} does not exist: name a folder of images, a list, tar shards or a data set on disk")
+        raise InputError(f"{place} does not exist: name a folder of images, a list, tar shards or a dataset on disk")
     for suffixes, card in ((TABLES, "hub_folder"), ((".tar", *PACKED), "shards")):
         if next(walk(top, LeftOut(), suffixes), None):
             return card

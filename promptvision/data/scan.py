@@ -1,4 +1,4 @@
-"""One pass over every image of a data set: decode it once, and keep a result or the reason why it cannot be read."""
+"""One pass over every image of a dataset: decode it once, and keep a result or the reason why it cannot be read."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _labels(n: int, which: str) -> range:
 def held_out(
     train: Sequence[Item], picked: Sequence[Item], shots: int, seed: int, most_val: int = 4
 ) -> tuple[list[Item], list[Item]]:
-    """Return training and validation images, both taken from the training images of a data set.
+    """Return training and validation images, both taken from the training images of a dataset.
 
     The `picked` images train, and min(shots, most_val) per class of the others validate; with 0 shots a fifth of
     every class validates (`split_trainval`).

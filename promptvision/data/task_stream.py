@@ -72,18 +72,18 @@ def check_disjoint(tasks: Sequence[Sequence[str]]) -> None:
 
 
 def split_classes(images: Images, parts: Sequence[Sequence[int]]) -> Stream:
-    """Return one data set as a stream whose tasks have the images of these labels."""
+    """Return one dataset as a stream whose tasks have the images of these labels."""
     tasks = []
     for number, labels in enumerate(parts, start=1):
         tasks.append(Task(f"task {number}", list(labels), _relabelled(images, {label: label for label in labels})))
     return Stream(images.classes, tasks)
 
 
-def data_set_incremental(data_sets: Sequence[tuple[str, Images]]) -> Stream:
-    """Return a stream with one data set per task; labels are numbered through, class names follow their data set's."""
+def dataset_incremental(datasets: Sequence[tuple[str, Images]]) -> Stream:
+    """Return a stream with one dataset per task; labels are numbered through, class names follow their dataset's."""
     classes: list[str] = []
     tasks = []
-    for name, images in data_sets:
+    for name, images in datasets:
         labels = sorted({label for _, label, _ in (*images.train, *images.val, *images.test)})
         shifted = {label: len(classes) + position for position, label in enumerate(labels)}
         classes += [f"{name}: {each}" for each in images.classes]

@@ -21,7 +21,7 @@ DEATHS = 3
 
 
 class Loads(Protocol):
-    """A data set whose items are loaded a batch at a time."""
+    """A dataset whose items are loaded a batch at a time."""
 
     def __getitems__(self, wanted: Any) -> list[Any]:
         """Return the items of one batch; `wanted` is whatever names it."""

@@ -93,7 +93,7 @@ def paths_of(setup: Setup, predictions: Sequence[Predicted]) -> tuple[dict[str, 
     ours = [path for path, _, _ in getattr(setup.data.images, setup.cfg.TEST.SPLIT)]
     theirs = [each.path for each in predictions]
     if [without_formula(path) for path in ours] != theirs:
-        return {}, "Images are not shown: the data set has changed since the run was tested."
+        return {}, "Images are not shown: the dataset has changed since the run was tested."
     return dict(zip(theirs, ours, strict=True)), ""
 
 

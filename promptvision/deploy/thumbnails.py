@@ -1,4 +1,4 @@
-"""Small images of pages, as data URIs: those that a run's page shows, and samples of the data sets of many runs."""
+"""Small images of pages, as data URIs: those that a run's page shows, and samples of the datasets of many runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from promptvision.report.page.details import predictions_of, sample_paths
 SIDE = 128
 """Pixels of the longer side of a thumbnail."""
 MOST_SETS = 20
-"""Data sets of many runs of which images are shown."""
+"""Datasets of many runs of which images are shown."""
 
 
 def sample_images(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
-    """Return {test_hash: {path in predictions.csv: data URI}}: a few test images of each data set that is here."""
+    """Return {test_hash: {path in predictions.csv: data URI}}: a few test images of each dataset that is here."""
     found: dict[str, dict[str, str]] = {}
     for run in runs:
         key = str(run.result.get("test_hash"))

@@ -13,7 +13,7 @@ from promptvision.atomic import read_json, refuse_damaged, write_json
 from promptvision.config import dump, resolved
 from promptvision.data.images import Images
 from promptvision.data.splits import subset_hash
-from promptvision.data.task_stream import Stream, class_incremental, data_set_incremental, joined, split_classes
+from promptvision.data.task_stream import Stream, class_incremental, dataset_incremental, joined, split_classes
 from promptvision.engine.checkpoint import load_checkpoint, load_learned, save_checkpoint
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import part
@@ -67,14 +67,14 @@ def run_stream(cfg: CfgNode, families: Families, folder: RunFolder, *, progress:
 
 
 def load_stream(cfg: CfgNode) -> tuple[Data, Stream]:
-    """Return the configured stream, and the data of all tasks together, with the card of the (first) data set."""
+    """Return the configured stream, and the data of all tasks together, with the card of the (first) dataset."""
     wanted, own, read = cfg.CONTINUAL, cfg.clone(), list[Data]()
     own.defrost()
     for name in wanted.DATASETS or [cfg.DATASET.NAME]:
         own.DATASET.NAME = name
         read.append(load_data(own))
     if wanted.DATASETS:
-        stream = data_set_incremental([(data.card.name, data.images) for data in read])
+        stream = dataset_incremental([(data.card.name, data.images) for data in read])
     else:
         try:
             parts = class_incremental(read[0].classes, wanted.TASKS, wanted.SEED, wanted.ORDER)

@@ -39,13 +39,13 @@ class Data:
     trained: list[str] = field(default_factory=list)
     """Classes of the training images, if DATASET.TRAIN_CLASSES says that they are others than `classes`."""
     everything: Images | None = None
-    """All images of the data set, if TRAIN.CACHE images computes their features at once."""
+    """All images of the dataset, if TRAIN.CACHE images computes their features at once."""
 
 
 def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
     """Read the data: few-shot images of all classes first, then the class subset, as published, then the long tail.
 
-    Runs that train together, each a `member`, read the card and the lists of the data set once.
+    Runs that train together, each a `member`, read the card and the lists of the dataset once.
     """
     wanted = cfg.DATASET
     card, images = member.shared("images", lambda: read_lists(wanted)) if member else read_lists(wanted)
@@ -69,7 +69,7 @@ def load_data(cfg: CfgNode, member: Member | None = None) -> Data:
 
 
 def read_lists(wanted: CfgNode) -> tuple[Card, Images]:
-    """Return the card of the data set that DATASET describes, and all images of its splits."""
+    """Return the card of the dataset that DATASET describes, and all images of its splits."""
     card = load_card(wanted.NAME)
     if wanted.SOURCE or wanted.TARGET:
         return card, read_domains(card, wanted.ROOT, wanted.SOURCE, wanted.TARGET, wanted.HELD_OUT)
@@ -105,7 +105,7 @@ def match_classes(method: Method, data: Data) -> tuple[Method, Data]:
             for items in (images.train, images.val, images.test)
         )
         theirs, ours = len(data.classes), len(method.classes)
-        LOG.info("The data set has %d of the %s of the run: all compete", theirs, counted(ours, "class"))
+        LOG.info("The dataset has %d of the %s of the run: all compete", theirs, counted(ours, "class"))
         return method, replace(data, classes=method.classes, images=replace(images, train=train, val=val, test=test))
     trained, new = counted(len(method.classes), "class"), len({*data.classes} - {*method.classes})
     LOG.info("Naming %s, %d of them new: the run was trained on %s", counted(len(data.classes), "class"), new, trained)

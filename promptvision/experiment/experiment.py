@@ -185,7 +185,7 @@ def build(
 ) -> Experiment:
     """Read the data, unless they are given, and build the method and its feature cache; nothing is written.
 
-    Runs that train together, each a `member`, read the data set once and have one feature cache.
+    Runs that train together, each a `member`, read the dataset once and have one feature cache.
     """
     data = data or load_data(cfg, member)
     trained = data.trained or data.classes

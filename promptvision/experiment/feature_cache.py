@@ -47,7 +47,7 @@ class FeatureCache:
     batch. Without a writable folder they are kept in memory. `compare`: for a tower whose code the fingerprint cannot
     cover, such as the modules and files that your own code reads: the first batch of a file is computed and compared.
     `starts`: keep the rows of `entered`, with what enters these blocks, in place of the features alone. `layers`: keep
-    the rows of `layer_features`. `everything`: all images of a data set; the views without random choices of a list of
+    the rows of `layer_features`. `everything`: all images of a dataset; the views without random choices of a list of
     them are rows of theirs, which one file holds.
     """
 

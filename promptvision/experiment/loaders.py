@@ -39,7 +39,7 @@ Self = TypeVar("Self", bound="Setup")
 KEEP_AT_MOST = 1024
 """Few-shot sets of up to this many images are decoded once and kept in memory."""
 WAYS_OUT = {
-    "train": "name some of them train, or choose another data set to train on",
+    "train": "name some of them train, or choose another dataset to train on",
     "val": "DATASET.VALIDATION held_out takes some of the training images",
     "test": "name some of them test, or give each class at least two images",
 }
@@ -68,7 +68,7 @@ def feature_cache(
     """Return the cache of image features, or of what enters the blocks that a method reads.
 
     None if the image tower learns, if the method takes neither, or without CACHE_DIR. `everything`: all images of the
-    data set, if their features are to be computed at once.
+    dataset, if their features are to be computed at once.
     """
     tower, folder = image_tower(method), cache_folder(cfg.CACHE_DIR)
     trainable = tower.training or any(parameter.requires_grad for parameter in tower.parameters())
@@ -157,7 +157,7 @@ class Setup:
         """Return the images of a split in order; with a cache their features, computed `ahead` or on first use."""
         items = getattr(self.data.images, split)
         if not items:
-            raise InputError(f"data set {self.data.card.name!r} has no {split} images; {WAYS_OUT[split]}")
+            raise InputError(f"dataset {self.data.card.name!r} has no {split} images; {WAYS_OUT[split]}")
         loader = self._cached(
             TestLoader(
                 items,
@@ -209,7 +209,7 @@ class Setup:
         views_repeat = cfg.INPUT.TRAIN in FIXED or cfg.TRAIN.VIEWS > 0
         ahead = self.cache is not None and {"off": False, "all": True}.get(cfg.TRAIN.CACHE, views_repeat)
         if not items:
-            raise InputError(f"data set {self.data.card.name!r} has no training images; {WAYS_OUT['train']}")
+            raise InputError(f"dataset {self.data.card.name!r} has no training images; {WAYS_OUT['train']}")
         few = cfg.DATASET.SHOTS > 0 and len(items) <= KEEP_AT_MOST
         ahead = ahead and self._has_room(len(items))
         loader = self._shuffled(items, keep=few and not ahead)
@@ -258,9 +258,9 @@ class Setup:
         return features
 
     def _unlabelled(self) -> list[Item]:
-        target, data_set = self.cfg.DATASET.TARGET, f"data set {self.data.card.name!r}"
+        target, dataset = self.cfg.DATASET.TARGET, f"dataset {self.data.card.name!r}"
         if not self.data.images.unlabelled:
-            where = f"the target {target!r} of {data_set}" if target else data_set
+            where = f"the target {target!r} of {dataset}" if target else dataset
             raise InputError(
                 f"{where} has no unlabelled images, which {self.cfg.METHOD.NAME} adapts to; name two domains that "
                 "have some in DATASET.SOURCE and DATASET.TARGET"

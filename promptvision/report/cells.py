@@ -24,7 +24,7 @@ PLACE |= {f"CONTINUAL.{key}" for key in ("TASKS", "SEED", "ORDER", "DATASETS")}
 class Cell:
     """The runs of one number, one per seed, in the order of their seeds.
 
-    `first` is the first seed's result; `settings` are shared by all runs; `dataset` is the name of the data set, of a
+    `first` is the first seed's result; `settings` are shared by all runs; `dataset` is the name of the dataset, of a
     stream over several all names; `shots` are the training images per class, 0 for all and for a method that looks at
     none (`blind`); `place` is the same for cells of several methods in one place of a table; `evals` is {name of a
     later test: the first seed's result}.
@@ -83,7 +83,7 @@ def labels(found: Sequence[Cell]) -> list[str]:
     """Return the row name of each cell of one table: the method, its backbone (a file without folders) if there are
     several, and the settings that distinguish it from another run of that method in the same place.
 
-    A setting that changes only from place to place (epochs by shots, a rate tuned for a data set) makes no new row.
+    A setting that changes only from place to place (epochs by shots, a rate tuned for a dataset) makes no new row.
     """
     several = len({cell.first["backbone"] for cell in found}) > 1
     backbones = [f", {PurePath(cell.first['backbone']).name}" if several else "" for cell in found]

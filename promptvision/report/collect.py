@@ -24,7 +24,7 @@ KNOWN: Kinds = {"protocol": dict, "train_hash": str, "test_hash": str, "n": int,
 KNOWN |= {"shots": int}
 """Types of further keys that tables use."""
 OWN = ("folder", "list", "hub_folder", "shards")
-"""Cards of your own images: the last part of DATASET.ROOT tells several such data sets apart."""
+"""Cards of your own images: the last part of DATASET.ROOT tells several such datasets apart."""
 STREAM: Kinds = {"continual": dict, "matrix": list, "tasks": list}
 """Further keys of a stream."""
 

@@ -33,7 +33,7 @@ COOP = (
     *("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft"),
     *("sun397", "dtd", "eurosat", "ucf101"),
 )
-"""CoOp's eleven data sets in the order of its figures; "average" in its papers is over these."""
+"""CoOp's eleven datasets in the order of its figures; "average" in its papers is over these."""
 MEASURES = {
     "average_accuracy": "average accuracy",
     "incremental_accuracy": "accuracy over the stream",
@@ -47,7 +47,7 @@ MEASURES = {
 AGAIN = ", tested as "
 """Part of the name of a column for a second test where another column has the first."""
 PER_CLASS = ("visda17",)
-"""Data sets whose papers report the mean over classes of each class's accuracy."""
+"""Datasets whose papers report the mean over classes of each class's accuracy."""
 
 
 def kinds(cell: Cell) -> list[str]:
@@ -106,5 +106,5 @@ def unshown(cell: Cell) -> list[str]:
 
 
 def metric(dataset: str) -> str:
-    """Return the key of result.json that a data set's papers report."""
+    """Return the key of result.json that a dataset's papers report."""
     return "per_class_mean" if dataset in PER_CLASS else "accuracy"

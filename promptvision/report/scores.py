@@ -16,7 +16,7 @@ class Score:
     """One number of a table.
 
     `mean` is None where the values may not be averaged; `values`, {seed: value}, is empty where the mean is not one
-    over seeds; `missing` is the number of data sets that an average lacks; `images`, that of the test images if the
+    over seeds; `missing` is the number of datasets that an average lacks; `images`, that of the test images if the
     score is a share of them, else 0.
     """
 
@@ -77,9 +77,9 @@ def over_seeds(values: Mapping[int, float], comparable: bool = True, images: int
 
 
 def average(scores: Iterable[Score], of: int) -> Score | None:
-    """Average scores over data sets, as the papers do; `of` is the number of data sets that there should be.
+    """Average scores over datasets, as the papers do; `of` is the number of datasets that there should be.
 
-    The values are the average of each seed, unless data sets were run with different seeds.
+    The values are the average of each seed, unless datasets were run with different seeds.
     """
     found = [score for score in scores if score.mean is not None]
     if not found:
@@ -94,7 +94,7 @@ def average(scores: Iterable[Score], of: int) -> Score | None:
 def harmonic(base: Score, new: Score) -> Score | None:
     """Return H of the mean over seeds of base and that of new, as CoCoOp takes it (arXiv:2203.05557, table 1).
 
-    The same holds for averages over data sets. The values are the H of each seed, if both were run with the same seeds.
+    The same holds for averages over datasets. The values are the H of each seed, if both were run with the same seeds.
     """
     if base.mean is None or new.mean is None:
         return None

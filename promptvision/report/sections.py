@@ -10,9 +10,9 @@ from promptvision.report.kinds import AGAIN, COOP, FGVC, MEASURES, TITLES, VTAB,
 from promptvision.report.names import method_order
 from promptvision.report.scores import Score, average, harmonic
 
-BY_DATASET = {"base_to_new": "data set", "continual": "data set"}
+BY_DATASET = {"base_to_new": "dataset", "continual": "dataset"}
 BY_DATASET |= {"cross_dataset": "source", "domain_generalization": "source"}
-"""Kinds of table whose rows are of one data set each -> column of its name."""
+"""Kinds of table whose rows are of one dataset each -> column of its name."""
 SOURCE = "on source"
 GROUPS = "mean of groups"
 """VTAB's mean of the means of its three groups; papers give it or the mean of all tasks, 2 to 3 points lower."""
@@ -45,7 +45,7 @@ def sections(found: Sequence[Cell]) -> list[Section]:
 
 
 def section(kind: str, found: Sequence[Cell]) -> Section:
-    """Put cells with the same label, data set and shots into one row, in the order of the literature."""
+    """Put cells with the same label, dataset and shots into one row, in the order of the literature."""
     rows: dict[tuple[str, str, int], Row] = {}
     for cell, label in zip(found, labels(found), strict=True):
         dataset = cell.dataset if kind in BY_DATASET else ""
@@ -56,7 +56,7 @@ def section(kind: str, found: Sequence[Cell]) -> Section:
     ordered = sorted(rows.values(), key=lambda row: (names.index(row.label), row.cells[0].shots))
     ordered.sort(key=lambda row: method_order(row.cells[0].first))  # stable: the order above within a method
     known = [SOURCE, *COOP, *(f"vtab_{name}" for group in VTAB.values() for name in group), *FGVC]
-    place = {name: number for number, name in enumerate(known)}  # the papers' data sets in the papers' order
+    place = {name: number for number, name in enumerate(known)}  # the papers' datasets in the papers' order
     names = list(dict.fromkeys(name for row in ordered for name in row.scores))
     columns = sorted(names, key=lambda name: place.get(name, len(place)))
     if kind == "base_to_new":
@@ -116,7 +116,7 @@ def _averaged_columns(kind: str, columns: Sequence[str]) -> dict[str, list[str]]
 
 
 def _averages_to_new(rows: Sequence[Row]) -> list[Row]:
-    """Return a row per method with its averages over data sets, if there are several data sets."""
+    """Return a row per method with its averages over datasets, if there are several datasets."""
     count = len({row.dataset for row in rows})
     made = []
     for label in dict.fromkeys(row.label for row in rows) if count > 1 else ():

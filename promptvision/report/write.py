@@ -15,7 +15,7 @@ def write_files(
 ) -> list[Path]:
     """Write every figure as .png and .svg into a folder, and the page, each if it is given; return the figures' files.
 
-    `samples`: images of the data sets for the page. Raise InputError if a file cannot be written.
+    `samples`: images of the datasets for the page. Raise InputError if a file cannot be written.
     """
     from promptvision.report.figures.draw import draw_all
     from promptvision.report.figures.style import SUFFIXES  # matplotlib, a second that tables alone need not spend

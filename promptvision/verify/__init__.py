@@ -1,1 +1,1 @@
-"""Checks of an installation on its own machine, with the weights and data sets that are there."""
+"""Checks of an installation on its own machine, with the weights and datasets that are there."""

@@ -72,7 +72,7 @@ class Number:
 
 
 def numbers_of(published_as: str, name: str, card: Card, root: str) -> list[Number]:
-    """Return the published numbers of a backbone on the data set of a card, which `name` (BACKBONE.NAME) repeats."""
+    """Return the published numbers of a backbone on the dataset of a card, which `name` (BACKBONE.NAME) repeats."""
     words = {"BACKBONE.NAME": name, "DATASET.NAME": card.name, "DATASET.ROOT": root}
     test, classes, found = card.counts.get("test", 0), card.classes or 0, []
     for row in rows_of("coop/zero_shot", {"ENSEMBLE": ""}, published_as, card.name):
@@ -109,12 +109,12 @@ def clips() -> list[str]:
 
 
 def cards() -> dict[str, str]:
-    """Return {card: name in papers} of the data sets on which CLIPs have published numbers."""
+    """Return {card: name in papers} of the datasets on which CLIPs have published numbers."""
     return next(found for kinds, found in rules()["datasets"].items() if "few_shot" in kinds.split())
 
 
 def rows_of(method: str, options: Mapping[str, Any], backbone: str, dataset: str) -> list[Mapping[str, str]]:
-    """Return the published rows of our method with exactly these options, on a backbone and the data set of a card.
+    """Return the published rows of our method with exactly these options, on a backbone and the dataset of a card.
 
     Only accuracies that were checked against their source; a repeated number once.
     """

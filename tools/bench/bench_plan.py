@@ -28,7 +28,7 @@ def add_options(parser):
 
 
 def benchmark(rates, seeds, evals):
-    """Return both rows with so many learning rates and seeds, each run tested again on so many data sets."""
+    """Return both rows with so many learning rates and seeds, each run tested again on so many datasets."""
     return {
         "RUNS": {name: {"CONFIG": str(config_folder() / config)} for name, config in ROWS.items()},
         "GRID": {"OPTIM.LR": [0.001 * number for number in range(1, rates + 1)]},

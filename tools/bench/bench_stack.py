@@ -32,7 +32,7 @@ ROWS = ["CoOp", "KgCoOp", "TaskRes", "Tip-Adapter-F", "linear probe"]
 
 def add_options(parser):
     parser.add_argument("--config", default="configs/benchmarks/embedded_few_shot.yaml", help="a benchmark")
-    parser.add_argument("--task", default="world_textures", metavar="NAME", help="its data set")
+    parser.add_argument("--task", default="world_textures", metavar="NAME", help="its dataset")
     parser.add_argument("--row", nargs="+", default=ROWS, metavar="NAME", help="rows of the benchmark")
     parser.add_argument("--stack", type=positive, default=15, help="runs that train together at most")
     parser.add_argument("--names", type=positive, default=100, help="ImageNet names whose kernels are counted")
@@ -57,7 +57,7 @@ def rows(args):
 
 
 def check(args):
-    """Raise InputError for rows, or a data set, that the benchmark does not have."""
+    """Raise InputError for rows, or a dataset, that the benchmark does not have."""
     cells = load_cells(args.config)
     known = {"row": {cell.run for cell in cells}, "task": {cell.overrides.get("DATASET.NAME", "") for cell in cells}}
     for kind, name in (*(("row", row) for row in args.row), ("task", args.task)):
@@ -66,7 +66,7 @@ def check(args):
 
 
 def timed(args, name, families):
-    """Return CPU seconds of the runs of a row on one data set, alone and together, and their number."""
+    """Return CPU seconds of the runs of a row on one dataset, alone and together, and their number."""
     cells, only = load_cells(args.config), [f"RUN={name}", f"DATASET.NAME={args.task}"]
     with tempfile.TemporaryDirectory() as top:
         planned = {way: plan(cells, Path(top, way), [], families, only) for way in ("0", "1", "2")}

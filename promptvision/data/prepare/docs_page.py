@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from promptvision.data.cards import card_names, load_card
 
-INTRODUCTION = """# Data sets
+INTRODUCTION = """# Datasets
 
 Generated from the cards in `datasets/` by `python tools/docs.py`.
 
-A data set is described by a *card*, a YAML file: where its images and lists are, how to read them, its prompt, its
+A dataset is described by a *card*, a YAML file: where its images and lists are, how to read them, its prompt, its
 counts and its pitfalls. `DATASET.NAME` takes the name of a card, or the path of your own; `DATASET.ROOT` is the folder
-of all data sets (`data` by default). For your own images without a card, see [images.md](images.md).
+of all datasets (`data` by default). For your own images without a card, see [images.md](images.md).
 
 ## Getting one
 
 ```
-# not run by the tests: downloads a data set
+# not run by the tests: downloads a dataset
 promptvision data list --root data             # all cards, and which of them are here
 promptvision data show dtd --root data         # one card: source, licence, where to get it
 promptvision data download dtd --root data     # from its official address; --source hub: from the Hugging Face Hub
@@ -23,12 +23,12 @@ promptvision data prepare dtd --root data      # unpacks the archives into the l
 promptvision data check dtd --root data        # every file, count, broken image and duplicate
 ```
 
-Not every data set can be downloaded by a command, because of its licence or a dead link. The error, and *Where* below,
+Not every dataset can be downloaded by a command, because of its licence or a dead link. The error, and *Where* below,
 then say how to get it by hand.
 
 ## Adding one
 
-A data set needs a card and no code. Choose the reader for its layout and write down the facts:
+A dataset needs a card and no code. Choose the reader for its layout and write down the facts:
 
 ```yaml
 # mushrooms.yaml: DATASET.NAME mushrooms.yaml
@@ -66,7 +66,7 @@ compares the card with the images.
 """
 
 
-COLUMNS = ("name", "data set", "reader", "classes", "train / val / test", "template", "protocols", "licence")
+COLUMNS = ("name", "dataset", "reader", "classes", "train / val / test", "template", "protocols", "licence")
 
 
 def datasets_page() -> str:

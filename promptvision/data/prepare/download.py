@@ -24,13 +24,13 @@ def download(card: Card, root: str, source: str = "", progress: Progress = lambd
     names no source, and if the download fails.
     """
     if card.reader in IN_MEMORY:
-        raise InputError(f"data set {card.name!r} needs no download: {as_called(card.where)}")
+        raise InputError(f"dataset {card.name!r} needs no download: {as_called(card.where)}")
     official = card.reader == "torchvision" or card.download
     known = [name for name, exists in zip(SOURCES, (official, card.hub), strict=True) if exists]
     if not known:
-        raise InputError(f"data set {card.name!r} cannot be downloaded by this tool: {as_called(card.where)}")
+        raise InputError(f"dataset {card.name!r} cannot be downloaded by this tool: {as_called(card.where)}")
     if source and source not in known:
-        raise unknown(f"source of data set {card.name!r}", source, known)
+        raise unknown(f"source of dataset {card.name!r}", source, known)
     top = root_folder(root)
     try:
         if (source or known[0]) == "hub":
@@ -61,7 +61,7 @@ def from_torchvision(card: Card, top: Path) -> list[Path]:
     from torchvision import datasets
 
     if card.options["dataset"] not in TORCHVISION or not card.options["folders"]:
-        known = unknown("torchvision data set", card.options["dataset"], TORCHVISION)
+        known = unknown("torchvision dataset", card.options["dataset"], TORCHVISION)
         raise InputError(f"card {card.name!r} names no folder, or an {known}")
     kind = getattr(datasets, card.options["dataset"])
     by_split = "split" in inspect.signature(kind).parameters

@@ -1,4 +1,4 @@
-"""Facts that are known of a data set before it is there: counts, few-shot images, and the views of its images."""
+"""Facts that are known of a dataset before it is there: counts, few-shot images, and the views of its images."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def make_split(card: Card, root: str, seed: int) -> tuple[Path, dict[str, int]]:
     InputError if the card has no split file, if the file exists already, or if the official lists are missing.
     """
     if card.reader != "coop_split":
-        raise InputError(f"data set {card.name!r} has no split file to make: its reader is {card.reader}")
+        raise InputError(f"dataset {card.name!r} has no split file to make: its reader is {card.reader}")
     below_root(card, Path(root), *card.options["folders"])
     top = find_folder(card, data_root(card, root), card.options["folders"])
     file = below_root(card, top, card.options["split"])

@@ -102,5 +102,5 @@ OFFICIAL: dict[str, Callable[[Card, Path, Path, int], Lists]] = {
 
 def official_split(card: Card, top: Path, images: Path, seed: int) -> Lists:
     """Split a dataset by its own lists. InputError names a file that is missing or not of the official form."""
-    with refuse_damaged(f"lists of data set {card.name!r} under {top}", "they are not of the official form"):
+    with refuse_damaged(f"lists of dataset {card.name!r} under {top}", "they are not of the official form"):
         return OFFICIAL.get(card.name, class_folders)(card, top, images, seed)

@@ -23,7 +23,7 @@ def below_root(card: Card, root: Path, *names: object) -> Path:
     """Return the path that a card names to write to. InputError if it is outside the root."""
     for name in map(str, names):
         if escapes(name):
-            raise InputError(f"data set {card.name!r}: its card would write {name}, outside the root")
+            raise InputError(f"dataset {card.name!r}: its card would write {name}, outside the root")
     return root.joinpath(*map(str, names))
 
 

@@ -56,15 +56,15 @@ def read(card: Card, root: str | Path = "", domain: str = "", faults: Faults | N
     with the file or folder, for everything that is missing, unreadable or malformed; `faults` may gather them.
     """
     if domain and domain not in card.domains:
-        raise unknown(f"domain of data set {card.name!r}", domain, card.domains)
+        raise unknown(f"domain of dataset {card.name!r}", domain, card.domains)
     parts = []
     for name in [domain] if domain else card.domains or [""]:
         own = {key: value for key, value in card.domains.get(name, {}).items() if key != "counts"}
         parts.append(READERS[card.reader](card, str(root), faults or Faults(), **{**card.options, **own}))
     images = parts[0] if len(parts) == 1 else join(parts)
     if not images.classes:
-        raise InputError(f"data set {card.name!r} has no classes: its lists hold no images")
+        raise InputError(f"dataset {card.name!r} has no classes: its lists hold no images")
     for name in images.classes:
         if name.encode("utf-8", "ignore").decode() != name:
-            raise InputError(f"data set {card.name!r}: the class name {ascii(name)} is not text in UTF-8: rename it")
+            raise InputError(f"dataset {card.name!r}: the class name {ascii(name)} is not text in UTF-8: rename it")
     return images

@@ -61,7 +61,7 @@ class Pairs(dict[str, Any]):
 def check_label(place: str, label: int, classes: int | None) -> None:
     """Raise InputError for a label below 0 or beyond the number of classes."""
     if label < 0 or (classes is not None and label >= classes):
-        known = "" if classes is None else f", the data set has {counted(classes, 'class')}"
+        known = "" if classes is None else f", the dataset has {counted(classes, 'class')}"
         raise InputError(f"{place}: label {label} is out of range{known}")
 
 

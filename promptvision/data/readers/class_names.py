@@ -33,7 +33,7 @@ def class_name(card: Card, raw: str) -> str | None:
     if raw in card.ignored:
         return None
     if card.name_rule not in RULES:
-        raise unknown(f"name rule of data set {card.name!r}", card.name_rule, RULES)
+        raise unknown(f"name rule of dataset {card.name!r}", card.name_rule, RULES)
     return card.renames.get(raw) or RULES[card.name_rule](raw)
 
 

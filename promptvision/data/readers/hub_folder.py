@@ -47,7 +47,7 @@ def read_hub_folder(card: Card, root: str, faults: Faults, *, image: str = "", l
     try:
         import pyarrow  # noqa: F401  (an extra)
     except ImportError:
-        message = f"data set {card.name!r} is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
+        message = f"dataset {card.name!r} is read with pyarrow, which is missing: pip install 'promptvision[hub]'"
         raise InputError(message) from None
     top = data_root(card, root, otherwise="")
     found = search(top, LeftOut(), SUFFIXES)
@@ -166,5 +166,5 @@ class Cells:
             cell = self.files[file].cell(self.image, int(row))
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
-            raise BadImage(f"image {name} cannot be read: the data set holds no bytes of it")
+            raise BadImage(f"image {name} cannot be read: the dataset holds no bytes of it")
         return read_image(data, name)

@@ -50,7 +50,7 @@ def read_json_lists(
     first = {number: path for entries in reversed(listed.values()) for path, number in reversed(entries)}
     if names and len(names) != len(first):
         raise InputError(
-            f"data set {card.name!r}: {folder} has {counted(len(first), 'class')}, the card names {len(names)}"
+            f"dataset {card.name!r}: {folder} has {counted(len(first), 'class')}, the card names {len(names)}"
         )
     lines = read_lines(card, folder / names_file, "list of class names") if (folder / names_file).is_file() else []
     label = {number: position for position, number in enumerate(sorted(first))}

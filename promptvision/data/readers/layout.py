@@ -17,7 +17,7 @@ FOLDERS_OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System 
 
 def missing(card: Card, what: str) -> InputError:
     """Return the error for something that a dataset lacks; it ends with how to get the dataset."""
-    return InputError(f"data set {card.name!r}: {what}; {as_called(card.where)}")
+    return InputError(f"dataset {card.name!r}: {what}; {as_called(card.where)}")
 
 
 def refuse_folder(error: OSError) -> NoReturn:

@@ -82,7 +82,7 @@ def _classes(card: Card, place: Path, names: Mapping[str, str]) -> list[tuple[st
     found = set(folders_in(place))
     strange = sorted(found - set(names))
     if strange:
-        raise InputError(f"data set {card.name!r}: {place / strange[0]} is none of the {len(names)} listed classes")
+        raise InputError(f"dataset {card.name!r}: {place / strange[0]} is none of the {len(names)} listed classes")
     if card.classes is not None and len(found) != card.classes:
         absent = f", such as {min(set(names) - found)}" if card.classes == len(names) else ""
         raise missing(card, f"{place} has {len(found)} of {card.classes} class folders: some are missing{absent}")

@@ -76,7 +76,7 @@ def read_torchvision(
     Validation images are 10 % of the official training images of every class (`split_trainval`, seed 1).
     """
     if dataset not in TORCHVISION:
-        raise InputError(f"card {card.name!r}: {unknown('torchvision data set', dataset, TORCHVISION)}")
+        raise InputError(f"card {card.name!r}: {unknown('torchvision dataset', dataset, TORCHVISION)}")
     if root or not system_folder:
         folder = find_folder(card, data_root(card, root), folders)
     elif os.path.isdir(system_folder):
@@ -88,7 +88,7 @@ def read_torchvision(
     )
     if set(train_labels) != set(range(len(names))) or not set(test_labels) <= set(train_labels):
         wrong = f"the training labels in {folder} are not 0 to {len(names) - 1}, or test labels are out of range"
-        raise InputError(f"data set {card.name!r}: {wrong}")
+        raise InputError(f"dataset {card.name!r}: {wrong}")
     fit, val = split_trainval(_items("train", train_labels, names), SEED, p_val=0.1)
     store = InMemory({"train": train, "test": test})
     return Images(fit, val, _items("test", test_labels, names), store.open)
@@ -107,7 +107,7 @@ def read_idx(card: Card, folder: Path, split: str) -> Arrays:
     labels = _load_idx(card, folder / f"{part}-labels-idx1-ubyte", read_label_file)
     if len(images) != len(labels):
         raise InputError(
-            f"data set {card.name!r}: {folder} has {counted(len(images), f'{part} image')} but "
+            f"dataset {card.name!r}: {folder} has {counted(len(images), f'{part} image')} but "
             f"{counted(len(labels), 'label')}"
         )
     return images, labels

@@ -1,4 +1,4 @@
-"""The world's data sets: tasks whose classes are words, shifted copies of one of them, and tasks without words.
+"""The world's datasets: tasks whose classes are words, shifted copies of one of them, and tasks without words.
 
 They were fixed before results of prompts were looked at; `configs/benchmarks/embedded_admission.yaml` is the check.
 """

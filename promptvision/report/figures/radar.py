@@ -26,7 +26,7 @@ def radars(section: Section) -> Iterator[Drawing]:
         shared = [name for name in axes if all(name in means for means in found.values())]
         if len(shared) > 2 and len(found) <= MOST_METHODS:
             lines = {label: [means[column].mean for column in shared] for label, means in found.items()}
-            name = figure_title(section, dataset, "all data sets")
+            name = figure_title(section, dataset, "all datasets")
             about = f"Accuracy of {counted(len(lines), 'method')} on {len(shared)} axes: {', '.join(shared)}."
             yield Drawing(section.kind, name, about, partial(radar, lines, shared, name))
 

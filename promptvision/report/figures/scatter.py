@@ -26,14 +26,14 @@ def rankings_figure(rankings: Sequence[Ranking]) -> Figure:
     """Draw a panel per ranking: a dot per method, hollow if the embedded world was designed with it."""
     figure, drawn = panels(len(rankings), len(rankings), (6.2, 5.6), (0.2, 0.7))
     for axes, ranking in zip(drawn, rankings, strict=True):
-        facts, tasks = literature()[ranking.kind], counted(len(ranking.tasks), "embedded data set")
+        facts, tasks = literature()[ranking.kind], counted(len(ranking.tasks), "embedded dataset")
         for (name, colour), looked_at in zip(GROUPS.items(), (True, False), strict=True):
             dots = [point for point in ranking.points if point.looked_at == looked_at]
             x, y = [point.published.value for point in dots], [point.embedded.mean for point in dots]
             axes.plot(x, y, "o", color=COLOURS[0], markerfacecolor=colour, markersize=5, label=name)
         axes.margins(0.12)
         tidy(axes, "both")
-        axes.set_xlabel(f"published: {facts['published']} over 11 data sets (%)", fontsize=9)
+        axes.set_xlabel(f"published: {facts['published']} over 11 datasets (%)", fontsize=9)
         axes.set_ylabel(f"{facts['published']} over {tasks} (%)", fontsize=9)
         spans = [f"all methods: {ranking.correlation(False)}", f"methods not looked at: {ranking.correlation(True)}"]
         axes.set_title("\n".join([f"{facts['title']}: Spearman's rank correlation", *spans]), fontsize=10)

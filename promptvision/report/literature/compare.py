@@ -2,7 +2,7 @@
 
 A difference is within the noise if it is at most half of our 95 % interval over seeds, plus the rounding of the
 published number; the published rows hold no deviations. A single seed has no interval and is not judged; neither are
-published rows of low confidence, and runs with other settings. Averages that lack data sets have no row.
+published rows of low confidence, and runs with other settings. Averages that lack datasets have no row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from promptvision.report.tables.table import Column, Entry, Table, score_entry
 
 COLUMNS = (
     Column("method", number=False, head=True),
-    Column("data set", number=False, head=True),
+    Column("dataset", number=False, head=True),
     Column("shots", head=True),
     Column("split", number=False, head=True),
     Column("published"),
@@ -129,7 +129,7 @@ def verdict(score: Score, row: Mapping[str, str], barred: bool) -> str:
 
 
 def without_counterpart(sections: Sequence[Section]) -> list[str]:
-    """Return a sentence for each backbone, and one for all data sets, that no paper has."""
+    """Return a sentence for each backbone, and one for all datasets, that no paper has."""
     cells = [cell for section in sections for row in section.rows for cell in row.cells]
     known = {name for names in rules()["backbones"].values() for name in names}
     backbones = dict.fromkeys(cell.first["backbone"] for cell in cells if cell.first["backbone"] not in known)

@@ -1,4 +1,4 @@
-"""Our numbers under the names that papers give to their data sets, splits and metrics."""
+"""Our numbers under the names that papers give to their datasets, splits and metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OF_STREAMS = {
 
 @dataclass(frozen=True)
 class Ours:
-    """One number of a section: its cells, and `where` (data set or average), `split`, `metrics` as papers call them."""
+    """One number of a section: its cells, and `where` (dataset or average), `split`, `metrics` as papers call them."""
 
     label: str
     cells: Sequence[Cell]

@@ -1,4 +1,4 @@
-"""Rankings of methods: runs on the embedded world against published means over 11 data sets (rankings.yaml)."""
+"""Rankings of methods: runs on the embedded world against published means over 11 datasets (rankings.yaml)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from promptvision.report.scores import Score
 from promptvision.report.sections import Row, sections
 
 EMBEDDED = "world_"
-"""Beginning of the names of the embedded data sets."""
+"""Beginning of the names of the embedded datasets."""
 SHOTS = 16
 
 
@@ -56,7 +56,7 @@ class Point:
 class Ranking:
     """The methods that have both numbers of one `kind` (`base_to_new`, `few_shot`), the highest published one first.
 
-    `tasks` are the embedded data sets that the means are over; `remarks` say what was left out.
+    `tasks` are the embedded datasets that the means are over; `remarks` say what was left out.
     """
 
     kind: str
@@ -79,7 +79,7 @@ def literature() -> dict[str, Any]:
 
 
 def load_ranking(folder: str | Path, kind: str) -> Ranking:
-    """Match the runs of one kind on embedded data sets below `folder` with the published numbers.
+    """Match the runs of one kind on embedded datasets below `folder` with the published numbers.
 
     Raise InputError if no method has both numbers.
     """
@@ -92,11 +92,11 @@ def load_ranking(folder: str | Path, kind: str) -> Ranking:
             rows[row.label].append(row)
     title = literature()[kind]["title"]
     if not rows:
-        raise InputError(f"{title}: {folder} holds no runs with {SHOTS} shots on embedded data sets ({EMBEDDED}*)")
+        raise InputError(f"{title}: {folder} holds no runs with {SHOTS} shots on embedded datasets ({EMBEDDED}*)")
     matched, unmatched = match(kind, rows)
     points, tasks, incomplete = compared(kind, rows, matched)
     if not points:
-        raise InputError(f"{title}: no method in {folder} has both a published number and results on a data set")
+        raise InputError(f"{title}: no method in {folder} has both a published number and results on a dataset")
     remarks = [f"{title}: {sentence}" for sentence in [*unmatched, *incomplete]]
     return Ranking(kind, points, tasks, [*problems, *repeated, *remarks])
 
@@ -140,7 +140,7 @@ def compared(
 
 
 def tasks_of(kind: str, row: Row) -> list[str]:
-    """Return the data sets of a row with a mean over seeds: of base and of new classes, or of all."""
+    """Return the datasets of a row with a mean over seeds: of base and of new classes, or of all."""
     if kind == "base_to_new":
         both = [row.scores[key].mean for key in ("base", "new") if key in row.scores]
         return [row.dataset] if len(both) == 2 and None not in both else []

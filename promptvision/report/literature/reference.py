@@ -1,6 +1,6 @@
 """A comparison of our numbers with those of a CSV file of your own: another paper's, a colleague's, or earlier ones.
 
-Columns `method` (as our tables call it), `dataset` (a data set or an average of our tables) and `value` (%); `shots`,
+Columns `method` (as our tables call it), `dataset` (a dataset or an average of our tables) and `value` (%); `shots`,
 `split` (base, new or H; the measure of a stream) and `source` where they are needed. Settings are not compared.
 """
 
@@ -83,7 +83,7 @@ def compare_with(
 
 
 def all_numbers(section: Section) -> Iterator[Ours]:
-    """Yield the numbers of a section, each under the name of its data set or average in our tables."""
+    """Yield the numbers of a section, each under the name of its dataset or average in our tables."""
     for row in section.rows:
         for column, score in row.scores.items():
             where, split, metrics = published_names(section.kind, row, column)

@@ -17,7 +17,7 @@ from promptvision.report.tables.table import without_folders
 MOST_ROWS = 40
 """Classes of a run's table, those with the lowest accuracy, and of its confusion matrix."""
 SAMPLES = 8
-"""Sample images of a data set."""
+"""Sample images of a dataset."""
 Samples = Mapping[str, Mapping[str, str]]
 """{test_hash: {path in predictions.csv: data URI}}"""
 

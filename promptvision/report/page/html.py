@@ -30,7 +30,7 @@ VERSIONS |= {"open_clip_torch": "open_clip", "numpy": "NumPy", "computes_on": "o
 
 
 def write_page(report: Report, drawn: Sequence[Drawn], path: str | Path, samples: Samples | None = None) -> None:
-    """Write the page of a report with its figures, and with sample images of its data sets if they are given."""
+    """Write the page of a report with its figures, and with sample images of its datasets if they are given."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page(report, drawn, samples or {}).encode("utf-8", errors="replace"))
 

@@ -24,7 +24,7 @@ ABOUT = {
     "continual": "Accuracies and forgetting after the last task.",
 }
 DEVIATION = "Per cent: mean ± sample deviation over seeds."
-MISSING = "*: some data sets are missing."
+MISSING = "*: some datasets are missing."
 BLIND = "Grey: the method looks at no training image, so its number is the same for all shots."
 AT_MOST = "ECE, parameters, seconds and memory are those with the most shots."
 COSTS = ("ECE", "seeds", "learned", "% of backbone", "seconds", "memory (MB)")

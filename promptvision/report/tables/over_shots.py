@@ -24,8 +24,8 @@ def by_shots(section: Section, column: str) -> dict[str, dict[int, Score]]:
 
 
 def over_shots(section: Section) -> Section | None:
-    """Return the section with one row per method and a column for each number of shots; None if it has several data
-    sets or a single number of shots."""
+    """Return the section with one row per method and a column for each number of shots; None if it has several datasets
+    or a single number of shots."""
     counts = shot_counts(section)
     if section.kind != "few_shot" or len(section.columns) != 1 or len(counts) < 2:
         return None

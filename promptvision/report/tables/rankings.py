@@ -51,8 +51,8 @@ def methods_table(ranking: Ranking) -> Table:
         for number, point in enumerate(points)
     ]
     about = (
-        f"Published: {facts['published']} over 11 data sets, CLIP ViT-B/16, {SHOTS} images per class. Embedded: the "
-        f"same over {counted(len(ranking.tasks), 'data set')} ({', '.join(ranking.tasks)}), mean ± sample deviation "
+        f"Published: {facts['published']} over 11 datasets, CLIP ViT-B/16, {SHOTS} images per class. Embedded: the "
+        f"same over {counted(len(ranking.tasks), 'dataset')} ({', '.join(ranking.tasks)}), mean ± sample deviation "
         "over seeds. Looked at: the embedded world was designed with this method."
     )
     return Table(f"{facts['title']}: published and embedded", METHODS, rows, about)

@@ -71,7 +71,7 @@ class Table:
     def finish(self, best: bool) -> None:
         """Remove columns without text, except those that name the rows, and mark the best mean of each score column.
 
-        `best`: whether to mark. Averages that lack data sets do not take part.
+        `best`: whether to mark. Averages that lack datasets do not take part.
         """
         kept = [n for n, column in enumerate(self.columns) if column.head or any(row[n].text for row in self.rows)]
         self.columns = [self.columns[n] for n in kept]

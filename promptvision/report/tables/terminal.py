@@ -177,7 +177,7 @@ def cards_table(rows: Sequence[tuple[Any, str]]) -> RichTable:
     narrow = Console().width < 120
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)) if narrow else RichTable()
     table.add_column("name", no_wrap=True)
-    table.add_column("data set", no_wrap=narrow, max_width=28 if narrow else None)
+    table.add_column("dataset", no_wrap=narrow, max_width=28 if narrow else None)
     if not narrow:
         table.add_column("protocols")
     table.add_column("classes", justify="right", no_wrap=narrow)
