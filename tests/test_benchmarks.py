@@ -13,6 +13,7 @@ from promptvision.data.cards import load_card
 from promptvision.errors import InputError
 from promptvision.sweep.benchmark import load_cells
 from promptvision.sweep.jobs import plan
+from promptvision.sweep.search import load_search
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = {"vpt": vpt, "coop": coop}
@@ -132,7 +133,8 @@ def test_keys_that_change_together(tmp_path):
     [
         ({"RUN": {}}, "did you mean 'RUNS'"),
         ({"SEEDS": [1]}, "needs RUNS"),
-        ({"RUNS": {"a": {"OPTIM.LR": 1}}}, "needs RUNS"),
+        ({"RUNS": {"a": {"OPTIM.LR": 1}}}, "row 'a' lacks CONFIG, the path of its config file"),
+        ({"RUNS": {"a": {"CONFG": "x.yaml"}}}, "row 'a' lacks CONFIG, for which CONFG may stand"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "GRID": {"OPTIM.LR": []}}, "GRID needs a list"),
         ({"RUNS": {"a": {"CONFIG": "x"}}, "SEEDS": [1, 2, 1]}, "SEEDS has 1 twice; name each seed once"),
         ({"RUNS": {"a": {"CONFIG": "x", "SEEDS": [3, 3]}}}, "SEEDS has 3 twice; name each seed once"),
@@ -168,3 +170,12 @@ def test_a_wrong_key_of_a_benchmark_is_not_ascribed_to_the_command_line(tmp_path
     file = write(tmp_path / "b.yaml", {"RUNS": {"a": {"CONFIG": str(ROOT / "configs/coop/embedded.yaml")}}, **content})
     with pytest.raises(InputError, match=f"^benchmark {file}: unknown key 'OPTIM.EPOCH'; did you mean OPTIM.EPOCHS"):
         plan(load_cells(file), tmp_path / "out", [], FAMILIES)
+
+
+@pytest.mark.parametrize("load", [load_cells, load_search])
+def test_a_file_that_does_not_exist_gets_the_nearest_one(tmp_path, load):
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(InputError, match=r"miine.yaml does not exist; did you mean .*mine.yaml\?"):
+        load(tmp_path / "miine.yaml")
+    with pytest.raises(InputError, match=r"does not exist; did you mean vpt/grids/\w+.yaml\?"):
+        load("vpt/grids/embeded.yaml")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from data_root import FACTS, SIZES, lists, told
+from data_root import FACTS, SIZES, image, lists, told
 
 from promptvision.data.prepare.findings import misplaced
 
@@ -83,3 +83,18 @@ def test_check_of_domains_reports_each(tool, root, tmp_path):
 def test_wrong_use_of_check(tool, root, words, sentence):
     status, _, err = tool("data", "check", *words)
     assert status == 2 and err.startswith("error: ") and sentence in err
+
+
+@pytest.mark.parametrize(
+    ("names", "each", "cases"),
+    [
+        (["ant"], 4, ["there is one class only, 'ant': a classifier needs two or more"]),
+        (["ant", "bee"], 1, ["test has no image"]),
+    ],
+)
+def test_own_images_that_are_too_few_are_named(tool, tmp_path, names, each, cases):
+    for name in names:
+        for number in range(each):
+            image(tmp_path / "own" / name / f"{number}.png", len(name) + number)
+    status, out, _ = tool("data", "check", "folder", "--root", tmp_path / "own")
+    assert status == 1 and told(out)[0]["folder"]["too few images"] == cases

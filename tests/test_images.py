@@ -221,6 +221,7 @@ def test_a_run_stops_or_leaves_out_and_says_so(tool, photos, tmp_path):
     words += ["DATASET.TEMPLATE", "a sheet of {} paper."]
     status, _, err = tool("train", "--config", COOP, *words, "OUTPUT_DIR", tmp_path / "stopped")
     assert status == 2 and "cannot be read: it is no image" in err and "Traceback" not in err
+    assert "INPUT.ON_BAD_IMAGE skip leaves out such images" in err
     words += ["INPUT.ON_BAD_IMAGE", "skip", "OUTPUT_DIR", tmp_path / "run"]
     status, _, err = tool("train", "--config", COOP, *words)
     assert status == 0, err

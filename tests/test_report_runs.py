@@ -178,7 +178,7 @@ def test_a_config_that_would_grow_while_it_is_read_is_told(write_run, tmp_path, 
 def test_a_folder_without_runs_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="holds no finished run"):
         collect(tmp_path)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="nowhere does not exist; name the folder that holds the runs"):
         collect(tmp_path / "nowhere")
 
 

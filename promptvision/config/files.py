@@ -49,7 +49,8 @@ def _chain(path: Path, children: tuple[Path, ...]) -> Files:
     return [*_chain(path.parent / base, (*children, path)), (str(path), content)]
 
 
-def _read(path: Path, what: str) -> dict[Any, Any]:
+def check_exists(path: Path, what: str) -> None:
+    """Raise InputError for a path that is no file, with the nearest name beside it or among the shipped configs."""
     if path.is_dir():
         raise InputError(f"{what} {path} is a folder; name a file in it")
     if not path.is_file():
@@ -59,6 +60,10 @@ def _read(path: Path, what: str) -> dict[Any, Any]:
         near += [Path(name) for name in get_close_matches(str(path).removeprefix("configs/"), sorted(shipped), n=1)]
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(f"{what} {path} does not exist{hint}")
+
+
+def _read(path: Path, what: str) -> dict[Any, Any]:
+    check_exists(path, what)
     content = read_yaml(path, what)
     if not isinstance(content, dict | None):
         raise InputError(f"{path} should hold KEY: value lines, not {short(content)}")

@@ -1,4 +1,4 @@
-"""The sentence for a run that does not fit into memory."""
+"""Errors of a run with the keys that help: sizes to lower if memory is exhausted, images to leave out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from yacs.config import CfgNode
 
+from promptvision.data.decode import BadImage
 from promptvision.errors import InputError, lacks_memory
 
 SIZES = ("OPTIM.BATCH_SIZE", "TEST.BATCH_SIZE", "INPUT.SIZE", "COMPUTE.CHUNK", "COMPUTE.IMAGES_AT_ONCE")
@@ -36,6 +37,21 @@ def naming_sizes(compute: Callable[Concatenate[CfgNode, P], T]) -> Callable[Conc
     def computed(cfg: CfgNode, *args: P.args, **options: P.kwargs) -> T:
         with sizes_named(cfg):
             return compute(cfg, *args, **options)
+
+    return computed
+
+
+def suggesting_skip(compute: Callable[Concatenate[CfgNode, P], T]) -> Callable[Concatenate[CfgNode, P], T]:
+    """Add to the error of a function about an image that cannot be read the key that leaves such images out."""
+
+    @wraps(compute)
+    def computed(cfg: CfgNode, *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return compute(cfg, *args, **options)
+        except BadImage as error:
+            if cfg.INPUT.ON_BAD_IMAGE == "skip":  # it was read when the run started
+                raise
+            raise BadImage(f"{error}; INPUT.ON_BAD_IMAGE skip leaves out such images") from error
 
     return computed
 

@@ -23,13 +23,14 @@ from promptvision.experiment.data import load_data, match_classes, warn_of_empty
 from promptvision.experiment.experiment import build
 from promptvision.experiment.half_precision import hold_frozen
 from promptvision.experiment.loaders import Setup, feature_cache
-from promptvision.experiment.memory import naming_sizes
+from promptvision.experiment.memory import naming_sizes, suggesting_skip
 from promptvision.experiment.result import describe, environment, evaluation_hash
 from promptvision.method import Method
 from promptvision.safe_yaml import WRONG, parse
 
 
 @naming_sizes
+@suggesting_skip
 def run(
     cfg: CfgNode,
     families: Families,
@@ -102,6 +103,7 @@ def load_run(cfg: CfgNode, families: Families, folder: str | Path) -> Method:
 
 
 @naming_sizes
+@suggesting_skip
 def retest(
     cfg: CfgNode,
     families: Families,

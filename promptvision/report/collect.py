@@ -55,7 +55,8 @@ def collect(root: str | Path) -> tuple[list[Run], list[str]]:
     """Return every finished run below `root`, ordered by name, and a sentence for each file that cannot be used."""
     root, runs, problems = Path(root), [], list[str]()
     if not root.is_dir():
-        raise InputError(f"OUTPUT_DIR {root} is not a folder; give the one that holds the runs")
+        wrong = "is not a folder" if root.exists() else "does not exist"
+        raise InputError(f"{root} {wrong}; name the folder that holds the runs")
     for here, folders, files in os.walk(root):
         folders.sort()
         stream = "stream.json" in files

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from promptvision.config.conditional import checked_table, holds, is_setting, overrides_of
-from promptvision.config.files import find_config
+from promptvision.config.files import check_exists, find_config
 from promptvision.errors import InputError, unknown
 from promptvision.safe_yaml import read_yaml
 
@@ -165,10 +166,12 @@ def _checked_rows(path: str | Path, runs: Any) -> dict[str, Row]:
         raise wrong
     rows = {}
     for name, run in runs.items():
-        if not is_setting(run) or "CONFIG" not in run:
+        if not is_setting(run) or not all(isinstance(run.get(key, ""), str) for key in ROW_FILES):
             raise wrong
-        if not all(isinstance(run.get(key, ""), str) for key in ROW_FILES):
-            raise wrong
+        if "CONFIG" not in run:
+            near = get_close_matches("CONFIG", run, n=1)
+            hint = f", for which {near[0]} may stand" if near else ", the path of its config file"
+            raise InputError(f"benchmark {path}: row {str(name)!r} lacks CONFIG{hint}")
         config, search = (Path(path).parent / run.get(key, "") for key in ROW_FILES)
         overrides = {key: value for key, value in run.items() if key not in ("SEEDS", *ROW_FILES)}
         rows[str(name)] = Row(config, overrides, search if "SEARCH" in run else None, run.get("SEEDS", ()))
@@ -195,6 +198,7 @@ def combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
     """Read the mapping in a YAML file."""
+    check_exists(Path(path), what)
     content = read_yaml(Path(path), what)
     if not isinstance(content, dict):
         raise InputError(f"{what} {path} should hold KEY: value lines")

@@ -17,6 +17,7 @@ from promptvision.data.prepare.findings import (
     empty_classes,
     listed_twice,
     misplaced,
+    unusable,
     wrong_counts,
     wrong_labels,
 )
@@ -86,6 +87,7 @@ def check_lists(report: Report, images: Images, counts: dict[str, int], classes:
         if items:
             report.sizes[split] = len(items), len({label for _, label, _ in items})
     report.add("counts differ from the card's", wrong_counts(lists, counts, classes))
+    report.add("too few images", [] if counts else unusable(lists))
     report.add("wrong labels", wrong_labels(lists))
     report.add("listed under another class than the rest of its folder", misplaced(lists))
     report.add("class names", confusable_names(lists))

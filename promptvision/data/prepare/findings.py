@@ -36,6 +36,13 @@ def wrong_counts(lists: Lists, counts: Mapping[str, int], classes: int | None) -
     return wrong
 
 
+def unusable(lists: Lists) -> list[str]:
+    """Return why nothing can be trained and tested on lists: too few classes, or no image in a split."""
+    names = {name for items in lists.values() for _, _, name in items}
+    found = [f"there is one class only, {name!r}: a classifier needs two or more" for name in names if len(names) == 1]
+    return found + [f"{split} has no image" for split in ("train", "test") if names and not lists[split]]
+
+
 def empty_classes(lists: Lists) -> list[str]:
     """Return classes without an image in a split that has images."""
     names = {label: name for items in lists.values() for _, label, name in items}
