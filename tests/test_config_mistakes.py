@@ -14,6 +14,8 @@ from promptvision.errors import InputError
         (["OPTIM.LRR", "1"], "command line: unknown key 'OPTIM.LRR'; did you mean OPTIM.LR?"),
         (["optim.lr", "1"], "command line: unknown key 'optim.lr'; did you mean OPTIM.LR?"),
         (["EPOCHS", "1"], "command line: unknown key 'EPOCHS'; did you mean OPTIM.EPOCHS?"),
+        (["COMPUTE.DEVICE", "cpu"], "command line: unknown key 'COMPUTE.DEVICE'; did you mean TRAIN.DEVICE?"),
+        (["DATASETS.NAME", "dtd"], "command line: unknown key 'DATASETS.NAME'; did you mean DATASET.NAME?"),
         (["DATASET.XYZZYXYZZY", "1"], "there are DATASET.NAME, DATASET.ROOT, "),
         (["QQQ", "1"], "unknown key 'QQQ'; there are BACKBONE, "),
         (["OPTIM", "1"], "command line: OPTIM is a section; set one of its keys, such as OPTIM.NAME"),

@@ -186,7 +186,8 @@ def _check_name(name: str, source: str) -> None:
         example = f", such as {inside[0]}" if inside else ""
         raise InputError(f"{source}: {name} is a section; set one of its keys{example}")
     upper = name.upper()
-    near = [key for key in ROWS if key.rpartition(".")[2] == upper] or get_close_matches(upper, [*ROWS, OPTIONS], n=1)
+    same = [key for key in ROWS if key.rpartition(".")[2] == upper.rpartition(".")[2]]
+    near = get_close_matches(upper, same, n=1, cutoff=0.0) or get_close_matches(upper, [*ROWS, OPTIONS], n=1)
     siblings = [key for key in ROWS if key.startswith(f"{upper.partition('.')[0]}.")]
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(siblings or sorted(SECTIONS))}"
     raise InputError(f"{source}: unknown key {name!r}; {hint}")
