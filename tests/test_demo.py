@@ -1,8 +1,11 @@
 """The demo, cut short: its tables, curve and page, and that a second one runs nothing again."""
 
+import pytest
+
 QUICK = ["OPTIM.EPOCHS", 1]
 
 
+@pytest.mark.slow
 def test_the_main_job_ends_with_a_table_a_curve_and_a_page(tool, tmp_path):
     words = ["--jobs", 2, "--output", tmp_path / "demo", *QUICK]
     status, out, err = tool("demo", *words)

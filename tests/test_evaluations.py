@@ -113,7 +113,9 @@ def test_an_evaluation_of_another_run_is_ignored_with_a_remark_and_kept(tool, da
     [(name, first)] = stored(run).items()
     place = name.removeprefix("eval-").removesuffix(".json")
     report = load_report(run)
-    assert report.runs[0].evals[place] == first and not any("left out" in remark for remark in report.remarks)
+    assert report.runs[0].evals[place] == {**first, "dataset": "folder (two)"} and not any(
+        "left out" in remark for remark in report.remarks
+    )
     words = [*folder_of(data, "one"), "DATASET.SHOTS", "0", "OPTIM.EPOCHS", "6", "OUTPUT_DIR", tmp_path / "other"]
     assert tool("train", "--config", LINEAR, *words)[0] == 0
     shutil.copy(run / name, tmp_path / "other")

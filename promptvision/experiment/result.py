@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
@@ -45,6 +46,7 @@ def describe(cfg: CfgNode, data: Data, method: Method) -> dict[str, Any]:
         "options": plain["METHOD"]["OPTIONS"],
         "backbone": cfg.BACKBONE.NAME,
         "dataset": data.card.name,
+        "root": Path(cfg.DATASET.ROOT).name,
         "shots": cfg.DATASET.SHOTS,
         "class_subset": cfg.DATASET.CLASSES,
         "protocol": {key: value for key, value in plain["DATASET"].items() if key not in ("NAME", "ROOT", "TEMPLATE")},

@@ -21,7 +21,7 @@ NEEDED: Kinds = {"accuracy": (int, float), "dataset": (str, list), "options": di
 NEEDED |= {"method": str, "family": str, "backbone": str, "seed": int}
 """Keys of a result.json that every table needs, with their types."""
 KNOWN: Kinds = {"protocol": dict, "train_hash": str, "test_hash": str, "n": int, "bad_pictures": int, "tasks": list}
-KNOWN |= {"shots": int}
+KNOWN |= {"shots": int, "root": str}
 """Types of further keys that tables use."""
 OWN = ("folder", "list", "hub_folder", "shards")
 """Cards of your own images: the last part of DATASET.ROOT tells several such datasets apart."""
@@ -91,10 +91,10 @@ def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
     except InputError:
         problems.append(f"{config} cannot be read: the settings of its run are known from result.json alone")
         settings = _settings_from_result(result)
-    place = Path(str(settings.get("DATASET.ROOT") or "")).name
+    place = Path(str(settings.get("DATASET.ROOT") or "")).name  # of a result that does not say its own
     for each in (result, *evals.values()):
-        if place and each["dataset"] in OWN:
-            each["dataset"] = f"{each['dataset']} ({place})"
+        if each["dataset"] in OWN and (own := each.get("root", place)):
+            each["dataset"] = f"{each['dataset']} ({own})"
     name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
     return Run(name, folder, result, settings, evals)
 
