@@ -5,47 +5,29 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from promptvision.engine.best_epoch import Patience
 from promptvision.engine.capture.graph import choose_step
-from promptvision.engine.device import autocast
 from promptvision.engine.distributed import agreed, start_alike
-from promptvision.engine.evaluate import check_labels
-from promptvision.engine.interrupt import Pruned, Stopped, signals
-from promptvision.engine.losses import EPOCHS, EarlyLoss, Losses, Taken
+from promptvision.engine.interrupt import signals
+from promptvision.engine.loop import Loader, Loop, Schedule, Validation, Watch
+from promptvision.engine.losses import EPOCHS, EarlyLoss, Losses
 from promptvision.engine.metrics_file import read_rows
-from promptvision.engine.optim import set_rate
-from promptvision.engine.progress import EVERY, SOON, Meter
-from promptvision.engine.resume import Position, Saver
+from promptvision.engine.progress import Meter
+from promptvision.engine.resume import Saver
 from promptvision.engine.run_folder import RunFolder
-from promptvision.engine.step import Step, seed_all
+from promptvision.engine.step import Step
 from promptvision.engine.together.stack import Member, StackedStep
 from promptvision.errors import InputError, counted
 from promptvision.method import Method
 
 LOG = logging.getLogger(__name__)
-Watch = Callable[[int, Mapping[str, float]], bool]
-"""Called with the epoch (from 0) and the scores of every validation; returns whether to prune the run."""
-FEW = 20
-"""Up to so many epochs, a log without a terminal has a line for each, however short they are."""
-
-
-class Loader(Protocol):
-    """Batches whose order and views depend only on the epoch."""
-
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """Yield batches (images, labels, *extra) from batch `start`; extras are passed to `Method.loss`."""
 
 
 def fit(
@@ -77,9 +59,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train the learned tensors, one epoch per entry of `rates`; a folder opened to resume continues from last.ckpt.
 
-    `per_step`: one step per entry of `rates`, so that the last epoch may end early. `stages`: the first step of each of
-    the method's stages. `alike`: so many of the first `rates` are those of every tensor, whatever its factor
-    (`Method.rate_factors`).
+    `per_step`, `stages` and `alike` are those of a `Schedule`.
     Returns `steps`, `epochs`, `seconds` (over all parts of a resumed run) and the last `loss`. A method that learns
     nothing (`optimizer` None) is left as it is. The random draws of a step depend only on (seed, step): a run that was
     stopped or killed and resumed ends bit-identical, on the same machine, to one that never stopped. Checkpoints are
@@ -99,9 +79,8 @@ def fit(
         return {"steps": 0, "epochs": 0, "seconds": 0.0, "loss": None}
     if len(method.classes) == 1:
         raise InputError(f"there is only one class, {method.classes[0]!r}: training needs at least two")
-    size = math.ceil(len(loader) / accumulate)
-    steps = len(rates) if per_step else len(rates) * size
-    epochs = math.ceil(steps / size)
+    schedule = Schedule(rates, math.ceil(len(loader) / accumulate), per_step, stages, alike)
+    size, epochs = schedule.size, schedule.epochs
     ours = {"seed": seed, "precision": precision, "batches per epoch": size, "learning rates": list(rates)}
     method.to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -114,16 +93,19 @@ def fit(
     saver = Saver(folder, method, optimizer, scaler, epochs, size, identity, checkpoint_seconds, Patience(patience))
     saver.restore()
     update = choose_step(ordinary, "off" if member else graph, accumulate)
-    work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
+    validation = Validation(validate, validate_every, watch)
+    work = f"{counted(schedule.steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Started: %s, on %s in %s", work, device, precision)
-    clock = member.clock if member else time.monotonic
-    started, start = clock() - saver.at.seconds, saver.at
-    meter = Meter("Training", steps, "step", done=start.epoch * size + start.batch, shown=progress, stays=True)
+    clock, start = member.clock if member else time.monotonic, saver.at
+    done = start.epoch * size + start.batch
+    meter = Meter("Training", schedule.steps, "step", done=done, shown=progress, stays=True)
     losses = Losses(saver, meter)
     saver.settle = losses.settle
     with signals() as stop, meter, ExitStack() as ending:
         if not member:  # the backbone of a stack is pinned for the runs that go on
             ending.callback(method.pin, False)
+        order = schedule, validation, seed, accumulate, checkpoint_every
+        loop = Loop(ordinary, update, *order, saver, losses, member, stop, clock, clock() - start.seconds)
         for epoch in range(start.epoch, epochs):
             if any(agreed([int(saver.patience.exhausted)], device)):
                 LOG.info("Stopped early: no better validation accuracy for %s", counted(patience, "epoch"))
@@ -131,44 +113,16 @@ def fit(
             if epoch == start.epoch or not method.training:
                 method.train()
             _pin(method, update, member)
-            first, last = saver.at.batch, min(size, steps - epoch * size)
-            batches = islice(loader.epoch(epoch, first * accumulate), (last - first) * accumulate)
-            for batch, group in enumerate(saver.groups_of(batches, accumulate), start=first):
-                step = epoch * size + batch
-                place = step if per_step else epoch
-                rate = rates[place]
-                for tensors in group:
-                    check_labels(tensors[1], len(method.classes))
-                set_rate(optimizer, rate, alike=place < alike)
-                if step in stages:
-                    with autocast(device, precision):
-                        method.start_stage(stages.index(step))
-                    update.renew()
-                if not member:  # a step of a stack draws nothing (Method.stackable)
-                    seed_all(seed, step)
-                loss = update.take(group)
-                seconds = round(clock() - started, 3)
-                pause = EVERY if batch + 1 < last else SOON if FEW < epochs > epoch + 1 else 0.0
-                losses.note(Taken(Position(epoch, batch, seconds), step, rate, pause, loss))
-                if batch + 1 == last:  # before anything is saved: a run resumed from here must not do it again
-                    losses.settle()
-                    method.end_epoch(epoch, epochs)
-                saver.reach(Position(epoch, batch + 1, seconds, saver.at.loss), agreed(stop, device))
+            loop.epoch(epoch, loader)
             if early and epoch < EPOCHS and not saver.diverged:
                 saver.diverged = early.sentence(read_rows(folder.metrics))
-            prune = False
-            if validate and validate_every and (epoch + 1) % validate_every == 0:
-                found = _scores(validate, epoch, saver, lambda: agreed(stop, device))
-                if patience:
-                    saver.patience.note(epoch, found)
-                folder.row(step=epoch * size + last - 1, epoch=epoch, val=found)
-                prune = watch is not None and watch(epoch, found) and epoch + 1 < epochs
-            at = Position(epoch + 1, 0, round(clock() - started, 3), saver.at.loss)
-            ends = prune or saver.patience.exhausted or at.epoch == epochs
-            saver.reach(at, agreed(stop, device), due=ends or at.epoch % checkpoint_every == 0)
-            if prune:
-                raise Pruned(at.epoch)
-    steps, epochs = min(steps, saver.at.epoch * size), saver.at.epoch
+            loop.end_epoch(epoch)
+    return _trained(schedule, saver)
+
+
+def _trained(schedule: Schedule, saver: Saver) -> dict[str, Any]:
+    """Log and return what was trained."""
+    steps, epochs = min(schedule.steps, saver.at.epoch * schedule.size), saver.at.epoch
     work = f"{counted(steps, 'step')} in {counted(epochs, 'epoch')}"
     LOG.info("Finished: %s, %.1f seconds of training", work, saver.at.seconds)
     diverged = {"diverged": saver.diverged} if saver.diverged else {}
@@ -181,16 +135,3 @@ def _pin(method: Method, update: Step, member: Member | None) -> None:
         member.shared(f"pinned {id(method.backbone)}", method.pin)
     elif method.pin():
         update.renew()
-
-
-def _scores(
-    validate: Callable[[int], Mapping[str, Any]], epoch: int, saver: Saver, signals: Callable[[], Sequence[int]]
-) -> dict[str, float]:
-    """Validate and return the scores that are numbers; bad input and signals save the run before they end it."""
-    try:
-        with saver.keeping():
-            scores = validate(epoch)
-    except Stopped:  # the resumed run validates again
-        saver.reach(saver.at, signals())
-        raise
-    return {name: value for name, value in scores.items() if isinstance(value, int | float)}

@@ -19,12 +19,13 @@ from promptvision.engine.checkpoint import save_learned
 from promptvision.engine.device import autocast
 from promptvision.engine.distributed import check, is_first
 from promptvision.engine.evaluate import evaluate
+from promptvision.engine.loop import Watch
 from promptvision.engine.losses import EarlyLoss
 from promptvision.engine.optim import build_optimizer
 from promptvision.engine.resume import first_epoch
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.together.stack import Member
-from promptvision.engine.train import Watch, fit
+from promptvision.engine.train import fit
 from promptvision.errors import InputError, as_called
 from promptvision.experiment.build import Families, load_method, start_from
 from promptvision.experiment.data import Data, load_data

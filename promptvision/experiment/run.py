@@ -13,9 +13,9 @@ from promptvision.config import resolved
 from promptvision.engine.checkpoint import load_learned
 from promptvision.engine.distributed import is_first
 from promptvision.engine.earlier_run import changed_since, earlier_result
+from promptvision.engine.loop import Watch
 from promptvision.engine.run_folder import LOG, RunFolder
 from promptvision.engine.together.stack import Member
-from promptvision.engine.train import Watch
 from promptvision.errors import InputError
 from promptvision.experiment.build import Families, check_origin, load_method
 from promptvision.experiment.continual import run_stream

@@ -16,8 +16,8 @@ from promptvision.engine.earlier_run import earlier_result, same_run
 from promptvision.engine.results.evaluation_file import evaluation_file, stored_evaluations
 
 if TYPE_CHECKING:
+    from promptvision.engine.loop import Watch
     from promptvision.engine.together.stack import Member
-    from promptvision.engine.train import Watch
 
 Families = Mapping[str, Any]
 """The modules that METHOD.FAMILY may name."""

@@ -9,7 +9,7 @@ from promptvision.errors import InputError, unknown
 from promptvision.sweep.search import Search, Tried, Try
 
 if TYPE_CHECKING:
-    from promptvision.engine.train import Watch
+    from promptvision.engine.loop import Watch
 
 SEED = 1
 PRUNERS = ("median", "halving")

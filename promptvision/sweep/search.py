@@ -23,7 +23,7 @@ from promptvision.sweep.benchmark import check_grid, combinations, read_mapping
 from promptvision.sweep.completed import Families, finished, once, started
 
 if TYPE_CHECKING:
-    from promptvision.engine.train import Watch
+    from promptvision.engine.loop import Watch
 
 LOG = logging.getLogger(__name__)
 Setting = dict[str, Any]
