@@ -201,3 +201,8 @@ def test_a_sweep_with_other_tests_keeps_the_earlier_ones(tool, data, tmp_path):
     second = sweep(**{"INPUT.TEST": "vtab"})
     assert first.items() < second.items() and len(second) == 2
     assert sweep(**{"INPUT.TEST": "fgvc"}) == sweep(**{"INPUT.TEST": "vtab"}) == second
+
+
+def test_keys_that_only_training_reads_are_named(tool, run):
+    status, _, err = tool("eval", "--run", run, "OPTIM.LR", 3, "TRAIN.WORKERS", 1)
+    assert status == 0 and "warning: OPTIM.LR: only training reads OPTIM; the run is tested as it is" in err

@@ -1,8 +1,9 @@
 """Evaluate a run, on its own or on other images: python tools/eval.py --run out/coop DATASET.CLASSES new"""
 
+import sys
 from pathlib import Path
 
-from promptvision.cli import add_trust, one_sentence, tool_parser
+from promptvision.cli import add_trust, one_sentence, say, tool_parser
 from promptvision.config import load_config
 from promptvision.config.families import FAMILIES
 from promptvision.errors import InputError, as_called
@@ -20,6 +21,8 @@ def main():
     if "METHOD.WEIGHTS" in args.overrides:
         other = as_called("python tools/train.py OPTIM.EPOCHS 0")
         raise InputError(f"a run is tested with what it learned; test other tensors by {other}")
+    if unread := [key for key in args.overrides[::2] if key.startswith("OPTIM.")]:
+        say(f"warning: {', '.join(unread)}: only training reads OPTIM; the run is tested as it is", sys.stderr)
     evaluate(load_config(args.run / "config.yaml", args.overrides, FAMILIES, trust=args.trust, of_run=True), args.run)
 
 
