@@ -151,7 +151,7 @@ def test_bad_grids(tmp_path, change, sentence):
 
 
 def test_a_grid_that_is_not_there():
-    with pytest.raises(InputError, match=r"grid nowhere.yaml cannot be read"):
+    with pytest.raises(InputError, match=r"grid nowhere.yaml does not exist"):
         load_search("nowhere.yaml")
 
 

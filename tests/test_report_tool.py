@@ -56,7 +56,9 @@ def test_figures_and_page(tool, out, tmp_path):
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<figure>") == len(names)
 
 
-@pytest.mark.parametrize("words, told", [(["nowhere"], "not a folder"), (["."], "holds no finished run")])
+@pytest.mark.parametrize(
+    "words, told", [(["nowhere"], "nowhere does not exist; name the folder"), (["."], "holds no finished run")]
+)
 def test_mistakes_are_one_sentence(tool, tmp_path, monkeypatch, words, told):
     monkeypatch.chdir(tmp_path)
     status, _, err = tool("report", *words)
