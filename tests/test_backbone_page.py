@@ -19,7 +19,8 @@ def tables(text):
             [re.split(r" *\| *", line.strip("| ")) for line in lines.splitlines() if not line.startswith("|---")]
             for lines in re.findall(r"(?:^\|.*\n)+", part, re.M)
         )
-        reasons = dict(re.findall(r"^(\d+)\. (.*)$", part, re.M))
+        listed = re.findall(r"^(\d+)\. (.*(?:\n {4}.*)*)$", part, re.M)
+        reasons = {number: " ".join(reason.split()) for number, reason in listed}
         facts = {
             row[0].strip("`"): {key: cell for key, cell in zip(first[0][1:-2], row[1:-2], strict=True) if cell}
             for row in first[1:]
