@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from torch import nn
+from training import Batches
 
 from coop.parts.averaging import EpochAverage, gaussian_weights
 from promptvision.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -16,7 +17,7 @@ from promptvision.engine.train import fit
 from promptvision.errors import InputError
 from promptvision.method import Method
 
-CPU, EPOCHS, BATCHES = torch.device("cpu"), 4, 3
+CPU, EPOCHS = torch.device("cpu"), 4
 
 
 class Averaged(Method):
@@ -39,22 +40,6 @@ class Averaged(Method):
 
     def load_training_state(self, state):
         self.average.load(self, state)
-
-
-class Batches:
-    """Each a function of (epoch, batch)."""
-
-    def __init__(self, before=lambda epoch, batch: None):
-        self.before = before
-
-    def __len__(self):
-        return BATCHES
-
-    def epoch(self, epoch, start=0):
-        for batch in range(start, BATCHES):
-            self.before(epoch, batch)
-            images = torch.randn(8, 3, 2, 2, generator=torch.Generator().manual_seed(100 * epoch + batch))
-            yield images, (images.flatten(1).sum(dim=1) > 0).long()
 
 
 def train(path, method=None, loader=None, resume=False, **options):

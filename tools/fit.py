@@ -27,8 +27,6 @@ from promptvision.sweep.fitting.task import Task
 DEFAULT = "ViT-B-16"
 TO_CHECK = 0.2
 """Share of the time that looking at every image may take."""
-SECONDS = 3
-"""Time that features for near-duplicates may take where they are in no cache."""
 UNREADABLE = "images that cannot be read"
 
 
@@ -115,13 +113,11 @@ def show(found, output):
 
 def write_page(folder):
     """Write run.html of the chosen run; a page that cannot be written is a warning, as the run is safe."""
-    from promptvision.config import load_config
-    from promptvision.deploy.run_page import changes, setup_of, write_run_page
+    from promptvision.deploy.run_page import SECONDS, write_page_of
     from promptvision.engine.progress import LOG
 
     try:
-        cfg = load_config(folder / "config.yaml", [], FAMILIES, of_run=True)
-        write_run_page(setup_of(cfg, FAMILIES, folder), folder, changes(cfg, FAMILIES), folder / "run.html", SECONDS)
+        write_page_of(folder, folder / "run.html", FAMILIES, seconds=SECONDS)
         say(f"page: {folder / 'run.html'}")
     except InputError as error:
         LOG.warning("No page: %s", error)

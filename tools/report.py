@@ -70,14 +70,12 @@ def samples(report):
 
 def write_page_of_run(folder, file, trust):
     """Write the page of one run, which is loaded again for its images and features."""
-    from promptvision.config import load_config
     from promptvision.config.families import FAMILIES
-    from promptvision.deploy.run_page import changes, setup_of, write_run_page
+    from promptvision.deploy.run_page import write_page_of
     from promptvision.engine.progress import log_to_terminal
 
     log_to_terminal()
-    cfg = load_config(folder / "config.yaml", [], FAMILIES, trust=trust, of_run=True)
-    write_run_page(setup_of(cfg, FAMILIES, folder), folder, changes(cfg, FAMILIES), file)
+    write_page_of(folder, file, FAMILIES, trust=trust)
     say(f"page: {file}")
 
 

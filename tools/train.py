@@ -12,9 +12,6 @@ from promptvision.config.families import FAMILIES
 from promptvision.engine.earlier_run import earlier_result, keep_config
 from promptvision.errors import InputError, NotWritten
 
-SECONDS = 3
-"""Time that run.html may take for features of images, to find near-duplicates."""
-
 
 def arguments():
     parser = tool_parser(__doc__, config="YAML file; its _BASE_ may name another", overrides="keys to override")
@@ -78,7 +75,7 @@ def train(cfg, args):
 
 def write_page(cfg, args, folder, setup):
     """Write run.html of a finished run; a page that cannot be written is a warning, as the result is safe."""
-    from promptvision.deploy.run_page import changes, write_run_page
+    from promptvision.deploy.run_page import SECONDS, changes, write_run_page
     from promptvision.engine.progress import LOG
 
     try:

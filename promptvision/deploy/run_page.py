@@ -25,6 +25,9 @@ from promptvision.experiment.loaders import Setup, feature_cache
 from promptvision.experiment.run import load_run
 from promptvision.report.page.run import MOST_PAIRS, LearnedTensor, Near, Pair, RunView, run_page, shown_paths
 
+SECONDS = 3
+"""Time that features for near-duplicates may take after training, where they are in no cache."""
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -59,6 +62,14 @@ def write_run_page(setup: Setup | str, folder: Path, changes: Changes, file: Pat
         missing=missing,
     )
     write_atomically(file, run_page(view).encode("utf-8", errors="replace"))
+
+
+def write_page_of(
+    folder: Path, file: Path, families: Families, *, trust: bool = False, seconds: float = math.inf
+) -> None:
+    """Write the page of a finished run, loaded again from its folder for its images and features, to `file`."""
+    cfg = load_config(folder / "config.yaml", [], families, trust=trust, of_run=True)
+    write_run_page(setup_of(cfg, families, folder), folder, changes(cfg, families), file, seconds)
 
 
 def changes(cfg: CfgNode, families: Families, preset: str = "", trust: bool = False) -> Changes:
